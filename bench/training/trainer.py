@@ -1,0 +1,172 @@
+"""Trains an EAGLE-3 body on collected shards: checkpointed, resumable, seeded."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from bench.models.eagle3 import Eagle3Body, Eagle3Config
+from bench.models.target import Target
+from bench.training.data import Sequence, batches
+from bench.training.muon import Muon
+from bench.training.objective import DepthResult, Objective
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: answers a step.
+        depths: drafted tokens that the training-time test unrolls.
+        depth_decay: weight of depth j is depth_decay ** j.
+        matrix_lr: peak learning rate of Muon on matrices.
+        vector_lr: peak learning rate of AdamW on norms.
+        warmup_steps: linear warm-up; then cosine to zero.
+        frequent_tokens: candidates of the softmax that are in every step.
+        sampled_tokens: further candidates, new at every step, so that no rare token stays unseen.
+        seed: of order and sampling.
+    """
+
+    steps: int = 560
+    batch_size: int = 16
+    depths: int = 3
+    depth_decay: float = 0.9
+    matrix_lr: float = 8e-3
+    vector_lr: float = 2e-3
+    warmup_steps: int = 20
+    frequent_tokens: int = 4096
+    sampled_tokens: int = 1024
+    seed: int = 0
+
+
+def draft_config(target: Target) -> Eagle3Config:
+    """The draft's shape: one layer like the target's."""
+    config = target.config
+    return Eagle3Config(
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_attention_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads,
+        head_dim=config.head_dim,
+        vocab_size=config.vocab_size,
+        draft_vocab_size=config.vocab_size,
+        rms_norm_eps=config.rms_norm_eps,
+        rope_theta=config.rope_parameters["rope_theta"],
+        max_position_embeddings=config.max_position_embeddings,
+    )
+
+
+def init_from_last_layer(body: Eagle3Body, weights: dict[str, Tensor], num_layers: int) -> None:
+    """Starts from the target's last layer reading the deepest feature, which already predicts well."""
+    prefix, size = f"model.layers.{num_layers - 1}.", body.config.hidden_size
+    layer = body.midlayer
+    with torch.no_grad():
+        body.fc.weight.zero_()
+        body.fc.weight[:, 2 * size :].copy_(torch.eye(size))
+        for name in ("q_proj", "k_proj", "v_proj"):
+            weight = getattr(layer.self_attn, name).weight
+            weight[:, :size].normal_(std=0.02)
+            weight[:, size:].copy_(weights[f"{prefix}self_attn.{name}.weight"])
+        layer.self_attn.o_proj.weight.copy_(weights[f"{prefix}self_attn.o_proj.weight"])
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            getattr(layer.mlp, name).weight.copy_(weights[f"{prefix}mlp.{name}.weight"])
+        layer.hidden_norm.weight.copy_(weights[f"{prefix}input_layernorm.weight"])
+        layer.post_attention_layernorm.weight.copy_(weights[f"{prefix}post_attention_layernorm.weight"])
+        body.norm.weight.copy_(weights["model.norm.weight"])
+
+
+class Trainer:
+    """Optimises `body` on `sequences`; state survives in `folder`."""
+
+    def __init__(
+        self,
+        body: Eagle3Body,
+        embedding: Tensor,
+        head: Tensor,
+        sequences: list[Sequence],
+        settings: TrainSettings,
+        folder: Path,
+    ):
+        self._body, self._sequences, self._settings = body, sequences, settings
+        self._objective = Objective(body, embedding, head, settings.depths)
+        self._checkpoint = folder / "checkpoint.pt"
+        self._vocab_size = head.shape[0]
+        matrices = [p for p in body.parameters() if p.ndim == 2]
+        vectors = [p for p in body.parameters() if p.ndim == 1]
+        self._optimizers: list[torch.optim.Optimizer] = [
+            Muon(matrices, settings.matrix_lr),
+            torch.optim.AdamW(vectors, settings.vector_lr, weight_decay=0.0),
+        ]
+        self._peaks = (settings.matrix_lr, settings.vector_lr)
+        self._frequent = self._most_frequent()
+
+    def run(self) -> list[dict[str, float]]:
+        """Trains to the end, from the last checkpoint if there is one; returns the log."""
+        settings = self._settings
+        first, log = self._resume()
+        data = batches(self._sequences, settings.batch_size, settings.seed, first)
+        bar = tqdm(range(first, settings.steps), desc="train", initial=first, total=settings.steps)
+        for step in bar:
+            results = self._step(step, next(data))
+            entry = {f"accuracy_{d}": float(r.accuracy) for d, r in enumerate(results)}
+            log.append({"step": step, "loss": float(results[0].loss.detach()), **entry})
+            bar.set_postfix({k: f"{v:.3f}" for k, v in log[-1].items() if k != "step"})
+            if (step + 1) % 20 == 0 or step + 1 == settings.steps:
+                self._save(step + 1, log)
+        return log
+
+    def _step(self, step: int, batch) -> list[DepthResult]:
+        settings = self._settings
+        for optimizer, peak in zip(self._optimizers, self._peaks, strict=True):
+            optimizer.param_groups[0]["lr"] = peak * self._schedule(step)
+            optimizer.zero_grad(set_to_none=True)
+        results = self._objective(batch, self._candidates(step))
+        loss = sum(settings.depth_decay**depth * r.loss for depth, r in enumerate(results))
+        loss.backward()
+        for optimizer in self._optimizers:
+            optimizer.step()
+        return results
+
+    def _schedule(self, step: int) -> float:
+        settings = self._settings
+        if step < settings.warmup_steps:
+            return (step + 1) / settings.warmup_steps
+        done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * done))
+
+    def _most_frequent(self) -> Tensor:
+        counts = torch.zeros(self._vocab_size, dtype=torch.long)
+        for sequence in self._sequences:
+            answer = sequence.tokens[sequence.num_context :]
+            counts += torch.bincount(answer, minlength=self._vocab_size)
+        return counts.argsort(descending=True, stable=True)[: self._settings.frequent_tokens]
+
+    def _candidates(self, step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self._settings.seed + step)
+        sampled = torch.randint(self._vocab_size, (self._settings.sampled_tokens,), generator=generator)
+        return torch.cat([self._frequent, sampled]).unique()
+
+    def _save(self, step: int, log: list[dict[str, float]]) -> None:
+        state = {
+            "step": step,
+            "log": log,
+            "body": self._body.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+        }
+        temporary = self._checkpoint.with_suffix(".partial")
+        torch.save(state, temporary)
+        temporary.replace(self._checkpoint)
+
+    def _resume(self) -> tuple[int, list[dict[str, float]]]:
+        if not self._checkpoint.exists():
+            return 0, []
+        state = torch.load(self._checkpoint, weights_only=True)
+        self._body.load_state_dict(state["body"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        return state["step"], state["log"]
