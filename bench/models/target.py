@@ -34,10 +34,16 @@ class TargetOutput:
 
 
 class Target:
-    """A causal LM with its tokenizer, ready for inference on one device."""
+    """A causal LM with its tokenizer, ready for inference on one device.
+
+    On a CPU the weights are packed for the matrix kernel, in place.
+    """
 
     def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase):
         self.model = model
+        # Kept before packing: drafts slice it. With tied embeddings it is the embedding itself.
+        self.head_weight: Tensor = model.get_output_embeddings().weight
+        self.num_packed = pack_linears(model)
         self.tokenizer = tokenizer
         self.config = model.config.get_text_config()
         self.decoder = model.get_decoder()
@@ -114,7 +120,7 @@ def resolve_model(name: str, revision: str | None = None) -> Path:
 def load_target(
     folder: Path, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
 ) -> Target:
-    """Loads a target for inference; on a CPU its weights are packed for the matrix kernel.
+    """Loads a target for inference.
 
     Raises:
         CheckpointError: the folder holds no causal LM with at least six layers.
@@ -129,9 +135,6 @@ def load_target(
     if model.config.get_text_config().num_hidden_layers < 6:
         raise CheckpointError(f"{folder}: EAGLE-3 features need a target of at least six layers")
     model = model.to(device).eval().requires_grad_(False)
-    target_embedding = model.get_input_embeddings().weight
-    pack_linears(model)
-    assert model.get_input_embeddings().weight is target_embedding
     return Target(model, tokenizer)
 
 

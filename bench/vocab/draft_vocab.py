@@ -78,23 +78,28 @@ def rank_by_count(counts: IntArray) -> IntArray:
     return np.argsort(-counts, kind="stable").astype(np.int64)
 
 
-def choose_vocab(ranking: IntArray, must_keep: Iterable[int], size: int) -> DraftVocab:
+def choose_vocab(
+    ranking: IntArray, must_keep: Iterable[int], size: int, target_vocab_size: int
+) -> DraftVocab:
     """The vocabulary of `size` tokens: the must-keep set, then the highest ranked.
 
     Args:
-        ranking: every target id, best first `(V,)`.
-        must_keep: ids that stay at any size (end of turn, specials).
+        ranking: every id that the draft can propose, best first; all V of them, or those of a draft
+            whose head is already trimmed.
+        must_keep: ids that stay at any size (end of turn, specials), where the draft has them.
         size: k.
+        target_vocab_size: V.
 
     Raises:
-        VocabError: `size` is below the must-keep set or above V.
+        VocabError: `size` is below the must-keep set or above the length of the ranking.
     """
-    total, forced = len(ranking), np.unique(np.fromiter(must_keep, dtype=np.int64))
-    if not len(forced) <= size <= total or size < 1:
+    total = len(ranking)
+    forced = np.intersect1d(np.fromiter(must_keep, dtype=np.int64), ranking)
+    if not max(1, len(forced)) <= size <= total:
         raise VocabError(
             f"vocabulary size {size} is impossible: it must lie between {max(1, len(forced))} (the tokens "
-            f"that every draft must keep, such as end of turn) and {total} (the target's vocabulary)"
+            f"that every draft must keep, such as end of turn) and {total} (all that the draft has)"
         )
     others = ranking[~np.isin(ranking, forced)]
     ids = np.concatenate([forced, others[: size - len(forced)]])
-    return DraftVocab(np.sort(ids), total)
+    return DraftVocab(np.sort(ids), target_vocab_size)

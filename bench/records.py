@@ -1,0 +1,159 @@
+"""What a run writes down: one JSON line per measured case, appended as it is measured.
+
+Records hold raw samples; every figure that a report shows is derived from them when it is read.
+
+Format history:
+    1: vocab, decode and baseline records.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import OutputError
+
+SCHEMA_VERSION = 1
+FILE_NAME = "records.jsonl"
+
+
+@dataclass(frozen=True)
+class VocabRecord:
+    """A vocabulary that was measured.
+
+    Attributes:
+        domain: that its ranking was made on.
+        vocab_size: k.
+        target_ids: the tokens kept, ascending; None for the full vocabulary.
+        coverage_train: share of the ranking answers' tokens inside it.
+        num_ranking_tokens: tokens of those answers.
+        num_ranking_distinct: distinct tokens among them.
+        content_hash: of the ids.
+    """
+
+    domain: str
+    vocab_size: int
+    target_ids: list[int] | None
+    coverage_train: float | None
+    num_ranking_tokens: int
+    num_ranking_distinct: int
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class DecodeRecord:
+    """One prompt decoded by one variant.
+
+    Attributes:
+        domain: of the prompt.
+        prompt_id: of the prompt.
+        vocab_size: k; the full size for plain decoding.
+        draft_length: gamma; 0 for plain decoding.
+        order: place in the run's randomised order.
+        num_prompt_tokens: tokens before the answer.
+        token_ids: the answer.
+        accepted: accepted draft tokens of every round.
+        decode_ms: from the end of the target's prefill to the end of the answer, on the device's clock.
+        wall_ms: the same on the host's clock.
+        laps_ms: duration of every step by name, in order.
+    """
+
+    domain: str
+    prompt_id: str
+    vocab_size: int
+    draft_length: int
+    order: int
+    num_prompt_tokens: int
+    token_ids: list[int]
+    accepted: list[int]
+    decode_ms: float
+    wall_ms: float
+    laps_ms: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class BaselineRecord:
+    """The plain loop against `transformers.generate`, on the same weights and prompt.
+
+    Attributes:
+        domain: of the prompt.
+        prompt_id: of the prompt.
+        num_tokens: new tokens, the same for both.
+        plain_ms: wall time of the plain loop, prefill included.
+        generate_ms: wall time of `generate`, prefill included.
+    """
+
+    domain: str
+    prompt_id: str
+    num_tokens: int
+    plain_ms: float
+    generate_ms: float
+
+
+Record = VocabRecord | DecodeRecord | BaselineRecord
+_KINDS: dict[str, type[Any]] = {"vocab": VocabRecord, "decode": DecodeRecord, "baseline": BaselineRecord}
+_NAMES = {record_type: kind for kind, record_type in _KINDS.items()}
+
+
+class RecordWriter:
+    """Appends records to a run; each is on disk when `append` returns."""
+
+    def __init__(self, folder: Path):
+        self._path = folder / FILE_NAME
+        try:
+            self._file = self._path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror}") from error
+        self.num_written = 0
+
+    def append(self, record: Record) -> None:
+        """Writes one line and waits until the disk has it.
+
+        Raises:
+            OutputError: the disk refuses; what was written before is kept.
+        """
+        line = {"schema": SCHEMA_VERSION, "kind": _NAMES[type(record)], **asdict(record)}
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self._path}: {error.strerror}; its {self.num_written} records are kept"
+            ) from error
+        self.num_written += 1
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_records(folder: Path) -> Iterator[Record]:
+    """All records of a run, in the order they were measured.
+
+    A torn last line, left by a killed run, is left out.
+
+    Raises:
+        OutputError: there are no records, or another version wrote them.
+    """
+    path = folder / FILE_NAME
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read: {error.strerror}; is {folder} a run?") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                return
+            raise OutputError(f"{path}, line {number}: not valid JSON ({error})") from error
+        version, kind = values.pop("schema", None), values.pop("kind", None)
+        if version != SCHEMA_VERSION or kind not in _KINDS:
+            raise OutputError(
+                f"{path}, line {number}: schema {version}, kind {kind!r}; this version reads schema "
+                f"{SCHEMA_VERSION}"
+            )
+        yield _KINDS[kind](**values)

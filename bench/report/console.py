@@ -1,0 +1,50 @@
+"""The run's answer on the console."""
+
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from bench.report.frames import Run
+from bench.report.verdict import Verdict
+
+_COLUMNS = (
+    ("vocab_size", "k", ",d"),
+    ("draft_length", "gamma", "d"),
+    ("coverage_heldout", "coverage", ".3f"),
+    ("draft_step_ms", "draft step ms", ".2f"),
+    ("lm_head_ms", "LM head ms", ".2f"),
+    ("verify_ms", "verify ms", ".1f"),
+    ("mean_acceptance_length", "accept. length", ".2f"),
+    ("tokens_per_s", "tokens/s", ".1f"),
+    ("speedup_vs_autoregressive", "x plain", ".2f"),
+    ("speedup_vs_full_vocab", "x full vocab", ".2f"),
+    ("identical_output_frac", "identical", ".0%"),
+)
+
+
+def show(run: Run, summary: pd.DataFrame, verdicts: list[Verdict], console: Console) -> None:
+    """One table per domain, the baseline check, then one sentence per domain."""
+    for domain in run.decodes:
+        table = Table(title=f"{domain}: {run.environment['pair']}, {run.environment['dtype']}")
+        for _, heading, _ in _COLUMNS:
+            table.add_column(heading, justify="right")
+        for _, row in summary[summary["domain"] == domain].iterrows():
+            table.add_row(*(_cell(row[name], form) for name, _, form in _COLUMNS))
+        console.print(table)
+    for baseline in run.baselines:
+        ratio = baseline.generate_ms / baseline.plain_ms
+        console.print(
+            f"{baseline.domain}: the plain loop is {ratio:.2f}x as fast as transformers.generate on the same weights"
+        )
+    console.print(f"\n[bold]Device:[/bold] {run.environment['device_name']}")
+    for verdict in verdicts:
+        console.print(f"[bold]{verdict.sentence()}[/bold]", highlight=False)
+    console.print(f"Report: {run.folder / "report.md"}", soft_wrap=True)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None or pd.isna(value) else format(int(value) if form.endswith("d") else value, form)
+
+
+

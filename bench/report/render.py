@@ -1,0 +1,49 @@
+"""A run's folder to tables, figures, page and console: from its records alone."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.errors import ConfigError, OutputError
+from bench.report.console import show
+from bench.report.figures import draw_all
+from bench.report.frames import latency_frame, read_run, summary_frame
+from bench.report.markdown import write_report
+from bench.report.verdict import verdicts
+
+
+def render(folder: Path, console: Console) -> None:
+    """Writes `summary.csv`, `latency.csv`, `figures/` and `report.md` into the run's folder.
+
+    Raises:
+        OutputError: the folder is not a run, or cannot be written.
+    """
+    run = read_run(folder)
+    latency = latency_frame(run)
+    summary = summary_frame(run, latency)
+    found = verdicts(run)
+    try:
+        latency.to_csv(folder / "latency.csv", index=False)
+        summary.to_csv(folder / "summary.csv", index=False)
+        figures = draw_all(run, latency, summary, folder / "figures")
+        write_report(run, summary, found, figures, folder / "report.md")
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror}; its records are kept") from error
+    show(run, summary, found, console)
+
+
+def find_run(runs_dir: Path, name: str) -> Path:
+    """Folder of a run by id, by path, or `latest`.
+
+    Raises:
+        ConfigError: there is no such run; the message lists the newest ones.
+    """
+    for folder in (runs_dir / name, Path(name)):
+        if (folder / "records.jsonl").exists():
+            return folder.resolve()
+    pointer = runs_dir / f"{name}.txt"
+    if pointer.exists():
+        return find_run(runs_dir, pointer.read_text("utf-8").strip())
+    known = sorted(p.name for p in runs_dir.glob("*/") if p.name != "latest") if runs_dir.is_dir() else []
+    newest = ", ".join(known[-5:]) or "none"
+    raise ConfigError(f"run={name} is not a run; the newest in {runs_dir} are: {newest}")

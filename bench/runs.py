@@ -1,0 +1,162 @@
+"""One run, start to end: a pair on one device, over one domain or a set of them."""
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bench.config import Config
+from bench.device import Device, open_device
+from bench.environment import describe
+from bench.errors import OutputError
+from bench.measure.session import Session
+from bench.measure.variants import make_variants
+from bench.pair import Pair, load_pair
+from bench.records import RecordWriter
+from bench.report.render import render
+from bench.workloads import Prepared, prepare
+
+# Prompts per domain on which the plain loop is held against `transformers.generate`.
+_BASELINE_PROMPTS = 1
+
+
+@dataclass
+class Interrupted(Exception):
+    """The user stopped the run; what was measured is in `folder`."""
+
+    folder: Path
+    num_records: int
+
+
+def run_bench(config: Config, console: Console) -> Path:
+    """Measures, writes the run's folder and draws its report.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        BenchError: anything the user can mend.
+        Interrupted: Ctrl-C after the first measurement.
+    """
+    torch.set_num_threads(config.measure.num_threads or len(os.sched_getaffinity(0)))
+    device = open_device(config.gpu.device)
+    folder = _make_folder(config, device)
+    with console.status("loading the models"):
+        pair = load_pair(config.pair, device, config.dtype)
+    prepared = _prepare_all(config, pair, console)
+    _describe_run(folder, config, device, pair)
+    writer = RecordWriter(folder)
+    try:
+        _measure_all(config, device, pair, prepared, writer, console)
+    except KeyboardInterrupt:
+        raise Interrupted(folder, writer.num_written) from None
+    finally:
+        writer.close()
+    _point_latest(folder)
+    render(folder, console)
+    return folder
+
+
+def _measure_all(
+    config: Config, device: Device, pair: Pair, prepared: list[Prepared], writer: RecordWriter, console: Console
+) -> None:
+    measure, full_size = config.measure, len(pair.draft.vocab)
+    session = Session(device, pair.target, pair.draft.draft, measure.max_new_tokens, measure.seed)
+    with _progress(console) as progress:
+        variants = {
+            p.workload.domain: make_variants(list(p.workload.heads), measure.draft_lengths, full_size)
+            for p in prepared
+        }
+        total = sum(len(variants[p.workload.domain]) * len(p.workload.prompts) for p in prepared)
+        bar = progress.add_task("warming up", total=total)
+        for item in prepared:
+            workload = item.workload
+            for vocab in item.vocabs:
+                writer.append(vocab)
+            session.warm_up(workload, variants[workload.domain], measure.warmup_tokens)
+            progress.update(bar, description=f"measuring {workload.domain}")
+            for record in session.measure(workload, variants[workload.domain], lambda: progress.advance(bar)):
+                writer.append(record)
+            for prompt in workload.prompts[:_BASELINE_PROMPTS]:
+                writer.append(session.compare_with_generate(workload, prompt))
+
+
+def _prepare_all(config: Config, pair: Pair, console: Console) -> list[Prepared]:
+    prepared = []
+    for source in config.domain.sources():
+        with console.status(f"preparing {source.name}") as status:
+
+            def show(done: int, total: int, name: str = source.name, status=status) -> None:
+                status.update(f"{name}: the target answers ranking prompts, {done} of {total} done (kept for next time)")
+
+            item = prepare(pair, source, config.vocab, config.measure, show)
+        found = len(item.workload.prompts)
+        if found < config.measure.num_prompts:
+            console.print(f"{source.name}: only {found} held-out prompts of the {config.measure.num_prompts} asked for")
+        prepared.append(item)
+    return prepared
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console)
+
+
+def _make_folder(config: Config, device: Device) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    kind = str(device.torch_device).replace(":", "")
+    name = f"{stamp}-{config.pair.name}-{config.domain.name}-{kind}"
+    for attempt in range(100):
+        folder = config.runs_dir / (name if not attempt else f"{name}-{attempt}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise OutputError(
+                f"cannot write into {config.runs_dir}: {error.strerror}; set results_dir to a folder you can write"
+            ) from error
+    raise OutputError(f"{config.runs_dir} already holds a hundred runs of this second")
+
+
+def _describe_run(folder: Path, config: Config, device: Device, pair: Pair) -> None:
+    (folder / "config.yaml").write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False), "utf-8")
+    environment = {
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started_monotonic_s": time.monotonic(),
+        "pair": pair.name,
+        "dtype": str(pair.dtype).removeprefix("torch."),
+        "target_runner": pair.target.runner,
+        "num_packed_linears": pair.target.num_packed,
+        "target_fingerprint": pair.target_fingerprint,
+        "draft_fingerprint": pair.draft_fingerprint,
+        "full_vocab_size": len(pair.draft.vocab),
+        **describe(device),
+    }
+    (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n", "utf-8")
+
+
+def _plain(value):
+    """Enums by name, so that the YAML is what a user would write."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.name if hasattr(value, "name") and hasattr(value, "value") else value
+
+
+def _point_latest(folder: Path) -> None:
+    """`latest` names the newest run: a link where the file system has links, else a text file."""
+    link, temporary = folder.parent / "latest", folder.parent / f".latest-{os.getpid()}"
+    try:
+        temporary.symlink_to(folder.name)
+        temporary.replace(link)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        link.with_suffix(".txt").write_text(folder.name + "\n", "utf-8")
