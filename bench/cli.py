@@ -13,7 +13,9 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -26,21 +28,8 @@ _INTERRUPTED = 130
 
 ConfigStore.instance().store(name="schema", node=Config)
 
-
-@hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")
-def _job(composed: DictConfig) -> None:
-    # The heavy imports wait until the configuration is known to be good.
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, Config)
-    console = Console()
-    if config.task is Task.REPORT:
-        from bench.report.render import find_run, render
-
-        render(find_run(config.runs_dir, config.run), console)
-        return
-    from bench.runs import run_bench
-
-    run_bench(config, console)
+# Exit codes of the jobs of a sweep that failed; the others went on.
+_failed: list[int] = []
 
 
 def main() -> NoReturn:
@@ -49,62 +38,80 @@ def main() -> NoReturn:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         _job()
-    except BenchError as error:
-        _stop(str(error), error.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, BenchError):
-                _stop(str(cause), cause.exit_code)
-            cause = cause.__cause__ or cause.__context__
-        _stop(_explain(error), 2)
+        _stop(_explain(error), BenchError.exit_code)
     except KeyboardInterrupt:
         _stop("interrupted before the first measurement", _INTERRUPTED)
-    except Exception as error:
-        if type(error).__name__ != "Interrupted":
-            raise
-        _stop(_describe_interruption(error), _INTERRUPTED)
-    sys.exit(0)
+    sys.exit(max(_failed, default=0))
+
+
+@hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")
+def _job(composed: DictConfig) -> None:
+    try:
+        _run(_typed(composed))
+    except BenchError as error:
+        if HydraConfig.get().mode is not RunMode.MULTIRUN:
+            _stop(str(error), error.exit_code)
+        overrides = " ".join(HydraConfig.get().overrides.task)
+        _say(f"job {overrides} failed: {error}")
+        _failed.append(error.exit_code)
+
+
+def _typed(composed: DictConfig) -> Config:
+    try:
+        config = OmegaConf.to_object(composed)
+    except OmegaConfBaseException as error:
+        raise BenchError(_explain(error)) from error
+    assert isinstance(config, Config)
+    return config
+
+
+def _run(config: Config) -> None:
+    # The heavy imports wait until the configuration is known to be good.
+    console = Console()
+    if config.task is Task.report:
+        from bench.report.render import find_run, render
+
+        render(find_run(config.runs_dir, config.run), console)
+        return
+    from bench.runs import Interrupted, run_bench
+
+    try:
+        run_bench(config, console)
+    except Interrupted as stopped:
+        _stop(str(stopped), _INTERRUPTED)
+
+
+def _say(message: str) -> None:
+    print(f"bench: {' '.join(message.split())}", file=sys.stderr)
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    print(f"bench: {' '.join(message.split())}", file=sys.stderr)
+    _say(message)
     sys.exit(code)
-
-
-def _describe_interruption(error: Any) -> str:
-    return (
-        f"interrupted; the {error.num_records} records measured so far are in {error.folder} - "
-        f"python -m bench task=report run={error.folder.name} draws them"
-    )
 
 
 def _explain(error: Exception) -> str:
     """One line for Hydra's and OmegaConf's errors, with the nearest known key."""
     text = str(error)
-    unknown = re.search(r"Key '([^']+)' is not in struct|Key '([^']+)' not in '", text)
+    unknown = re.search(r"Key '([^']+)' (?:is )?not in ", text)
     if unknown:
-        key = next(group for group in unknown.groups() if group)
-        near = difflib.get_close_matches(key.split(".")[-1], _known_keys(), n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; top-level keys are {', '.join(f.name for f in fields(Config))}"
-        return f"unknown key '{key}'{hint}"
-    group = re.search(r"Could not find '([^']+)'", text)
-    if group and "/" in group[1]:
-        name, _, option = group[1].partition("/")
-        known = sorted(path.stem for path in (_CONF / name).glob("*.yaml"))
-        return f"unknown {name} '{option}'; known are {', '.join(known)}"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(lines[:2])
+        near = difflib.get_close_matches(unknown[1].split(".")[-1], _known_keys(Config), n=1)
+        top_level = ", ".join(f.name for f in fields(Config))
+        return f"unknown key '{unknown[1]}'; " + (
+            f"did you mean {near[0]}?" if near else f"top-level keys are {top_level}"
+        )
+    group = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
+    if group:
+        known = ", ".join(sorted(path.stem for path in (_CONF / group[1]).glob("*.yaml")))
+        return f"unknown {group[1]} '{group[2]}'; known are {known}"
+    return " ".join([line.strip() for line in text.splitlines() if line.strip()][:2])
 
 
-def _known_keys() -> list[str]:
+def _known_keys(schema: Any) -> list[str]:
     keys: list[str] = []
-
-    def walk(schema: Any) -> None:
-        for item in fields(schema):
-            keys.append(item.name)
-            if is_dataclass(item.type):
-                walk(item.type)
-
-    walk(Config)
+    for item in fields(schema):
+        keys.append(item.name)
+        if is_dataclass(item.type):
+            keys += _known_keys(item.type)
     return keys

@@ -12,19 +12,19 @@ DEVICES_HINT = "auto, cpu or cuda:<index>"
 
 
 class Task(Enum):
-    """What one invocation does."""
+    """What one invocation does; names are what a user writes, as Hydra reads enums by name."""
 
-    BENCH = "bench"
-    REPORT = "report"
+    bench = "bench"
+    report = "report"
 
 
 class Source(Enum):
-    """Where a domain's prompts come from."""
+    """Where a domain's prompts come from; named as `Task` is."""
 
-    HUMAN_EVAL = "human_eval"
-    BFCL = "bfcl"
-    WRITING_BENCH = "writing_bench"
-    JSONL = "jsonl"
+    human_eval = "human_eval"
+    bfcl = "bfcl"
+    writing_bench = "writing_bench"
+    jsonl = "jsonl"
 
 
 @dataclass
@@ -66,7 +66,7 @@ class DomainSource:
 
     def __post_init__(self) -> None:
         _require(self.max_prompt_tokens >= 1, "domain.max_prompt_tokens", self.max_prompt_tokens, "at least 1")
-        if self.source is Source.JSONL and not self.path:
+        if self.source is Source.jsonl and not self.path:
             raise DomainError("domain=jsonl needs the file to read: add domain.path=FILE.jsonl")
 
 
@@ -183,7 +183,7 @@ class Config:
     gpu: GpuConfig
     vocab: VocabConfig
     measure: MeasureConfig
-    task: Task = Task.BENCH
+    task: Task = Task.bench
     dtype: str = "auto"
     results_dir: str = "results"
     run: str = "latest"

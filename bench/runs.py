@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,12 +27,14 @@ from bench.workloads import Prepared, prepare
 _BASELINE_PROMPTS = 1
 
 
-@dataclass
 class Interrupted(Exception):
-    """The user stopped the run; what was measured is in `folder`."""
+    """The user stopped the run; what was measured is kept."""
 
-    folder: Path
-    num_records: int
+    def __init__(self, folder: Path, num_records: int):
+        super().__init__(
+            f"interrupted; the {num_records} records measured so far are in {folder} - "
+            f"make report ARGS=\"run={folder.name}\" draws them"
+        )
 
 
 def run_bench(config: Config, console: Console) -> Path:

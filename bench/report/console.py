@@ -40,7 +40,7 @@ def show(run: Run, summary: pd.DataFrame, verdicts: list[Verdict], console: Cons
     console.print(f"\n[bold]Device:[/bold] {run.environment['device_name']}")
     for verdict in verdicts:
         console.print(f"[bold]{verdict.sentence()}[/bold]", highlight=False)
-    console.print(f"Report: {run.folder / "report.md"}", soft_wrap=True)
+    console.print("Report:", run.folder / "report.md", soft_wrap=True, highlight=False)
 
 
 def _cell(value: float | None, form: str) -> str:

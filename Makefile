@@ -1,0 +1,47 @@
+# vocabtrim-bench: `make help` lists what there is.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup bench report train-draft test test-gpu microbench check clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## Make .venv with everything that is needed (once)
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is too old: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+bench: setup ## Measure and report; ARGS="domain=code gpu=0" changes anything
+	$(PY) -m bench $(ARGS)
+
+report: setup ## Draw a finished run again; ARGS="run=ID", the newest unless given
+	$(PY) -m bench task=report $(ARGS)
+
+train-draft: setup ## Train the shipped draft again (hours on a CPU; resumes)
+	$(PY) -m bench.training $(ARGS)
+
+test: setup ## Run the tests
+	$(PY) -m pytest -m 'not gpu' $(ARGS)
+
+test-gpu: setup ## Run the tests that need a CUDA GPU
+	$(PY) -m pytest -m gpu -s $(ARGS)
+
+microbench: setup ## Time the building blocks against each other (pytest-benchmark)
+	$(PY) -m pytest tests/microbench --benchmark-only $(ARGS)
+
+check: setup ## Lint and type-check
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean: ## Remove .venv and caches, never results
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
