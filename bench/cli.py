@@ -74,11 +74,11 @@ def _run(config: Config) -> None:
 
         render(find_run(config.runs_dir, config.run), console)
         return
-    from bench.runs import Interrupted, run_bench
+    from bench.runs import InterruptedRunError, run_bench
 
     try:
         run_bench(config, console)
-    except Interrupted as stopped:
+    except InterruptedRunError as stopped:
         _stop(str(stopped), _INTERRUPTED)
 
 

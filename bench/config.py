@@ -65,7 +65,9 @@ class DomainSource:
     max_prompt_tokens: int = 512
 
     def __post_init__(self) -> None:
-        _require(self.max_prompt_tokens >= 1, "domain.max_prompt_tokens", self.max_prompt_tokens, "at least 1")
+        _require(
+            self.max_prompt_tokens >= 1, "domain.max_prompt_tokens", self.max_prompt_tokens, "at least 1"
+        )
         if self.source is Source.jsonl and not self.path:
             raise DomainError("domain=jsonl needs the file to read: add domain.path=FILE.jsonl")
 
@@ -165,11 +167,22 @@ class MeasureConfig:
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        _require(len(self.draft_lengths) > 0, "measure.draft_lengths", "[]", "a list with at least one number")
+        _require(
+            len(self.draft_lengths) > 0, "measure.draft_lengths", "[]", "a list with at least one number"
+        )
         for gamma in self.draft_lengths:
-            _require(gamma >= 1, "measure.draft_lengths", gamma, "at least 1 (plain decoding is always measured)")
-        for name, least in (("num_prompts", 1), ("max_new_tokens", 2), ("warmup_tokens", 2), ("bootstrap_samples", 100)):
-            _require(getattr(self, name) >= least, f"measure.{name}", getattr(self, name), f"at least {least}")
+            _require(
+                gamma >= 1, "measure.draft_lengths", gamma, "at least 1 (plain decoding is always measured)"
+            )
+        for name, least in (
+            ("num_prompts", 1),
+            ("max_new_tokens", 2),
+            ("warmup_tokens", 2),
+            ("bootstrap_samples", 100),
+        ):
+            _require(
+                getattr(self, name) >= least, f"measure.{name}", getattr(self, name), f"at least {least}"
+            )
         threads = self.num_threads
         _require(threads is None or threads >= 1, "measure.num_threads", threads, "at least 1, or null")
 

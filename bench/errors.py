@@ -37,9 +37,3 @@ class DeviceError(BenchError):
 
 class OutputError(BenchError):
     """Results cannot be written where they were asked to go."""
-
-
-class RunFailed(BenchError):
-    """The run went wrong half-way; what was measured is kept."""
-
-    exit_code = 1

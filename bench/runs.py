@@ -27,13 +27,13 @@ from bench.workloads import Prepared, prepare
 _BASELINE_PROMPTS = 1
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     """The user stopped the run; what was measured is kept."""
 
     def __init__(self, folder: Path, num_records: int):
         super().__init__(
             f"interrupted; the {num_records} records measured so far are in {folder} - "
-            f"make report ARGS=\"run={folder.name}\" draws them"
+            f'make report ARGS="run={folder.name}" draws them'
         )
 
 
@@ -45,7 +45,7 @@ def run_bench(config: Config, console: Console) -> Path:
 
     Raises:
         BenchError: anything the user can mend.
-        Interrupted: Ctrl-C after the first measurement.
+        InterruptedRunError: Ctrl-C after the first measurement.
     """
     torch.set_num_threads(config.measure.num_threads or len(os.sched_getaffinity(0)))
     device = open_device(config.gpu.device)
@@ -58,7 +58,7 @@ def run_bench(config: Config, console: Console) -> Path:
     try:
         _measure_all(config, device, pair, prepared, writer, console)
     except KeyboardInterrupt:
-        raise Interrupted(folder, writer.num_written) from None
+        raise InterruptedRunError(folder, writer.num_written) from None
     finally:
         writer.close()
     _point_latest(folder)
@@ -67,7 +67,12 @@ def run_bench(config: Config, console: Console) -> Path:
 
 
 def _measure_all(
-    config: Config, device: Device, pair: Pair, prepared: list[Prepared], writer: RecordWriter, console: Console
+    config: Config,
+    device: Device,
+    pair: Pair,
+    prepared: list[Prepared],
+    writer: RecordWriter,
+    console: Console,
 ) -> None:
     measure, full_size = config.measure, len(pair.draft.vocab)
     session = Session(device, pair.target, pair.draft.draft, measure.max_new_tokens, measure.seed)
@@ -96,12 +101,16 @@ def _prepare_all(config: Config, pair: Pair, console: Console) -> list[Prepared]
         with console.status(f"preparing {source.name}") as status:
 
             def show(done: int, total: int, name: str = source.name, status=status) -> None:
-                status.update(f"{name}: the target answers ranking prompts, {done} of {total} done (kept for next time)")
+                status.update(
+                    f"{name}: the target answers ranking prompts, {done} of {total} done (kept for next time)"
+                )
 
             item = prepare(pair, source, config.vocab, config.measure, show)
         found = len(item.workload.prompts)
         if found < config.measure.num_prompts:
-            console.print(f"{source.name}: only {found} held-out prompts of the {config.measure.num_prompts} asked for")
+            console.print(
+                f"{source.name}: only {found} held-out prompts of the {config.measure.num_prompts} asked for"
+            )
         prepared.append(item)
     return prepared
 
@@ -124,7 +133,8 @@ def _make_folder(config: Config, device: Device) -> Path:
             continue
         except OSError as error:
             raise OutputError(
-                f"cannot write into {config.runs_dir}: {error.strerror}; set results_dir to a folder you can write"
+                f"cannot write into {config.runs_dir}: {error.strerror}; "
+                "set results_dir to a folder that you can write"
             ) from error
     raise OutputError(f"{config.runs_dir} already holds a hundred runs of this second")
 

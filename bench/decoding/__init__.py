@@ -1,0 +1,1 @@
+"""Decoding loops: plain, speculative, and batched answers."""

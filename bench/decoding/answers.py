@@ -31,7 +31,10 @@ class AnswerStore:
         self._fingerprint = target_fingerprint
         self._folder = cache_dir() / "answers" / target_fingerprint[:16]
         self._known: Answers = {}
-        for path in (*([shipped] if shipped and shipped.exists() else []), *sorted(self._folder.glob("*.npz"))):
+        for path in (
+            *([shipped] if shipped and shipped.exists() else []),
+            *sorted(self._folder.glob("*.npz")),
+        ):
             for key, answers in read_answers(path).items():
                 self._known.setdefault(key, answers)
 

@@ -13,7 +13,9 @@ class CudaDevice:
 
     def __init__(self, index: int):
         if not torch.cuda.is_available():
-            raise DeviceError(f"gpu={index} asks for CUDA, which this machine or this torch does not have; use gpu=cpu")
+            raise DeviceError(
+                f"gpu={index} asks for CUDA, which this machine or this torch does not have; use gpu=cpu"
+            )
         if index >= torch.cuda.device_count():
             raise DeviceError(
                 f"gpu={index} does not exist: {torch.cuda.device_count()} GPU(s) are visible, numbered from 0"

@@ -23,9 +23,7 @@ CATEGORIES = (
 def load(folder: Path) -> list[Prompt]:
     """Prompts from the folder of `BFCL_v4_*.json` files, with the functions written out."""
     return [
-        _to_prompt(row)
-        for category in CATEGORIES
-        for row in read_rows(folder / f"BFCL_v4_{category}.json")
+        _to_prompt(row) for category in CATEGORIES for row in read_rows(folder / f"BFCL_v4_{category}.json")
     ]
 
 

@@ -21,7 +21,9 @@ def load(path: Path) -> list[Prompt]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DomainError(f"domain.path={path} cannot be read: {error}; give a UTF-8 JSON Lines file") from error
+        raise DomainError(
+            f"domain.path={path} cannot be read: {error}; give a UTF-8 JSON Lines file"
+        ) from error
     numbered = [(n, line) for n, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
         raise DomainError(f"{path} holds no prompts; write one JSON object a line")

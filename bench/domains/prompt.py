@@ -61,9 +61,7 @@ def split_of(prompt: Prompt, seed: int, held_out_share: float) -> Split:
     return Split.HELD_OUT if is_held_out else Split.RANKING
 
 
-def take_split(
-    prompts: Iterable[Prompt], split: Split, seed: int, held_out_share: float
-) -> list[Prompt]:
+def take_split(prompts: Iterable[Prompt], split: Split, seed: int, held_out_share: float) -> list[Prompt]:
     """The prompts of one side, in a seeded order that does not depend on their order in the source."""
     chosen = [p for p in prompts if split_of(p, seed, held_out_share) is split]
     return sorted(chosen, key=lambda p: unit_hash("order", seed, p.prompt_id))

@@ -136,8 +136,6 @@ class Session:
             decoded = decoder.plain(prompt.token_ids, timeline)
         else:
             head = workload.heads[variant.vocab_size]
-            decoded = decoder.speculative(
-                prompt.token_ids, self._draft, head, variant.draft_length, timeline
-            )
+            decoded = decoder.speculative(prompt.token_ids, self._draft, head, variant.draft_length, timeline)
         self._device.synchronize()
         return decoded, timeline, (time.perf_counter() - starts[0]) * 1e3

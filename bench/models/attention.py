@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def rotary_tables(head_dim: int, theta: float, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin `(length, head_dim)` in the device and dtype of `like` (RoFormer, arXiv 2104.09864)."""
+    """Cos and sin `(length, head_dim)` in the device and dtype of `like` (RoFormer, arXiv 2104.09864)."""
     frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
     angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies).repeat(1, 2)
     return angles.cos().to(like), angles.sin().to(like)

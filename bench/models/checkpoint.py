@@ -148,9 +148,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
     raise AssetError(f"{folder} holds neither model.safetensors nor pytorch_model.bin")
 
 
-def _head_and_vocab(
-    tensors: dict[str, Tensor], target: Target, folder: Path
-) -> tuple[Tensor, DraftVocab]:
+def _head_and_vocab(tensors: dict[str, Tensor], target: Target, folder: Path) -> tuple[Tensor, DraftVocab]:
     head, d2t = tensors.pop("lm_head.weight", None), tensors.pop("d2t", None)
     tensors.pop("t2d", None)
     if head is None:

@@ -54,7 +54,7 @@ class LeanDecoder:
         return final, torch.cat(features, dim=-1)
 
     def _rotary_tables(self) -> tuple[Tensor, Tensor]:
-        """cos and sin of every position `(positions, head_dim)`, scaled as the model scales them."""
+        """Cos and sin of every position `(positions, head_dim)`, scaled as the model scales them."""
         length = self._decoder.config.max_position_embeddings
         weight = self._decoder.embed_tokens.weight
         positions = torch.arange(length, device=weight.device)[None]

@@ -123,17 +123,15 @@ def load_target(
     """Loads a target for inference.
 
     Raises:
-        CheckpointError: the folder holds no causal LM with at least six layers.
+        CheckpointError: the folder holds no causal LM with at least seven layers.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, trust_remote_code=trust_remote_code
-        )
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} is not a causal LM that transformers can load: {error}") from error
-    if model.config.get_text_config().num_hidden_layers < 6:
-        raise CheckpointError(f"{folder}: EAGLE-3 features need a target of at least six layers")
+    if model.config.get_text_config().num_hidden_layers < 7:
+        raise CheckpointError(f"{folder}: EAGLE-3 features need a target of at least seven layers")
     model = model.to(device).eval().requires_grad_(False)
     return Target(model, tokenizer)
 
@@ -156,7 +154,7 @@ def _without_quantization(config: dict) -> dict:
 
 def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = ["*.json", "*.safetensors", "*.jinja", "*.model"]
     try:
@@ -167,5 +165,3 @@ def _from_hub(name: str, revision: str | None) -> Path:
             f"model {name!r} is neither in the catalogue ({', '.join(CATALOG)}) nor a folder, and the "
             f"hub did not give it: {reason} - check the name and the network, or give a local folder"
         ) from error
-
-

@@ -1,6 +1,5 @@
 """The run's answer on the console."""
 
-
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +34,7 @@ def show(run: Run, summary: pd.DataFrame, verdicts: list[Verdict], console: Cons
     for baseline in run.baselines:
         ratio = baseline.generate_ms / baseline.plain_ms
         console.print(
-            f"{baseline.domain}: the plain loop is {ratio:.2f}x as fast as transformers.generate on the same weights"
+            f"{baseline.domain}: the plain loop is {ratio:.2f}x as fast as transformers.generate, same weights"
         )
     console.print(f"\n[bold]Device:[/bold] {run.environment['device_name']}")
     for verdict in verdicts:
@@ -44,7 +43,6 @@ def show(run: Run, summary: pd.DataFrame, verdicts: list[Verdict], console: Cons
 
 
 def _cell(value: float | None, form: str) -> str:
-    return "" if value is None or pd.isna(value) else format(int(value) if form.endswith("d") else value, form)
-
-
-
+    return (
+        "" if value is None or pd.isna(value) else format(int(value) if form.endswith("d") else value, form)
+    )

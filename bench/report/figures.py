@@ -42,7 +42,9 @@ def speedup_figure(run: Run) -> Figure:
     """Throughput against plain decoding and against the full-vocabulary draft, with intervals."""
     domains = list(run.decodes)
     gammas = sorted({key[1] for variants in run.decodes.values() for key in variants if key[1]})
-    figure, axes = plt.subplots(2, len(domains), figsize=(4.3 * len(domains) + 0.6, 7), sharex=True, sharey="row", squeeze=False)
+    figure, axes = plt.subplots(
+        2, len(domains), figsize=(4.3 * len(domains) + 0.6, 7), sharex=True, sharey="row", squeeze=False
+    )
     for column, domain in enumerate(domains):
         for row, versus in enumerate(("plain", "full")):
             axis = axes[row, column]
@@ -58,7 +60,11 @@ def speedup_figure(run: Run) -> Figure:
     axes[0, 0].legend(title="draft length", fontsize="small")
     num_prompts = {d: len(next(iter(v.values()))) for d, v in run.decodes.items()}
     counts = ", ".join(f"{d} n = {n}" for d, n in num_prompts.items())
-    _title(figure, run, f"Decoding speed by vocabulary size; bars: 95% bootstrap interval over prompts ({counts})")
+    _title(
+        figure,
+        run,
+        f"Decoding speed by vocabulary size; bars: 95% bootstrap interval over prompts ({counts})",
+    )
     return figure
 
 
@@ -66,7 +72,9 @@ def latency_figure(run: Run, latency: pd.DataFrame) -> Figure:
     """Median draft step by vocabulary size, stacked by what takes the time."""
     domains = list(run.decodes)
     gamma = max(latency["draft_length"])
-    figure, axes = plt.subplots(1, len(domains), figsize=(4.3 * len(domains) + 0.6, 4.2), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(domains), figsize=(4.3 * len(domains) + 0.6, 4.2), sharey=True, squeeze=False
+    )
     colors = sns.color_palette(_PALETTE)
     for axis, domain in zip(axes[0], domains, strict=True):
         chosen = latency[(latency["domain"] == domain) & (latency["draft_length"] == gamma)]
@@ -89,13 +97,21 @@ def acceptance_figure(run: Run, summary: pd.DataFrame) -> Figure:
     """Mean acceptance length, and coverage of ranking and held-out answers, by vocabulary size."""
     domains = list(run.decodes)
     drafts = summary[summary["draft_length"] > 0]
-    figure, axes = plt.subplots(2, len(domains), figsize=(4.3 * len(domains) + 0.6, 7), sharex=True, sharey="row", squeeze=False)
+    figure, axes = plt.subplots(
+        2, len(domains), figsize=(4.3 * len(domains) + 0.6, 7), sharex=True, sharey="row", squeeze=False
+    )
     for column, domain in enumerate(domains):
         chosen = drafts[drafts["domain"] == domain].sort_values("vocab_size")
         top, bottom = axes[0, column], axes[1, column]
         for index, (gamma, group) in enumerate(chosen.groupby("draft_length")):
             color = sns.color_palette(_PALETTE)[index]
-            top.plot(group["vocab_size"], group["mean_acceptance_length"], "o-", color=color, label=f"gamma = {gamma}")
+            top.plot(
+                group["vocab_size"],
+                group["mean_acceptance_length"],
+                "o-",
+                color=color,
+                label=f"gamma = {gamma}",
+            )
         once = chosen.drop_duplicates("vocab_size")
         bottom.plot(once["vocab_size"], once["coverage_heldout"], "s-", label="held-out answers")
         bottom.plot(once["vocab_size"], once["coverage_train"], "^--", label="ranking answers (optimistic)")
@@ -121,7 +137,15 @@ def _speedup_line(axis: Axes, run: Run, domain: str, gamma: int, base: tuple[int
     values = [e.value for _, e in known]
     below = [e.value - e.ci_low for _, e in known]
     above = [e.ci_high - e.value for _, e in known]
-    axis.errorbar([s for s, _ in known], values, yerr=[below, above], fmt="o-", capsize=3, color=color, label=f"gamma = {gamma}")
+    axis.errorbar(
+        [s for s, _ in known],
+        values,
+        yerr=[below, above],
+        fmt="o-",
+        capsize=3,
+        color=color,
+        label=f"gamma = {gamma}",
+    )
 
 
 def _log_k(axis: Axes, sizes: list[int]) -> None:

@@ -50,7 +50,7 @@ class Run:
 
     @property
     def full_size(self) -> int:
-        """k of the untrimmed draft."""
+        """K of the untrimmed draft."""
         return int(self.environment["full_vocab_size"])
 
     @property
@@ -99,7 +99,8 @@ def _complete_prompts(
         shared = set.intersection(*(set(by_prompt) for by_prompt in variants.values()))
         if shared:
             complete[domain] = {
-                key: {p: r for p, r in by_prompt.items() if p in shared} for key, by_prompt in variants.items()
+                key: {p: r for p, r in by_prompt.items() if p in shared}
+                for key, by_prompt in variants.items()
             }
     if not complete:
         raise OutputError("no prompt was decoded by every variant yet; there is nothing to compare")
@@ -151,9 +152,27 @@ def latency_frame(run: Run) -> pd.DataFrame:
                 if samples:
                     estimate = median(np.array(samples))
                     rows.append(
-                        (domain, vocab_size, draft_length, part, estimate.value, estimate.ci_low, estimate.ci_high, len(samples))
+                        (
+                            domain,
+                            vocab_size,
+                            draft_length,
+                            part,
+                            estimate.value,
+                            estimate.ci_low,
+                            estimate.ci_high,
+                            len(samples),
+                        )
                     )
-    columns = ["domain", "vocab_size", "draft_length", "part", "median_ms", "ci_low_ms", "ci_high_ms", "num_samples"]
+    columns = [
+        "domain",
+        "vocab_size",
+        "draft_length",
+        "part",
+        "median_ms",
+        "ci_low_ms",
+        "ci_high_ms",
+        "num_samples",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 

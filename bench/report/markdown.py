@@ -42,20 +42,20 @@ def write_report(
     lines += [f"![{figure.stem}]({figure.parent.name}/{figure.name})" for figure in figures]
     for domain in run.decodes:
         lines += ["", f"## {domain}", "", *_facts(run, domain), "", _table(summary, domain)]
-    lines += ["", "## Reading it", "", *_METHOD, ""]
+    lines += ["", "## Reading it", "", _METHOD]
     path.write_text("\n".join(lines), "utf-8")
 
 
-_METHOD = (
-    "- Every prompt was decoded by every variant in seeded random order in one process, so ratios are free of drift.",
-    "- tokens/s counts the tokens after the first, over the time from the end of the target's prefill; the draft's "
-    "own prefill is in that time.",
-    "- Speedups are total throughput over the same prompts; their intervals are 95% bootstrap intervals with "
-    "prompts resampled as pairs. The best k is chosen and judged on the same prompts.",
-    "- Mean acceptance length: tokens per target pass, bonus token included. Latencies are medians inside real rounds.",
-    "- Held-out coverage is over the target's answers to prompts that the ranking never saw.",
-    "- The row with gamma 0 is plain decoding.",
-)
+_METHOD = """\
+- Every prompt was decoded by every variant in seeded random order in one process, so ratios are free of drift.
+- tokens/s counts the tokens after the first, over the time from the end of the target's prefill; the draft's
+  own prefill is in that time.
+- Speedups are total throughput over the same prompts; their intervals are 95% bootstrap intervals with prompts
+  resampled as pairs. The best k is chosen and judged on the same prompts.
+- Mean acceptance length: tokens per target pass, bonus token included. Latencies are medians inside real rounds.
+- Held-out coverage is over the target's answers to prompts that the ranking never saw.
+- The row with gamma 0 is plain decoding.
+"""
 
 
 def _facts(run: Run, domain: str) -> list[str]:
@@ -77,8 +77,6 @@ def _facts(run: Run, domain: str) -> list[str]:
 def _table(summary: pd.DataFrame, domain: str) -> str:
     rows = summary[summary["domain"] == domain].copy()
     low, high = rows["speedup_vs_full_vocab_ci_low"], rows["speedup_vs_full_vocab_ci_high"]
-    rows["interval"] = [
-        f"{a:.3f}-{b:.3f}" if pd.notna(a) else "" for a, b in zip(low, high, strict=True)
-    ]
+    rows["interval"] = [f"{a:.3f}-{b:.3f}" if pd.notna(a) else "" for a, b in zip(low, high, strict=True)]
     table = rows[list(_COLUMNS)].rename(columns=_COLUMNS)
     return table.to_markdown(index=False, floatfmt=".3f", missingval="")

@@ -64,9 +64,7 @@ def _verdict(run: Run, domain: str) -> Verdict | None:
     over_plain = speedup(run, domain, best, (run.full_size, 0))
     if over_full is None or over_plain is None:
         return None
-    return Verdict(
-        domain, *best, best_full[1], 1 - best[0] / run.full_size, over_full, over_plain
-    )
+    return Verdict(domain, *best, best_full[1], 1 - best[0] / run.full_size, over_full, over_plain)
 
 
 def _throughput(run: Run, domain: str, key: Key) -> float:

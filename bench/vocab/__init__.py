@@ -1,0 +1,1 @@
+"""Token counts, ranking, and trimmed draft vocabularies."""

@@ -1,0 +1,105 @@
+"""Turns a trained body into the folder that ships: weights, known answers, manifest and model card."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from bench.assets import CATALOG
+from bench.decoding.answers import Answers, prompt_key, write_answers
+from bench.models.checkpoint import save_body
+from bench.models.eagle3 import Eagle3Body
+from bench.pair import ANSWERS_FILE
+from bench.training.collect import CONTEXT_TOKENS, MAX_NEW_TOKENS, MAX_PROMPT_TOKENS
+from bench.training.plan import HELD_OUT_SHARE, SAMPLED, SPLIT_SEED, ranking_prompts
+from bench.training.trainer import TrainSettings
+
+# Sources whose answers rank a vocabulary; the others only train.
+_DOMAINS = ("code", "function_calling", "writing")
+
+
+def publish(
+    body: Eagle3Body,
+    shards: Path,
+    settings: TrainSettings,
+    log: list[dict[str, float]],
+    target: str,
+    out: Path,
+) -> None:
+    """Writes everything but the model card, whose figures need the loaded draft."""
+    save_body(body, out, {"format": "pt", "target": target})
+    fingerprint = CATALOG[target].sha256
+    write_answers(out / ANSWERS_FILE, _ranking_answers(shards, fingerprint))
+    manifest = {
+        "target": target,
+        "target_fingerprint": fingerprint,
+        "data_sha256": {name: CATALOG[name].sha256 for name in ("human-eval", "bfcl", "writing-bench")},
+        "split": {"seed": SPLIT_SEED, "held_out_share": HELD_OUT_SHARE},
+        "collection": {
+            "max_new_tokens": MAX_NEW_TOKENS,
+            "max_prompt_tokens": MAX_PROMPT_TOKENS,
+            "context_tokens": CONTEXT_TOKENS,
+        },
+        "answers": _answer_counts(shards),
+        "settings": asdict(settings),
+        "last_steps": log[-1:],
+    }
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+
+
+def write_card(out: Path, acceptance: dict[str, dict[str, float]], draft_length: int) -> None:
+    """Writes the model card `README.md` from the manifest and the measured acceptance."""
+    manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text("utf-8"))
+    values = {
+        **manifest["settings"],
+        "target": manifest["target"],
+        "licence": CATALOG[manifest["target"]].licence,
+        "draft_length": draft_length,
+        "sampled": SAMPLED,
+        "max_new_tokens": MAX_NEW_TOKENS,
+        "acceptance_rows": "\n".join(_acceptance_row(n, a, draft_length) for n, a in acceptance.items()),
+        "answer_rows": "\n".join(
+            f"| {name} | {count['answers']:,} | {count['tokens']:,} |"
+            for name, count in manifest["answers"].items()
+        ),
+    }
+    template = (Path(__file__).parent / "model_card.md").read_text("utf-8")
+    (out / "README.md").write_text(template.format(**values), "utf-8")
+
+
+def _acceptance_row(name: str, measured: dict[str, float], draft_length: int) -> str:
+    by_position = " / ".join(f"{measured[f'acceptance_at_{i}']:.2f}" for i in range(1, draft_length + 1))
+    tau, prompts, rounds = (measured[k] for k in ("mean_acceptance_length", "num_prompts", "num_rounds"))
+    return f"| {name} | {tau:.2f} | {by_position} | {prompts:.0f} | {rounds:.0f} |"
+
+
+def _ranking_answers(shards: Path, fingerprint: str) -> Answers:
+    prompts = {source: {p.prompt_id: p for p in ranking_prompts(source)} for source in _DOMAINS}
+    answers: Answers = {}
+    for path in sorted(shards.glob("*.safetensors")):
+        with safe_open(path, "pt") as shard:
+            meta = shard.metadata()
+            if meta["source"] not in _DOMAINS:
+                continue
+            ids, copies = json.loads(meta["prompt_ids"]), len(json.loads(meta["temperatures"]))
+            tokens, start = shard.get_tensor("tokens"), 0
+            for row, (context, answer) in enumerate(shard.get_tensor("lengths").tolist()):
+                key = prompt_key(fingerprint, prompts[meta["source"]][ids[row // copies]])
+                answers.setdefault(key, []).append(
+                    tokens[start + context : start + context + answer].tolist()
+                )
+                start += context + answer
+    return answers
+
+
+def _answer_counts(shards: Path) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = {}
+    for path in sorted(shards.glob("*.safetensors")):
+        with safe_open(path, "pt") as shard:
+            lengths = shard.get_tensor("lengths")
+            entry = counts.setdefault(shard.metadata()["source"], {"answers": 0, "tokens": 0})
+        entry["answers"] += len(lengths)
+        entry["tokens"] += int(lengths[:, 1].sum())
+    return counts

@@ -1,0 +1,57 @@
+"""On the real pair, in float32, speculation gives plain decoding's output token for token."""
+
+import pytest
+import torch
+
+from bench.config import DomainSource, MeasureConfig, PairConfig, Source, VocabConfig
+from bench.decoding.greedy import GreedyDecoder
+from bench.decoding.timeline import Timeline
+from bench.device import CpuDevice
+from bench.pair import load_pair
+from bench.workloads import prepare
+
+DOMAINS = {"code": Source.human_eval, "function_calling": Source.bfcl, "writing": Source.writing_bench}
+SIZES = [49152, 16384, 8192, 4096, 2048, 1024, 512]
+
+
+@pytest.fixture(scope="module")
+def pair():
+    config = PairConfig("smollm2-135m", "smollm2-135m-instruct", "smollm2-135m-eagle3")
+    return load_pair(config, CpuDevice(), "float32")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_output_equals_plain_greedy(pair, domain):
+    measure = MeasureConfig(draft_lengths=[3], num_prompts=2, max_new_tokens=20)
+    vocab = VocabConfig(sizes=[str(size) for size in SIZES])
+    source = DomainSource(domain, DOMAINS[domain], max_prompt_tokens=256)
+    workload = prepare(pair, source, vocab, measure, lambda done, total: None).workload
+    assert sorted(workload.heads) == sorted(SIZES)
+    decoder = GreedyDecoder(pair.target, measure.max_new_tokens)
+    accepted = 0
+    for prompt in workload.prompts:
+        plain = decoder.plain(prompt.token_ids, Timeline(lambda: None)).token_ids
+        for place, size in enumerate(SIZES):
+            # Draft lengths 1 to 5 all occur, and 3 with every size.
+            for draft_length in (1 + place % 2, 3, 4 + place % 2):
+                decoded = decoder.speculative(
+                    prompt.token_ids,
+                    pair.draft.draft,
+                    workload.heads[size],
+                    draft_length,
+                    Timeline(lambda: None),
+                )
+                assert decoded.token_ids == plain, (prompt.prompt_id, size, draft_length)
+                accepted += sum(decoded.accepted)
+    assert accepted > 0
+
+
+@torch.inference_mode()
+def test_the_lean_runner_equals_transformers_on_the_real_target(pair):
+    ids = torch.tensor([pair.target.encode([{"role": "user", "content": "Name three rivers in France."}])])
+    ours = pair.target.forward(ids, pair.target.new_cache())
+    theirs = pair.target.forward_batch(ids, pair.target.new_cache())
+    scale = theirs.features.abs().max()
+    assert (ours.features - theirs.features).abs().max() <= 1e-5 * scale
+    torch.testing.assert_close(ours.hidden, theirs.hidden, atol=1e-3, rtol=1e-3)
