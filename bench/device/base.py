@@ -1,12 +1,11 @@
 """What the rest of the program asks of a device: where tensors go, and marks on its clock."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
-
-class Mark(Protocol):
-    """A point on the device's clock; opaque outside its device."""
+# A point on the device's clock; opaque outside its device.
+Mark = Any
 
 
 class Device(Protocol):

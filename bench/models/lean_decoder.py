@@ -5,9 +5,11 @@ judged against the fastest plain loop that the weights allow, so the target runs
 where its architecture is known. The modules are the `transformers` model's, not copies.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.models.attention import apply_rotary, grouped_attention
 from bench.models.kv_cache import KVCache
@@ -24,7 +26,7 @@ class LeanDecoder:
         feature_layers: layers after which the hidden state is kept (1 = after the first).
     """
 
-    def __init__(self, decoder: nn.Module, feature_layers: tuple[int, ...]):
+    def __init__(self, decoder: Any, feature_layers: tuple[int, ...]):
         self._decoder = decoder
         self._eps: float = decoder.config.rms_norm_eps
         self._layers = [_LayerParts(layer) for layer in decoder.layers]
@@ -65,7 +67,7 @@ class LeanDecoder:
 class _LayerParts:
     """The callables and weights of one layer, looked up once."""
 
-    def __init__(self, layer: nn.Module):
+    def __init__(self, layer: Any):
         attention, mlp = layer.self_attn, layer.mlp
         self.input_norm: Tensor = layer.input_layernorm.weight
         self.mlp_norm: Tensor = layer.post_attention_layernorm.weight

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class Target:
     On a CPU the weights are packed for the matrix kernel, in place.
     """
 
-    def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase):
         self.model = model
         # Kept before packing: drafts slice it. With tied embeddings it is the embedding itself.
         self.head_weight: Tensor = model.get_output_embeddings().weight

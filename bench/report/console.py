@@ -34,7 +34,7 @@ def show(run: Run, summary: pd.DataFrame, verdicts: list[Verdict], console: Cons
     for baseline in run.baselines:
         ratio = baseline.generate_ms / baseline.plain_ms
         console.print(
-            f"{baseline.domain}: the plain loop is {ratio:.2f}x as fast as transformers.generate, same weights"
+            f"{baseline.domain}: plain loop {ratio:.2f}x as fast as transformers.generate (same weights)"
         )
     console.print(f"\n[bold]Device:[/bold] {run.environment['device_name']}")
     for verdict in verdicts:

@@ -47,12 +47,13 @@ def write_report(
 
 
 _METHOD = """\
-- Every prompt was decoded by every variant in seeded random order in one process, so ratios are free of drift.
+- Every prompt was decoded by every variant in seeded random order in one process: ratios are free of drift.
 - tokens/s counts the tokens after the first, over the time from the end of the target's prefill; the draft's
   own prefill is in that time.
-- Speedups are total throughput over the same prompts; their intervals are 95% bootstrap intervals with prompts
-  resampled as pairs. The best k is chosen and judged on the same prompts.
-- Mean acceptance length: tokens per target pass, bonus token included. Latencies are medians inside real rounds.
+- Speedups are total throughput over the same prompts, with 95% bootstrap intervals over prompts, resampled as
+  pairs. The best k is chosen and judged on the same prompts.
+- Mean acceptance length counts tokens per target pass, bonus token included.
+- Latencies are medians inside real rounds.
 - Held-out coverage is over the target's answers to prompts that the ranking never saw.
 - The row with gamma 0 is plain decoding.
 """

@@ -126,8 +126,8 @@ class Trainer:
             optimizer.param_groups[0]["lr"] = peak * self._schedule(step)
             optimizer.zero_grad(set_to_none=True)
         results = self._objective(batch, self._candidates(step))
-        loss = sum(settings.depth_decay**depth * r.loss for depth, r in enumerate(results))
-        loss.backward()
+        losses = torch.stack([settings.depth_decay**depth * r.loss for depth, r in enumerate(results)])
+        losses.sum().backward()
         for optimizer in self._optimizers:
             optimizer.step()
         return results
