@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.decoding.timeline import Timeline
 from bench.models.eagle3 import DraftHead, Eagle3Draft
+from bench.models.kv_cache import KVCache
 from bench.models.target import Target
 
 # Names of the laps, in the order of a round.
@@ -21,7 +22,7 @@ EXTEND, LAYER, HEAD, SELECT, VERIFY, OTHER = "extend", "layer", "lm_head", "sele
 
 @dataclass(frozen=True)
 class Decoded:
-    """One answer.
+    """One answer, decoded after the prefill.
 
     Attributes:
         token_ids: the answer, first token from the prefill, end token included where it came.
@@ -30,6 +31,28 @@ class Decoded:
 
     token_ids: list[int]
     accepted: list[int]
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """A prompt that the target has read, from which any number of decodes can start.
+
+    Attributes:
+        prompt_ids: `(n,)`.
+        cache: keys and values; a decode rewinds it to the prompt before it begins.
+        first_id: the answer's first token `(1,)`.
+        features: of every prompt position `(1, n, 3H)`.
+    """
+
+    prompt_ids: Tensor
+    cache: KVCache
+    first_id: Tensor
+    features: Tensor
+
+    def restart(self) -> KVCache:
+        """The cache with nothing but the prompt in it."""
+        self.cache.rewind(len(self.prompt_ids))
+        return self.cache
 
 
 class GreedyDecoder:
@@ -46,11 +69,19 @@ class GreedyDecoder:
         self._stop = target.eos_token_ids()
 
     @torch.inference_mode()
-    def plain(self, prompt: Sequence[int], timeline: Timeline) -> Decoded:
-        """One token per forward pass. The timeline begins after the prefill."""
+    def prefill(self, prompt: Sequence[int]) -> Prefill:
+        """Reads a prompt once, for all the ways to decode it."""
         target, cache = self._target, self._target.new_cache()
-        output = target.forward(self._ids(prompt), cache)
-        next_id = target.lm_head(output.hidden[:, -1:]).argmax(-1)
+        prompt_ids = torch.tensor(list(prompt), device=target.device)
+        output = target.forward(prompt_ids[None], cache)
+        first_id = target.lm_head(output.hidden[:, -1]).argmax(-1)
+        return Prefill(prompt_ids, cache, first_id, output.features)
+
+    @torch.inference_mode()
+    def plain(self, prefill: Prefill, timeline: Timeline) -> Decoded:
+        """One token per forward pass."""
+        target, cache = self._target, prefill.restart()
+        next_id = prefill.first_id[None]
         tokens = [int(next_id)]
         timeline.start()
         while not self._ended(tokens):
@@ -62,7 +93,7 @@ class GreedyDecoder:
     @torch.inference_mode()
     def speculative(
         self,
-        prompt: Sequence[int],
+        prefill: Prefill,
         draft: Eagle3Draft,
         head: DraftHead,
         draft_length: int,
@@ -70,16 +101,13 @@ class GreedyDecoder:
     ) -> Decoded:
         """`draft_length` tokens drafted with `head`, then verified in one pass, until the answer ends.
 
-        The timeline begins after the target's prefill; the draft's own prefill is in it.
+        The draft's own prefill is in the timeline.
         """
-        target, cache = self._target, self._target.new_cache()
-        prompt_ids = self._ids(prompt)
-        output = target.forward(prompt_ids, cache)
-        pending = target.lm_head(output.hidden[:, -1:]).argmax(-1)[0]
+        target, cache, pending = self._target, prefill.restart(), prefill.first_id
         tokens, accepted = [int(pending)], []
         draft.reset()
         timeline.start()
-        hidden = draft.extend(torch.cat([prompt_ids[0, 1:], pending]), output.features)
+        hidden = draft.extend(torch.cat([prefill.prompt_ids[1:], pending]), prefill.features)
         timeline.lap("draft_prefill")
         while not self._ended(tokens):
             base_length, draft_base = cache.length, draft.length
@@ -100,9 +128,6 @@ class GreedyDecoder:
             pending = new_ids[-1:]
             timeline.lap(EXTEND)
         return Decoded(tokens, accepted)
-
-    def _ids(self, prompt: Sequence[int]) -> Tensor:
-        return torch.tensor([list(prompt)], device=self._target.device)
 
     def _ended(self, tokens: list[int]) -> bool:
         return tokens[-1] in self._stop or len(tokens) >= self._max_new_tokens

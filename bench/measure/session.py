@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.decoding.greedy import Decoded, GreedyDecoder
+from bench.decoding.greedy import Decoded, GreedyDecoder, Prefill
 from bench.decoding.timeline import Timeline
 from bench.device import Device
 from bench.measure.variants import Variant, shuffled
@@ -50,8 +50,9 @@ class Session:
     def warm_up(self, workload: Workload, variants: list[Variant], num_tokens: int) -> None:
         """Decodes a little with every variant and keeps nothing."""
         decoder = GreedyDecoder(self._target, num_tokens)
+        prefill = decoder.prefill(workload.prompts[0].token_ids)
         for variant in variants:
-            self._decode(decoder, workload, workload.prompts[0], variant)
+            self._decode(decoder, workload, prefill, variant)
 
     def measure(
         self, workload: Workload, variants: list[Variant], done: Callable[[], None]
@@ -59,8 +60,9 @@ class Session:
         """One record per prompt and variant; calls `done` after each."""
         decoder = GreedyDecoder(self._target, self._max_new_tokens)
         for prompt in workload.prompts:
+            prefill = decoder.prefill(prompt.token_ids)
             for variant in shuffled(variants, self._seed, workload.domain, prompt.prompt_id):
-                yield self._measure_one(decoder, workload, prompt, variant)
+                yield self._measure_one(decoder, workload, prompt, prefill, variant)
                 done()
 
     def compare_with_generate(self, workload: Workload, prompt: EncodedPrompt) -> BaselineRecord:
@@ -69,7 +71,7 @@ class Session:
         plain, generate, num_tokens = [], [], 0
         for _ in range(2):
             start = time.perf_counter()
-            decoded = decoder.plain(prompt.token_ids, Timeline(self._device.mark))
+            decoded = decoder.plain(decoder.prefill(prompt.token_ids), Timeline(self._device.mark))
             self._device.synchronize()
             plain.append(time.perf_counter() - start)
             num_tokens = len(decoded.token_ids)
@@ -93,13 +95,18 @@ class Session:
         )
 
     def _measure_one(
-        self, decoder: GreedyDecoder, workload: Workload, prompt: EncodedPrompt, variant: Variant
+        self,
+        decoder: GreedyDecoder,
+        workload: Workload,
+        prompt: EncodedPrompt,
+        prefill: Prefill,
+        variant: Variant,
     ) -> DecodeRecord:
         # A collection in the middle of a round would be charged to that round.
         gc.collect()
         gc.disable()
         try:
-            decoded, timeline, wall_ms = self._decode(decoder, workload, prompt, variant)
+            decoded, timeline, wall_ms = self._decode(decoder, workload, prefill, variant)
         finally:
             gc.enable()
         elapsed = self._device.elapsed_ms
@@ -120,22 +127,15 @@ class Session:
         )
 
     def _decode(
-        self, decoder: GreedyDecoder, workload: Workload, prompt: EncodedPrompt, variant: Variant
+        self, decoder: GreedyDecoder, workload: Workload, prefill: Prefill, variant: Variant
     ) -> tuple[Decoded, Timeline, float]:
-        starts: list[float] = []
-
-        def mark() -> object:
-            # The first mark ends the prefill: only then is the host's clock worth reading.
-            if not starts:
-                self._device.synchronize()
-                starts.append(time.perf_counter())
-            return self._device.mark()
-
-        timeline = Timeline(mark)
+        timeline = Timeline(self._device.mark)
+        self._device.synchronize()
+        start = time.perf_counter()
         if variant.draft_length == 0:
-            decoded = decoder.plain(prompt.token_ids, timeline)
+            decoded = decoder.plain(prefill, timeline)
         else:
             head = workload.heads[variant.vocab_size]
-            decoded = decoder.speculative(prompt.token_ids, self._draft, head, variant.draft_length, timeline)
+            decoded = decoder.speculative(prefill, self._draft, head, variant.draft_length, timeline)
         self._device.synchronize()
-        return decoded, timeline, (time.perf_counter() - starts[0]) * 1e3
+        return decoded, timeline, (time.perf_counter() - start) * 1e3

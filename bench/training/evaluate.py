@@ -31,7 +31,9 @@ def held_out_acceptance(
         accepted: list[int] = []
         for ids in tqdm(prompts, desc=domain.name, unit="prompt"):
             timeline = Timeline(lambda: None)
-            accepted += decoder.speculative(ids, draft.draft, head, draft_length, timeline).accepted
+            accepted += decoder.speculative(
+                decoder.prefill(ids), draft.draft, head, draft_length, timeline
+            ).accepted
         rounds = len(accepted)
         found[domain.name] = {
             "mean_acceptance_length": 1 + sum(accepted) / rounds,

@@ -30,8 +30,9 @@ def head_of(size: int):
 )
 def test_speculation_is_lossless(prompt, size, draft_length, max_new_tokens):
     decoder = GreedyDecoder(TARGET, max_new_tokens)
-    plain = decoder.plain(prompt, silent()).token_ids
-    fast = decoder.speculative(prompt, DRAFT.draft, head_of(size), draft_length, silent())
+    prefill = decoder.prefill(prompt)
+    plain = decoder.plain(prefill, silent()).token_ids
+    fast = decoder.speculative(prefill, DRAFT.draft, head_of(size), draft_length, silent())
     assert fast.token_ids == plain
     assert all(0 <= count <= draft_length for count in fast.accepted)
 
@@ -40,7 +41,8 @@ def test_plain_equals_generate():
     prompt = [5, 9, 33]
     ids = torch.tensor([prompt])
     expected = TARGET.model.generate(ids, max_new_tokens=20, do_sample=False)[0, 3:].tolist()
-    assert GreedyDecoder(TARGET, 20).plain(prompt, silent()).token_ids == expected
+    decoder = GreedyDecoder(TARGET, 20)
+    assert decoder.plain(decoder.prefill(prompt), silent()).token_ids == expected
 
 
 class Oracle:
@@ -80,15 +82,15 @@ class Oracle:
 def test_accepted_counts_and_rollback_with_a_draft_that_knows_the_answer():
     prompt = [5, 9, 33, 7]
     decoder = GreedyDecoder(TARGET, 13)
-    answer = decoder.plain(prompt, silent()).token_ids
+    answer = decoder.plain(decoder.prefill(prompt), silent()).token_ids
     assert len(answer) == 13 and 0 not in answer
     right = Oracle(answer, len(prompt))
-    decoded = decoder.speculative(prompt, right, right, 3, silent())
+    decoded = decoder.speculative(decoder.prefill(prompt), right, right, 3, silent())
     assert decoded.token_ids == answer
     assert decoded.accepted == [3, 3, 3]
     # The second drafted token of the first round is wrong: one accepted, then all again.
     wrong = Oracle(answer, len(prompt), frozenset({2}))
-    decoded = decoder.speculative(prompt, wrong, wrong, 3, silent())
+    decoded = decoder.speculative(decoder.prefill(prompt), wrong, wrong, 3, silent())
     assert decoded.token_ids == answer
     assert decoded.accepted == [1, 3, 3, 2]
 
@@ -97,7 +99,7 @@ def test_laps_cover_every_round():
     ticks = iter(range(10_000))
     timeline = Timeline(lambda: next(ticks))
     decoder = GreedyDecoder(TARGET, 10)
-    decoded = decoder.speculative([5, 9, 33], DRAFT.draft, head_of(VOCAB_SIZE), 3, timeline)
+    decoded = decoder.speculative(decoder.prefill([5, 9, 33]), DRAFT.draft, head_of(VOCAB_SIZE), 3, timeline)
     laps = timeline.laps_ms(lambda start, end: float(end - start))
     rounds = len(decoded.accepted)
     assert len(laps["draft_prefill"]) == 1
@@ -111,12 +113,14 @@ def test_laps_cover_every_round():
 @pytest.mark.parametrize("draft_length", [0, 3])
 def test_an_answer_that_ends_at_once_is_one_token(draft_length):
     prompt = [5, 9, 33]
-    first = GreedyDecoder(TARGET, 2).plain(prompt, silent()).token_ids[0]
+    first = int(GreedyDecoder(TARGET, 2).prefill(prompt).first_id)
     target = make_target(eos=first)
     decoder = GreedyDecoder(target, 8)
     if draft_length:
-        decoded = decoder.speculative(prompt, DRAFT.draft, head_of(9), draft_length, silent())
+        decoded = decoder.speculative(
+            decoder.prefill(prompt), DRAFT.draft, head_of(9), draft_length, silent()
+        )
     else:
-        decoded = decoder.plain(prompt, silent())
+        decoded = decoder.plain(decoder.prefill(prompt), silent())
     assert decoded.token_ids == [first]
     assert decoded.accepted == []

@@ -31,12 +31,13 @@ def test_output_equals_plain_greedy(pair, domain):
     decoder = GreedyDecoder(pair.target, measure.max_new_tokens)
     accepted = 0
     for prompt in workload.prompts:
-        plain = decoder.plain(prompt.token_ids, Timeline(lambda: None)).token_ids
+        prefill = decoder.prefill(prompt.token_ids)
+        plain = decoder.plain(prefill, Timeline(lambda: None)).token_ids
         for place, size in enumerate(SIZES):
             # Draft lengths 1 to 5 all occur, and 3 with every size.
             for draft_length in (1 + place % 2, 3, 4 + place % 2):
                 decoded = decoder.speculative(
-                    prompt.token_ids,
+                    prefill,
                     pair.draft.draft,
                     workload.heads[size],
                     draft_length,
