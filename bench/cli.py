@@ -36,6 +36,7 @@ def main() -> NoReturn:
     """Runs the command line and exits: 0 well, 1 failed half-way, 2 bad input, 130 interrupted."""
     # Hydra would print its own traceback and exit with 1; errors come to us instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv[1:] = [quote_gpu_index(argument) for argument in sys.argv[1:]]
     try:
         _job()
     except (HydraException, OmegaConfBaseException) as error:
@@ -80,6 +81,13 @@ def _run(config: Config) -> None:
         run_bench(config, console)
     except InterruptedRunError as stopped:
         _stop(str(stopped), _INTERRUPTED)
+
+
+def quote_gpu_index(argument: str) -> str:
+    """`gpu=0,1` to `gpu='0','1'`: Hydra reads a bare number as an integer, which cannot name an option."""
+    if not argument.startswith("gpu="):
+        return argument
+    return "gpu=" + re.sub(r"(?<![^,=])(\d+)(?![^,])", r"'\1'", argument.removeprefix("gpu="))
 
 
 def _say(message: str) -> None:

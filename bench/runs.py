@@ -12,8 +12,9 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bench.config import Config
+from bench.config import Config, DomainSource
 from bench.device import Device, open_device
+from bench.domains import Prompt, load_prompts
 from bench.environment import describe
 from bench.errors import OutputError
 from bench.measure.session import Session
@@ -50,9 +51,15 @@ def run_bench(config: Config, console: Console) -> Path:
     torch.set_num_threads(config.measure.num_threads or len(os.sched_getaffinity(0)))
     device = open_device(config.gpu.device)
     folder = _make_folder(config, device)
-    with console.status("loading the models"):
-        pair = load_pair(config.pair, device, config.dtype)
-    prepared = _prepare_all(config, pair, console)
+    try:
+        with console.status("fetching the domains"):
+            domains = [(source, load_prompts(source)) for source in config.domain.sources()]
+        with console.status("loading the models"):
+            pair = load_pair(config.pair, device, config.dtype)
+        prepared = [_prepare(config, pair, source, prompts, console) for source, prompts in domains]
+    except BaseException:
+        folder.rmdir()
+        raise
     _describe_run(folder, config, device, pair)
     writer = RecordWriter(folder)
     try:
@@ -95,24 +102,22 @@ def _measure_all(
                 writer.append(session.compare_with_generate(workload, prompt))
 
 
-def _prepare_all(config: Config, pair: Pair, console: Console) -> list[Prepared]:
-    prepared = []
-    for source in config.domain.sources():
-        with console.status(f"preparing {source.name}") as status:
+def _prepare(
+    config: Config, pair: Pair, source: DomainSource, prompts: list[Prompt], console: Console
+) -> Prepared:
+    with console.status(f"preparing {source.name}") as status:
 
-            def show(done: int, total: int, name: str = source.name, status=status) -> None:
-                status.update(
-                    f"{name}: the target answers ranking prompts, {done} of {total} done (kept for next time)"
-                )
-
-            item = prepare(pair, source, config.vocab, config.measure, show)
-        found = len(item.workload.prompts)
-        if found < config.measure.num_prompts:
-            console.print(
-                f"{source.name}: only {found} held-out prompts of the {config.measure.num_prompts} asked for"
+        def show(done: int, total: int) -> None:
+            status.update(
+                f"{source.name}: the target answers ranking prompts, {done} of {total} done (they are kept)"
             )
-        prepared.append(item)
-    return prepared
+
+        item = prepare(pair, source, prompts, config.vocab, config.measure, show)
+    found = len(item.workload.prompts)
+    if found < config.measure.num_prompts:
+        wanted = config.measure.num_prompts
+        console.print(f"{source.name}: only {found} held-out prompts of the {wanted} asked for")
+    return item
 
 
 def _progress(console: Console) -> Progress:

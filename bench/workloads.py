@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.config import DomainSource, MeasureConfig, VocabConfig
-from bench.domains import Prompt, Split, load_prompts, take_split
+from bench.domains import Prompt, Split, take_split
 from bench.errors import DomainError
 from bench.measure.session import EncodedPrompt, Workload
 from bench.pair import Pair
@@ -26,6 +26,7 @@ class Prepared:
 def prepare(
     pair: Pair,
     domain: DomainSource,
+    prompts: list[Prompt],
     vocab: VocabConfig,
     measure: MeasureConfig,
     progress: Callable[[int, int], None],
@@ -36,7 +37,6 @@ def prepare(
         DomainError: one side of the split is empty.
         VocabError: a size is below the must-keep set or above the draft's vocabulary.
     """
-    prompts = load_prompts(domain)
     ranking = take_split(prompts, Split.RANKING, vocab.split_seed, vocab.held_out_share)
     held_out = take_split(prompts, Split.HELD_OUT, vocab.split_seed, vocab.held_out_share)
     encoded = _encode(pair, held_out, domain.max_prompt_tokens, measure.num_prompts)

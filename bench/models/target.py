@@ -8,12 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from bench.assets import CATALOG, build_once, cache_dir, fetch
 from bench.errors import AssetError, CheckpointError
 from bench.models.kv_cache import KVCache
 from bench.models.lean_decoder import KNOWN_MODEL_TYPES, LeanDecoder
 from bench.models.packed_linear import pack_linears
+
+# Progress and errors are this program's to show.
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
 
 
 def default_feature_layers(num_layers: int) -> tuple[int, int, int]:

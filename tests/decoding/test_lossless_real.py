@@ -7,6 +7,7 @@ from bench.config import DomainSource, MeasureConfig, PairConfig, Source, VocabC
 from bench.decoding.greedy import GreedyDecoder
 from bench.decoding.timeline import Timeline
 from bench.device import CpuDevice
+from bench.domains import load_prompts
 from bench.pair import load_pair
 from bench.workloads import prepare
 
@@ -26,7 +27,7 @@ def test_output_equals_plain_greedy(pair, domain):
     measure = MeasureConfig(draft_lengths=[3], num_prompts=2, max_new_tokens=20)
     vocab = VocabConfig(sizes=[str(size) for size in SIZES])
     source = DomainSource(domain, DOMAINS[domain], max_prompt_tokens=256)
-    workload = prepare(pair, source, vocab, measure, lambda done, total: None).workload
+    workload = prepare(pair, source, load_prompts(source), vocab, measure, lambda done, total: None).workload
     assert sorted(workload.heads) == sorted(SIZES)
     decoder = GreedyDecoder(pair.target, measure.max_new_tokens)
     accepted = 0

@@ -5,6 +5,7 @@ import torch
 
 from bench.config import DomainSource, MeasureConfig, PairConfig, Source, VocabConfig
 from bench.device import CudaDevice, default_dtype, open_device
+from bench.domains import load_prompts
 from bench.errors import DeviceError
 from bench.measure.session import Session
 from bench.measure.variants import make_variants
@@ -49,7 +50,7 @@ def test_all_variants_decode_on_the_gpu(device, dtype):
     pair = load_pair(config, device, dtype)
     measure = MeasureConfig(draft_lengths=[3], num_prompts=2, max_new_tokens=48)
     vocab, source = VocabConfig(sizes=["full", "1024"]), DomainSource("code", Source.human_eval)
-    workload = prepare(pair, source, vocab, measure, lambda done, total: None).workload
+    workload = prepare(pair, source, load_prompts(source), vocab, measure, lambda done, total: None).workload
     session = Session(device, pair.target, pair.draft.draft, measure.max_new_tokens, seed=0)
     variants = make_variants(list(workload.heads), [3], 49152)
     session.warm_up(workload, variants, 8)

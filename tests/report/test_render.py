@@ -1,0 +1,50 @@
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from bench.errors import ConfigError
+from bench.report.frames import SUMMARY_COLUMNS
+from bench.report.render import find_run, render
+from tests.report.synthetic import write_run
+
+
+def test_render_writes_tables_figures_page_and_says_the_answer(tmp_path):
+    folder, said = write_run(tmp_path / "run"), io.StringIO()
+    render(folder, Console(file=said, width=200))
+    with (folder / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == SUMMARY_COLUMNS
+    assert [(r["vocab_size"], r["draft_length"]) for r in rows] == [("100", "0"), ("100", "3"), ("10", "3")]
+    page = (folder / "report.md").read_text()
+    for part in ("trim to 10 tokens", "figures/speedup.png", "1.20x as fast as `transformers.generate`"):
+        assert part in page
+    assert "trim to 10 tokens" in said.getvalue()
+    assert "plain loop 1.20x as fast" in said.getvalue()
+
+
+def test_drawing_twice_gives_the_same_tables(tmp_path):
+    folder, console = write_run(tmp_path / "run"), Console(file=io.StringIO())
+    render(folder, console)
+    first = [(folder / name).read_bytes() for name in ("summary.csv", "latency.csv", "report.md")]
+    render(folder, console)
+    assert [(folder / name).read_bytes() for name in ("summary.csv", "latency.csv", "report.md")] == first
+
+
+def test_runs_are_found_by_id_by_path_and_as_latest(tmp_path):
+    runs = tmp_path / "runs"
+    folder = write_run(runs / "one")
+    (runs / "latest").symlink_to("one")
+    assert (
+        find_run(runs, "one") == find_run(runs, "latest") == find_run(runs, str(folder)) == folder.resolve()
+    )
+    (runs / "latest").unlink()
+    (runs / "latest.txt").write_text("one\n")
+    assert find_run(runs, "latest") == folder.resolve()
+
+
+def test_an_unknown_run_lists_the_known(tmp_path):
+    write_run(tmp_path / "one")
+    with pytest.raises(ConfigError, match="run=two is not a run.*one"):
+        find_run(tmp_path, "two")

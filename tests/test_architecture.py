@@ -1,0 +1,56 @@
+"""The import rule of `bench/__init__.py`, and files that stay readable."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parent.parent / "bench"
+FILES = sorted(BENCH.rglob("*.py"))
+
+FORBIDDEN = {
+    "report": ("torch", "transformers", "bench.models", "bench.decoding", "bench.device", "bench.runs"),
+    "decoding": ("bench.measure", "bench.report", "bench.runs", "bench.device"),
+    "vocab": ("torch", "bench.models", "bench.decoding", "bench.device", "bench.measure", "bench.runs"),
+    "models": ("bench.decoding", "bench.measure", "bench.report", "bench.runs"),
+    "device": ("bench.models", "bench.decoding", "bench.measure", "bench.runs"),
+    "domains": ("torch", "bench.models", "bench.decoding", "bench.measure", "bench.runs"),
+    "measure": ("bench.report", "bench.runs", "bench.training"),
+}
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def reaches(names: set[str], package: str) -> bool:
+    return any(name == package or name.startswith(package + ".") for name in names)
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_data_flows_one_way(room):
+    files = sorted((BENCH / room).glob("*.py"))
+    assert files
+    for path in files:
+        for package in FORBIDDEN[room]:
+            assert not reaches(imports(path), package), f"{path.name} imports {package}"
+
+
+def test_only_the_command_line_knows_hydra():
+    users = {p.name for p in FILES if reaches(imports(p), "hydra") or reaches(imports(p), "omegaconf")}
+    assert users == {"cli.py"}
+
+
+def test_nothing_imports_the_command_line():
+    assert {p.name for p in FILES if reaches(imports(p), "bench.cli")} == {"__main__.py"}
+
+
+def test_files_stay_short():
+    lengths = {p.relative_to(BENCH): len(p.read_text("utf-8").splitlines()) for p in FILES}
+    assert {path: n for path, n in lengths.items() if n > 260} == {}

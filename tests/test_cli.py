@@ -1,0 +1,112 @@
+"""The command line as a user meets it: a smoke run on real input, and wrong input."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.records import DecodeRecord, read_records
+from bench.report.frames import SUMMARY_COLUMNS
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "bench", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.timeout(900)
+def test_smoke_run_on_real_input(tmp_path):
+    done = run("experiment=smoke", "measure.num_prompts=1", "gpu=cpu", f"results_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs" / "latest"
+    with (folder / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == SUMMARY_COLUMNS
+    found = {(r["domain"], int(r["vocab_size"]), int(r["draft_length"])) for r in rows}
+    variants = {(49152, 0), (49152, 3), (4096, 3), (1024, 3)}
+    domains = ("code", "function_calling", "writing")
+    assert found == {(d, *v) for d in domains for v in variants}
+    for row in rows:
+        assert float(row["tokens_per_s"]) > 0
+        assert 1 <= float(row["mean_acceptance_length"]) <= 4
+        if row["dtype"] == "float32":
+            assert float(row["identical_output_frac"]) == 1
+        if row["draft_length"] == "3":
+            assert 0 < float(row["coverage_heldout"]) <= 1
+            assert float(row["lm_head_ms"]) < float(row["draft_step_ms"])
+    decodes = [r for r in read_records(folder) if isinstance(r, DecodeRecord)]
+    assert len(decodes) == 12
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["pair"] == "smollm2-135m" and environment["packages"]["torch"]
+    assert (folder / "config.yaml").read_text().startswith("pair:")
+    for name in ("speedup", "draft_latency", "acceptance"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
+    for domain in domains:
+        assert f"{domain}: " in done.stdout
+    again = run("task=report", f"results_dir={tmp_path}")
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["domain=poetry"], ["unknown domain 'poetry'", "function_calling"]),
+        (["pair=gpt"], ["unknown pair 'gpt'", "smollm2-135m"]),
+        (["measure.num_promts=3"], ["num_promts", "did you mean num_prompts"]),
+        (["wat=1"], ["unknown key 'wat'", "top-level keys are"]),
+        (["measure.num_prompts=many"], ["many"]),
+        (["measure.draft_lengths=[0]"], ["measure.draft_lengths=0", "at least 1"]),
+        (["vocab.sizes=[full,0]"], ["vocab.sizes=0"]),
+        (["dtype=float16"], ["dtype=float16", "bfloat16"]),
+        (["domain=jsonl"], ["domain.path=FILE"]),
+        (["task=report", "run=nosuch"], ["run=nosuch is not a run"]),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(arguments, parts, tmp_path):
+    check_refused(run(f"results_dir={tmp_path}", *arguments), parts)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the GPU that is asked for")
+def test_a_gpu_that_is_not_there(tmp_path):
+    check_refused(run("gpu=0", f"results_dir={tmp_path}"), ["gpu=0", "gpu=cpu"])
+
+
+def test_results_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    check_refused(run(f"results_dir={tmp_path / 'file'}"), ["cannot write", "results_dir"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "parts"),
+    [
+        (['{"prompt": "fine"}', "{broken"], ["mine.jsonl, line 2"]),
+        ([""], ["holds no prompts"]),
+        (['{"prompt": "a single one"}'], ["domain jsonl: 1 prompts", "give more prompts"]),
+    ],
+)
+def test_a_users_file_that_cannot_be_used(tmp_path, lines, parts):
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    done = run("domain=jsonl", f"domain.path={tmp_path / 'mine.jsonl'}", "gpu=cpu", f"results_dir={tmp_path}")
+    check_refused(done, parts)
+
+
+@pytest.mark.parametrize("size", [3, 60000])
+def test_a_vocabulary_size_out_of_range(tmp_path, size):
+    done = run("domain=code", f"vocab.sizes=[{size}]", "gpu=cpu", f"results_dir={tmp_path}")
+    check_refused(done, [f"vocabulary size {size} is impossible", "49152"])
+
+
+def check_refused(done: subprocess.CompletedProcess[str], parts: list[str]) -> None:
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("bench: "), done.stderr
+    for part in parts:
+        assert part in lines[0]

@@ -1,0 +1,70 @@
+import json
+
+import pytest
+
+from bench.errors import OutputError
+from bench.records import FILE_NAME, BaselineRecord, DecodeRecord, RecordWriter, VocabRecord, read_records
+
+RECORDS = [
+    VocabRecord("code", 8, [0, 3], 0.75, 40, 9, "abc"),
+    VocabRecord("code", 64, None, 1.0, 40, 9, "def"),
+    DecodeRecord("code", "p1", 8, 3, 1, 12, [4, 5, 1], [1], 10.5, 11.0, {"verify": [3.5]}),
+    BaselineRecord("code", "p1", 3, 20.0, 25.0),
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    writer = RecordWriter(tmp_path)
+    for record in RECORDS:
+        writer.append(record)
+    assert writer.num_written == 4
+    writer.close()
+    return tmp_path
+
+
+def test_every_kind_comes_back_as_it_was_written(folder):
+    assert list(read_records(folder)) == RECORDS
+
+
+def test_each_record_is_on_disk_before_the_next(tmp_path):
+    writer = RecordWriter(tmp_path)
+    for number, record in enumerate(RECORDS, start=1):
+        writer.append(record)
+        assert len((tmp_path / FILE_NAME).read_text().splitlines()) == number
+
+
+def test_appending_again_keeps_what_was_there(folder):
+    writer = RecordWriter(folder)
+    writer.append(RECORDS[0])
+    writer.close()
+    assert list(read_records(folder)) == [*RECORDS, RECORDS[0]]
+
+
+def test_a_torn_last_line_is_left_out(folder):
+    path = folder / FILE_NAME
+    path.write_text(path.read_text() + '{"schema": 1, "kind": "dec')
+    assert list(read_records(folder)) == RECORDS
+
+
+def test_a_broken_line_in_the_middle_is_named(folder):
+    path = folder / FILE_NAME
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], "{broken", *lines[1:]]) + "\n")
+    with pytest.raises(OutputError, match="line 2: not valid JSON"):
+        list(read_records(folder))
+
+
+def test_another_schema_is_refused(folder):
+    path = folder / FILE_NAME
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps({**json.loads(lines[0]), "schema": 99}), *lines[1:]]))
+    with pytest.raises(OutputError, match="schema 99"):
+        list(read_records(folder))
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(OutputError, match="is .* a run"):
+        list(read_records(tmp_path))
+    with pytest.raises(OutputError, match="cannot write"):
+        RecordWriter(tmp_path / "nosuch")
