@@ -155,7 +155,7 @@ class MeasureConfig:
         warmup_tokens: tokens decoded by every variant before anything is kept.
         bootstrap_samples: resamples behind every interval.
         seed: of prompt order, variant order and bootstrap.
-        num_threads: CPU threads; null takes every core.
+        num_threads: CPU threads; null leaves torch its default, one per core.
     """
 
     draft_lengths: list[int]

@@ -48,7 +48,8 @@ def run_bench(config: Config, console: Console) -> Path:
         BenchError: anything the user can mend.
         InterruptedRunError: Ctrl-C after the first measurement.
     """
-    torch.set_num_threads(config.measure.num_threads or len(os.sched_getaffinity(0)))
+    if config.measure.num_threads:
+        torch.set_num_threads(config.measure.num_threads)
     device = open_device(config.gpu.device)
     folder = _make_folder(config, device)
     try:

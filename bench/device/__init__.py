@@ -24,4 +24,5 @@ def default_dtype(device: Device) -> torch.dtype:
     """bfloat16 where the device computes in it, float32 where it would only emulate it."""
     if device.torch_device.type == "cuda":
         return torch.bfloat16
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    has_bfloat16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if has_bfloat16 else torch.float32

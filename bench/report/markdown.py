@@ -63,7 +63,7 @@ def _facts(run: Run, domain: str) -> list[str]:
     vocab = next(iter(run.vocabs[domain].values()))
     facts = [
         f"Ranked on {vocab.num_ranking_tokens:,} tokens of the target's own answers to ranking prompts "
-        f"({vocab.num_ranking_distinct:,} distinct)."
+        f"({vocab.num_ranking_distinct:,} distinct); sizes above that are filled up with the lowest unseen ids."
     ]
     for baseline in run.baselines:
         if baseline.domain == domain:
