@@ -102,7 +102,7 @@ def _stop(message: str, code: int) -> NoReturn:
 def _explain(error: Exception) -> str:
     """One line for Hydra's and OmegaConf's errors, with the nearest known key."""
     text = str(error)
-    unknown = re.search(r"Key '([^']+)' (?:is )?not in ", text)
+    unknown = re.search(r"(?:Key|Could not override) '([^']+)'(?: (?:is )?not in |\.)", text)
     if unknown:
         near = difflib.get_close_matches(unknown[1].split(".")[-1], _known_keys(Config), n=1)
         top_level = ", ".join(f.name for f in fields(Config))

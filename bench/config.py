@@ -111,7 +111,7 @@ class GpuConfig:
 
     def __post_init__(self) -> None:
         kind, _, index = self.device.partition(":")
-        known = self.device in ("auto", "cpu") or (kind == "cuda" and index.isdigit())
+        known = self.device in ("auto", "cpu") or (kind == "cuda" and index.isdecimal())
         _require(known, "gpu.device", self.device, DEVICES_HINT)
 
 
@@ -134,7 +134,7 @@ class VocabConfig:
 
     def __post_init__(self) -> None:
         for size in self.sizes:
-            valid = size == FULL or (size.isdigit() and int(size) >= 1)
+            valid = size == FULL or (size.isdecimal() and int(size) >= 1)
             _require(valid, "vocab.sizes", size, "a number of tokens of at least 1, or full")
         _require(self.ranking_answers >= 1, "vocab.ranking_answers", self.ranking_answers, "at least 1")
         _require(0 < self.held_out_share < 1, "vocab.held_out_share", self.held_out_share, "between 0 and 1")
@@ -179,6 +179,7 @@ class MeasureConfig:
             ("max_new_tokens", 2),
             ("warmup_tokens", 2),
             ("bootstrap_samples", 100),
+            ("seed", 0),
         ):
             _require(
                 getattr(self, name) >= least, f"measure.{name}", getattr(self, name), f"at least {least}"

@@ -6,6 +6,7 @@ Format history:
     1: vocab, decode and baseline records.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -126,8 +127,9 @@ class RecordWriter:
         self.num_written += 1
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Closes the file; a line that a full disk refused was already reported by `append`."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def read_records(folder: Path) -> Iterator[Record]:
@@ -141,8 +143,8 @@ def read_records(folder: Path) -> Iterator[Record]:
     path = folder / FILE_NAME
     try:
         lines = path.read_text("utf-8").splitlines()
-    except OSError as error:
-        raise OutputError(f"{path} cannot be read: {error.strerror}; is {folder} a run?") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutputError(f"{path} cannot be read: {error}; is {folder} a run?") from error
     for number, line in enumerate(lines, start=1):
         try:
             values = json.loads(line)
@@ -150,10 +152,15 @@ def read_records(folder: Path) -> Iterator[Record]:
             if number == len(lines):
                 return
             raise OutputError(f"{path}, line {number}: not valid JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise OutputError(f"{path}, line {number}: not a record")
         version, kind = values.pop("schema", None), values.pop("kind", None)
-        if version != SCHEMA_VERSION or kind not in _KINDS:
+        if version != SCHEMA_VERSION or kind not in list(_KINDS):
             raise OutputError(
                 f"{path}, line {number}: schema {version}, kind {kind!r}; this version reads schema "
                 f"{SCHEMA_VERSION}"
             )
-        yield _KINDS[kind](**values)
+        try:
+            yield _KINDS[kind](**values)
+        except TypeError as error:
+            raise OutputError(f"{path}, line {number}: not a {kind} record ({error})") from error

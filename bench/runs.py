@@ -61,7 +61,10 @@ def run_bench(config: Config, console: Console) -> Path:
     except BaseException:
         folder.rmdir()
         raise
-    _describe_run(folder, config, device, pair)
+    try:
+        _describe_run(folder, config, device, pair)
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror}; set results_dir") from error
     writer = RecordWriter(folder)
     try:
         _measure_all(config, device, pair, prepared, writer, console)

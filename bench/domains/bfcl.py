@@ -29,7 +29,7 @@ def load(folder: Path) -> list[Prompt]:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The JSON lines of one category."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
 
 
 def _to_prompt(row: dict[str, Any]) -> Prompt:

@@ -19,7 +19,8 @@ def load(path: Path) -> list[Prompt]:
         DomainError: the file cannot be read, a line is broken, or there is no prompt at all.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        # Not splitlines(): a JSON text may hold U+2028 and its like. Some editors begin files with a BOM.
+        lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DomainError(
             f"domain.path={path} cannot be read: {error}; give a UTF-8 JSON Lines file"
@@ -36,6 +37,10 @@ def _to_prompt(path: Path, number: int, line: str) -> Prompt:
 
     try:
         row: Any = json.loads(line)
+        # Half an emoji, as cut-off text has it, is JSON that no tokenizer takes.
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise broken(f"not valid Unicode ({error.reason})") from error
     except ValueError as error:
         raise broken(f"not valid JSON ({error})") from error
     if not isinstance(row, dict):
@@ -51,6 +56,8 @@ def _to_prompt(path: Path, number: int, line: str) -> Prompt:
             raise broken("every message needs a role and a content text")
         if turn.get("role") not in _ROLES:
             raise broken(f"role {turn.get('role')!r} is unknown; known are {', '.join(_ROLES)}")
+        if turn["role"] == "user" and not turn["content"].strip():
+            raise broken("a user turn is empty")
         turns.append(Message(turn["role"], turn["content"]))
     if turns and turns[-1].role == "assistant":
         turns.pop()

@@ -12,7 +12,7 @@ _FIRST_CJK = "\u2e80"
 
 def load(path: Path) -> list[Prompt]:
     """English prompts from `benchmark_all.jsonl`."""
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+    rows = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
     return [user_prompt(f"writing/{row['index']}", row["query"]) for row in rows if _is_english(row["query"])]
 
 

@@ -27,14 +27,15 @@ class Estimate:
 def median(samples: Floats) -> Estimate:
     """Median of independent samples `(n,)`, with its exact bootstrap interval.
 
-    The median of a resample is at most the i-th smallest sample when at least half of its n draws are
-    among the i smallest, a binomial event: no resampling is needed.
+    The j-th smallest of a resample is at most the i-th smallest sample when at least j of its n draws are
+    among the i smallest, a binomial event: no resampling is needed. The median of an even number lies
+    between two middle values; the lower one gives the lower end, the upper one the upper end.
     """
     ordered, n = np.sort(samples), len(samples)
     shares = np.arange(1, n + 1) / n
-    at_most = binom.sf(np.ceil(n / 2) - 1, n, shares)
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.searchsorted(at_most, [tail, 1 - tail])
+    low = np.searchsorted(binom.sf((n + 1) // 2 - 1, n, shares), tail)
+    high = np.searchsorted(binom.sf(n // 2, n, shares), 1 - tail)
     return Estimate(float(np.median(samples)), float(ordered[low]), float(ordered[min(high, n - 1)]))
 
 

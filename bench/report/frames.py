@@ -73,7 +73,7 @@ def read_run(folder: Path) -> Run:
     try:
         environment = json.loads((folder / "environment.json").read_text("utf-8"))
         config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise OutputError(f"{folder} is not a run: {error}") from error
     vocabs: dict[str, dict[int, VocabRecord]] = defaultdict(dict)
     decodes: dict[str, dict[Key, dict[str, DecodeRecord]]] = defaultdict(lambda: defaultdict(dict))
@@ -87,24 +87,31 @@ def read_run(folder: Path) -> Run:
             baselines.append(record)
     if not decodes:
         raise OutputError(f"{folder} holds no measurement yet")
-    return Run(folder, environment, config, dict(vocabs), _complete_prompts(decodes), baselines)
+    num_gammas = len(config["measure"]["draft_lengths"])
+    comparable = {
+        domain: kept
+        for domain, variants in decodes.items()
+        if len(variants) == 1 + len(vocabs[domain]) * num_gammas and (kept := _comparable(variants))
+    }
+    if not comparable:
+        raise OutputError(
+            f"{folder}: no prompt was decoded by every variant yet; there is nothing to compare"
+        )
+    return Run(folder, environment, config, dict(vocabs), comparable, baselines)
 
 
-def _complete_prompts(
-    decodes: dict[str, dict[Key, dict[str, DecodeRecord]]],
-) -> dict[str, dict[Key, dict[str, DecodeRecord]]]:
-    """Keeps the prompts that every variant decoded: an interrupted run ends in the middle of one."""
-    complete = {}
-    for domain, variants in decodes.items():
-        shared = set.intersection(*(set(by_prompt) for by_prompt in variants.values()))
-        if shared:
-            complete[domain] = {
-                key: {p: r for p, r in by_prompt.items() if p in shared}
-                for key, by_prompt in variants.items()
-            }
-    if not complete:
-        raise OutputError("no prompt was decoded by every variant yet; there is nothing to compare")
-    return complete
+def _comparable(variants: dict[Key, dict[str, DecodeRecord]]) -> dict[Key, dict[str, DecodeRecord]]:
+    """The prompts to compare on; empty where there is none.
+
+    Those that every variant decoded, as an interrupted run ends in the middle of one, and whose answers
+    go on after the first token, as decoding others takes no time.
+    """
+    shared = set.intersection(
+        *({p for p, r in by_prompt.items() if len(r.token_ids) > 1} for by_prompt in variants.values())
+    )
+    if not shared:
+        return {}
+    return {key: {p: by_prompt[p] for p in by_prompt if p in shared} for key, by_prompt in variants.items()}
 
 
 def decode_series(by_prompt: dict[str, DecodeRecord]) -> tuple[Floats, Floats]:
@@ -120,8 +127,6 @@ def speedup(run: Run, domain: str, key: Key, base: Key) -> Estimate | None:
     if key not in variants or base not in variants:
         return None
     series = (*decode_series(variants[key]), *decode_series(variants[base]))
-    if not series[0].sum() or not series[2].sum():
-        return None
     return paired_speedup(*series, run.num_resamples, run.seed)
 
 

