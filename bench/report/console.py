@@ -1,31 +1,34 @@
 """The run's answer on the console."""
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from bench.report.frames import Run
 from bench.report.verdict import Verdict
 
+# Short enough for 80 columns; the page and summary.csv have the long names.
 _COLUMNS = (
     ("vocab_size", "k", ",d"),
     ("draft_length", "gamma", "d"),
-    ("coverage_heldout", "coverage", ".3f"),
-    ("draft_step_ms", "draft step ms", ".2f"),
-    ("lm_head_ms", "LM head ms", ".2f"),
-    ("verify_ms", "verify ms", ".1f"),
-    ("mean_acceptance_length", "accept. length", ".2f"),
-    ("tokens_per_s", "tokens/s", ".1f"),
+    ("coverage_heldout", "cover", ".3f"),
+    ("draft_step_ms", "step ms", ".2f"),
+    ("lm_head_ms", "head ms", ".2f"),
+    ("verify_ms", "verify", ".1f"),
+    ("mean_acceptance_length", "accept", ".2f"),
+    ("tokens_per_s", "tok/s", ".1f"),
     ("speedup_vs_autoregressive", "x plain", ".2f"),
-    ("speedup_vs_full_vocab", "x full vocab", ".2f"),
-    ("identical_output_frac", "identical", ".0%"),
+    ("speedup_vs_full_vocab", "x full", ".2f"),
+    ("identical_output_frac", "same", ".0%"),
 )
 
 
 def show(run: Run, summary: pd.DataFrame, verdicts: list[Verdict], console: Console) -> None:
     """One table per domain, the baseline check, then one sentence per domain."""
     for domain in run.decodes:
-        table = Table(title=f"{domain}: {run.environment['pair']}, {run.environment['dtype']}")
+        title = f"{domain}: {run.environment['pair']}, {run.environment['dtype']}"
+        table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for _, heading, _ in _COLUMNS:
             table.add_column(heading, justify="right")
         for _, row in summary[summary["domain"] == domain].iterrows():
@@ -36,7 +39,7 @@ def show(run: Run, summary: pd.DataFrame, verdicts: list[Verdict], console: Cons
         console.print(
             f"{baseline.domain}: plain loop {ratio:.2f}x as fast as transformers.generate (same weights)"
         )
-    console.print(f"\n[bold]Device:[/bold] {run.environment['device_name']}")
+    console.print(f"Device: {run.environment['device_name']}\n", highlight=False)
     for verdict in verdicts:
         console.print(f"[bold]{verdict.sentence()}[/bold]", highlight=False)
     console.print("Report:", run.folder / "report.md", soft_wrap=True, highlight=False)
