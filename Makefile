@@ -16,8 +16,8 @@ $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $(PYTHON) is too old: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet --editable '.[dev]'
+	$(PY) -m pip install -qq --upgrade pip
+	$(PY) -m pip install -qq --editable '.[dev]'
 	@touch $@
 
 bench: setup ## Measure and report; ARGS="domain=code gpu=0" changes anything
@@ -36,7 +36,7 @@ test-gpu: setup ## Run the tests that need a CUDA GPU
 	$(PY) -m pytest -m gpu -s $(ARGS)
 
 microbench: setup ## Time the building blocks against each other (pytest-benchmark)
-	$(PY) -m pytest tests/microbench --benchmark-only $(ARGS)
+	$(PY) -m pytest tests/microbench --benchmark-enable --benchmark-only $(ARGS)
 
 check: setup ## Lint and type-check
 	$(VENV)/bin/ruff check .

@@ -33,7 +33,7 @@ _failed: list[int] = []
 
 
 def main() -> NoReturn:
-    """Runs the command line and exits: 0 well, 1 failed half-way, 2 bad input, 130 interrupted."""
+    """Runs the command line and exits: 0 well, 2 what the user can mend, 130 interrupted."""
     # Hydra would print its own traceback and exit with 1; errors come to us instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv[1:] = [quote_gpu_index(argument) for argument in sys.argv[1:]]

@@ -98,7 +98,7 @@ def test_a_users_file_that_cannot_be_used(tmp_path, lines, parts):
     check_refused(done, parts)
 
 
-@pytest.mark.parametrize("size", [3, 60000])
+@pytest.mark.parametrize("size", [2, 60000])
 def test_a_vocabulary_size_out_of_range(tmp_path, size):
     done = run("domain=code", f"vocab.sizes=[{size}]", "gpu=cpu", f"results_dir={tmp_path}")
     check_refused(done, [f"vocabulary size {size} is impossible", "49152"])

@@ -8,15 +8,15 @@ from rich.table import Table
 from bench.report.frames import Run
 from bench.report.verdict import Verdict
 
-# Short enough for 80 columns; the page and summary.csv have the long names.
+# Short enough for 80 columns; the page and summary.csv have the long names. tau: mean acceptance length.
 _COLUMNS = (
-    ("vocab_size", "k", ",d"),
-    ("draft_length", "gamma", "d"),
+    ("vocab_size", "k", "d"),
+    ("draft_length", "len", "d"),
     ("coverage_heldout", "cover", ".3f"),
     ("draft_step_ms", "step ms", ".2f"),
     ("lm_head_ms", "head ms", ".2f"),
     ("verify_ms", "verify", ".1f"),
-    ("mean_acceptance_length", "accept", ".2f"),
+    ("mean_acceptance_length", "tau", ".2f"),
     ("tokens_per_s", "tok/s", ".1f"),
     ("speedup_vs_autoregressive", "x plain", ".2f"),
     ("speedup_vs_full_vocab", "x full", ".2f"),

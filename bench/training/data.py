@@ -1,6 +1,5 @@
 """Collected shards as training batches: context right-aligned, answers left-aligned behind it."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,13 +103,3 @@ def make_batch(sequences: list[Sequence]) -> Batch:
     num_answer = torch.tensor([len(s.tokens) - s.num_context for s in sequences])
     features_size = state_size // 4 * 3
     return Batch(tokens, states[..., :features_size], states[..., features_size:], starts, num_answer)
-
-
-def shard_manifest(folder: Path) -> dict[str, dict[str, list[str]]]:
-    """Prompt ids and temperatures of every shard, for the record of what was learnt from."""
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as shard:
-            meta = shard.metadata()
-        found[path.stem] = {key: json.loads(meta[key]) for key in ("prompt_ids", "temperatures")}
-    return found

@@ -20,7 +20,7 @@ class Job:
     Attributes:
         name: unique and stable, names the shard.
         source: domain, or `code_from_schemas` for prompts made for training only.
-        prompts: token ids are cut to `max_prompt_tokens` from the left end of the text.
+        prompts: what is asked; long ones are cut when they are encoded.
         temperatures: one answer per prompt and entry.
     """
 

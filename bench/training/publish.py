@@ -44,9 +44,16 @@ def publish(
         },
         "answers": _answer_counts(shards),
         "settings": asdict(settings),
-        "last_steps": log[-1:],
+        "train_accuracy": train_accuracy(log),
     }
     (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+
+
+def train_accuracy(log: list[dict[str, float]], num_steps: int = 20) -> list[float]:
+    """Agreement with the target by depth, over the last steps of training."""
+    depths = sum(key.startswith("accuracy_") for key in log[-1])
+    last = log[-num_steps:]
+    return [sum(entry[f"accuracy_{d}"] for entry in last) / len(last) for d in range(depths)]
 
 
 def write_card(out: Path, acceptance: dict[str, dict[str, float]], draft_length: int) -> None:
@@ -57,6 +64,7 @@ def write_card(out: Path, acceptance: dict[str, dict[str, float]], draft_length:
         "target": manifest["target"],
         "licence": CATALOG[manifest["target"]].licence,
         "draft_length": draft_length,
+        "train_accuracy": f"{manifest['train_accuracy'][0]:.2f}",
         "sampled": SAMPLED,
         "max_new_tokens": MAX_NEW_TOKENS,
         "acceptance_rows": "\n".join(_acceptance_row(n, a, draft_length) for n, a in acceptance.items()),

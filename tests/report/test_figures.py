@@ -21,10 +21,10 @@ def labels(figure):
 def test_axes_carry_their_units(parts):
     run, latency, summary = parts
     size = "draft vocabulary size k (tokens)"
-    assert {size, "speedup over plain decoding (x)"} <= labels(speedup_figure(run))
+    assert {size, "speedup over\nplain decoding (x)"} <= labels(speedup_figure(run))
     assert {size, "median draft step (ms)"} <= labels(latency_figure(run, latency))
     found = labels(acceptance_figure(run, summary))
-    assert {size, "coverage (share of tokens)"} <= found
+    assert {size, "coverage\n(share of tokens)"} <= found
     assert any(label.startswith("mean acceptance length") for label in found)
 
 
