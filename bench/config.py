@@ -161,7 +161,7 @@ class MeasureConfig:
     draft_lengths: list[int]
     num_prompts: int
     max_new_tokens: int
-    warmup_tokens: int = 16
+    warmup_tokens: int = 8
     bootstrap_samples: int = 2000
     seed: int = 0
     num_threads: int | None = None

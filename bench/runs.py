@@ -21,7 +21,6 @@ from bench.measure.session import Session
 from bench.measure.variants import make_variants
 from bench.pair import Pair, load_pair
 from bench.records import RecordWriter
-from bench.report.render import render
 from bench.workloads import Prepared, prepare
 
 # Prompts per domain on which the plain loop is held against `transformers.generate`.
@@ -73,6 +72,9 @@ def run_bench(config: Config, console: Console) -> Path:
     finally:
         writer.close()
     _point_latest(folder)
+    # Imported late: drawing brings in seconds of libraries that measuring does not need.
+    from bench.report.render import render
+
     render(folder, console)
     return folder
 

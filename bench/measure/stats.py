@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 Floats = NDArray[np.float64]
 
@@ -34,8 +34,8 @@ def median(samples: Floats) -> Estimate:
     ordered, n = np.sort(samples), len(samples)
     shares = np.arange(1, n + 1) / n
     tail = (1 - CONFIDENCE) / 2
-    low = int(np.searchsorted(binom.sf((n + 1) // 2 - 1, n, shares), tail))
-    high = int(np.searchsorted(binom.sf(n // 2, n, shares), 1 - tail))
+    low = int(np.searchsorted(bdtrc((n + 1) // 2 - 1, n, shares), tail))
+    high = int(np.searchsorted(bdtrc(n // 2, n, shares), 1 - tail))
     return Estimate(float(np.median(samples)), float(ordered[low]), float(ordered[min(high, n - 1)]))
 
 
