@@ -30,7 +30,7 @@ class InterruptedRunError(Exception):
     def __init__(self, folder: Path, num_records: int):
         super().__init__(
             f"interrupted; the {num_records} records measured so far are in {folder} - "
-            f'make report ARGS="run={folder.name}" draws them'
+            f'make report ARGS="run={folder}" draws them'
         )
 
 
