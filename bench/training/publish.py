@@ -13,11 +13,8 @@ from bench.models.checkpoint import save_body
 from bench.models.eagle3 import Eagle3Body
 from bench.pair import ANSWERS_FILE
 from bench.training.collect import CONTEXT_TOKENS, MAX_NEW_TOKENS, MAX_PROMPT_TOKENS
-from bench.training.plan import HELD_OUT_SHARE, SAMPLED, SPLIT_SEED, ranking_prompts
+from bench.training.plan import DOMAINS, HELD_OUT_SHARE, SAMPLED, SPLIT_SEED, ranking_prompts
 from bench.training.trainer import TrainSettings
-
-# Sources whose answers rank a vocabulary; the others only train.
-_DOMAINS = ("code", "function_calling", "writing")
 
 
 def publish(
@@ -84,12 +81,12 @@ def _acceptance_row(name: str, measured: dict[str, float], draft_length: int) ->
 
 
 def _ranking_answers(shards: Path, fingerprint: str) -> Answers:
-    prompts = {source: {p.prompt_id: p for p in ranking_prompts(source)} for source in _DOMAINS}
+    prompts = {source: {p.prompt_id: p for p in ranking_prompts(source)} for source in DOMAINS}
     answers: Answers = {}
     for path in sorted(shards.glob("*.safetensors")):
         with safe_open(path, "pt") as shard:
             meta = shard.metadata()
-            if meta["source"] not in _DOMAINS:
+            if meta["source"] not in DOMAINS:
                 continue
             ids, copies = json.loads(meta["prompt_ids"]), len(json.loads(meta["temperatures"]))
             tokens, start = shard.get_tensor("tokens"), 0
