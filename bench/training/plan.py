@@ -36,13 +36,15 @@ class Job:
     temperatures: tuple[float, ...]
 
 
-# source: (most prompts, answers per prompt)
-_QUOTA: dict[str, tuple[int, tuple[float, ...]]] = {
-    "code": (137, (0.0, SAMPLED, SAMPLED)),
-    "function_calling": (600, (0.0,)),
-    "writing": (320, (0.0, SAMPLED)),
-    "code_from_schemas": (384, (0.0,)),
-}
+# (source, first prompt, prompts, temperature of each answer to a prompt)
+_QUOTAS: tuple[tuple[str, int, int, tuple[float, ...]], ...] = (
+    ("code", 0, 137, (0.0, SAMPLED, SAMPLED)),
+    ("function_calling", 0, 600, (0.0,)),
+    ("function_calling", 600, 448, (0.0,)),
+    ("writing", 0, 320, (0.0, SAMPLED)),
+    ("writing", 320, 139, (0.0, SAMPLED)),
+    ("code_from_schemas", 0, 384, (0.0,)),
+)
 _ROWS = 64
 
 
@@ -57,13 +59,14 @@ def ranking_prompts(source: str) -> list[Prompt]:
 def jobs() -> Iterator[Job]:
     """All batches, mixed over sources so that stopping early leaves a balanced set."""
     found: list[Job] = []
-    for source, (most, temperatures) in _QUOTA.items():
+    for source, first, most, temperatures in _QUOTAS:
         # Neighbours of similar length waste the least padding.
-        prompts = sorted(ranking_prompts(source)[:most], key=lambda p: len(p.messages[-1].content))
+        pool = ranking_prompts(source)[first : first + most]
+        prompts = sorted(pool, key=lambda p: len(p.messages[-1].content))
         size = _ROWS // len(temperatures)
         for start in range(0, len(prompts), size):
             batch = tuple(prompts[start : start + size])
-            found.append(Job(f"{source}-{start:05d}", source, batch, temperatures))
+            found.append(Job(f"{source}-{first + start:05d}", source, batch, temperatures))
     return iter(sorted(found, key=lambda job: unit_hash("job", job.name)))
 
 

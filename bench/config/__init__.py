@@ -1,0 +1,76 @@
+"""The typed configuration: what every YAML value means and which values are possible."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from bench.config.check import require
+from bench.config.domain import DomainConfig, DomainSource, Source
+from bench.config.run import FULL, GpuConfig, MeasureConfig, PairConfig, VocabConfig
+from bench.config.select import CoverageOf, SelectConfig
+
+__all__ = [
+    "FULL",
+    "Config",
+    "CoverageOf",
+    "DomainConfig",
+    "DomainSource",
+    "GpuConfig",
+    "MeasureConfig",
+    "PairConfig",
+    "SelectConfig",
+    "Source",
+    "Task",
+    "VocabConfig",
+]
+
+DTYPES = ("auto", "bfloat16", "float32")
+
+
+class Task(Enum):
+    """What one invocation does; names are what a user writes, as Hydra reads enums by name."""
+
+    bench = "bench"
+    select = "select"
+    report = "report"
+
+
+@dataclass
+class Config:
+    """Everything one run depends on.
+
+    Attributes:
+        pair: target and draft.
+        domain: what is measured, or what a vocabulary is selected for.
+        gpu: the device.
+        vocab: measured sizes, and the split.
+        measure: effort of a measurement.
+        select: the search for k.
+        corpora: further domains, which only rank and judge vocabularies of others.
+        task: what to do.
+        dtype: of weights and arithmetic.
+        results_dir: where results go.
+        run: which run is reported.
+        out: folder of a selection; null names it after pair and domain.
+    """
+
+    pair: PairConfig
+    domain: DomainConfig
+    gpu: GpuConfig
+    vocab: VocabConfig
+    measure: MeasureConfig
+    select: SelectConfig = field(default_factory=SelectConfig)
+    corpora: dict[str, DomainSource] = field(default_factory=dict)
+    task: Task = Task.bench
+    dtype: str = "auto"
+    results_dir: str = "results"
+    run: str = "latest"
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        require(self.dtype in DTYPES, "dtype", self.dtype, " or ".join(DTYPES))
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where runs are kept."""
+        return Path(self.results_dir) / "runs"

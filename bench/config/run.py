@@ -1,0 +1,114 @@
+"""Values of one measured run: pair, device, vocabulary sizes, effort."""
+
+from dataclasses import dataclass
+
+from bench.config.check import require
+
+FULL = "full"
+DEVICES_HINT = "auto, cpu or cuda:<index>"
+
+
+@dataclass
+class PairConfig:
+    """A target and its draft.
+
+    Attributes:
+        name: as it appears in results.
+        target: catalogue name, local folder or hub id.
+        target_revision: hub revision, a commit for results that repeat.
+        draft: shipped name, local folder or hub id of an EAGLE-3 checkpoint.
+        draft_revision: as `target_revision`.
+        trust_remote_code: lets the target's repository run its own Python. Off unless you set it.
+    """
+
+    name: str
+    target: str
+    draft: str
+    target_revision: str | None = None
+    draft_revision: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass
+class GpuConfig:
+    """The device.
+
+    Attributes:
+        device: `auto`, `cpu` or `cuda:<index>`.
+    """
+
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        kind, _, index = self.device.partition(":")
+        known = self.device in ("auto", "cpu") or (kind == "cuda" and index.isdecimal())
+        require(known, "gpu.device", self.device, DEVICES_HINT)
+
+
+@dataclass
+class VocabConfig:
+    """Which draft vocabularies to measure.
+
+    Attributes:
+        sizes: numbers of tokens, or `full`; the full vocabulary is always measured, as the baseline.
+        ranking_answers: answers of the target that a ranking needs; it writes them where they are not
+            known yet.
+        split_seed: of the split into ranking and held-out prompts.
+        held_out_share: share of the prompts that only judge.
+    """
+
+    sizes: list[str]
+    ranking_answers: int = 64
+    split_seed: int = 0
+    held_out_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        for size in self.sizes:
+            valid = size == FULL or (size.isdecimal() and int(size) >= 1)
+            require(valid, "vocab.sizes", size, "a number of tokens of at least 1, or full")
+        require(self.ranking_answers >= 1, "vocab.ranking_answers", self.ranking_answers, "at least 1")
+        require(0 < self.held_out_share < 1, "vocab.held_out_share", self.held_out_share, "between 0 and 1")
+
+    def trimmed_sizes(self) -> list[int]:
+        """The sizes other than `full`, largest first."""
+        return sorted({int(size) for size in self.sizes if size != FULL}, reverse=True)
+
+
+@dataclass
+class MeasureConfig:
+    """How to measure.
+
+    Attributes:
+        draft_lengths: gammas, tokens drafted per round.
+        num_prompts: held-out prompts per domain.
+        max_new_tokens: longest answer.
+        warmup_tokens: tokens decoded by every variant before anything is kept.
+        bootstrap_samples: resamples behind every interval.
+        seed: of prompt order, variant order and bootstrap.
+        num_threads: CPU threads; null leaves torch its default, one per core.
+    """
+
+    draft_lengths: list[int]
+    num_prompts: int
+    max_new_tokens: int
+    warmup_tokens: int = 8
+    bootstrap_samples: int = 2000
+    seed: int = 0
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        require(len(self.draft_lengths) > 0, "measure.draft_lengths", "[]", "a list with at least one number")
+        for gamma in self.draft_lengths:
+            require(
+                gamma >= 1, "measure.draft_lengths", gamma, "at least 1 (plain decoding is always measured)"
+            )
+        for name, least in (
+            ("num_prompts", 1),
+            ("max_new_tokens", 2),
+            ("warmup_tokens", 2),
+            ("bootstrap_samples", 100),
+            ("seed", 0),
+        ):
+            require(getattr(self, name) >= least, f"measure.{name}", getattr(self, name), f"at least {least}")
+        threads = self.num_threads
+        require(threads is None or threads >= 1, "measure.num_threads", threads, "at least 1, or null")
