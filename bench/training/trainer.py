@@ -32,7 +32,7 @@ class TrainSettings:
         seed: of order and sampling.
     """
 
-    steps: int = 560
+    steps: int = 640
     batch_size: int = 16
     depths: int = 3
     depth_decay: float = 0.9
