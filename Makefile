@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench report train-draft test test-gpu microbench check clean
+.PHONY: help setup bench select report train-draft test test-gpu microbench check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ $(VENV)/.installed: pyproject.toml
 
 bench: setup ## Measure and report; ARGS="domain=code gpu=0" changes anything
 	$(PY) -m bench $(ARGS)
+
+select: setup ## Choose and export a vocabulary from text alone; ARGS="domain=jsonl domain.path=FILE"
+	$(PY) -m bench task=select $(ARGS)
 
 report: setup ## Draw a finished run again; ARGS="run=ID", the newest unless given
 	$(PY) -m bench task=report $(ARGS)

@@ -58,6 +58,12 @@ CATALOG = {
         ("bfcl_eval/data/BFCL_v4_*.json",),
         "Apache-2.0",
     ),
+    "bfcl-answers": Wheel(
+        "bfcl-eval==2026.3.23",
+        "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
+        ("bfcl_eval/data/possible_answer/BFCL_v4_*.json",),
+        "Apache-2.0",
+    ),
     "writing-bench": Wheel(
         "inspect-evals==0.26.0",
         "b76d15813182807da141a0f06bb6f18a5f82d1f06291ec2633bb84cdf661f8d0",

@@ -75,6 +75,11 @@ def _run(config: Config) -> None:
 
         render(find_run(config.runs_dir, config.run), console)
         return
+    if config.task is Task.select:
+        from bench.selection.run import run_select
+
+        run_select(config, console)
+        return
     from bench.runs import InterruptedRunError, run_bench
 
     try:

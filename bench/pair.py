@@ -45,7 +45,7 @@ def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
         AssetError: target or draft cannot be had.
         CheckpointError: they are not a target and an EAGLE-3 draft of it.
     """
-    dtype = default_dtype(device) if dtype_name == "auto" else getattr(torch, dtype_name)
+    dtype = dtype_of(dtype_name, device)
     draft_folder = resolve_draft(config.draft, config.draft_revision)
     target_folder = resolve_model(config.target, config.target_revision)
     target = load_target(target_folder, device.torch_device, dtype, config.trust_remote_code)
@@ -59,6 +59,11 @@ def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
         target_fingerprint=fingerprint,
         draft_fingerprint=weights_sha256(draft_folder),
     )
+
+
+def dtype_of(name: str, device: Device) -> torch.dtype:
+    """The dtype that `dtype=` names; `auto` is what the device computes in."""
+    return default_dtype(device) if name == "auto" else getattr(torch, name)
 
 
 def fingerprint_of(name: str, folder: Path) -> str:

@@ -44,4 +44,4 @@ def test_a_domain_is_one_source_or_its_members():
 
 def test_jsonl_needs_its_file():
     with pytest.raises(DomainError, match="domain.path=FILE"):
-        DomainSource("jsonl", Source.jsonl)
+        DomainSource("jsonl", Source.file)

@@ -5,19 +5,29 @@ from enum import Enum
 from pathlib import Path
 
 from bench.config.check import require
-from bench.config.domain import DomainConfig, DomainSource, Source
+from bench.config.domain import (
+    ColumnsConfig,
+    DomainConfig,
+    DomainSource,
+    HubConfig,
+    Responses,
+    Source,
+)
 from bench.config.run import FULL, GpuConfig, MeasureConfig, PairConfig, VocabConfig
 from bench.config.select import CoverageOf, SelectConfig
 
 __all__ = [
     "FULL",
+    "ColumnsConfig",
     "Config",
     "CoverageOf",
     "DomainConfig",
     "DomainSource",
     "GpuConfig",
+    "HubConfig",
     "MeasureConfig",
     "PairConfig",
+    "Responses",
     "SelectConfig",
     "Source",
     "Task",

@@ -32,6 +32,8 @@ class SelectConfig:
         vocab_size: exports this k; null exports the exact optimum.
         bootstrap_samples: resamples behind every coverage interval.
         num_processes: that count tokens; null is one per core.
+        checkpoint: also writes the pair's draft trimmed to the chosen vocabulary, for which its weights are
+            fetched.
         eagle3_config: a draft's config.json to write again with the chosen draft_vocab_size; null takes
             the pair's own draft.
     """
@@ -49,6 +51,7 @@ class SelectConfig:
     vocab_size: int | None = None
     bootstrap_samples: int = 200
     num_processes: int | None = None
+    checkpoint: bool = True
     eagle3_config: str | None = None
 
     def __post_init__(self) -> None:

@@ -46,6 +46,10 @@ class AnswerStore:
         """How many of `prompts` have an answer."""
         return sum(self.key(p) in self._known for p in prompts)
 
+    def known(self, prompt: Prompt) -> list[list[int]]:
+        """The answers to one prompt that are known already."""
+        return self._known.get(self.key(prompt), [])
+
     def get(
         self,
         target: Target,
@@ -72,7 +76,7 @@ class AnswerStore:
             found = {self.key(p): [answer] for p, answer in zip(batch, answers, strict=True)}
             self._known.update(found)
             self._keep(found)
-        return [answer for p in prompts for answer in self._known.get(self.key(p), [])]
+        return [answer for p in prompts for answer in self.known(p)]
 
     def _keep(self, found: Answers) -> None:
         name = hashlib.sha256("".join(sorted(found)).encode()).hexdigest()[:16]

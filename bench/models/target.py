@@ -21,6 +21,9 @@ transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
 
+_SMALL_FILES = ("*.json", "*.jinja", "*.model")
+
+
 def default_feature_layers(num_layers: int) -> tuple[int, int, int]:
     """Layers after which the hidden state feeds an EAGLE-3 draft; the default of vLLM and SGLang."""
     return (2, num_layers // 2, num_layers - 3)
@@ -109,6 +112,13 @@ class Target:
         return hook
 
 
+def resolve_tokenizer(name: str, revision: str | None = None) -> Path:
+    """As `resolve_model`, but fetches no weights from the hub."""
+    if name in CATALOG or Path(name).is_dir():
+        return resolve_model(name)
+    return from_hub(name, revision, _SMALL_FILES)
+
+
 def resolve_model(name: str, revision: str | None = None) -> Path:
     """Local folder in `transformers` layout for a catalogue name, a folder or a hub id.
 
@@ -120,7 +130,7 @@ def resolve_model(name: str, revision: str | None = None) -> Path:
         return build_once(cache_dir() / "models" / source.name, lambda folder: _convert_gguf(source, folder))
     if Path(name).is_dir():
         return Path(name)
-    return _from_hub(name, revision)
+    return from_hub(name, revision, (*_SMALL_FILES, "*.safetensors"))
 
 
 def load_target(
@@ -158,13 +168,17 @@ def _without_quantization(config: dict) -> dict:
     return {key: value for key, value in config.items() if key != "quantization_config"}
 
 
-def _from_hub(name: str, revision: str | None) -> Path:
+def from_hub(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """Snapshot folder of a hub repository with the files that match `patterns`.
+
+    Raises:
+        AssetError: the hub did not give it.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model"]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise AssetError(

@@ -51,14 +51,14 @@ def test_writing_reads_writing_bench(tmp_path, fetched):
 def test_a_users_file_is_read_where_it_lies_and_fetches_nothing(tmp_path, fetched):
     path = tmp_path / "mine.jsonl"
     path.write_bytes(b'{"prompt": "a"}\r\n{"prompt": "b"}\r\n')
-    found = load_prompts(DomainSource("jsonl", Source.jsonl, str(path)))
+    found = load_prompts(DomainSource("jsonl", Source.file, str(path)))
     assert [p.messages[0].content for p in found] == ["a", "b"]
     assert fetched == []
 
 
 def test_a_users_file_that_is_a_folder_or_not_utf8_is_named(tmp_path):
     with pytest.raises(DomainError, match="cannot be read: .*Is a directory"):
-        load_prompts(DomainSource("jsonl", Source.jsonl, str(tmp_path)))
+        load_prompts(DomainSource("jsonl", Source.file, str(tmp_path)))
     (tmp_path / "latin.jsonl").write_bytes('{"prompt": "\u00e9"}\n'.encode("latin-1"))
     with pytest.raises(DomainError, match="latin.jsonl cannot be read: .*give a UTF-8 JSON Lines file"):
-        load_prompts(DomainSource("jsonl", Source.jsonl, str(tmp_path / "latin.jsonl")))
+        load_prompts(DomainSource("jsonl", Source.file, str(tmp_path / "latin.jsonl")))

@@ -1,0 +1,1 @@
+"""From conversations to token counts: finds assistant responses, tokenizes and counts them at scale."""

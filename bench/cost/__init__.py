@@ -1,0 +1,1 @@
+"""What a draft costs: FLOPs by component; pure arithmetic."""

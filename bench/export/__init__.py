@@ -1,0 +1,1 @@
+"""Vocabulary maps and trimmed checkpoints, as serving engines load them, and their readers."""

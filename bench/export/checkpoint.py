@@ -1,0 +1,240 @@
+"""Trimmed checkpoints: an EAGLE-3 draft or a decoder LM's output head, cut to a vocabulary.
+
+Nothing is retrained: rows of the LM head are taken, and maps say which target tokens they are. A head that is
+already trimmed is cut further, its map composed with the new one.
+"""
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bench.errors import CheckpointError, VocabError
+from bench.export.config_edit import with_draft_vocab_size
+from bench.vocab.draft_vocab import DraftVocab
+
+_INDEX = "model.safetensors.index.json"
+_HEAD, _WEIGHTS, _CONFIG = "lm_head.weight", "model.safetensors", "config.json"
+_LAYER_NAMES = (("midlayer.", "layers.0."),)
+_CONTAINER_KEYS = ("architectures", "model_type", "draft_vocab_size", "norm_before_residual")
+
+
+class Layout(Enum):
+    """How a checkpoint names its tensors and writes its configuration.
+
+    SAFEAILAB is what vLLM and SGLang load as `eagle3`; SPECULATORS is that of the speculators library,
+    which vLLM loads as well.
+    """
+
+    SAFEAILAB = "safeailab"
+    SPECULATORS = "speculators"
+
+
+def trim_eagle3(
+    folder: Path, vocab: DraftVocab, target_head: Tensor | None, layout: Layout, out: Path, verifier: str
+) -> None:
+    """Writes the EAGLE-3 draft in `folder` with its LM head cut to `vocab`.
+
+    The input embedding stays whole, and stays out where the source leaves it out: engines then share the
+    target's. With k = V there are no maps, as engines expect.
+
+    Args:
+        folder: the draft, in either layout, of any vocabulary that contains `vocab`.
+        vocab: the tokens to keep.
+        target_head: LM head of the target `(V, H)`, for drafts that leave theirs to it.
+        layout: of what is written.
+        out: folder to make.
+        verifier: name of the target, for the speculators configuration.
+
+    Raises:
+        CheckpointError: the draft cannot be read, lacks tokens of `vocab`, or belongs to another target.
+    """
+    tensors, text = read_tensors(folder), _read_text(folder / _CONFIG)
+    values = json.loads(text)
+    source = Layout.SPECULATORS if "speculators_model_type" in values else Layout.SAFEAILAB
+    head, own = _own_head(tensors, target_head, vocab.target_vocab_size, folder)
+    _put_head(tensors, head[torch.from_numpy(_rows(own, vocab, folder))].contiguous(), vocab)
+    out.mkdir(parents=True, exist_ok=True)
+    if layout is source:
+        config = with_draft_vocab_size(text, len(vocab), str(folder / _CONFIG))
+    else:
+        convert = _to_speculators if layout is Layout.SPECULATORS else _to_safeailab
+        config = json.dumps(convert(values, len(vocab), verifier), indent=2) + "\n"
+    save_file({_named(name, layout): t for name, t in tensors.items()}, out / _WEIGHTS, metadata=_meta(vocab))
+    (out / _CONFIG).write_text(config, "utf-8", newline="")
+
+
+def trim_lm_head(folder: Path, vocab: DraftVocab, out: Path) -> None:
+    """Writes the output head of the decoder LM in `folder`, cut to `vocab`, with its maps.
+
+    No engine loads such a head in place of a draft's own: SGLang cuts the head itself, from the token map
+    that is exported beside. This one is for engines of your own and for checking theirs. A head tied to the
+    input embedding becomes a copy of its rows; the embedding stays whole.
+
+    Raises:
+        CheckpointError: the model cannot be read or has another vocabulary.
+    """
+    head = read_head(folder)
+    if len(head) != vocab.target_vocab_size:
+        raise CheckpointError(
+            f"{folder}: the LM head has {len(head)} rows, the vocabulary is one of {vocab.target_vocab_size} "
+            "tokens; draft and target must share their tokenizer"
+        )
+    tensors: dict[str, Tensor] = {}
+    _put_head(tensors, head[torch.from_numpy(vocab.target_ids)].contiguous(), vocab)
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, out / "lm_head.safetensors", metadata=_meta(vocab))
+
+
+def read_trimmed(folder: Path, target_vocab_size: int) -> tuple[DraftVocab, Tensor]:
+    """Vocabulary and LM head `(k, H)` of a trimmed checkpoint, checked.
+
+    Raises:
+        CheckpointError: tensors are missing or do not fit each other.
+    """
+    path = folder / "lm_head.safetensors"
+    tensors = load_file(path) if path.exists() else read_tensors(folder)
+    head, vocab = _own_head(tensors, None, target_vocab_size, folder)
+    return vocab, head
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, named as SafeAILab names them.
+
+    Raises:
+        CheckpointError: there are none that can be read safely.
+    """
+    index, pickled = folder / _INDEX, folder / "pytorch_model.bin"
+    try:
+        if (folder / _WEIGHTS).exists():
+            tensors = load_file(folder / _WEIGHTS)
+        elif index.exists():
+            shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+            tensors = {name: t for shard in shards for name, t in load_file(folder / shard).items()}
+        elif pickled.exists():
+            tensors = torch.load(pickled, map_location="cpu", weights_only=True)
+        else:
+            raise CheckpointError(f"{folder} holds neither {_WEIGHTS}, {_INDEX} nor pytorch_model.bin")
+    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{folder}: the weights cannot be read ({error})") from error
+    return {_named(name, Layout.SAFEAILAB): tensor for name, tensor in tensors.items()}
+
+
+def read_head(folder: Path) -> Tensor:
+    """Output head `(V, H)` of a decoder LM; its input embedding where the two are tied.
+
+    Raises:
+        CheckpointError: there is neither.
+    """
+    tensors = read_tensors(folder)
+    names = (
+        _HEAD,
+        "model.embed_tokens.weight",
+        "transformer.wte.weight",
+        "wte.weight",
+        "embed_tokens.weight",
+    )
+    for name in names:
+        if name in tensors:
+            return tensors[name]
+    raise CheckpointError(f"{folder}: neither {_HEAD} nor an input embedding is in its files")
+
+
+def _own_head(
+    tensors: dict[str, Tensor], target_head: Tensor | None, target_vocab_size: int, folder: Path
+) -> tuple[Tensor, DraftVocab]:
+    head, d2t, t2d = tensors.get(_HEAD), tensors.get("d2t"), tensors.get("t2d")
+    if head is None:
+        head = target_head
+    if head is None:
+        raise CheckpointError(f"{folder} leaves its LM head to the target, whose head was not given")
+    try:
+        ids = np.arange(target_vocab_size) if d2t is None else np.arange(len(d2t)) + d2t.numpy()
+        vocab = DraftVocab(ids, target_vocab_size)
+    except VocabError as error:
+        raise CheckpointError(f"{folder}: d2t is not a vocabulary map: {error}") from error
+    if t2d is not None and not np.array_equal(np.flatnonzero(t2d.numpy()), vocab.target_ids):
+        raise CheckpointError(f"{folder}: its maps d2t and t2d name different tokens")
+    if len(head) != len(vocab):
+        raise CheckpointError(
+            f"{folder}: the LM head has {len(head)} rows, its vocabulary {len(vocab)} tokens"
+        )
+    return head, vocab
+
+
+def _rows(own: DraftVocab, wanted: DraftVocab, folder: Path) -> np.ndarray:
+    """Rows of the head over `own` that hold the tokens of `wanted`."""
+    missing = np.setdiff1d(wanted.target_ids, own.target_ids)
+    if len(missing):
+        shown = ", ".join(map(str, missing[:5]))
+        raise CheckpointError(
+            f"{folder}: its vocabulary of {len(own)} lacks {len(missing)} of the {len(wanted)} tokens asked "
+            f"for, such as {shown}; choose among its own tokens"
+        )
+    return np.searchsorted(own.target_ids, wanted.target_ids)
+
+
+def _put_head(tensors: dict[str, Tensor], head: Tensor, vocab: DraftVocab) -> None:
+    tensors[_HEAD] = head
+    tensors.pop("d2t", None)
+    tensors.pop("t2d", None)
+    if not vocab.is_full:
+        tensors["d2t"], tensors["t2d"] = torch.from_numpy(vocab.d2t), torch.from_numpy(vocab.t2d)
+
+
+def _meta(vocab: DraftVocab) -> dict[str, str]:
+    return {"format": "pt", "content_hash": vocab.content_hash}
+
+
+def _named(name: str, layout: Layout) -> str:
+    for safeailab, speculators in _LAYER_NAMES:
+        old, new = (speculators, safeailab) if layout is Layout.SAFEAILAB else (safeailab, speculators)
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def _read_text(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8")
+        json.loads(text)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable configuration ({error})") from error
+    return text
+
+
+def _to_speculators(values: dict[str, Any], size: int, verifier: str) -> dict[str, Any]:
+    layer = {key: value for key, value in values.items() if key not in _CONTAINER_KEYS}
+    return {
+        "architectures": ["Eagle3Speculator"],
+        "speculators_model_type": "eagle3",
+        "speculators_version": "0.3.0",
+        "draft_vocab_size": size,
+        "norm_before_residual": bool(values.get("norm_before_residual", False)),
+        "target_hidden_size": values.get("target_hidden_size"),
+        "eagle_aux_hidden_state_layer_ids": values.get("eagle_aux_hidden_state_layer_ids"),
+        "transformer_layer_config": {"model_type": "llama", **layer},
+        "speculators_config": {
+            "algorithm": "eagle3",
+            "default_proposal_method": "greedy",
+            "proposal_methods": [{"proposal_type": "greedy", "speculative_tokens": 3}],
+            "verifier": {"name_or_path": verifier, "architectures": []},
+        },
+    }
+
+
+def _to_safeailab(values: dict[str, Any], size: int, _verifier: str) -> dict[str, Any]:
+    return {
+        "architectures": ["LlamaForCausalLMEagle3"],
+        **values["transformer_layer_config"],
+        "model_type": "llama",
+        "num_hidden_layers": 1,
+        "draft_vocab_size": size,
+        "norm_before_residual": bool(values.get("norm_before_residual", True)),
+    }

@@ -1,0 +1,114 @@
+"""One vocabulary in the formats of everyone who reads one.
+
+Every format says the same: which k target tokens the draft can propose. In all of them the invariant is
+`nonzero(t2d) == arange(k) + d2t`.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from bench.assets import sha256_of
+from bench.export.provenance import Provenance
+from bench.vocab.draft_vocab import DraftVocab, IntArray
+from bench.vocab.ranking import rank_by_score, selection_order
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """One file and how it is used.
+
+    Attributes:
+        path: inside the export folder.
+        consumer: who loads it.
+        content: what it holds.
+        usage: how it is loaded.
+    """
+
+    path: str
+    consumer: str
+    content: str
+    usage: str
+
+
+def write_maps(
+    vocab: DraftVocab, counts: IntArray, must_keep: Iterable[int], provenance: Provenance, folder: Path
+) -> list[ExportedFile]:
+    """Writes every format into `folder`, and a manifest of them.
+
+    Args:
+        vocab: the vocabulary.
+        counts: of every target token in the ranking responses `(V,)`.
+        must_keep: ids that were forced in.
+        provenance: kept beside the maps.
+        folder: must exist; the caller makes the whole of it appear at once.
+    """
+    for name in ("sglang", "fr_spec", "specforge", "speculators"):
+        (folder / name).mkdir()
+    d2t, t2d = torch.from_numpy(vocab.d2t), torch.from_numpy(vocab.t2d)
+    metadata = provenance.as_metadata()
+    save_file({"d2t": vocab.d2t, "t2d": vocab.t2d}, folder / "draft_vocab.safetensors", metadata=metadata)
+    torch.save(vocab.target_ids.tolist(), folder / "sglang" / "token_map.pt")
+    by_frequency = selection_order(rank_by_score(counts.astype(np.float64)), must_keep)
+    kept = by_frequency[np.isin(by_frequency, vocab.target_ids)]
+    torch.save(kept.tolist(), folder / "fr_spec" / f"freq_{len(vocab)}.pt")
+    torch.save({"d2t": d2t, "t2d": t2d}, folder / "specforge" / "vocab_mapping.pt")
+    np.save(folder / "speculators" / "d2t.npy", vocab.d2t)
+    np.save(folder / "speculators" / "t2d.npy", vocab.t2d)
+    seen = np.flatnonzero(counts)
+    frequencies = dict(zip(seen.tolist(), counts[seen].tolist(), strict=True))
+    torch.save(frequencies, folder / "speculators" / "token_freq.pt")
+    files = _files(len(vocab))
+    _write_manifest(folder, files, provenance)
+    return files
+
+
+def _files(size: int) -> list[ExportedFile]:
+    return [
+        ExportedFile(
+            "draft_vocab.safetensors",
+            "any",
+            "d2t (k) int64 offsets, t2d (V) bool",
+            "target id = draft id + d2t[draft id]; the header holds the provenance",
+        ),
+        ExportedFile(
+            "sglang/token_map.pt",
+            "SGLang, EAGLE-2 style drafts",
+            "list of k ids, ascending",
+            "--speculative-token-map; row i of the sliced head is id list[i]. SGLang ignores it for EAGLE-3, "
+            "which takes its vocabulary from a trimmed checkpoint",
+        ),
+        ExportedFile(
+            f"fr_spec/freq_{size}.pt",
+            "FR-Spec",
+            "list of k ids, must-keep ids first, then by falling frequency",
+            "torch.load(path, weights_only=True)",
+        ),
+        ExportedFile(
+            "specforge/vocab_mapping.pt",
+            "SpecForge",
+            "dict of d2t (k) int64 and t2d (V) bool tensors",
+            "put it where SpecForge caches its vocabulary mapping, to train a draft of this vocabulary",
+        ),
+        ExportedFile("speculators/d2t.npy", "speculators", "(k) int64 offsets", "--d2t-path at training"),
+        ExportedFile("speculators/t2d.npy", "speculators", "(V) bool", "--t2d-path at training"),
+        ExportedFile(
+            "speculators/token_freq.pt",
+            "speculators",
+            "dict of token id to count in the ranking responses",
+            "to build mappings of another size; it does not know the must-keep ids",
+        ),
+    ]
+
+
+def _write_manifest(folder: Path, files: list[ExportedFile], provenance: Provenance) -> None:
+    entries = [{**asdict(file), "sha256": sha256_of(folder / file.path)} for file in files]
+    text = json.dumps({"provenance": asdict(provenance), "files": entries}, indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", "utf-8")

@@ -1,0 +1,181 @@
+"""The figures of a selection, one function each; colour-blind safe, k on a logarithmic axis."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.report.selection_frames import SelectionData
+
+_K_LABEL = "draft vocabulary size k (tokens)"
+_BLUE, _ORANGE, _GREEN, _RED, _GREY = (*sns.color_palette("colorblind")[:4], "0.35")
+
+
+def draw_selection(data: SelectionData, others: dict[str, np.ndarray]) -> list[Path]:
+    """Draws every figure into `figures/` as PNG and SVG; returns the PNGs.
+
+    Args:
+        data: the selection.
+        others: held-out coverage of other domains at every k by this ranking, by name.
+    """
+    folder = data.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
+    figures = {
+        "coverage": coverage_figure(data, others),
+        "utility": utility_figure(data),
+        "pareto": pareto_figure(data),
+        "rank_frequency": rank_frequency_figure(data),
+    }
+    paths = []
+    for name, figure in figures.items():
+        for suffix in ("svg", "png"):
+            path = folder / f"{name}.{suffix}"
+            figure.savefig(path, dpi=130, bbox_inches="tight")
+        paths.append(path)
+        plt.close(figure)
+    return paths
+
+
+def coverage_figure(data: SelectionData, others: dict[str, np.ndarray]) -> Figure:
+    """Coverage of ranking, held-out and other domains' responses at every k."""
+    figure, axis = plt.subplots(figsize=(7.5, 4.8))
+    table, summary = data.coverage, data.summary
+    k = table["vocab_size"]
+    _curve(
+        axis, data, "coverage_train", f"ranking responses (optimistic), n = {_n(summary, '')}", _BLUE, "--"
+    )
+    if table["coverage_heldout"].notna().any():
+        label = f"held-out responses, n = {_n(summary, '_heldout')}"
+        _curve(axis, data, "coverage_heldout", label, _ORANGE, "-")
+    markers = ("-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+    for index, (name, values) in enumerate(others.items()):
+        color = sns.color_palette("colorblind")[2 + index % 6]
+        axis.plot(k, values, linestyle=markers[index % 3], color=color, label=f"{name}, held-out")
+    _mark_k(axis, data)
+    _log_k(axis, data)
+    axis.set_ylabel("coverage (share of tokens)")
+    axis.set_ylim(0, 1.02)
+    axis.legend(fontsize="small", loc="lower right")
+    _title(axis, data, "What a vocabulary of k tokens covers; bands: 95% bootstrap over conversations")
+    return figure
+
+
+def utility_figure(data: SelectionData) -> Figure:
+    """R(k), C(k) and U(k), with the estimator's trials and the exact optimum."""
+    figure, axis = plt.subplots(figsize=(7.5, 4.8))
+    table, summary = data.coverage, data.summary
+    weight = summary["coverage_weight"]
+    judged = "coverage_train" if summary["coverage_of"] == "ranking" else "coverage_heldout"
+    axis.plot(table["vocab_size"], table[judged], "--", color=_BLUE, label="coverage C(k)")
+    axis.plot(table["vocab_size"], table["latency_reduction"], "-.", color=_GREEN, label="FLOPs saved R(k)")
+    label = f"utility U(k) = {weight:g} C(k) + {1 - weight:g} R(k)"
+    axis.plot(table["vocab_size"], table["utility"], "-", color=_GREY, label=label)
+    trials = data.trials
+    for feasible, marker, name in ((True, "o", "TPE trial"), (False, "x", "TPE trial below c_min")):
+        chosen = trials[trials["feasible"] == feasible]
+        if len(chosen):
+            axis.plot(
+                chosen["vocab_size"],
+                chosen["utility"],
+                marker,
+                color=_ORANGE,
+                markersize=5,
+                alpha=0.6,
+                label=f"{name}, n = {len(chosen)}",
+            )
+    best = table.iloc[summary["vocab_size"] - 1]
+    axis.plot(
+        best["vocab_size"],
+        best["utility"],
+        "*",
+        color=_RED,
+        markersize=16,
+        zorder=5,
+        label=f"exact optimum, k = {summary['vocab_size']:,}",
+    )
+    if summary["min_coverage"] > 0:
+        axis.axhline(summary["min_coverage"], color="0.6", linewidth=1, label="c_min")
+    _log_k(axis, data)
+    axis.set_ylabel("share (no unit)")
+    axis.set_ylim(0, 1.02)
+    axis.legend(fontsize="small", loc="lower right")
+    _title(axis, data, "Coverage against modelled cost, and the search")
+    return figure
+
+
+def pareto_figure(data: SelectionData) -> Figure:
+    """The frontier of coverage against FLOPs per drafted token."""
+    figure, axis = plt.subplots(figsize=(7.5, 4.8))
+    frontier, table = data.pareto, data.coverage
+    axis.plot(frontier["draft_flops"] / 1e6, frontier["coverage"], "-", color=_BLUE, label="Pareto frontier")
+    marked = [("exact optimum", data.summary["vocab_size"], "*", _RED, 16)]
+    if data.summary["tpe_vocab_size"]:
+        marked.append(("TPE", data.summary["tpe_vocab_size"], "o", _ORANGE, 8))
+    judged = "coverage_train" if data.summary["coverage_of"] == "ranking" else "coverage_heldout"
+    for name, size, marker, color, points in marked:
+        row = table.iloc[size - 1]
+        axis.plot(
+            row["draft_flops"] / 1e6,
+            row[judged],
+            marker,
+            color=color,
+            markersize=points,
+            zorder=5,
+            label=f"{name}, k = {size:,}",
+        )
+    axis.set_xscale("log")
+    axis.set_xlabel("draft FLOPs per drafted token (MFLOPs)")
+    axis.set_ylabel("coverage (share of tokens)")
+    axis.legend(fontsize="small", loc="lower right")
+    _title(axis, data, "Coverage to be had for a draft's FLOPs")
+    return figure
+
+
+def rank_frequency_figure(data: SelectionData) -> Figure:
+    """How often the token of each rank occurs."""
+    figure, axis = plt.subplots(figsize=(7.5, 4.8))
+    counts = data.frequencies
+    axis.loglog(np.arange(1, len(counts) + 1), counts, color=_BLUE, label=f"{len(counts):,} distinct tokens")
+    axis.axvline(data.size, color=_RED, linestyle="--", linewidth=1, label=f"chosen k = {data.size:,}")
+    axis.set_xlabel("rank by frequency")
+    axis.set_ylabel("occurrences (tokens)")
+    axis.legend(fontsize="small")
+    _title(axis, data, "Rank and frequency of the tokens in the ranking responses")
+    return figure
+
+
+def _curve(axis: Axes, data: SelectionData, column: str, label: str, color, line: str) -> None:
+    table = data.coverage
+    axis.plot(table["vocab_size"], table[column], linestyle=line, color=color, label=label)
+    low, high = table[f"{column}_ci_low"], table[f"{column}_ci_high"]
+    if low.notna().any():
+        axis.fill_between(table["vocab_size"], low.astype(float), high.astype(float), color=color, alpha=0.2)
+
+
+def _mark_k(axis: Axes, data: SelectionData) -> None:
+    axis.axvline(data.size, color=_RED, linestyle="--", linewidth=1, label=f"chosen k = {data.size:,}")
+
+
+def _log_k(axis: Axes, data: SelectionData) -> None:
+    axis.set_xscale("log", base=2)
+    ticks = [2**n for n in range(4, 20) if 2**n <= len(data.coverage)]
+    axis.set_xticks(ticks, [f"{k:,}" for k in ticks], rotation=40, fontsize="small")
+    axis.minorticks_off()
+    axis.set_xlim(left=16)
+    axis.set_xlabel(_K_LABEL)
+
+
+def _n(summary: dict, side: str) -> str:
+    return f"{summary[f'num_conversations{side}']:,} conversations, {summary[f'num_tokens{side}']:,} tokens"
+
+
+def _title(axis: Axes, data: SelectionData, text: str) -> None:
+    axis.set_title(f"{text}\n{data.summary['pair']}, {data.summary['domain']}", fontsize="medium")

@@ -1,0 +1,1 @@
+"""`task=select`: from a domain's text to a justified k and an exported vocabulary; nothing is measured."""

@@ -1,0 +1,72 @@
+"""Token counts per block of conversations: what a bootstrap over conversations needs, in bounded memory."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from bench.vocab.draft_vocab import IntArray
+
+# Conversations are dealt into this many blocks by a hash. With few, a block is one conversation; with many,
+# resampling blocks gives the same interval as resampling conversations.
+NUM_BLOCKS = 1000
+
+
+@dataclass(frozen=True)
+class BlockCounts:
+    """How often each token occurs in each block.
+
+    Attributes:
+        block_ids: of each entry, ascending `(n,)`.
+        token_ids: of each entry, ascending within a block `(n,)`.
+        counts: of each entry, above 0 `(n,)`.
+        target_vocab_size: V.
+        num_conversations: that were counted.
+    """
+
+    block_ids: NDArray[np.int32]
+    token_ids: NDArray[np.int32]
+    counts: IntArray
+    target_vocab_size: int
+    num_conversations: int
+
+    @classmethod
+    def from_parts(
+        cls,
+        parts: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
+        target_vocab_size: int,
+        num_conversations: int,
+    ) -> "BlockCounts":
+        """Adds up parts of (block ids, token ids, counts), whatever their order and overlap."""
+        columns = [[np.asarray(c, dtype=np.int64) for c in part] for part in parts]
+        empty = np.empty(0, dtype=np.int64)
+        blocks, tokens, counts = (np.concatenate([empty, *(part[i] for part in columns)]) for i in range(3))
+        keys, places = np.unique(blocks * target_vocab_size + tokens, return_inverse=True)
+        summed = np.bincount(places, weights=counts, minlength=len(keys)).astype(np.int64)
+        kept = summed > 0
+        keys, summed = keys[kept], summed[kept]
+        return cls(
+            (keys // target_vocab_size).astype(np.int32),
+            (keys % target_vocab_size).astype(np.int32),
+            summed,
+            target_vocab_size,
+            num_conversations,
+        )
+
+    def total(self) -> IntArray:
+        """Counts over all blocks `(V,)`."""
+        totals = np.bincount(self.token_ids, weights=self.counts, minlength=self.target_vocab_size)
+        return totals.astype(np.int64)
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks in which something was counted."""
+        return len(np.unique(self.block_ids))
+
+    def matrix(self) -> csr_matrix:
+        """Counts as a sparse matrix of the non-empty blocks `(num_blocks, V)`."""
+        _, rows = np.unique(self.block_ids, return_inverse=True)
+        shape = (self.num_blocks, self.target_vocab_size)
+        return csr_matrix((self.counts.astype(np.float64), (rows, self.token_ids)), shape=shape)

@@ -1,0 +1,103 @@
+"""Coverage C(k) of every k at once, with bootstrap intervals, across domains, and what is lost.
+
+Arrays hold size k at index k - 1.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.errors import VocabError
+from bench.vocab.blocks import BlockCounts
+from bench.vocab.counting import coverage
+from bench.vocab.draft_vocab import DraftVocab, Floats, IntArray
+
+_TAIL = 0.025  # 95% intervals
+_CHUNK_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class Band:
+    """A curve over every k with its 95% percentile bootstrap interval `(n,)`.
+
+    Attributes:
+        value: of all data.
+        ci_low: lower end; None when all data is one block, which has no spread to resample.
+        ci_high: upper end, likewise.
+    """
+
+    value: Floats
+    ci_low: Floats | None
+    ci_high: Floats | None
+
+
+def coverage_curve(counts: IntArray, order: IntArray) -> Floats:
+    """C(k): share of the counted tokens among the first k of `order`, for every k `(len(order),)`.
+
+    Raises:
+        VocabError: nothing was counted.
+    """
+    total = counts.sum()
+    if not total:
+        raise VocabError("no response token was counted, so there is no coverage")
+    return np.cumsum(counts[order]) / total
+
+
+def coverage_band(blocks: BlockCounts, order: IntArray, num_resamples: int, seed: int) -> Band:
+    """C(k) with intervals, resampling blocks of conversations.
+
+    Args:
+        blocks: what is covered.
+        order: token ids as they enter the vocabulary.
+        num_resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        VocabError: nothing was counted.
+    """
+    value, num_blocks = coverage_curve(blocks.total(), order), blocks.num_blocks
+    if num_blocks < 2:
+        return Band(value, None, None)
+    matrix = blocks.matrix()
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(num_blocks, np.full(num_blocks, 1 / num_blocks), size=num_resamples)
+    totals = weights @ np.asarray(matrix.sum(axis=1)).ravel()
+    # Tokens that never occur add nothing: curves are resampled over the others and spread out again.
+    seen = np.flatnonzero(blocks.total()[order])
+    columns = matrix[:, order[seen]].tocsc()
+    low, high = np.empty(len(seen)), np.empty(len(seen))
+    carried = np.zeros((num_resamples, 1))
+    step = max(1, _CHUNK_BYTES // (8 * num_resamples))
+    for start in range(0, len(seen), step):
+        part = (columns[:, start : start + step].T @ weights.T).T
+        curves = carried + np.cumsum(part, axis=1)
+        carried = curves[:, -1:]
+        low[start : start + step], high[start : start + step] = np.quantile(
+            curves / totals[:, None], [_TAIL, 1 - _TAIL], axis=0
+        )
+    places = np.searchsorted(seen, np.arange(len(order)), side="right") - 1
+    return Band(value, _spread(low, places), _spread(high, places))
+
+
+def _spread(values: Floats, places: IntArray) -> Floats:
+    return np.where(places >= 0, values[np.maximum(places, 0)], 0.0)
+
+
+def lost_tokens(counts: IntArray, order: IntArray, size: int, limit: int) -> list[tuple[int, int]]:
+    """The most frequent tokens outside of the vocabulary of `size`: (token id, count), falling."""
+    outside = counts.copy()
+    outside[order[:size]] = 0
+    found = np.argsort(-outside, kind="stable")[:limit]
+    return [(int(token), int(outside[token])) for token in found if outside[token]]
+
+
+def cross_coverage(
+    vocabs: Mapping[str, DraftVocab], counts: Mapping[str, IntArray]
+) -> dict[tuple[str, str], float | None]:
+    """Coverage by (name of the vocabulary, name of the domain); None where a domain counted nothing."""
+    return {
+        (chosen_on, domain): coverage(found, vocab)
+        for chosen_on, vocab in vocabs.items()
+        for domain, found in counts.items()
+    }

@@ -1,0 +1,51 @@
+"""A result appears whole or not at all, and nobody's folder is lost."""
+
+import pytest
+
+from bench.errors import OutputError
+from bench.export.atomic import replace_folder
+
+
+def contents(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_new_folder_appears_with_all_its_files(tmp_path):
+    target = tmp_path / "a" / "b"
+    with replace_folder(target, "mark") as folder:
+        (folder / "mark").write_text("1")
+        assert not target.exists()
+    assert contents(target) == ["mark"] and contents(target.parent) == ["b"]
+
+
+def test_an_earlier_result_is_replaced_as_a_whole(tmp_path):
+    target = tmp_path / "b"
+    for name in ("old", "new"):
+        with replace_folder(target, "mark") as folder:
+            (folder / "mark").write_text(name)
+            (folder / name).write_text("x")
+    assert contents(target) == ["mark", "new"] and contents(tmp_path) == ["b"]
+
+
+def test_an_error_leaves_the_earlier_result(tmp_path):
+    target = tmp_path / "b"
+    with replace_folder(target, "mark") as folder:
+        (folder / "mark").write_text("old")
+    with pytest.raises(ZeroDivisionError), replace_folder(target, "mark") as folder:
+        (folder / "mark").write_text("new")
+        raise ZeroDivisionError
+    assert (target / "mark").read_text() == "old" and contents(tmp_path) == ["b"]
+
+
+def test_a_folder_of_the_users_is_refused(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.txt").write_text("x")
+    with pytest.raises(OutputError, match="holds no mark"), replace_folder(tmp_path / "b", "mark"):
+        raise AssertionError("must not get here")
+    assert contents(tmp_path / "b") == ["thesis.txt"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot write"), replace_folder(tmp_path / "file" / "b", "mark"):
+        raise AssertionError("must not get here")
