@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml
 bench: setup ## Measure and report; ARGS="domain=code gpu=0" changes anything
 	$(PY) -m bench $(ARGS)
 
-select: setup ## Choose and export a vocabulary from text alone; ARGS="domain=jsonl domain.path=FILE"
+select: setup ## Choose and export a vocabulary from text alone; ARGS="domain=jsonl domain.path=F"
 	$(PY) -m bench task=select $(ARGS)
 
 report: setup ## Draw a finished run again; ARGS="run=ID", the newest unless given

@@ -8,8 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from bench.cli import _CONF, _explain
-from bench.config import GpuConfig, MeasureConfig, VocabConfig
-from bench.domains import bfcl, jsonl, writing_bench
+from bench.config import DomainSource, GpuConfig, MeasureConfig, Source, VocabConfig
+from bench.domains import bfcl, load_prompts, writing_bench
 from bench.errors import ConfigError, DomainError, OutputError
 from bench.measure.stats import median
 from bench.records import FILE_NAME, BaselineRecord, DecodeRecord, RecordWriter, read_records
@@ -96,7 +96,7 @@ def test_an_answer_that_is_only_its_end_token_measures_nothing(tmp_path):
 def test_json_texts_may_hold_unicode_line_separators(tmp_path, char):
     path = tmp_path / "mine.jsonl"
     path.write_text(json.dumps({"prompt": f"a{char}b", "query": f"a{char}b"}, ensure_ascii=False) + "\n")
-    assert jsonl.load(path)[0].messages[0].content == f"a{char}b"
+    assert load_prompts(DomainSource("mine", Source.file, str(path)))[0].messages[0].content == f"a{char}b"
     assert bfcl.read_rows(path)[0]["query"] == f"a{char}b"
     path.write_text(json.dumps({"index": 1, "query": f"word{char} " * 2 + "x" * 99}, ensure_ascii=False))
     assert len(writing_bench.load(path)) == 1
@@ -104,13 +104,16 @@ def test_json_texts_may_hold_unicode_line_separators(tmp_path, char):
 
 def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path):
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a"}\n', "utf-8-sig")
-    assert jsonl.load(tmp_path / "mine.jsonl")[0].messages[0].content == "a"
+    assert (
+        load_prompts(DomainSource("mine", Source.file, str(tmp_path / "mine.jsonl")))[0].messages[0].content
+        == "a"
+    )
 
 
 def test_half_an_emoji_is_a_broken_line(tmp_path):
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a"}\n{"prompt": "a\\ud83d"}\n')
     with pytest.raises(DomainError, match="line 2: not valid Unicode"):
-        jsonl.load(tmp_path / "mine.jsonl")
+        load_prompts(DomainSource("mine", Source.file, str(tmp_path / "mine.jsonl")))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Which domains, and where their text comes from."""
 
+import string
 from dataclasses import dataclass, field, fields
 from enum import Enum
 
@@ -46,10 +47,13 @@ class HubConfig:
 class ColumnsConfig:
     """Where a row keeps what; all null means that the layout is recognised by itself.
 
+    Only one of `prompt`, `messages`, `turns` and `text` may be given. In a format, a brace that stands for
+    itself is written twice, and a list of words is joined by spaces.
+
     Attributes:
         prompt: column, or a format over the row such as "{instruction} {input}".
-        response: as `prompt`.
-        system: as `prompt`.
+        response: as `prompt`, and only beside it.
+        system: as `response`.
         messages: column with a list of turns.
         turns: column with a list of user texts.
         text: column with preformatted or plain text.
@@ -61,6 +65,28 @@ class ColumnsConfig:
     messages: str | None = None
     turns: str | None = None
     text: str | None = None
+
+    def __post_init__(self) -> None:
+        chosen = [name for name in ("prompt", "messages", "turns", "text") if getattr(self, name)]
+        require(len(chosen) <= 1, "domain.columns", " and ".join(chosen), "one of these, the others null")
+        for name in ("response", "system"):
+            value = getattr(self, name)
+            require(
+                not value or bool(self.prompt), f"domain.columns.{name}", value, "beside a prompt, or null"
+            )
+        for name in ("prompt", "response", "system"):
+            value = getattr(self, name)
+            require(
+                _is_format(value or ""), f"domain.columns.{name}", value, "a column or a format such as {a}"
+            )
+
+
+def _is_format(pattern: str) -> bool:
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
+    except ValueError:
+        return False
+    return all(name and not name.isdigit() for name in names)
 
 
 @dataclass

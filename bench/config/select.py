@@ -27,7 +27,7 @@ class SelectConfig:
         multiple: k is a multiple of this; 64 suits matrix kernels, 1 leaves k free.
         trials: of the Tree-structured Parzen Estimator.
         seed: of the estimator and the bootstrap.
-        ranking: weights of domains whose mixture ranks the tokens; empty ranks each domain by itself.
+        ranking: domains whose mixture ranks the tokens, as name:weight; empty ranks each by itself.
         byte_fallback: keeps byte-fallback tokens such as <0x0A> at any size.
         vocab_size: exports this k; null exports the exact optimum.
         bootstrap_samples: resamples behind every coverage interval.
@@ -46,7 +46,7 @@ class SelectConfig:
     multiple: int = 1
     trials: int = 100
     seed: int = 42
-    ranking: dict[str, float] = field(default_factory=dict)
+    ranking: list[str] = field(default_factory=list)
     byte_fallback: bool = False
     vocab_size: int | None = None
     bootstrap_samples: int = 200
@@ -73,11 +73,18 @@ class SelectConfig:
         for name in ("vocab_size", "num_processes"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"select.{name}", value, "at least 1, or null")
-        for domain, weight in self.ranking.items():
-            require(weight >= 0, f"select.ranking.{domain}", weight, "at least 0")
-        require(
-            not self.ranking or sum(self.ranking.values()) > 0,
-            "select.ranking",
-            self.ranking,
-            "weights of which one is above 0",
-        )
+        weights = self.ranking_weights()
+        has_weight = not weights or (min(weights.values()) >= 0 and max(weights.values()) > 0)
+        require(has_weight, "select.ranking", self.ranking, "[name:weight, ...] with weights above 0")
+
+    def ranking_weights(self) -> dict[str, float]:
+        """The mixture that ranks the tokens, by domain; empty for each domain by itself."""
+        weights = {}
+        for entry in self.ranking:
+            name, _, weight = entry.rpartition(":")
+            try:
+                weights[name] = float(weight)
+            except ValueError:
+                name = ""
+            require(bool(name), "select.ranking", entry, "name:weight, such as code:2")
+        return weights

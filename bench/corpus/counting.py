@@ -3,26 +3,30 @@
 import multiprocessing
 import os
 import sys
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.corpus.encoding import InexactError, ResponseEncoder
 from bench.corpus.template import ResponseFinder, Turns
 from bench.corpus.tokenizer import TargetTokenizer
 from bench.domains.conversation import Conversation
-from bench.domains.prompt import Split, split_of, unit_hash
+from bench.domains.prompt import Split, split_of
 from bench.vocab.blocks import NUM_BLOCKS, BlockCounts
 from bench.vocab.draft_vocab import IntArray
 
 _CHUNK = 256
 # Below this, starting processes costs more than it saves.
 _SMALL = 8 * _CHUNK
-_MERGE_AT = 32
+# Chunks that are counted before processes are forked, which so start with the words that these hold.
+_TAUGHT = 2
 _SIDES = (Split.RANKING, Split.HELD_OUT)
 
 
@@ -54,8 +58,7 @@ class SideCounts:
         return self.ranking.num_conversations + self.held_out.num_conversations
 
 
-@dataclass(frozen=True)
-class _Item:
+class _Item(NamedTuple):
     """A conversation as a worker takes it; `place` is its side and block in one number."""
 
     name: str
@@ -69,7 +72,7 @@ class _Part:
     """Sparse counts: sorted keys `place * V + token` and how often each occurred."""
 
     keys: IntArray
-    counts: IntArray
+    counts: NDArray[np.int32]
     num_conversations: IntArray
 
 
@@ -114,7 +117,8 @@ def block_counts(
 
 
 def _block_of(group: str) -> int:
-    return int(unit_hash("block", group) * NUM_BLOCKS)
+    # Not the hash that splits: a side of the split must reach every block.
+    return zlib.crc32(group.encode()) * NUM_BLOCKS >> 32
 
 
 def _to_item(conversation: Conversation, settings: CountSettings) -> _Item:
@@ -143,7 +147,9 @@ class _Worker:
         tokens = np.concatenate([np.empty(0, dtype=np.int32), *encoded]).astype(np.int64)
         keys, counts = np.unique(np.repeat(places, sizes) * self.vocab_size + tokens, return_counts=True)
         sides = [item.place // NUM_BLOCKS for item, n in zip(items, per_item, strict=True) if n]
-        return _Part(keys, counts, np.bincount(np.asarray(sides, dtype=np.int64), minlength=2))
+        return _Part(
+            keys, counts.astype(np.int32), np.bincount(np.asarray(sides, dtype=np.int64), minlength=2)
+        )
 
     def _responses(self, items: list[_Item]) -> list[list[str]]:
         finder = self._finder
@@ -171,13 +177,14 @@ def _count(
 ) -> SideCounts:
     head = list(islice(items, _SMALL))
     tally = _Tally(worker.vocab_size)
+    alone = len(head) < _SMALL or num_processes == 1
     chunks = _chunks(chain(head, items))
-    if len(head) < _SMALL or num_processes == 1:
-        for chunk in chunks:
-            tally.add(worker.count(chunk))
-            progress(len(chunk))
+    for chunk in chunks if alone else islice(chunks, _TAUGHT):
+        tally.add(worker.count(chunk))
+        progress(len(chunk))
+    if alone:
         return tally.result()
-    # A forked process starts at once with the tokenizer in place; elsewhere it is sent over.
+    # Forking takes the worker along as it is; elsewhere than on Linux it is sent over.
     method = "fork" if sys.platform == "linux" else "spawn"
     context = multiprocessing.get_context(method)
     with ProcessPoolExecutor(num_processes, context, initializer=_adopt, initargs=(worker,)) as pool:
@@ -212,33 +219,22 @@ def _chunks(items: Iterator[_Item]) -> Iterator[list[_Item]]:
 
 
 class _Tally:
-    """Adds parts up, merging now and then."""
+    """Adds parts up in one dense array, `2 * NUM_BLOCKS * V` counts of four bytes."""
 
     def __init__(self, vocab_size: int):
         self._vocab_size = vocab_size
-        self._parts: list[_Part] = []
+        self._counts = np.zeros(len(_SIDES) * NUM_BLOCKS * vocab_size, dtype=np.int32)
+        self._num_conversations = np.zeros(len(_SIDES), dtype=np.int64)
 
     def add(self, part: _Part) -> None:
-        self._parts.append(part)
-        if len(self._parts) >= _MERGE_AT:
-            self._parts = [self._merged()]
-
-    def _merged(self) -> _Part:
-        if not self._parts:
-            return _Part(np.empty(0, np.int64), np.empty(0, np.int64), np.zeros(2, np.int64))
-        keys = np.concatenate([part.keys for part in self._parts])
-        counts = np.concatenate([part.counts for part in self._parts])
-        found, places = np.unique(keys, return_inverse=True)
-        summed = np.bincount(places, weights=counts, minlength=len(found)).astype(np.int64)
-        return _Part(found, summed, np.sum([p.num_conversations for p in self._parts], axis=0))
+        self._counts[part.keys] += part.counts  # keys are distinct
+        self._num_conversations += part.num_conversations
 
     def result(self) -> SideCounts:
-        whole, vocab_size = self._merged(), self._vocab_size
         sides = []
-        for side in range(len(_SIDES)):
-            chosen = whole.keys // (NUM_BLOCKS * vocab_size) == side
-            keys = whole.keys[chosen] - side * NUM_BLOCKS * vocab_size
-            part = (keys // vocab_size, keys % vocab_size, whole.counts[chosen])
-            total = int(whole.num_conversations[side])
-            sides.append(BlockCounts.from_parts([part], vocab_size, total))
+        for side, of_side in enumerate(self._counts.reshape(len(_SIDES), -1)):
+            keys = np.flatnonzero(of_side)
+            part = (keys // self._vocab_size, keys % self._vocab_size, of_side[keys])
+            total = int(self._num_conversations[side])
+            sides.append(BlockCounts.from_parts([part], self._vocab_size, total))
         return SideCounts(*sides)

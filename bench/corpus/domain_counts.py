@@ -17,7 +17,7 @@ from bench.domains import Prompt, Split, content_id, load_conversations, load_pr
 from bench.errors import DomainError
 from bench.vocab.blocks import BlockCounts
 
-_FORMAT = 1  # of cached counts; a change of what is counted raises it
+_FORMAT = 2  # of cached counts; a change of what is counted raises it
 
 # Writes answers of the target to some of the prompts: (prompts, most to write) -> (prompt, ids) of each.
 AnswerWriter = Callable[[Sequence[Prompt], int], list[tuple[Prompt, list[int]]]]
@@ -120,7 +120,7 @@ def _written(
 def _write(path: Path, sides: SideCounts) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, side in (("ranking", sides.ranking), ("held_out", sides.held_out)):
         arrays |= {
             f"{name}_blocks": side.block_ids,
@@ -129,7 +129,7 @@ def _write(path: Path, sides: SideCounts) -> None:
             f"{name}_conversations": np.array(side.num_conversations),
         }
     with temporary.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
     temporary.replace(path)
 
 

@@ -9,15 +9,20 @@ very responses that are counted.
 import re
 from array import array
 from collections.abc import Sequence
-from itertools import chain
 from os.path import commonprefix
 
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 _BOUNDARY = re.compile(r"(?<=\S) (?=\S)")
+# In ASCII text without these, every space is such a boundary, and splitting at spaces is faster.
+_OTHER_SPACES = ("  ", "\n ", " \n", "\t ", " \t", "\r ", " \r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x1f")
 _MAX_WORDS = 400_000
+_TOGETHER = 256
 # One response in so many is tokenized whole as well and compared.
-_CHECK_EVERY = 64
+_CHECK_EVERY = 256
 
 
 class InexactError(Exception):
@@ -39,20 +44,21 @@ class ResponseEncoder:
     ):
         self._backend = tokenizer.backend_tokenizer
         self._special_ids = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
-        marks = list(tokenizer.get_added_vocab())
-        # Tokens that split text before anything else; their common beginning shows that none is near.
+        # Added tokens split text before anything else; their common beginning shows fast that none is near.
+        marks = sorted(tokenizer.get_added_vocab())
         self._mark = commonprefix(marks)
-        self._marks = marks
+        self._marks = re.compile("|".join(map(re.escape, marks)) or r"(?!)")
         self._tail = tail
         self._end = self._trim(self._ids(tail)) if tail else []
         if not self._end and eos_token_id is not None:
             self._end = [eos_token_id]
         self._use_words = use_words
-        self._words: dict[str, list[int]] = {}
-        self._first_words: dict[str, list[int]] = {}
+        # Ids as bytes: joining them is the fastest way to string words together.
+        self._words: dict[str, bytes] = {}
+        self._first_words: dict[str, bytes] = {}
         self._num_seen = 0
 
-    def encode(self, responses: Sequence[str]) -> list["array[int]"]:
+    def encode(self, responses: Sequence[str]) -> list[NDArray[np.int32]]:
         """Token ids of each response.
 
         Raises:
@@ -60,15 +66,14 @@ class ResponseEncoder:
         """
         bodies = [self._body(response) for response in responses]
         by_words = [i for i, (body, _) in enumerate(bodies) if self._use_words and self._is_plain(body)]
-        encoded: list[array[int]] = [array("i") for _ in responses]
-        self._encode_words([bodies[i][0] for i in by_words], [encoded[i] for i in by_words])
+        encoded = dict(zip(by_words, self._encode_words([bodies[i][0] for i in by_words]), strict=True))
         whole = sorted(set(range(len(responses))) - set(by_words))
-        for index, ids in zip(whole, self._ids_of([bodies[i][0] for i in whole]), strict=True):
-            encoded[index].extend(ids)
-        for (_, ended), ids in zip(bodies, encoded, strict=True):
-            if ended:
-                ids.extend(self._end)
-        return encoded
+        encoded |= dict(zip(whole, self._bytes_of([bodies[i][0] for i in whole]), strict=True))
+        end = _to_bytes(self._end)
+        return [
+            np.frombuffer(encoded[i] + end if ended else encoded[i], dtype=np.int32)
+            for i, (_, ended) in enumerate(bodies)
+        ]
 
     def _body(self, response: str) -> tuple[str, bool]:
         """The response without its end, and whether the end is to be added again."""
@@ -81,30 +86,49 @@ class ResponseEncoder:
         return response, not self._tail
 
     def _is_plain(self, body: str) -> bool:
-        if self._mark:
-            return self._mark not in body
-        return not any(mark in body for mark in self._marks)
+        if self._mark and self._mark not in body:
+            return True
+        return not self._marks.search(body)
 
-    def _encode_words(self, bodies: list[str], out: list["array[int]"]) -> None:
+    def _encode_words(self, bodies: list[str]) -> list[bytes]:
         if len(self._words) + len(self._first_words) > _MAX_WORDS:
             self._words.clear()
             self._first_words.clear()
-        split = [_BOUNDARY.split(body) for body in bodies]
-        self._learn(self._first_words, {words[0] for words in split}, "")
-        self._learn(self._words, set(chain.from_iterable(words[1:] for words in split)), " ")
-        first, rest = self._first_words, self._words.__getitem__
-        for words, ids in zip(split, out, strict=True):
-            ids.extend(first[words[0]])
-            ids.extend(chain.from_iterable(map(rest, words[1:])))
+        split = [_split(body) for body in bodies]
+        rest: set[str] = set()
+        for words in split:
+            rest.update(words[1:])
+        self._learn_first({words[0] for words in split})
+        self._learn(rest)
+        first, known = self._first_words, self._words.__getitem__
+        encoded = [first[words[0]] + b"".join(map(known, words[1:])) for words in split]
         checked = [i for i in range(len(bodies)) if (self._num_seen + i) % _CHECK_EVERY == 0]
         self._num_seen += len(bodies)
-        for index, ids in zip(checked, self._ids_of([bodies[i] for i in checked]), strict=True):
-            if list(out[index]) != ids:
+        for index, ids in zip(checked, self._bytes_of([bodies[i] for i in checked]), strict=True):
+            if encoded[index] != ids:
                 raise InexactError
+        return encoded
 
-    def _learn(self, known: dict[str, list[int]], words: set[str], lead: str) -> None:
-        new = list(words - known.keys())
-        known.update(zip(new, self._ids_of([lead + word for word in new]), strict=True))
+    def _learn_first(self, words: set[str]) -> None:
+        new = list(words - self._first_words.keys())
+        self._first_words.update(zip(new, self._bytes_of(new), strict=True))
+
+    def _learn(self, words: set[str]) -> None:
+        """Tokenizes words that follow a space; many in one text, as each call costs more than the word."""
+        new = list(words - self._words.keys())
+        # What ends in white space would merge with the space that follows it in such a text.
+        alone = [word for word in new if word[-1:].isspace() or not word]
+        self._words.update(zip(alone, self._bytes_of([f" {word}" for word in alone]), strict=True))
+        together = [word for word in new if word and not word[-1].isspace()]
+        groups = [together[i : i + _TOGETHER] for i in range(0, len(together), _TOGETHER)]
+        texts = [" " + " ".join(group) for group in groups]
+        for group, encoding in zip(
+            groups, self._backend.encode_batch(texts, add_special_tokens=False), strict=True
+        ):
+            self._words.update(zip(group, _by_word(group, encoding), strict=True))
+
+    def _bytes_of(self, texts: list[str]) -> list[bytes]:
+        return [_to_bytes(ids) for ids in self._ids_of(texts)]
 
     def _ids_of(self, texts: list[str]) -> list[list[int]]:
         encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
@@ -117,3 +141,26 @@ class ResponseEncoder:
         """`ids` up to the last special token; nothing when there is none."""
         places = [i for i, token in enumerate(ids) if token in self._special_ids]
         return ids[: places[-1] + 1] if places else []
+
+
+def _by_word(words: list[str], encoding: Encoding) -> list[bytes]:
+    """Ids of each word out of the encoding of all of them, each after a space.
+
+    A token belongs to the last word that begins before the token ends; a space alone, to the word after it.
+    """
+    ends = np.cumsum([len(word) + 1 for word in words])
+    token_starts = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64)
+    ids = np.asarray(encoding.ids, dtype=np.int32)
+    cuts = np.searchsorted(token_starts, ends[:-1])
+    return [piece.tobytes() for piece in np.split(ids, cuts)]
+
+
+def _split(body: str) -> list[str]:
+    is_simple = body.isascii() and body[:1] != " " and body[-1:] != " "
+    if is_simple and not any(spaces in body for spaces in _OTHER_SPACES):
+        return body.split(" ")
+    return _BOUNDARY.split(body)
+
+
+def _to_bytes(ids: list[int]) -> bytes:
+    return array("i", ids).tobytes()

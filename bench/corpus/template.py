@@ -1,8 +1,11 @@
 """Where a conversation's assistant responses are, by the tokenizer's own chat template.
 
-Nothing here knows a model family. A response is what rendering the conversation up to and including
-an assistant turn adds to rendering it up to where that turn begins; that the latter is a prefix of the
-former is checked every time. Templates that mark what is generated are taken at their word instead.
+Nothing here knows a model family. Templates that mark what is generated are taken at their word. Otherwise a
+response is what rendering the conversation up to and including an assistant turn adds to rendering it up to
+where that turn begins, and that the latter is a prefix of the former is checked every time.
+
+Most templates write a response as it is between two marks that never change. Where a single rendering of the
+whole conversation shows every response so, in order, that is the same answer for a fraction of the time.
 """
 
 import re
@@ -66,6 +69,29 @@ class ResponseFinder:
         """
         if self._marked_template:
             return [self._marked(name, turns) for name, turns in conversations]
+        found = self._verbatim(conversations)
+        missing = [row for row, texts in enumerate(found) if texts is None]
+        if missing:
+            exact = self._incremental([conversations[row] for row in missing])
+            for row, texts in zip(missing, exact, strict=True):
+                found[row] = texts
+        return [texts for texts in found if texts is not None]
+
+    def _verbatim(self, conversations: Sequence[tuple[str, Turns]]) -> list[list[str] | None]:
+        """Responses that one rendering shows between the marks, as they are; None where it does not."""
+        header, tail = self.marks.header, self.marks.tail
+        if not header or not tail:
+            return [None] * len(conversations)
+        try:
+            wholes = self._render_all([turns for _, turns in conversations], False)
+        except TemplateError:
+            return [None] * len(conversations)
+        return [
+            _between(header, tail, turns, whole)
+            for (_, turns), whole in zip(conversations, wholes, strict=True)
+        ]
+
+    def _incremental(self, conversations: Sequence[tuple[str, Turns]]) -> list[list[str]]:
         places = [
             (row, index)
             for row, (_, turns) in enumerate(conversations)
@@ -165,6 +191,19 @@ class ResponseFinder:
                 "prefix; its response cannot be told from the rest"
             )
         return common
+
+
+def _between(header: str, tail: str, turns: Turns, whole: str) -> list[str] | None:
+    found, at = [], 0
+    for turn in turns:
+        if turn["role"] == "assistant":
+            response = turn["content"] + tail
+            at = whole.find(header + response, at)
+            if at < 0:
+                return None
+            at += len(header) + len(response)
+            found.append(response)
+    return found
 
 
 def _refused(name: str, error: TemplateError) -> DomainError:

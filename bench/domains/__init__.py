@@ -39,7 +39,7 @@ def load_prompts(domain: DomainSource) -> list[Prompt]:
         case Source.writing_bench:
             prompts = writing_bench.load(fetch("writing-bench") / "benchmark_all.jsonl")
         case _:
-            return [conversation.to_prompt() for conversation in load_conversations(domain)]
+            return [_to_prompt(place, conversation) for place, conversation in _read(domain)]
     return prompts[: domain.max_conversations]
 
 
@@ -52,19 +52,11 @@ def load_conversations(domain: DomainSource) -> Iterator[Conversation]:
         AssetError: the data set cannot be fetched.
         DomainError: as for `load_prompts`.
     """
-    match domain.source:
-        case Source.file:
-            path = Path(domain.path or "")
-            found = rows.read_rows(path)
-            prefix = path.name
-        case Source.hub:
-            found = hub.read_rows(domain.hub)
-            prefix = str(domain.hub.id)
-        case _:
-            yield from _embedded(domain)
-            return
-    for row in islice(found, domain.max_conversations):
-        yield to_conversation(row, f"{prefix}:{row.number}", domain.columns)
+    if domain.source in (Source.file, Source.hub):
+        for _, conversation in _read(domain):
+            yield conversation
+    else:
+        yield from _embedded(domain)
 
 
 def content_id(domain: DomainSource) -> str:
@@ -88,6 +80,24 @@ def content_id(domain: DomainSource) -> str:
             return f"sha256:{CATALOG['bfcl'].sha256}"
         case _:
             return f"sha256:{CATALOG['writing-bench'].sha256}"
+
+
+def _read(domain: DomainSource) -> Iterator[tuple[str, Conversation]]:
+    """Conversations of a file or hub data set, each with the place of its row."""
+    if domain.source is Source.hub:
+        found, prefix = hub.read_rows(domain.hub), str(domain.hub.id)
+    else:
+        path = Path(domain.path or "")
+        found, prefix = rows.read_rows(path), path.name
+    for row in islice(found, domain.max_conversations):
+        yield row.place, to_conversation(row, f"{prefix}:{row.number}", domain.columns)
+
+
+def _to_prompt(place: str, conversation: Conversation) -> Prompt:
+    try:
+        return conversation.to_prompt()
+    except DomainError as error:
+        raise DomainError(f"{place}: the conversation has no user turn to answer") from error
 
 
 def _embedded(domain: DomainSource) -> Iterator[Conversation]:

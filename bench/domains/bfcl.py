@@ -33,24 +33,32 @@ def ground_truth(folder: Path) -> dict[str, str]:
     An argument has a list of acceptable values, of which the first counts; an empty first value marks an
     argument that may be left out. A single call is an object, several are a list, as the prompt asks.
     """
-    rows = [row for category in CATEGORIES for row in _rows_if_any(folder / f"BFCL_v4_{category}.json")]
+    rows = [row for category in CATEGORIES for row in read_rows(folder / f"BFCL_v4_{category}.json")]
     return {row["id"]: _to_response(row["ground_truth"]) for row in rows}
-
-
-def _rows_if_any(path: Path) -> list[dict[str, Any]]:
-    return read_rows(path) if path.exists() else []
 
 
 def _to_response(calls: list[dict[str, dict[str, list]]]) -> str:
     written = [
-        {
-            "name": name,
-            "arguments": {key: values[0] for key, values in arguments.items() if values and values[0] != ""},
-        }
+        {"name": name, "arguments": {key: _plain(value) for key, value in _first(arguments).items()}}
         for call in calls
         for name, arguments in call.items()
     ]
     return json.dumps(written[0] if len(written) == 1 else written, ensure_ascii=False)
+
+
+def _first(values_by_key: dict[str, Any]) -> dict[str, Any]:
+    # One row has a plain value where the others have a list.
+    listed = {key: v if isinstance(v, list) else [v] for key, v in values_by_key.items()}
+    return {key: values[0] for key, values in listed.items() if values and values[0] != ""}
+
+
+def _plain(value: Any) -> Any:
+    # Fields of an object, alone or in a list, have lists of acceptable values as well; deeper ones do not.
+    if isinstance(value, dict):
+        return _first(value)
+    if isinstance(value, list):
+        return [_first(entry) if isinstance(entry, dict) else entry for entry in value]
+    return value
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -43,8 +43,10 @@ class Conversation:
 
 def from_messages(conversation_id: str, messages: list[Message]) -> Conversation:
     """A conversation whose group is everything up to its last user turn."""
-    last = max((i for i, m in enumerate(messages) if m.role == "user"), default=len(messages) - 1)
-    group = "\n".join(m.content for m in messages[: last + 1])
+    last = len(messages)
+    while last and messages[last - 1].role != "user":
+        last -= 1
+    group = "\n".join([m.content for m in messages[: last or None]])
     return Conversation(conversation_id, group, tuple(messages))
 
 

@@ -69,25 +69,43 @@ def to_conversation(row: Row, conversation_id: str, columns: ColumnsConfig) -> C
 
 def _from_prompt(value: dict, conversation_id: str, place: str) -> Conversation:
     prompt, response = value["prompt"], value.get("response")
-    if isinstance(prompt, list) and prompt:
-        if isinstance(prompt[0], str):
-            return _from_texts(prompt, conversation_id, place)
-        turns = prompt + (response if isinstance(response, list) else [])
-        if isinstance(response, str) and response.strip():
-            turns = [*turns, {"role": "assistant", "content": response}]
-        return _from_turns(turns, conversation_id, place)
-    if not isinstance(prompt, str) or not prompt.strip():
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], str):
+        if len(prompt) > 1 and response:
+            raise DomainError(f"{place}: several prompts with one response; name columns with domain.columns")
+        prompt = prompt[0]
+    if isinstance(prompt, str) and prompt.strip():
+        if response is None or isinstance(response, str):
+            return _asked(prompt, response, None, conversation_id)
+        prompt = [{"role": "user", "content": prompt}]
+    if not isinstance(prompt, list) or not prompt:
         raise DomainError(f"{place}: {_EXPECTED}")
-    return _asked(prompt, response if isinstance(response, str) else None, None, conversation_id)
+    return _from_turns([*prompt, *_answer(response, place)], conversation_id, place)
+
+
+def _answer(response: Any, place: str) -> list:
+    if isinstance(response, str) and response.strip():
+        return [{"role": "assistant", "content": response}]
+    if isinstance(response, list) and all(isinstance(turn, dict) for turn in response):
+        return response
+    if response:
+        raise DomainError(f"{place}: the response must be a text or a list of turns")
+    return []
 
 
 def _from_columns(value: dict, columns: ColumnsConfig, conversation_id: str, place: str) -> Conversation:
-    prompt = _fill(columns.prompt or "", value, place)
-    if not prompt.strip():
+    # An empty field at the end of a format leaves blank lines.
+    prompt = _fill(columns.prompt or "", value, place).strip()
+    if not prompt:
         raise DomainError(f"{place}: domain.columns.prompt={columns.prompt!r} gives an empty prompt")
     response = _fill(columns.response, value, place) if columns.response else None
-    system = _fill(columns.system, value, place) if columns.system else None
+    system = _system(columns.system, value, place) if columns.system else None
     return _asked(prompt, response, system, conversation_id)
+
+
+def _system(pattern: str, value: dict, place: str) -> str:
+    # It may be one sentence for all rows; a single word must be a column, so that a typo is found.
+    is_sentence = " " in pattern and "{" not in pattern and pattern not in value
+    return pattern if is_sentence else _fill(pattern, value, place)
 
 
 def _asked(prompt: str, response: str | None, system: str | None, conversation_id: str) -> Conversation:
@@ -123,9 +141,10 @@ def _from_turns(turns: Any, conversation_id: str, place: str) -> Conversation:
 def _message(turn: Any, place: str) -> Message:
     if not isinstance(turn, dict):
         raise DomainError(f"{place}: every message needs a role and a content text")
-    name = turn.get("role", turn.get("from"))
+    # Tables fill both keys where rows differ, one of them with null.
+    name = turn.get("role") or turn.get("from")
     role = _ROLES.get(name) if isinstance(name, str) else None
-    content = _content(turn)
+    content = _content(turn, place)
     if content is None or name is None:
         raise DomainError(f"{place}: every message needs a role and a content text")
     if role is None:
@@ -135,14 +154,23 @@ def _message(turn: Any, place: str) -> Message:
     return Message(role, content)
 
 
-def _content(turn: dict) -> str | None:
+def _content(turn: dict, place: str) -> str | None:
     """The text of a turn; of a turn that only calls tools, the calls as compact JSON."""
-    content = turn.get("content", turn.get("value"))
+    content = turn.get("content")
+    if content is None:
+        content = turn.get("value")
     if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if isinstance(part, dict))
+        content = "".join([_part(part, place) for part in content])
     if not content and turn.get("tool_calls"):
-        return json.dumps(turn["tool_calls"], ensure_ascii=False)
+        return json.dumps(turn["tool_calls"], ensure_ascii=False, separators=(",", ":"))
     return content if isinstance(content, str) else None
+
+
+def _part(part: Any, place: str) -> str:
+    text = part.get("text") if isinstance(part, dict) else None
+    if not isinstance(text, str):
+        raise DomainError(f"{place}: a content part has no text; only text can be counted")
+    return text
 
 
 class _Formatter(string.Formatter):
@@ -156,11 +184,14 @@ class _Formatter(string.Formatter):
         return super().format_field("" if value is None else value, format_spec)
 
 
+_FORMATTER = _Formatter()
+
+
 def _fill(pattern: str, value: dict, place: str) -> str:
-    if pattern in value:
-        pattern = "{" + pattern + "}"
+    if "{" not in pattern or pattern in value:
+        return _FORMATTER.format_field(_column(value, pattern, place), "")
     try:
-        return _Formatter().vformat(pattern, (), value)
+        return _FORMATTER.vformat(pattern, (), value)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         known = ", ".join(map(str, value))
         raise DomainError(

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Split(Enum):
@@ -40,6 +40,14 @@ class Prompt:
         return [{"role": m.role, "content": m.content} for m in self.messages]
 
 
+class Grouped(Protocol):
+    """What the split looks at: prompts and conversations alike."""
+
+    @property
+    def group(self) -> str:
+        """What asks the same thing has the same group."""
+
+
 def user_prompt(prompt_id: str, text: str, group: str | None = None) -> Prompt:
     """A prompt of one user turn; its group is its own text unless given."""
     return Prompt(prompt_id, text if group is None else group, (Message("user", text),))
@@ -51,8 +59,8 @@ def unit_hash(*parts: object) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def split_of(prompt: Prompt, seed: int, held_out_share: float) -> Split:
-    """The side of the split that `prompt` is on.
+def split_of(prompt: Grouped, seed: int, held_out_share: float) -> Split:
+    """The side of the split that a prompt or conversation is on.
 
     A hash of the group decides, so adding prompts never moves the others, and prompts that ask the
     same thing never straddle the split.

@@ -2,13 +2,19 @@
 
 import gzip
 import json
-from collections.abc import Iterator
+import re
+import zlib
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.errors import DomainError
 
 KNOWN = ".jsonl, .ndjson, .json (also with .gz) and .parquet"
+_LINES = (".jsonl", ".ndjson")
+_BLANK = re.compile(r"[ \t\r\n]*")
+_ROWS_UNDER_DATA = re.compile(r'"data"\s*:\s*\[')
+_decoder = json.JSONDecoder()
 
 
 class Row(NamedTuple):
@@ -31,14 +37,16 @@ def read_rows(path: Path) -> Iterator[Row]:
             rows = _parquet(path)
         elif ".json" in suffixes[-2:]:
             rows = _json(path)
-        else:
+        elif any(suffix in _LINES for suffix in suffixes[-2:]):
             rows = _lines(path)
+        else:
+            rows = _guessed(path)
         first = next(rows, None)
         if first is None:
             raise DomainError(f"{path} holds no prompts; write one JSON object a line")
         yield first
         yield from rows
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         mend = f"give a UTF-8 JSON Lines file, or one of {KNOWN}"
         raise DomainError(f"domain.path={path} cannot be read: {error}; {mend}") from error
 
@@ -57,12 +65,23 @@ def _lines(path: Path) -> Iterator[Row]:
                 yield Row(place, number, _parse(line, place))
 
 
+def _guessed(path: Path) -> Iterator[Row]:
+    rows = _lines(path)
+    try:
+        first = next(rows, None)
+    except DomainError as error:
+        raise DomainError(f"{error}; a file that is not JSON Lines must be called one of {KNOWN}") from error
+    if first is not None:
+        yield first
+        yield from rows
+
+
 def _parse(text: str, place: str) -> Any:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DomainError(f"{place}: not valid JSON ({error})") from error
-    if "\\u" in text:
+    if "\\ud" in text or "\\uD" in text:
         check_unicode(value, place)
     return value
 
@@ -81,64 +100,77 @@ def check_unicode(value: Any, place: str) -> None:
 
 def _json(path: Path) -> Iterator[Row]:
     with _open(path) as file:
-        start = file.read(4096).lstrip()
-    if start.startswith("["):
-        yield from _array(path)
-    elif _is_whole(start.partition("\n")[0]) or not start:
+        filled = (line.strip() for line in file if line.strip())
+        first, second = next(filled, ""), next(filled, "")
+    is_row = first.endswith("}") and (second or not _ROWS_UNDER_DATA.search(first))
+    if not first or (is_row and not first.startswith("[")):
         yield from _lines(path)
     else:
-        yield from _object(path)
+        yield from _document(path)
 
 
-def _is_whole(line: str) -> bool:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return False
-    return not (isinstance(value, dict) and isinstance(value.get("data"), list))
-
-
-def _array(path: Path) -> Iterator[Row]:
+def _document(path: Path) -> Iterator[Row]:
+    """Rows of a JSON array, or of the one under `data`; each is decoded when it is asked for."""
     with _open(path) as file:
         text = file.read()
-    decoder, at, number = json.JSONDecoder(), text.index("[") + 1, 0
+    start = _blank(text, 0)
+    if text[start] != "[":
+        start = _find_data(text, start, path)
+    end = yield from _elements(text, start, path)
+    # What is around the rows must be JSON too.
+    _parse(f"{text[:start]}[]{text[end:]}", str(path))
+
+
+def _elements(text: str, start: int, path: Path) -> Generator[Row, None, int]:
+    """The elements of the array at `start`; returns where it ends."""
+    number, at = 0, _blank(text, start + 1)
+    if text[at : at + 1] == "]":
+        return at + 1
     while True:
-        at = _skip(text, at)
-        if text[at : at + 1] == "]":
-            return
         number += 1
         place = f"{path}, row {number}"
-        try:
-            value, at = decoder.raw_decode(text, at)
-        except ValueError as error:
-            raise DomainError(f"{place}: not valid JSON ({error})") from error
+        value, at = _decode(text, at, place)
         check_unicode(value, place)
         yield Row(place, number, value)
-        at = _skip(text, at)
-        if text[at : at + 1] not in (",", "]"):
+        if text[at : at + 1] == "]":
+            return at + 1
+        if text[at : at + 1] != ",":
             raise DomainError(f"{place}: not valid JSON (expected a comma or the end of the list)")
-        at += text[at] == ","
+        at = _blank(text, at + 1)
 
 
-def _skip(text: str, at: int) -> int:
-    while at < len(text) and text[at].isspace():
-        at += 1
-    return at
+def _find_data(text: str, start: int, path: Path) -> int:
+    """Where the array under the key `data` of the object at `start` begins."""
+    at = _blank(text, start + 1)
+    while text[start] == "{" and text[at : at + 1] == '"':
+        key, at = _decode(text, at, str(path))
+        if text[at : at + 1] != ":":
+            raise DomainError(f"{path}: not valid JSON (expected a colon after {key!r})")
+        at = _blank(text, at + 1)
+        if key == "data" and text[at : at + 1] == "[":
+            return at
+        _, at = _decode(text, at, str(path))
+        at = _blank(text, at + 1) if text[at : at + 1] == "," else at
+    _parse(text, str(path))
+    raise DomainError(f'{path}: expected a list of rows, {{"data": [...]}}, or one JSON object a line')
 
 
-def _object(path: Path) -> Iterator[Row]:
-    with _open(path) as file:
-        value = _parse(file.read(), str(path))
-    rows = value.get("data") if isinstance(value, dict) else None
-    if not isinstance(rows, list):
-        raise DomainError(f'{path}: expected a list of rows, {{"data": [...]}}, or one JSON object a line')
-    for number, row in enumerate(rows, start=1):
-        yield Row(f"{path}, row {number}", number, row)
+def _decode(text: str, at: int, place: str) -> tuple[Any, int]:
+    try:
+        value, at = _decoder.raw_decode(text, at)
+    except (ValueError, RecursionError) as error:
+        raise DomainError(f"{place}: not valid JSON ({error})") from error
+    return value, _blank(text, at)
+
+
+def _blank(text: str, at: int) -> int:
+    match = _BLANK.match(text, at)
+    return match.end() if match else at
 
 
 def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
@@ -147,7 +179,7 @@ def _parquet(path: Path) -> Iterator[Row]:
                 for row in batch.to_pylist():
                     number += 1
                     yield Row(f"{path}, row {number}", number, row)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DomainError(
             f"domain.path={path} cannot be read: {reason}; give a whole Parquet file"

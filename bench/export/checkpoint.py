@@ -5,35 +5,23 @@ already trimmed is cut further, its map composed with the new one.
 """
 
 import json
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.errors import CheckpointError, VocabError
 from bench.export.config_edit import with_draft_vocab_size
+from bench.export.layouts import Layout, converted, layer_config, layout_of, tensor_name
+from bench.export.weight_files import READ_ERRORS, as_integers, load_pickled, save_tensors, stated_hash
 from bench.vocab.draft_vocab import DraftVocab
 
 _INDEX = "model.safetensors.index.json"
 _HEAD, _WEIGHTS, _CONFIG = "lm_head.weight", "model.safetensors", "config.json"
-_LAYER_NAMES = (("midlayer.", "layers.0."),)
-_CONTAINER_KEYS = ("architectures", "model_type", "draft_vocab_size", "norm_before_residual")
-
-
-class Layout(Enum):
-    """How a checkpoint names its tensors and writes its configuration.
-
-    SAFEAILAB is what vLLM and SGLang load as `eagle3`; SPECULATORS is that of the speculators library,
-    which vLLM loads as well.
-    """
-
-    SAFEAILAB = "safeailab"
-    SPECULATORS = "speculators"
+_TRIMMED_HEAD = "lm_head.safetensors"
 
 
 def trim_eagle3(
@@ -55,18 +43,22 @@ def trim_eagle3(
     Raises:
         CheckpointError: the draft cannot be read, lacks tokens of `vocab`, or belongs to another target.
     """
-    tensors, text = read_tensors(folder), _read_text(folder / _CONFIG)
-    values = json.loads(text)
-    source = Layout.SPECULATORS if "speculators_model_type" in values else Layout.SAFEAILAB
+    tensors, (text, values) = read_tensors(folder), _read_config(folder / _CONFIG)
+    layer = layer_config(values, folder / _CONFIG)
+    if layer.get("vocab_size", vocab.target_vocab_size) != vocab.target_vocab_size:
+        raise CheckpointError(
+            f"{folder} drafts for a target of {layer['vocab_size']} tokens, the vocabulary is one of "
+            f"{vocab.target_vocab_size}; draft and target must share their tokenizer"
+        )
     head, own = _own_head(tensors, target_head, vocab.target_vocab_size, folder)
     _put_head(tensors, head[torch.from_numpy(_rows(own, vocab, folder))].contiguous(), vocab)
     out.mkdir(parents=True, exist_ok=True)
-    if layout is source:
+    if layout is layout_of(values):
         config = with_draft_vocab_size(text, len(vocab), str(folder / _CONFIG))
     else:
-        convert = _to_speculators if layout is Layout.SPECULATORS else _to_safeailab
-        config = json.dumps(convert(values, len(vocab), verifier), indent=2) + "\n"
-    save_file({_named(name, layout): t for name, t in tensors.items()}, out / _WEIGHTS, metadata=_meta(vocab))
+        config = json.dumps(converted(values, layer, len(vocab), verifier), indent=2) + "\n"
+    named = {tensor_name(name, layout): tensor for name, tensor in tensors.items()}
+    save_tensors(named, out / _WEIGHTS, _meta(vocab))
     (out / _CONFIG).write_text(config, "utf-8", newline="")
 
 
@@ -89,7 +81,7 @@ def trim_lm_head(folder: Path, vocab: DraftVocab, out: Path) -> None:
     tensors: dict[str, Tensor] = {}
     _put_head(tensors, head[torch.from_numpy(vocab.target_ids)].contiguous(), vocab)
     out.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, out / "lm_head.safetensors", metadata=_meta(vocab))
+    save_tensors(tensors, out / _TRIMMED_HEAD, _meta(vocab))
 
 
 def read_trimmed(folder: Path, target_vocab_size: int) -> tuple[DraftVocab, Tensor]:
@@ -98,9 +90,17 @@ def read_trimmed(folder: Path, target_vocab_size: int) -> tuple[DraftVocab, Tens
     Raises:
         CheckpointError: tensors are missing or do not fit each other.
     """
-    path = folder / "lm_head.safetensors"
-    tensors = load_file(path) if path.exists() else read_tensors(folder)
+    path = folder / _TRIMMED_HEAD
+    if not path.exists():
+        path = folder / _WEIGHTS
+    try:
+        tensors = load_file(path) if path.exists() else read_tensors(folder)
+        stated = stated_hash(path) if path.exists() else None
+    except READ_ERRORS as error:
+        raise CheckpointError(f"{path}: the weights cannot be read ({error})") from error
     head, vocab = _own_head(tensors, None, target_vocab_size, folder)
+    if stated is not None and stated != vocab.content_hash:
+        raise CheckpointError(f"{path}: its ids do not have the content_hash that it states; export it again")
     return vocab, head
 
 
@@ -118,12 +118,14 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
             shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
             tensors = {name: t for shard in shards for name, t in load_file(folder / shard).items()}
         elif pickled.exists():
-            tensors = torch.load(pickled, map_location="cpu", weights_only=True)
+            tensors = load_pickled(pickled)
         else:
             raise CheckpointError(f"{folder} holds neither {_WEIGHTS}, {_INDEX} nor pytorch_model.bin")
-    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+    except READ_ERRORS as error:
         raise CheckpointError(f"{folder}: the weights cannot be read ({error})") from error
-    return {_named(name, Layout.SAFEAILAB): tensor for name, tensor in tensors.items()}
+    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise CheckpointError(f"{pickled}: not a dict of tensors, as a checkpoint is")
+    return {tensor_name(name, Layout.SAFEAILAB): tensor for name, tensor in tensors.items()}
 
 
 def read_head(folder: Path) -> Tensor:
@@ -155,11 +157,12 @@ def _own_head(
     if head is None:
         raise CheckpointError(f"{folder} leaves its LM head to the target, whose head was not given")
     try:
-        ids = np.arange(target_vocab_size) if d2t is None else np.arange(len(d2t)) + d2t.numpy()
-        vocab = DraftVocab(ids, target_vocab_size)
-    except VocabError as error:
+        offsets = np.zeros(target_vocab_size, dtype=np.int64) if d2t is None else as_integers(d2t)
+        vocab = DraftVocab.from_d2t(offsets, target_vocab_size)
+        mask = vocab.t2d if t2d is None else as_integers(t2d)
+    except (VocabError, ValueError) as error:
         raise CheckpointError(f"{folder}: d2t is not a vocabulary map: {error}") from error
-    if t2d is not None and not np.array_equal(np.flatnonzero(t2d.numpy()), vocab.target_ids):
+    if len(mask) != target_vocab_size or not np.array_equal(np.flatnonzero(mask), vocab.target_ids):
         raise CheckpointError(f"{folder}: its maps d2t and t2d name different tokens")
     if len(head) != len(vocab):
         raise CheckpointError(
@@ -192,49 +195,12 @@ def _meta(vocab: DraftVocab) -> dict[str, str]:
     return {"format": "pt", "content_hash": vocab.content_hash}
 
 
-def _named(name: str, layout: Layout) -> str:
-    for safeailab, speculators in _LAYER_NAMES:
-        old, new = (speculators, safeailab) if layout is Layout.SAFEAILAB else (safeailab, speculators)
-        if name.startswith(old):
-            return new + name.removeprefix(old)
-    return name
-
-
-def _read_text(path: Path) -> str:
+def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_bytes().decode("utf-8")
-        json.loads(text)
+        values = json.loads(text)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable configuration ({error})") from error
-    return text
-
-
-def _to_speculators(values: dict[str, Any], size: int, verifier: str) -> dict[str, Any]:
-    layer = {key: value for key, value in values.items() if key not in _CONTAINER_KEYS}
-    return {
-        "architectures": ["Eagle3Speculator"],
-        "speculators_model_type": "eagle3",
-        "speculators_version": "0.3.0",
-        "draft_vocab_size": size,
-        "norm_before_residual": bool(values.get("norm_before_residual", False)),
-        "target_hidden_size": values.get("target_hidden_size"),
-        "eagle_aux_hidden_state_layer_ids": values.get("eagle_aux_hidden_state_layer_ids"),
-        "transformer_layer_config": {"model_type": "llama", **layer},
-        "speculators_config": {
-            "algorithm": "eagle3",
-            "default_proposal_method": "greedy",
-            "proposal_methods": [{"proposal_type": "greedy", "speculative_tokens": 3}],
-            "verifier": {"name_or_path": verifier, "architectures": []},
-        },
-    }
-
-
-def _to_safeailab(values: dict[str, Any], size: int, _verifier: str) -> dict[str, Any]:
-    return {
-        "architectures": ["LlamaForCausalLMEagle3"],
-        **values["transformer_layer_config"],
-        "model_type": "llama",
-        "num_hidden_layers": 1,
-        "draft_vocab_size": size,
-        "norm_before_residual": bool(values.get("norm_before_residual", True)),
-    }
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, as a model's configuration is")
+    return text, values

@@ -1,7 +1,6 @@
 """Sets one key of a `config.json` and leaves every other byte as it is."""
 
 import json
-from json.decoder import scanstring
 from typing import NamedTuple
 
 from bench.errors import CheckpointError
@@ -55,7 +54,8 @@ def with_draft_vocab_size(text: str, vocab_size: int, where: str) -> str:
 
 def _entries(text: str) -> list[_Entry]:
     """Top-level entries of a JSON object that is known to be valid."""
-    decoder, found = json.JSONDecoder(), []
+    decoder = json.JSONDecoder()
+    found: list[_Entry] = []
     at = text.index("{") + 1
     while True:
         lead_start = at
@@ -63,7 +63,7 @@ def _entries(text: str) -> list[_Entry]:
         if text[at] == "}":
             return found
         key_start = at
-        key, key_end = scanstring(text, at + 1)
+        key, key_end = decoder.raw_decode(text, key_start)
         value_start = _skip(text, _skip(text, key_end) + 1)
         _, value_end = decoder.raw_decode(text, value_start)
         found.append(_Entry(key, lead_start, key_start, key_end, value_start, value_end))

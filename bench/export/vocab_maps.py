@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 
 from bench.assets import sha256_of
 from bench.export.provenance import Provenance
+from bench.export.weight_files import save_pickled, save_tensors
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 from bench.vocab.ranking import rank_by_score, selection_order
 
@@ -54,17 +54,17 @@ def write_maps(
         (folder / name).mkdir()
     d2t, t2d = torch.from_numpy(vocab.d2t), torch.from_numpy(vocab.t2d)
     metadata = provenance.as_metadata()
-    save_file({"d2t": vocab.d2t, "t2d": vocab.t2d}, folder / "draft_vocab.safetensors", metadata=metadata)
-    torch.save(vocab.target_ids.tolist(), folder / "sglang" / "token_map.pt")
+    save_tensors({"d2t": d2t, "t2d": t2d}, folder / "draft_vocab.safetensors", metadata)
+    save_pickled(vocab.target_ids.tolist(), folder / "sglang" / "token_map.pt")
     by_frequency = selection_order(rank_by_score(counts.astype(np.float64)), must_keep)
     kept = by_frequency[np.isin(by_frequency, vocab.target_ids)]
-    torch.save(kept.tolist(), folder / "fr_spec" / f"freq_{len(vocab)}.pt")
-    torch.save({"d2t": d2t, "t2d": t2d}, folder / "specforge" / "vocab_mapping.pt")
+    save_pickled(kept.tolist(), folder / "fr_spec" / f"freq_{len(vocab)}.pt")
+    save_pickled({"d2t": d2t, "t2d": t2d}, folder / "specforge" / "vocab_mapping.pt")
     np.save(folder / "speculators" / "d2t.npy", vocab.d2t)
     np.save(folder / "speculators" / "t2d.npy", vocab.t2d)
     seen = np.flatnonzero(counts)
     frequencies = dict(zip(seen.tolist(), counts[seen].tolist(), strict=True))
-    torch.save(frequencies, folder / "speculators" / "token_freq.pt")
+    save_pickled(frequencies, folder / "speculators" / "token_freq.pt")
     files = _files(len(vocab))
     _write_manifest(folder, files, provenance)
     return files
@@ -95,7 +95,7 @@ def _files(size: int) -> list[ExportedFile]:
             "specforge/vocab_mapping.pt",
             "SpecForge",
             "dict of d2t (k) int64 and t2d (V) bool tensors",
-            "put it where SpecForge caches its vocabulary mapping, to train a draft of this vocabulary",
+            "draft_model.load_vocab_mapping(path) in SpecForge, to train a draft of this vocabulary",
         ),
         ExportedFile("speculators/d2t.npy", "speculators", "(k) int64 offsets", "--d2t-path at training"),
         ExportedFile("speculators/t2d.npy", "speculators", "(V) bool", "--t2d-path at training"),

@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 from bench.report.selection_frames import SelectionData
 
 _K_LABEL = "draft vocabulary size k (tokens)"
-_BLUE, _ORANGE, _GREEN, _RED, _GREY = (*sns.color_palette("colorblind")[:4], "0.35")
+_COLORS: list[tuple[float, float, float]] = list(sns.color_palette("colorblind"))
+_BLUE, _ORANGE, _GREEN, _RED = _COLORS[:4]
+_GREY = "0.35"
 
 
 def draw_selection(data: SelectionData, others: dict[str, np.ndarray]) -> list[Path]:
@@ -63,7 +65,7 @@ def coverage_figure(data: SelectionData, others: dict[str, np.ndarray]) -> Figur
     _log_k(axis, data)
     axis.set_ylabel("coverage (share of tokens)")
     axis.set_ylim(0, 1.02)
-    axis.legend(fontsize="small", loc="lower right")
+    axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.24))
     _title(axis, data, "What a vocabulary of k tokens covers; bands: 95% bootstrap over conversations")
     return figure
 
@@ -106,7 +108,7 @@ def utility_figure(data: SelectionData) -> Figure:
     _log_k(axis, data)
     axis.set_ylabel("share (no unit)")
     axis.set_ylim(0, 1.02)
-    axis.legend(fontsize="small", loc="lower right")
+    axis.legend(fontsize="small", loc="lower left")
     _title(axis, data, "Coverage against modelled cost, and the search")
     return figure
 
@@ -131,7 +133,6 @@ def pareto_figure(data: SelectionData) -> Figure:
             zorder=5,
             label=f"{name}, k = {size:,}",
         )
-    axis.set_xscale("log")
     axis.set_xlabel("draft FLOPs per drafted token (MFLOPs)")
     axis.set_ylabel("coverage (share of tokens)")
     axis.legend(fontsize="small", loc="lower right")

@@ -47,7 +47,8 @@ def verdict(data: SelectionData) -> str:
 
 def show_selections(selections: list[SelectionData], console: Console) -> None:
     """One line per domain, then where the files are."""
-    table = Table(title=f"Draft vocabulary: {selections[0].summary['pair']}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    title = f"Draft vocabulary: {selections[0].summary['pair']}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("domain", "k*", "held-out C(k) [95%]", "R(k)", "U(k)", "TPE k", "regret"):
         table.add_column(heading, justify="left" if heading == "domain" else "right", no_wrap=True)
     for data in selections:
@@ -100,7 +101,7 @@ def _lost_section(data: SelectionData) -> list[str]:
     if not len(data.lost):
         return ["No token that was counted is outside of the vocabulary."]
     shown = data.lost.head(_SHOWN)
-    tokens = ", ".join(f"`{_visible(row.token)}` ({row.count_heldout})" for row in shown.itertuples())
+    tokens = ", ".join(f"`{_visible(str(row.token))}` ({row.count_heldout})" for row in shown.itertuples())
     return [
         f"The {len(shown)} most frequent tokens outside of the vocabulary, with their occurrences in "
         f"held-out responses (`lost_tokens.csv` has more): {tokens}."

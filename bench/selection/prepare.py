@@ -91,7 +91,7 @@ def _all_sources(config: Config) -> list[DomainSource]:
         raise ConfigError(
             f"domain {twice[0]} is named twice among domain and corpora; rename one with its .name"
         )
-    unknown = sorted(set(config.select.ranking) - set(names))
+    unknown = sorted(set(config.select.ranking_weights()) - set(names))
     if unknown:
         raise ConfigError(
             f"select.ranking names {unknown[0]}, which is neither a domain nor a corpus of this run; "

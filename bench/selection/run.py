@@ -65,7 +65,7 @@ def _select_all(context: Context, console: Console) -> dict[str, Selection]:
         for name in names:
             progress.update(bar, description=f"{name}: TPE trials")
             sides = context.counts[name].sides
-            ranking = rank(totals, settings.ranking or {name: 1.0}, context.vocabulary)
+            ranking = rank(totals, settings.ranking_weights() or {name: 1.0}, context.vocabulary)
             selections[name] = select(
                 ranking,
                 sides.ranking,

@@ -71,7 +71,7 @@ def summary(context: Context, name: str, selection: Selection) -> dict:
         "k_min": selection.space.k_min,
         "k_max": selection.space.k_max,
         "multiple": selection.space.multiple,
-        "ranking": dict(config.select.ranking) or {name: 1.0},
+        "ranking": config.select.ranking_weights() or {name: 1.0},
         "responses": domain.responses.value,
         "num_must_keep": len(context.vocabulary.must_keep),
         "num_tokens": int(ranked.counts.sum()),
@@ -122,7 +122,7 @@ def _lost(context: Context, name: str, selection: Selection) -> pd.DataFrame:
     rows = [
         {
             "token_id": token,
-            "token": tokenizer.decode([token]),
+            "token": _readable(tokenizer, token),
             "count": count,
             "count_ranking": int(ranked[token]),
             "count_heldout": int(held_out[token]),
@@ -132,6 +132,12 @@ def _lost(context: Context, name: str, selection: Selection) -> pd.DataFrame:
     ]
     columns = ["token_id", "token", "count", "count_ranking", "count_heldout", "rank"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _readable(tokenizer, token: int) -> str:
+    """The token as text; part of a character, which is none, as the tokenizer spells it."""
+    text = tokenizer.decode([token])
+    return tokenizer.convert_ids_to_tokens(token) if "\ufffd" in text else text
 
 
 def _pareto(context: Context, selection: Selection) -> pd.DataFrame:

@@ -9,9 +9,9 @@ from scipy.sparse import csr_matrix
 
 from bench.vocab.draft_vocab import IntArray
 
-# Conversations are dealt into this many blocks by a hash. With few, a block is one conversation; with many,
-# resampling blocks gives the same interval as resampling conversations.
-NUM_BLOCKS = 1000
+# Conversations are dealt into this many blocks by a hash, and blocks are what is resampled: as good as
+# resampling conversations, but of a size that does not grow with their number.
+NUM_BLOCKS = 256
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,7 @@ class BlockCounts:
         columns = [[np.asarray(c, dtype=np.int64) for c in part] for part in parts]
         empty = np.empty(0, dtype=np.int64)
         blocks, tokens, counts = (np.concatenate([empty, *(part[i] for part in columns)]) for i in range(3))
-        keys, places = np.unique(blocks * target_vocab_size + tokens, return_inverse=True)
-        summed = np.bincount(places, weights=counts, minlength=len(keys)).astype(np.int64)
+        keys, summed = sum_by_key(blocks * target_vocab_size + tokens, counts)
         kept = summed > 0
         keys, summed = keys[kept], summed[kept]
         return cls(
@@ -70,3 +69,14 @@ class BlockCounts:
         _, rows = np.unique(self.block_ids, return_inverse=True)
         shape = (self.num_blocks, self.target_vocab_size)
         return csr_matrix((self.counts.astype(np.float64), (rows, self.token_ids)), shape=shape)
+
+
+def sum_by_key(keys: IntArray, counts: IntArray) -> tuple[IntArray, IntArray]:
+    """Distinct keys, ascending, and the sum of the counts of each."""
+    if not len(keys):
+        return keys, counts
+    # Stable sorting takes sorted runs, which parts of a count are, as they come.
+    order = np.argsort(keys, kind="stable")
+    keys, counts = keys[order], counts[order]
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    return keys[starts], np.add.reduceat(counts, starts)

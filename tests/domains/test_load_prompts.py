@@ -1,13 +1,14 @@
 """From a domain's configuration to its prompts: the right files, all of them, in their order."""
 
 import gzip
+import hashlib
 import json
 
 import pytest
 
 from bench import domains
 from bench.config import DomainSource, Source
-from bench.domains import bfcl, load_prompts
+from bench.domains import bfcl, load_conversations, load_prompts
 from bench.errors import DomainError
 
 
@@ -62,3 +63,25 @@ def test_a_users_file_that_is_a_folder_or_not_utf8_is_named(tmp_path):
     (tmp_path / "latin.jsonl").write_bytes('{"prompt": "\u00e9"}\n'.encode("latin-1"))
     with pytest.raises(DomainError, match="latin.jsonl cannot be read: .*give a UTF-8 JSON Lines file"):
         load_prompts(DomainSource("jsonl", Source.file, str(tmp_path / "latin.jsonl")))
+
+
+@pytest.mark.parametrize(
+    ("source", "count", "digest"),
+    [
+        (Source.human_eval, 164, "72339be720b6c97f4e834454424132ea1fc7e02d59f1cdcb5b87650d91eb274e"),
+        (Source.bfcl, 2501, "e9ab64d240af3d19821ed568c1a5721238ee22a91c2ee400ae3f8ad0c3e3e51d"),
+        (Source.writing_bench, 558, "0012820dd143222c53722eba01e5d704b0a72ed2b713f7d221014c66932164b0"),
+    ],
+)
+def test_the_prompts_of_the_pinned_wheels_stay_as_they_are(source, count, digest):
+    # The shipped draft was trained on these ids, groups and texts in this order.
+    found = load_prompts(DomainSource("d", source))
+    lines = [repr((p.prompt_id, p.group, tuple(map(tuple, p.messages)))) for p in found]
+    assert len(found) == count
+    assert hashlib.sha256("".join(lines).encode()).hexdigest() == digest
+
+
+def test_every_function_calling_prompt_has_its_ground_truth():
+    found = list(load_conversations(DomainSource("function_calling", Source.bfcl)))
+    assert len(found) == 2501
+    assert all(c.messages[-1].role == "assistant" and json.loads(c.messages[-1].content) for c in found)

@@ -1,6 +1,7 @@
 """Trimmed checkpoints: composition of slices, both layouts, and loading as an engine would."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from bench.errors import CheckpointError
+from bench.errors import CheckpointError, OutputError
+from bench.export.atomic import replace_folder
 from bench.export.checkpoint import Layout, read_tensors, read_trimmed, trim_eagle3, trim_lm_head
+from bench.export.weight_files import save_pickled, save_tensors
 from bench.models.checkpoint import load_draft, save_body
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import HIDDEN, VOCAB_SIZE, make_body, make_target
@@ -148,3 +151,117 @@ def test_the_output_head_of_a_decoder_lm(tmp_path):
     assert vocab.target_ids.tolist() == [4, 50] and torch.equal(head, HEAD[[4, 50]])
     with pytest.raises(CheckpointError, match=f"has {VOCAB_SIZE} rows, the vocabulary is one of 200"):
         trim_lm_head(folder, DraftVocab(np.array([4]), 200), out)
+
+
+@pytest.fixture
+def trimmed(source, tmp_path):
+    """A draft of the tokens 1, 2 and 5."""
+    return trim(source, [1, 2, 5], tmp_path / "trimmed")
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"d2t": torch.tensor([1.0, 1.0, 3.0])}, "flat list of integers"),
+        ({"d2t": torch.tensor([1, 1, 3]).bfloat16()}, "flat list of integers"),
+        ({"t2d": torch.tensor([0, 1, 1, 0, 0, 1]).bool()}, "name different tokens"),
+        ({"lm_head.weight": HEAD[:2]}, "has 2 rows, its vocabulary 3 tokens"),
+    ],
+)
+def test_maps_and_head_that_do_not_fit_are_refused(trimmed, changed, reason):
+    path = trimmed / "model.safetensors"
+    save_file({**load_file(path), **changed}, path)
+    with pytest.raises(CheckpointError, match=reason):
+        read_trimmed(trimmed, VOCAB_SIZE)
+
+
+def test_a_trimmed_head_without_its_map_is_refused(trimmed):
+    path = trimmed / "model.safetensors"
+    save_file({n: t for n, t in load_file(path).items() if n not in ("d2t", "t2d")}, path)
+    with pytest.raises(CheckpointError, match=f"has 3 rows, its vocabulary {VOCAB_SIZE} tokens"):
+        read_trimmed(trimmed, VOCAB_SIZE)
+
+
+def test_ids_that_are_not_what_the_header_states_are_refused(trimmed):
+    path = trimmed / "model.safetensors"
+    save_file(load_file(path), path, metadata={"content_hash": "0"})
+    with pytest.raises(CheckpointError, match="content_hash"):
+        read_trimmed(trimmed, VOCAB_SIZE)
+
+
+def test_a_trimmed_draft_of_another_target_is_refused(trimmed, tmp_path):
+    with pytest.raises(CheckpointError, match=f"a target of {VOCAB_SIZE} tokens, .* one of 200"):
+        other = DraftVocab(np.array([1, 2]), 200)
+        trim_eagle3(trimmed, other, None, Layout.SAFEAILAB, tmp_path / "out", "v")
+
+
+def test_a_pickled_checkpoint_of_shared_and_turned_tensors_is_written(source, tmp_path):
+    folder, tensors = tmp_path / "pickled", load_file(source / "model.safetensors")
+    folder.mkdir()
+    (folder / "config.json").write_text((source / "config.json").read_text())
+    turned = tensors["fc.weight"].T.contiguous().T
+    tied = {"embed_tokens.weight": HEAD, "lm_head.weight": HEAD, "rows": HEAD[:3], "fc.weight": turned}
+    torch.save({**tensors, **tied}, folder / "pytorch_model.bin")
+    out = load_file(trim(folder, [4, 9], tmp_path / "out", head=None) / "model.safetensors")
+    assert torch.equal(out["lm_head.weight"], HEAD[[4, 9]])
+    assert torch.equal(out["embed_tokens.weight"], HEAD) and torch.equal(out["rows"], HEAD[:3])
+    assert torch.equal(out["fc.weight"], tensors["fc.weight"])
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world", bytes(64)])
+@pytest.mark.parametrize("name", ["model.safetensors", "lm_head.safetensors", "pytorch_model.bin"])
+def test_damaged_weights_are_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match="the weights cannot be read") as caught:
+        read_trimmed(tmp_path, VOCAB_SIZE)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+@pytest.mark.parametrize("text", ["[1]", "{", '{"speculators_model_type": "eagle3"}'])
+def test_a_broken_configuration_is_named(trimmed, tmp_path, layout, text):
+    (trimmed / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json: "):
+        trim(trimmed, [1], tmp_path / "out", layout, head=None)
+
+
+def test_a_change_of_layout_keeps_what_changes_the_computation(source, tmp_path):
+    first = trim(source, [1, 2], tmp_path / "speculators", Layout.SPECULATORS)
+    config = json.loads((first / "config.json").read_text())
+    config["transformer_layer_config"]["architectures"] = ["LlamaForCausalLM"]
+    config |= {"norm_before_fc": True, "eagle_aux_hidden_state_layer_ids": [1, 4, 6]}
+    del config["norm_before_residual"]
+    (first / "config.json").write_text(json.dumps(config))
+    back = json.loads((trim(first, [1], tmp_path / "back", head=None) / "config.json").read_text())
+    assert back["architectures"] == ["LlamaForCausalLMEagle3"]
+    assert back["norm_before_fc"] is True and back["eagle_aux_hidden_state_layer_ids"] == [1, 4, 6]
+    assert back["norm_before_residual"] is True
+    assert "target_hidden_size" not in back
+    again = trim(tmp_path / "back", [1], tmp_path / "again", Layout.SPECULATORS, head=None)
+    restored = json.loads((again / "config.json").read_text())
+    for key in ("norm_before_fc", "eagle_aux_hidden_state_layer_ids", "norm_before_residual"):
+        assert restored[key] == back[key]
+        assert key not in restored["transformer_layer_config"]
+
+
+def test_a_disk_that_is_full_is_an_error_of_one_line(tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    was = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with (
+            pytest.raises(OutputError, match="cannot write") as first,
+            replace_folder(tmp_path / "a", "m") as out,
+        ):
+            save_tensors({"a": torch.zeros(9999)}, out / "a.safetensors", {})
+        with (
+            pytest.raises(OutputError, match="cannot write") as second,
+            replace_folder(tmp_path / "b", "m") as out,
+        ):
+            save_pickled(list(range(9999)), out / "b.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, was)
+    assert "\n" not in f"{first.value}{second.value}"
+    assert not list(tmp_path.iterdir())

@@ -28,6 +28,16 @@ def test_only_the_one_key_changes(values, indent, escaped):
     ]
 
 
+@given(OBJECTS, st.lists(st.sampled_from(["", " ", "\n", "\r\n", "\t"]), min_size=3, max_size=3))
+def test_any_formatting_around_the_key_is_kept(values, gaps):
+    values = {**values, "draft_vocab_size": 3}
+    before, comma, colon = gaps
+    text = f"{before}{json.dumps(values, separators=(comma + ',', colon + ': '))}{before}"
+    other = {**values, "draft_vocab_size": 12345}
+    expected = f"{before}{json.dumps(other, separators=(comma + ',', colon + ': '))}{before}"
+    assert with_draft_vocab_size(text, 12345, "config.json") == expected
+
+
 def test_formatting_is_kept_to_the_byte():
     text = '{\r\n   "a" : [1,2 ],\r\n   "vocab_size" : 9,\r\n   "z": {"draft_vocab_size": 3}\r\n}\r\n'
     expected = text.replace('"vocab_size" : 9,', '"vocab_size" : 9,\r\n   "draft_vocab_size" : 5,')

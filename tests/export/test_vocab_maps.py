@@ -19,6 +19,14 @@ from bench.export.readers import read_map
 from bench.export.vocab_maps import write_maps
 from bench.vocab.draft_vocab import DraftVocab, choose_vocab, rank_by_count
 
+
+class Code:
+    """Unpickles to a call, as an attack would."""
+
+    def __reduce__(self):
+        return (print, ("ran",))
+
+
 COUNTS = np.array([4, 0, 9, 1, 9, 0, 2, 7, 0, 3])
 FILES = [
     "draft_vocab.safetensors",
@@ -142,6 +150,10 @@ def test_every_format_reads_back_to_the_same_vocabulary(tmp_path_factory, counts
         ),
         ("a.pt", {"d2t": torch.tensor([0, 0]), "t2d": torch.zeros(10, dtype=torch.bool)}, "the mask t2d"),
         ("a.pt", {"d2t": torch.tensor([0, 0])}, "not a vocabulary map"),
+        ("a.pt", {"d2t": torch.tensor([1.0]), "t2d": torch.arange(10) == 1}, "flat list of integers"),
+        ("a.pt", [1.5, 2.5], "flat list of integers"),
+        ("a.pt", [None], "flat list of integers"),
+        ("a.pt", Code(), "damaged, or holds more than tensors"),
     ],
 )
 def test_a_broken_map_is_named(tmp_path, name, content, reason):
@@ -156,3 +168,15 @@ def test_a_map_that_is_not_what_it_says_is_refused(tmp_path):
     save_file({"d2t": other.d2t, "t2d": other.t2d}, path, metadata={"content_hash": vocab.content_hash})
     with pytest.raises(VocabError, match="content_hash"):
         read_map(path, 10)
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "d2t.npy"])
+@pytest.mark.parametrize("content", [b"", b"hello world", bytes(64), None])
+def test_a_damaged_or_absent_file_is_named(tmp_path, name, content):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(
+        VocabError, match=rf"{re.escape(str(tmp_path / name))}: not a vocabulary map"
+    ) as caught:
+        read_map(tmp_path / name, 10)
+    assert "\n" not in str(caught.value)

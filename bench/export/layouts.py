@@ -1,0 +1,101 @@
+"""The two layouts of an EAGLE-3 checkpoint: names of tensors, and `config.json`."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from bench.errors import CheckpointError
+
+_SAFEAILAB_LAYER, _SPECULATORS_LAYER = "midlayer.", "layers.0."
+_LAYER_CONFIG = "transformer_layer_config"
+# These change what the draft computes; speculators keeps them outside of the layer's configuration.
+_DRAFT_KEYS = (
+    "norm_before_fc",
+    "fc_norm",
+    "norm_output",
+    "embed_requires_grad",
+    "target_hidden_size",
+    "eagle_aux_hidden_state_layer_ids",
+)
+_CONTAINER_KEYS = ("architectures", "model_type", "draft_vocab_size", "norm_before_residual", *_DRAFT_KEYS)
+
+
+class Layout(Enum):
+    """How a checkpoint names its tensors and writes its configuration.
+
+    SAFEAILAB is what vLLM and SGLang load as `eagle3`; SPECULATORS is that of the speculators library,
+    which vLLM loads as well.
+    """
+
+    SAFEAILAB = "safeailab"
+    SPECULATORS = "speculators"
+
+
+def layout_of(values: dict[str, Any]) -> Layout:
+    """The layout that a configuration is written in."""
+    return Layout.SPECULATORS if "speculators_model_type" in values else Layout.SAFEAILAB
+
+
+def tensor_name(name: str, layout: Layout) -> str:
+    """The name in `layout` of a tensor named in either."""
+    old, new = _SPECULATORS_LAYER, _SAFEAILAB_LAYER
+    if layout is Layout.SPECULATORS:
+        old, new = new, old
+    return new + name.removeprefix(old) if name.startswith(old) else name
+
+
+def layer_config(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Shape of the draft's layer, which holds V as `vocab_size`.
+
+    Raises:
+        CheckpointError: a speculators configuration without one.
+    """
+    if layout_of(values) is Layout.SAFEAILAB:
+        return values
+    layer = values.get(_LAYER_CONFIG)
+    if not isinstance(layer, dict):
+        raise CheckpointError(f"{path}: a speculators configuration needs {_LAYER_CONFIG}")
+    return layer
+
+
+def converted(values: dict[str, Any], layer: dict[str, Any], size: int, verifier: str) -> dict[str, Any]:
+    """The configuration in the other layout, for k = `size`.
+
+    `norm_before_residual` is always written: SafeAILab drafts take it as false where it is absent,
+    speculators as true.
+
+    Args:
+        values: the configuration.
+        layer: its layer's shape, from `layer_config`.
+        size: k.
+        verifier: name of the target.
+    """
+    shape = {key: value for key, value in layer.items() if key not in _CONTAINER_KEYS}
+    of_draft = {key: values[key] for key in _DRAFT_KEYS if key in values}
+    if layout_of(values) is Layout.SPECULATORS:
+        return {
+            **shape,
+            **{key: value for key, value in of_draft.items() if value is not None},
+            "architectures": ["LlamaForCausalLMEagle3"],
+            "model_type": "llama",
+            "num_hidden_layers": 1,
+            "draft_vocab_size": size,
+            "norm_before_residual": bool(values.get("norm_before_residual", True)),
+        }
+    return {
+        "architectures": ["Eagle3Speculator"],
+        "speculators_model_type": "eagle3",
+        "speculators_version": "0.3.0",
+        "draft_vocab_size": size,
+        "norm_before_residual": bool(values.get("norm_before_residual", False)),
+        "target_hidden_size": None,
+        "eagle_aux_hidden_state_layer_ids": None,
+        **of_draft,
+        _LAYER_CONFIG: {"model_type": "llama", **shape},
+        "speculators_config": {
+            "algorithm": "eagle3",
+            "default_proposal_method": "greedy",
+            "proposal_methods": [{"proposal_type": "greedy", "speculative_tokens": 3}],
+            "verifier": {"name_or_path": verifier, "architectures": []},
+        },
+    }

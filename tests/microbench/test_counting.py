@@ -1,0 +1,96 @@
+"""Counting response tokens: this package's way against the reference implementation's algorithm.
+
+The reference of arXiv 2603.05210 renders each conversation, tokenizes it whole with offsets, finds assistant
+spans by a regular expression written for one template, and marks tokens one by one in Python, in one process.
+That algorithm is written here again, on the same file and in the same run.
+
+CONVERSATIONS=50000 makes the file of the size that the product promises to handle.
+"""
+
+import json
+import os
+import random
+import re
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from bench.assets import fetch
+from bench.config import DomainSource, Source
+from bench.corpus.counting import CountSettings, count_responses
+from bench.corpus.tokenizer import load_tokenizer
+from bench.domains import bfcl, load_conversations, load_prompts
+from bench.models.target import resolve_tokenizer
+
+NUM_CONVERSATIONS = int(os.environ.get("CONVERSATIONS", "10000"))
+NUM_BY_REFERENCE = 1000
+SPAN = re.compile(r"<\|im_start\|>assistant\n(.*?)(?=<\|im_end\|>\n<\|im_start\|>user|$)", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Conversations of two or four turns, about 400 tokens each, out of paragraphs of real prompts."""
+    texts = [p.messages[-1].content for p in load_prompts(DomainSource("writing", Source.writing_bench))]
+    texts += [p.messages[-1].content for p in bfcl.load(fetch("bfcl"))]
+    paragraphs = [piece for text in texts for piece in text.split("\n") if 80 < len(piece) < 600]
+    rng = random.Random(0)
+    path = tmp_path_factory.mktemp("corpus") / "conversations.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(NUM_CONVERSATIONS):
+            turns = []
+            for _ in range(rng.choice([1, 1, 2])):
+                turns.append({"role": "user", "content": rng.choice(paragraphs)})
+                answer = "\n\n".join(rng.choice(paragraphs) for _ in range(rng.choice([2, 3, 4])))
+                turns.append({"role": "assistant", "content": answer})
+            file.write(json.dumps({"conversations": turns}) + "\n")
+    return path
+
+
+def count_by_reference(path, tokenizer, limit):
+    counts = np.zeros(len(tokenizer), dtype=np.int64)
+    with path.open(encoding="utf-8") as lines:
+        for _, line in zip(range(limit), lines, strict=False):
+            text = tokenizer.apply_chat_template(json.loads(line)["conversations"], tokenize=False)
+            encoded = tokenizer(
+                text, return_tensors="pt", return_offsets_mapping=True, add_special_tokens=False
+            )
+            ids, offsets = encoded.input_ids[0], encoded.offset_mapping[0].tolist()
+            mask = torch.zeros(len(ids), dtype=torch.long)
+            for match in SPAN.finditer(text):
+                first, last = match.span(1)
+                for index, (start, end) in enumerate(offsets):
+                    if end > first and start < last:
+                        mask[index] = 1
+            found, occurrences = ids[mask == 1].unique(return_counts=True)
+            counts[found.numpy()] += occurrences.numpy()
+    return counts
+
+
+def test_counting_against_the_reference(corpus, capsys):
+    target = load_tokenizer(resolve_tokenizer("smollm2-135m-instruct"))
+    domain = DomainSource("chat", Source.file, str(corpus))
+    begun = time.perf_counter()
+    by_reference = count_by_reference(corpus, target.tokenizer, NUM_BY_REFERENCE)
+    reference_per_s = NUM_BY_REFERENCE / (time.perf_counter() - begun)
+    begun = time.perf_counter()
+    sides = count_responses(lambda: load_conversations(domain), target, CountSettings(0, 0.2, False))
+    own_per_s = NUM_CONVERSATIONS / (time.perf_counter() - begun)
+    total = sides.ranking.total() + sides.held_out.total()
+    with capsys.disabled():
+        print(
+            f"\n{NUM_CONVERSATIONS:,} conversations, {total.sum():,} response tokens: {own_per_s:,.0f} "
+            f"conversations/s, reference {reference_per_s:,.0f}/s, ratio {own_per_s / reference_per_s:.1f}"
+        )
+    assert sides.num_conversations == NUM_CONVERSATIONS
+    # The same tokens, but for what the reference's expression takes of the markup at a turn's end.
+    settings, first = (
+        CountSettings(0, 0.2, False),
+        DomainSource("chat", Source.file, str(corpus), max_conversations=NUM_BY_REFERENCE),
+    )
+    same = count_responses(lambda: load_conversations(first), target, settings)
+    own = same.ranking.total() + same.held_out.total()
+    plain = np.setdiff1d(np.arange(len(own)), target.tokenizer.all_special_ids)
+    assert np.abs(own[plain] - by_reference[plain]).sum() <= 2 * NUM_BY_REFERENCE
+    assert own_per_s > 5 * reference_per_s

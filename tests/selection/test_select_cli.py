@@ -1,0 +1,182 @@
+"""`task=select` as a user meets it: a file of conversations in, a vocabulary and its exports out."""
+
+import json
+import random
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bench.export.readers import read_map
+from tests.test_cli import check_refused, run
+
+WORDS = [f"word{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+
+
+@pytest.fixture(scope="module")
+def conversations(tmp_path_factory):
+    rng = random.Random(0)
+    path = tmp_path_factory.mktemp("data") / "chats.jsonl"
+    with path.open("w") as file:
+        for number in range(120):
+            answer = " ".join(rng.choices(WORDS, weights=range(len(WORDS), 0, -1), k=60))
+            turns = [{"from": "human", "value": f"Question {number}?"}, {"from": "gpt", "value": answer}]
+            file.write(json.dumps({"conversations": turns}) + "\n")
+    return path
+
+
+def select(path, out, *arguments):
+    return run(
+        "task=select", "domain=jsonl", f"domain.path={path}", f"out={out}", "select.trials=20", *arguments
+    )
+
+
+@pytest.fixture(scope="module")
+def selected(conversations, tmp_path_factory):
+    out = tmp_path_factory.mktemp("select") / "out"
+    done = select(conversations, out, "select.k_min=5")
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_the_summary_agrees_with_the_files_beside_it(selected):
+    out, printed = selected
+    summary = json.loads((out / "summary.json").read_text())
+    with np.load(out / "token_counts.npz") as file:
+        ids, counts = file["ids"], file["counts"]
+    curve = pd.read_parquet(out / "coverage.parquet").set_index("vocab_size")
+    assert counts.sum() == summary["num_tokens"] and len(ids) == summary["num_distinct_tokens"]
+    assert summary["num_conversations"] + summary["num_conversations_heldout"] == 120
+    assert list(curve.index) == list(range(1, summary["target_vocab_size"] + 1))
+    best = curve.loc[summary["vocab_size"]]
+    legal = curve[(curve.index >= summary["k_min"]) & curve["can_be_chosen"]]
+    assert legal["utility"].max() == pytest.approx(best["utility"]) == pytest.approx(summary["utility"])
+    assert best["utility"] == pytest.approx(0.5 * best["coverage_train"] + 0.5 * best["latency_reduction"])
+    for name in ("coverage_train", "coverage_heldout", "coverage_heldout_ci_low", "latency_reduction"):
+        assert summary[name] == pytest.approx(best[name])
+    assert (
+        summary["coverage_heldout_ci_low"]
+        <= summary["coverage_heldout"]
+        <= summary["coverage_heldout_ci_high"]
+    )
+    assert summary["tpe_regret"] >= 0
+    assert f"{summary['vocab_size']:,}" in printed and str(out) in printed
+
+
+def test_the_ranking_is_by_count_then_id_behind_the_must_keep_set(selected):
+    out, _ = selected
+    summary, curve = json.loads((out / "summary.json").read_text()), pd.read_parquet(out / "coverage.parquet")
+    rest = curve.iloc[summary["num_must_keep"] :]
+    keys = list(zip(-rest["token_count"], rest["token_id"], strict=True))
+    assert keys == sorted(keys)
+
+
+def test_every_export_holds_the_chosen_tokens(selected):
+    out, _ = selected
+    summary, curve = json.loads((out / "summary.json").read_text()), pd.read_parquet(out / "coverage.parquet")
+    size, total = summary["vocab_size"], summary["target_vocab_size"]
+    chosen = sorted(curve["token_id"].iloc[:size].tolist())
+    exports = out / "exports"
+    manifest = json.loads((exports / "manifest.json").read_text())
+    assert manifest["provenance"]["content_hash"] == summary["content_hash"]
+    assert "task=select" in manifest["provenance"]["command"]
+    maps = [e["path"] for e in manifest["files"] if not re.search(r"t2d\.npy|token_freq", e["path"])]
+    assert len(maps) == 5
+    for path in maps:
+        assert read_map(exports / path, total).target_ids.tolist() == chosen
+    assert json.loads((exports / "eagle3_config.json").read_text())["draft_vocab_size"] == size
+    for folder in ("draft", "draft-speculators"):
+        tensors = load_file(exports / folder / "model.safetensors")
+        assert (torch.arange(size) + tensors["d2t"]).tolist() == chosen
+        assert tensors["lm_head.weight"].shape == (size, 576)
+
+
+def test_the_report_shows_every_figure(selected):
+    out, _ = selected
+    page = (out / "report.md").read_text()
+    for name in ("coverage", "utility", "pareto", "rank_frequency"):
+        assert f"figures/{name}.png" in page
+        assert (out / "figures" / f"{name}.png").stat().st_size > 10_000
+        assert (out / "figures" / f"{name}.svg").exists()
+    assert "the data set's responses" in page and "fewer tokens" in page
+
+
+def test_the_same_input_gives_the_same_vocabulary(conversations, selected, tmp_path):
+    out, _ = selected
+    done = select(conversations, tmp_path / "again", "select.k_min=5", "select.checkpoint=false")
+    assert done.returncode == 0, done.stderr
+    again, first = (json.loads((f / "summary.json").read_text()) for f in (tmp_path / "again", out))
+    assert again == first
+    assert not (tmp_path / "again" / "exports" / "draft").exists()
+
+
+def test_a_mixture_with_a_corpus_ranks_and_is_judged_on_both(conversations, tmp_path):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(
+        "".join(json.dumps({"prompt": f"q{i}", "response": "zebra quartz"}) + "\n" for i in range(30))
+    )
+    done = select(
+        conversations,
+        tmp_path / "out",
+        "select.checkpoint=false",
+        "+domain@corpora.general=jsonl",
+        "corpora.general.name=general",
+        f"corpora.general.path={corpus}",
+        "select.ranking=[jsonl:1,general:1]",
+        "select.vocab_size=12",
+    )
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "out" / "cross_domain.csv", index_col=0)
+    assert list(table.columns) == ["jsonl", "general"] and list(table.index) == ["jsonl"]
+    assert table.loc["jsonl", "general"] > 0.6
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["ranking"] == {"jsonl": 1, "general": 1} and summary["exported_vocab_size"] == 12
+
+
+@pytest.mark.parametrize(
+    ("lines", "parts"),
+    [
+        ([], ["holds no prompts"]),
+        (['{"prompt": "a", "response": "b"}', "{broken"], ["mine.jsonl, line 2", "not valid JSON"]),
+        (['{"messages": [{"role": "robot", "content": "x"}]}'], ["line 1", "'robot' is unknown"]),
+    ],
+)
+def test_a_file_that_cannot_be_used_leaves_nothing_behind(tmp_path, lines, parts):
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    check_refused(select(tmp_path / "mine.jsonl", tmp_path / "out"), parts)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.jsonl"]
+
+
+def test_no_assistant_turn_anywhere_names_the_way_out(tmp_path):
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a"}\n')
+    done = select(tmp_path / "mine.jsonl", tmp_path / "out", "domain.responses=dataset")
+    check_refused(done, ["no assistant turn anywhere", "domain.responses=target"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["select.min_coverage=1.5"], ["select.min_coverage=1.5 is impossible", "between 0 and 1"]),
+        (
+            ["select.min_coverage=0.999", "select.k_min=5", "select.k_max=10"],
+            ["no k reaches select.min_coverage", "highest coverage"],
+        ),
+        (["select.vocab_size=60000"], ["vocabulary size 60000 is impossible", "49152"]),
+        (["select.vocab_size=2"], ["vocabulary size 2 is impossible", "every draft must keep"]),
+        (["select.ranking=[nosuch:1]"], ["select.ranking names nosuch"]),
+        (["select.ranking=[code]"], ["select.ranking=code is impossible", "name:weight"]),
+        (["select.eagle3_config=nosuch.json"], ["nosuch.json cannot be read"]),
+    ],
+)
+def test_wrong_values_are_one_line_and_leave_nothing_behind(conversations, tmp_path, arguments, parts):
+    check_refused(select(conversations, tmp_path / "out", *arguments), parts)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_the_users_is_not_replaced(conversations, tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    check_refused(select(conversations, tmp_path), ["holds no summary.json"])
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
