@@ -15,6 +15,9 @@ FORBIDDEN = {
     "models": ("bench.decoding", "bench.measure", "bench.report", "bench.runs"),
     "device": ("bench.models", "bench.decoding", "bench.measure", "bench.runs"),
     "domains": ("torch", "bench.models", "bench.decoding", "bench.measure", "bench.runs"),
+    "cost": ("torch", "bench.models", "bench.corpus", "bench.selection", "bench.runs"),
+    "corpus": ("torch", "bench.models", "bench.decoding", "bench.measure", "bench.selection", "bench.runs"),
+    "export": ("bench.models", "bench.corpus", "bench.selection", "bench.runs"),
     "measure": ("bench.report", "bench.runs", "bench.training"),
 }
 
