@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from bench.errors import CheckpointError, VocabError
 from bench.export.config_edit import with_draft_vocab_size
 from bench.export.layouts import Layout, converted, layer_config, layout_of, tensor_name
 from bench.export.weight_files import READ_ERRORS, as_integers, load_pickled, save_tensors, stated_hash
-from bench.vocab.draft_vocab import DraftVocab
+from bench.vocab.draft_vocab import DraftVocab, IntArray
 
 _INDEX = "model.safetensors.index.json"
 _HEAD, _WEIGHTS, _CONFIG = "lm_head.weight", "model.safetensors", "config.json"
@@ -126,6 +127,25 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise CheckpointError(f"{pickled}: not a dict of tensors, as a checkpoint is")
     return {tensor_name(name, Layout.SAFEAILAB): tensor for name, tensor in tensors.items()}
+
+
+def read_offsets(folder: Path) -> IntArray | None:
+    """The `d2t` of a draft whose head is trimmed already; None for any other, and where there are no weights.
+
+    Raises:
+        CheckpointError: the weights cannot be read.
+    """
+    path = folder / _WEIGHTS
+    if path.exists():
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return as_integers(file.get_tensor("d2t")) if "d2t" in set(file.keys()) else None
+        except READ_ERRORS as error:
+            raise CheckpointError(f"{path}: the weights cannot be read ({error})") from error
+    if not any((folder / name).exists() for name in (_INDEX, "pytorch_model.bin")):
+        return None
+    d2t = read_tensors(folder).get("d2t")
+    return None if d2t is None else as_integers(d2t)
 
 
 def read_head(folder: Path) -> Tensor:

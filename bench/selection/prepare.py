@@ -4,9 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from safetensors import safe_open
-
 from bench.config import Config, DomainSource, PairConfig
 from bench.corpus.domain_counts import AnswerWriter, DomainCounts, count_domain
 from bench.corpus.tokenizer import TargetTokenizer, load_tokenizer
@@ -14,12 +11,13 @@ from bench.cost.flops import DraftShape
 from bench.decoding.answers import AnswerStore
 from bench.device import open_device
 from bench.domains import Prompt
-from bench.errors import CheckpointError, ConfigError
+from bench.errors import CheckpointError, ConfigError, VocabError
+from bench.export.checkpoint import read_offsets
 from bench.models.checkpoint import read_config_values, resolve_draft
 from bench.models.target import Target, load_target, resolve_model, resolve_tokenizer
 from bench.pair import ANSWERS_FILE, dtype_of, fingerprint_of
 from bench.selection.choose import Vocabulary
-from bench.vocab.draft_vocab import DraftVocab
+from bench.vocab.draft_vocab import DraftVocab, IntArray
 
 
 @dataclass(frozen=True)
@@ -100,16 +98,15 @@ def _all_sources(config: Config) -> list[DomainSource]:
     return sources
 
 
-def _own_vocabulary(draft_folder: Path, target_vocab_size: int) -> np.ndarray | None:
-    """Ids that a draft's already trimmed head has."""
-    path = draft_folder / "model.safetensors"
-    if not path.exists():
+def _own_vocabulary(draft_folder: Path, target_vocab_size: int) -> IntArray | None:
+    """Ids that a draft's already trimmed head has; None when it has all, or no weights were fetched."""
+    d2t = read_offsets(draft_folder)
+    if d2t is None:
         return None
-    with safe_open(path, framework="numpy") as file:
-        if "d2t" not in file.keys():  # noqa: SIM118 - not a mapping
-            return None
-        d2t = file.get_tensor("d2t")
-    return DraftVocab.from_d2t(d2t, target_vocab_size).target_ids
+    try:
+        return DraftVocab.from_d2t(d2t, target_vocab_size).target_ids
+    except VocabError as error:
+        raise CheckpointError(f"{draft_folder}: d2t is not a vocabulary map: {error}") from error
 
 
 class _AnswerWriter:

@@ -12,7 +12,14 @@ from safetensors.torch import load_file, save_file
 
 from bench.errors import CheckpointError, OutputError
 from bench.export.atomic import replace_folder
-from bench.export.checkpoint import Layout, read_tensors, read_trimmed, trim_eagle3, trim_lm_head
+from bench.export.checkpoint import (
+    Layout,
+    read_offsets,
+    read_tensors,
+    read_trimmed,
+    trim_eagle3,
+    trim_lm_head,
+)
 from bench.export.weight_files import save_pickled, save_tensors
 from bench.models.checkpoint import load_draft, save_body
 from bench.vocab.draft_vocab import DraftVocab
@@ -125,6 +132,15 @@ def test_a_checkpoint_with_a_broken_map_is_named(source, tmp_path, d2t, reason):
     save_file(tensors, tmp_path / "out" / "model.safetensors")
     with pytest.raises(CheckpointError, match=rf"out: d2t is not a vocabulary map: .*{reason}"):
         read_trimmed(tmp_path / "out", VOCAB_SIZE)
+
+
+def test_offsets_of_a_trimmed_draft_are_found_in_any_file(source, tmp_path):
+    assert read_offsets(source) is None and read_offsets(tmp_path) is None
+    trimmed = trim(source, [3, 8, 90], tmp_path / "out")
+    assert read_offsets(trimmed).tolist() == [3, 7, 88]
+    (tmp_path / "pickled").mkdir()
+    torch.save(load_file(trimmed / "model.safetensors"), tmp_path / "pickled" / "pytorch_model.bin")
+    assert read_offsets(tmp_path / "pickled").tolist() == [3, 7, 88]
 
 
 def test_sharded_and_pickled_checkpoints_are_read(source, tmp_path):
