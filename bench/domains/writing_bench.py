@@ -17,4 +17,4 @@ def load(path: Path) -> list[Prompt]:
 
 
 def _is_english(text: str) -> bool:
-    return sum(char >= _FIRST_CJK for char in text) <= _MAX_CJK_SHARE * len(text)
+    return text.isascii() or sum(char >= _FIRST_CJK for char in text) <= _MAX_CJK_SHARE * len(text)
