@@ -23,10 +23,10 @@ class DraftKind(Enum):
 
 # Model types whose MLP has two matrices, up and down; all others gate with a third.
 _PLAIN_MLP = (
-    *("bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "mpt"),
-    *("nemotron", "opt", "phi", "starcoder2"),
+    *("apertus", "arcee", "biogpt", "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo"),
+    *("gpt_neox", "gptj", "mpt", "nemotron", "opt", "persimmon", "phi", "starcoder2"),
 )
-_EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
+_EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class DraftShape:
         Raises:
             CheckpointError: sizes are missing, or the model is a mixture of experts.
         """
-        if any(isinstance(values.get(key), int) and values[key] > 1 for key in _EXPERT_KEYS):
+        inner = values.get("transformer_layer_config") or values.get("text_config") or values
+        if _has_experts(values) or _has_experts(inner):
             raise CheckpointError(
                 f"{where}: the cost of a mixture of experts is not modelled; take a dense draft"
             )
         kind = _kind(values)
-        inner = values.get("transformer_layer_config") or values.get("text_config") or values
         hidden = _size(inner, where, "hidden_size", "n_embd", "d_model")
         heads = _size(inner, where, "num_attention_heads", "n_head", "n_heads")
         vocab_size = _size(inner, where, "vocab_size")
@@ -150,6 +150,10 @@ def _kind(values: Mapping[str, Any]) -> DraftKind:
     return DraftKind.EAGLE3 if is_eagle or "draft_vocab_size" in values else DraftKind.DECODER_LM
 
 
+def _has_experts(values: Mapping[str, Any]) -> bool:
+    return any(isinstance(values.get(key), int) and values[key] > 1 for key in _EXPERT_KEYS)
+
+
 def _size(values: Mapping[str, Any], where: str, *names: str) -> int:
     for name in names:
         value = values.get(name)
@@ -166,7 +170,8 @@ def _intermediate(values: Mapping[str, Any], hidden: int, where: str) -> int:
 
 
 def _key_value_heads(values: Mapping[str, Any], heads: int) -> int:
-    if values.get("multi_query"):
+    # Falcon's later architecture groups queries and leaves multi_query set, which it ignores.
+    if values.get("multi_query") and not values.get("new_decoder_architecture"):
         return 1
     return values.get("num_key_value_heads") or values.get("num_kv_heads") or heads
 

@@ -86,6 +86,37 @@ def test_gpt2_has_no_gate_and_four_times_the_width():
     assert flops.mlp == 3 * 2 * 2 * 8 * 32
 
 
+@pytest.mark.parametrize("later, key_value_heads", [(False, 1), (True, 2)])
+def test_falcon_groups_queries_by_its_architecture(later, key_value_heads):
+    values = {
+        "model_type": "falcon",
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "num_kv_heads": 2,
+        "multi_query": True,
+        "new_decoder_architecture": later,
+        "vocab_size": 50,
+    }
+    # heads are 2 wide: q and o 2*8*8 each, k and v 2*8*2 for each key and value head
+    assert draft_flops(shape(values), 50).attention == 256 + 2 * 32 * key_value_heads
+
+
+@pytest.mark.parametrize("model_type, matrices", [("llama", 3), ("opt", 2), ("apertus", 2), ("persimmon", 2)])
+def test_a_plain_mlp_has_two_matrices(model_type, matrices):
+    values = {**SMOLLM2, "model_type": model_type}
+    assert draft_flops(shape(values), 1).mlp == matrices * 2 * 576 * 1536
+
+
+@pytest.mark.parametrize("key", ["num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"])
+@pytest.mark.parametrize("nest", [None, "text_config", "transformer_layer_config"])
+def test_experts_are_refused_wherever_they_are_named(key, nest):
+    values = {**SMOLLM2, key: 8}
+    with pytest.raises(CheckpointError, match=r"config\.json: .*mixture of experts"):
+        shape({nest: values} if nest else values)
+    assert shape({**SMOLLM2, key: 1}) == shape(SMOLLM2)
+
+
 def test_what_is_missing_or_not_modelled_is_named():
     with pytest.raises(CheckpointError, match=r"config\.json: hidden_size is missing"):
         shape({"vocab_size": 10})
