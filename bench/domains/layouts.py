@@ -32,6 +32,8 @@ _ROLES = {
     "observation": "tool",
     "ipython": "tool",
 }
+# SPEED-Bench on the hub has this in place of texts that come from other data sets.
+_MASKED = "FULL BENCHMARK DATA SHOULD BE FETCHED"
 _EXPECTED = (
     'expected "prompt" (a text, with or without "response"), "messages" or "conversations" (a list of '
     'turns), "turns" or "text"; name other columns with domain.columns'
@@ -121,6 +123,9 @@ def _from_texts(texts: Any, conversation_id: str, place: str) -> Conversation:
         return _from_turns(texts, conversation_id, place)
     if not isinstance(texts, list) or not texts or not isinstance(texts[0], str) or not texts[0].strip():
         raise DomainError(f"{place}: turns must be a list whose first entry is what the user asks")
+    if texts[0].startswith(_MASKED):
+        mend = "complete the data with its prepare_data.py, add domain.source=file domain.path=FILE.parquet"
+        raise DomainError(f"{place}: a placeholder stands where the user's text should be; {mend}")
     return _asked(texts[0], None, None, conversation_id)
 
 
@@ -192,7 +197,11 @@ def _fill(pattern: str, value: dict, place: str) -> str:
         return _FORMATTER.format_field(_column(value, pattern, place), "")
     try:
         return _FORMATTER.vformat(pattern, (), value)
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+    except ValueError as error:
+        raise DomainError(
+            f"{place}: domain.columns has {pattern!r}, which cannot be filled: {error}"
+        ) from error
+    except (KeyError, IndexError, AttributeError, TypeError) as error:
         known = ", ".join(map(str, value))
         raise DomainError(
             f"{place}: domain.columns asks for {error}, which the row lacks; its columns are {known}"

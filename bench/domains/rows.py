@@ -102,7 +102,8 @@ def _json(path: Path) -> Iterator[Row]:
     with _open(path) as file:
         filled = (line.strip() for line in file if line.strip())
         first, second = next(filled, ""), next(filled, "")
-    is_row = first.endswith("}") and (second or not _ROWS_UNDER_DATA.search(first))
+    goes_on = second.startswith((",", "}"))
+    is_row = first.endswith("}") and not goes_on and (second or not _ROWS_UNDER_DATA.search(first))
     if not first or (is_row and not first.startswith("[")):
         yield from _lines(path)
     else:

@@ -123,6 +123,13 @@ def test_conversations_that_ask_the_same_share_a_group():
         ({"messages": []}, {}, "no user turn"),
         ({"messages": [{"role": "user", "content": " "}]}, {}, "user turn is empty"),
         ({"turns": [""]}, {}, "first entry is what the user asks"),
+        (
+            {"turns": ["FULL BENCHMARK DATA SHOULD BE FETCHED FROM THE SOURCE\n\n{article}"]},
+            {"turns": "turns"},
+            "a placeholder stands .* add domain.source=file domain.path=FILE.parquet",
+        ),
+        ({"a": "x"}, {"prompt": "{a!z}"}, "has '{a!z}', which cannot be filled: Unknown conversion"),
+        ({"a": "x"}, {"prompt": "{a:d}"}, "has '{a:d}', which cannot be filled: Unknown format code"),
         ({"a": "x"}, {"prompt": "b"}, "column 'b' is missing; the row has a"),
         ({"a": "x"}, {"prompt": "a", "response": "b"}, "column 'b' is missing; the row has a"),
         ({"a": "x"}, {"prompt": "a", "system": "b"}, "column 'b' is missing; the row has a"),

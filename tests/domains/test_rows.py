@@ -31,6 +31,7 @@ def values(path):
             "a.json",
             '\n{"about": {"data": [1]}, "data": [{"prompt": "a"}, {"prompt": "b \u2028 c"}], "n": 2}\n',
         ),
+        ("a.json", '{"about": {"n": 1}\n, "data": [{"prompt": "a"}, {"prompt": "b \u2028 c"}]}'),
         ("a.txt", '{"prompt": "a"}\n{"prompt": "b \u2028 c"}\n'),
     ],
 )
