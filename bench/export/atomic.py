@@ -13,7 +13,8 @@ from bench.errors import OutputError
 def replace_folder(target: Path, marker: str) -> Iterator[Path]:
     """Yields an empty sibling folder that takes the place of `target` when the block ends well.
 
-    An earlier result is only removed when the new one is in place; after an error it is untouched.
+    An earlier result is only removed when the new one is in place; after an error it is untouched. Where
+    `target` is a link, the folder that it leads to is replaced and the link stays.
 
     Args:
         target: the folder to make or to replace.
@@ -22,11 +23,12 @@ def replace_folder(target: Path, marker: str) -> Iterator[Path]:
     Raises:
         OutputError: `target` is somebody else's folder, or cannot be written.
     """
-    if target.exists() and not (target / marker).exists() and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError(
-            f"{target} is there and holds no {marker}, so it is not replaced; choose another folder"
-        )
+    target = target.resolve()
     try:
+        if _is_foreign(target, marker):
+            raise OutputError(
+                f"{target} is there and holds no {marker}, so it is not replaced; choose another folder"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
@@ -41,12 +43,22 @@ def replace_folder(target: Path, marker: str) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def _is_foreign(target: Path, marker: str) -> bool:
+    if not target.exists() or (target / marker).exists():
+        return False
+    return not target.is_dir() or any(target.iterdir())
+
+
 def _swap(fresh: Path, target: Path) -> None:
     if not target.exists():
         fresh.replace(target)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-    target.replace(old)
+    try:
+        target.replace(old)
+    except OSError:
+        old.rmdir()
+        raise
     try:
         fresh.replace(target)
     except OSError:

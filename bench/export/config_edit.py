@@ -46,8 +46,12 @@ def with_draft_vocab_size(text: str, vocab_size: int, where: str) -> str:
     for entry in reversed(entries):
         if entry.key == _KEY:
             return f"{text[: entry.value_start]}{vocab_size}{text[entry.value_end :]}"
-    before = next((entry for entry in entries if entry.key == "vocab_size"), entries[-1])
-    lead = text[before.lead_start : before.key_start]
+    keys = [entry.key for entry in entries]
+    place = keys.index("vocab_size") if "vocab_size" in keys else len(entries) - 1
+    before = entries[place]
+    # What follows a comma, where there is one: `{"a": 1, "b": 2}` has none after its brace.
+    pattern = entries[place + 1] if place + 1 < len(entries) else before
+    lead = text[pattern.lead_start : pattern.key_start]
     colon = text[before.key_end : before.value_start]
     return f'{text[: before.value_end]},{lead}"{_KEY}"{colon}{vocab_size}{text[before.value_end :]}'
 

@@ -58,30 +58,54 @@ def layer_config(values: dict[str, Any], path: Path) -> dict[str, Any]:
     return layer
 
 
-def converted(values: dict[str, Any], layer: dict[str, Any], size: int, verifier: str) -> dict[str, Any]:
+def converted(
+    values: dict[str, Any], layer: dict[str, Any], size: int, verifier: str, path: Path
+) -> dict[str, Any]:
     """The configuration in the other layout, for k = `size`.
 
     `norm_before_residual` is always written: SafeAILab drafts take it as false where it is absent,
-    speculators as true.
+    speculators as true. So is `tie_word_embeddings`: a trimmed head is never the input embedding.
 
     Args:
         values: the configuration.
         layer: its layer's shape, from `layer_config`.
         size: k.
         verifier: name of the target.
+        path: of the configuration, for errors.
+
+    Raises:
+        CheckpointError: a speculators draft whose layer is not a Llama's, which SafeAILab cannot say.
     """
     shape = {key: value for key, value in layer.items() if key not in _CONTAINER_KEYS}
-    of_draft = {key: values[key] for key in _DRAFT_KEYS if key in values}
-    if layout_of(values) is Layout.SPECULATORS:
-        return {
-            **shape,
-            **{key: value for key, value in of_draft.items() if value is not None},
-            "architectures": ["LlamaForCausalLMEagle3"],
-            "model_type": "llama",
-            "num_hidden_layers": 1,
-            "draft_vocab_size": size,
-            "norm_before_residual": bool(values.get("norm_before_residual", True)),
-        }
+    shape["tie_word_embeddings"] = False
+    if layout_of(values) is Layout.SAFEAILAB:
+        return _as_speculators(values, shape, size, verifier)
+    kind = layer.get("model_type", "llama")
+    if kind != "llama":
+        raise CheckpointError(
+            f"{path}: a draft layer of type {kind} has no SafeAILab layout; select.checkpoint=false "
+            "leaves checkpoints out"
+        )
+    return _as_safeailab(values, shape, size)
+
+
+def _as_safeailab(values: dict[str, Any], shape: dict[str, Any], size: int) -> dict[str, Any]:
+    # Engines ask whether such a key is there, not whether it is null.
+    of_draft = {key: values[key] for key in _DRAFT_KEYS if values.get(key) is not None}
+    return {
+        "num_hidden_layers": 1,
+        **shape,
+        **of_draft,
+        "architectures": ["LlamaForCausalLMEagle3"],
+        "model_type": "llama",
+        "draft_vocab_size": size,
+        "norm_before_residual": bool(values.get("norm_before_residual", True)),
+    }
+
+
+def _as_speculators(
+    values: dict[str, Any], shape: dict[str, Any], size: int, verifier: str
+) -> dict[str, Any]:
     return {
         "architectures": ["Eagle3Speculator"],
         "speculators_model_type": "eagle3",
@@ -90,7 +114,7 @@ def converted(values: dict[str, Any], layer: dict[str, Any], size: int, verifier
         "norm_before_residual": bool(values.get("norm_before_residual", False)),
         "target_hidden_size": None,
         "eagle_aux_hidden_state_layer_ids": None,
-        **of_draft,
+        **{key: values[key] for key in _DRAFT_KEYS if key in values},
         _LAYER_CONFIG: {"model_type": "llama", **shape},
         "speculators_config": {
             "algorithm": "eagle3",

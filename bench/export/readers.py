@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from bench.errors import VocabError
 from bench.export.weight_files import READ_ERRORS, as_integers, load_pickled, stated_hash

@@ -15,8 +15,7 @@ import torch
 from bench.assets import sha256_of
 from bench.export.provenance import Provenance
 from bench.export.weight_files import save_pickled, save_tensors
-from bench.vocab.draft_vocab import DraftVocab, IntArray
-from bench.vocab.ranking import rank_by_score, selection_order
+from bench.vocab.draft_vocab import DraftVocab, IntArray, rank_by_count
 
 MANIFEST = "manifest.json"
 
@@ -46,7 +45,7 @@ def write_maps(
     Args:
         vocab: the vocabulary.
         counts: of every target token in the ranking responses `(V,)`.
-        must_keep: ids that were forced in.
+        must_keep: ids that were forced in; the manifest lists those that the draft has.
         provenance: kept beside the maps.
         folder: must exist; the caller makes the whole of it appear at once.
     """
@@ -56,7 +55,7 @@ def write_maps(
     metadata = provenance.as_metadata()
     save_tensors({"d2t": d2t, "t2d": t2d}, folder / "draft_vocab.safetensors", metadata)
     save_pickled(vocab.target_ids.tolist(), folder / "sglang" / "token_map.pt")
-    by_frequency = selection_order(rank_by_score(counts.astype(np.float64)), must_keep)
+    by_frequency = rank_by_count(counts)
     kept = by_frequency[np.isin(by_frequency, vocab.target_ids)]
     save_pickled(kept.tolist(), folder / "fr_spec" / f"freq_{len(vocab)}.pt")
     save_pickled({"d2t": d2t, "t2d": t2d}, folder / "specforge" / "vocab_mapping.pt")
@@ -66,7 +65,8 @@ def write_maps(
     frequencies = dict(zip(seen.tolist(), counts[seen].tolist(), strict=True))
     save_pickled(frequencies, folder / "speculators" / "token_freq.pt")
     files = _files(len(vocab))
-    _write_manifest(folder, files, provenance)
+    forced = np.intersect1d(np.fromiter(must_keep, dtype=np.int64), vocab.target_ids)
+    _write_manifest(folder, files, provenance, forced)
     return files
 
 
@@ -88,14 +88,14 @@ def _files(size: int) -> list[ExportedFile]:
         ExportedFile(
             f"fr_spec/freq_{size}.pt",
             "FR-Spec",
-            "list of k ids, must-keep ids first, then by falling frequency",
+            "list of k ids by falling frequency; must-keep ids that were never seen come last",
             "torch.load(path, weights_only=True)",
         ),
         ExportedFile(
             "specforge/vocab_mapping.pt",
             "SpecForge",
             "dict of d2t (k) int64 and t2d (V) bool tensors",
-            "draft_model.load_vocab_mapping(path) in SpecForge, to train a draft of this vocabulary",
+            "model.vocab_mapping_path of a training configuration, to train a draft of this vocabulary",
         ),
         ExportedFile("speculators/d2t.npy", "speculators", "(k) int64 offsets", "--d2t-path at training"),
         ExportedFile("speculators/t2d.npy", "speculators", "(V) bool", "--t2d-path at training"),
@@ -103,12 +103,16 @@ def _files(size: int) -> list[ExportedFile]:
             "speculators/token_freq.pt",
             "speculators",
             "dict of token id to count in the ranking responses",
-            "to build mappings of another size; it does not know the must-keep ids",
+            "--token-freq-path with --draft-vocab-size, for mappings of another size; these do not have the "
+            "must-keep ids",
         ),
     ]
 
 
-def _write_manifest(folder: Path, files: list[ExportedFile], provenance: Provenance) -> None:
+def _write_manifest(
+    folder: Path, files: list[ExportedFile], provenance: Provenance, must_keep: IntArray
+) -> None:
     entries = [{**asdict(file), "sha256": sha256_of(folder / file.path)} for file in files]
-    text = json.dumps({"provenance": asdict(provenance), "files": entries}, indent=2, ensure_ascii=False)
+    manifest = {"provenance": asdict(provenance), "must_keep": must_keep.tolist(), "files": entries}
+    text = json.dumps(manifest, indent=2, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", "utf-8")

@@ -1,5 +1,7 @@
 """A result appears whole or not at all, and nobody's folder is lost."""
 
+from pathlib import Path
+
 import pytest
 
 from bench.errors import OutputError
@@ -43,6 +45,39 @@ def test_a_folder_of_the_users_is_refused(tmp_path):
     with pytest.raises(OutputError, match="holds no mark"), replace_folder(tmp_path / "b", "mark"):
         raise AssertionError("must not get here")
     assert contents(tmp_path / "b") == ["thesis.txt"]
+
+
+def test_a_link_stays_and_the_folder_that_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "b"
+    link.symlink_to(tmp_path / "disk")
+    for name in ("old", "new"):
+        with replace_folder(link, "mark") as folder:
+            (folder / "mark").write_text(name)
+    assert link.is_symlink() and (tmp_path / "disk" / "mark").read_text() == "new"
+    assert contents(tmp_path) == ["b", "disk"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_swap_that_fails_leaves_the_earlier_result_and_nothing_else(tmp_path, monkeypatch, failing):
+    target = tmp_path / "b"
+    with replace_folder(target, "mark") as folder:
+        (folder / "mark").write_text("old")
+    rename, calls = Path.replace, []
+
+    def fail_once(path, to):
+        calls.append(path)
+        if len(calls) == failing:
+            raise OSError(16, "Device or resource busy")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "replace", fail_once)
+    with (
+        pytest.raises(OutputError, match="busy; nothing was changed"),
+        replace_folder(target, "mark") as folder,
+    ):
+        (folder / "mark").write_text("new")
+    assert (target / "mark").read_text() == "old" and contents(tmp_path) == ["b"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

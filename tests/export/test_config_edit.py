@@ -45,6 +45,11 @@ def test_formatting_is_kept_to_the_byte():
     assert with_draft_vocab_size(expected, 6, "c") == expected.replace('size" : 5', 'size" : 6')
 
 
+def test_the_new_key_is_spaced_as_the_keys_after_a_comma():
+    text = '{"vocab_size": 9, "z": 1}'
+    assert with_draft_vocab_size(text, 5, "c") == '{"vocab_size": 9, "draft_vocab_size": 5, "z": 1}'
+
+
 def test_an_empty_object_gets_the_key():
     assert with_draft_vocab_size("{ }\n", 4, "c") == '{"draft_vocab_size": 4 }\n'
 

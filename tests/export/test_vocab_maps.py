@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
+from safetensors.torch import save_file as save_torch_file
 
 from bench.assets import sha256_of
 from bench.errors import VocabError
@@ -98,9 +99,14 @@ def test_the_token_map_slices_a_head_as_sglang_does(exported):
     assert ids.tolist() == sorted(loaded)
 
 
-def test_fr_spec_has_the_must_keep_ids_and_falling_frequency(exported):
+def test_fr_spec_has_falling_frequency_with_the_must_keep_ids_forced_in(exported):
     folder, _ = exported
-    assert torch.load(folder / "fr_spec" / "freq_4.pt", weights_only=True) == [5, 2, 4, 7]
+    assert torch.load(folder / "fr_spec" / "freq_4.pt", weights_only=True) == [2, 4, 7, 5]
+
+
+def test_a_must_keep_id_that_was_seen_has_its_place_by_frequency(tmp_path):
+    export(tmp_path / "out", COUNTS, [7], 3)
+    assert torch.load(tmp_path / "out" / "fr_spec" / "freq_3.pt", weights_only=True) == [2, 4, 7]
 
 
 def test_speculators_builds_the_same_vocabulary_from_the_frequencies(exported):
@@ -120,6 +126,7 @@ def test_the_manifest_names_every_file_with_its_hash(exported):
         assert entry["sha256"] == sha256_of(folder / path)
         assert entry["consumer"] and entry["usage"]
     assert manifest["provenance"]["content_hash"] == vocab.content_hash
+    assert manifest["must_keep"] == [5]
     with safe_open(folder / "draft_vocab.safetensors", framework="numpy") as file:
         assert file.metadata()["content_hash"] == vocab.content_hash
         assert file.metadata()["coverage_heldout"] == "null"
@@ -136,6 +143,8 @@ def test_every_format_reads_back_to_the_same_vocabulary(tmp_path_factory, counts
         read = read_map(folder / name.replace("_4", f"_{size}"), len(counts))
         assert read.content_hash == vocab.content_hash
         assert must_keep <= set(read.target_ids.tolist())
+    ordered = torch.load(folder / "fr_spec" / f"freq_{size}.pt", weights_only=True)
+    assert ordered == sorted(ordered, key=lambda token: (-counts[token], token))
 
 
 @pytest.mark.parametrize(
@@ -160,6 +169,13 @@ def test_a_broken_map_is_named(tmp_path, name, content, reason):
     torch.save(content, tmp_path / name)
     with pytest.raises(VocabError, match=rf"{re.escape(str(tmp_path / name))}: .*{reason}"):
         read_map(tmp_path / name, 10)
+
+
+def test_offsets_in_a_rounding_format_are_named(tmp_path):
+    path, maps = tmp_path / "draft_vocab.safetensors", {"t2d": torch.arange(10) == 1}
+    save_torch_file({**maps, "d2t": torch.tensor([1.0]).bfloat16()}, path)
+    with pytest.raises(VocabError, match=rf"{re.escape(str(path))}: .*flat list of integers"):
+        read_map(path, 10)
 
 
 def test_a_map_that_is_not_what_it_says_is_refused(tmp_path):
