@@ -17,6 +17,7 @@ The rooms, in the order in which data flows through them:
 
     cli.py      command line: the only file that knows Hydra
     config/     typed configuration
+    model_config.py  reads a model's config.json
     selection/  `task=select`, start to end: corpus -> vocab + cost -> export -> report
     runs.py     one run, start to end: pair.py (models) + workloads.py (data) -> measure -> report
 

@@ -11,6 +11,8 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from bench.errors import CheckpointError
+from bench.model_config import read_config
+from bench.vocab.counting import must_keep_ids
 
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
@@ -40,7 +42,7 @@ class TargetTokenizer:
         Args:
             byte_fallback: also the tokens of single bytes, with which any text can be spelt.
         """
-        kept = {*self.eos_token_ids, *self.tokenizer.all_special_ids, *self._template_ids()}
+        kept = {*must_keep_ids(self.tokenizer, self.eos_token_ids), *self._template_ids()}
         if byte_fallback:
             kept |= _byte_ids(self.tokenizer.get_vocab())
         return sorted(token for token in kept if token < self.vocab_size)
@@ -68,7 +70,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> TargetToken
         raise CheckpointError(
             f"{folder}: a tokenizer without tokenizer.json cannot be used; convert it first"
         )
-    config = _read_json(folder / "config.json")
+    config = read_config(folder / "config.json")[1]
     vocab_size = (config.get("text_config") or config).get("vocab_size")
     if not isinstance(vocab_size, int):
         raise CheckpointError(f"{folder / 'config.json'}: vocab_size is missing")
@@ -85,7 +87,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> TargetToken
 
 def _eos_ids(folder: Path, config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     generation = folder / "generation_config.json"
-    declared = _read_json(generation).get("eos_token_id") if generation.exists() else None
+    declared = read_config(generation)[1].get("eos_token_id") if generation.exists() else None
     if declared is None:
         declared = config.get("eos_token_id")
     ids = declared if isinstance(declared, list) else [declared]
@@ -105,13 +107,3 @@ def _byte_ids(vocab: dict[str, int]) -> set[int]:
     from tokenizers.pre_tokenizers import ByteLevel
 
     return {vocab[letter] for letter in ByteLevel.alphabet() if letter in vocab}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable configuration ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: not a configuration")
-    return values

@@ -8,17 +8,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bench.errors import CheckpointError
+from bench.errors import CheckpointError, VocabError
 from bench.export.checkpoint_files import (
     CONFIG,
     HEAD,
     WEIGHTS,
     check_plain_head,
-    read_config,
     read_head,
     read_offsets,
     read_tensors,
@@ -28,7 +26,8 @@ from bench.export.checkpoint_files import (
 from bench.export.config_edit import with_draft_vocab_size
 from bench.export.layouts import Layout, converted, layer_config, layout_of, tensor_name
 from bench.export.weight_files import save_tensors, stated_hash
-from bench.vocab.draft_vocab import DraftVocab
+from bench.model_config import read_config
+from bench.vocab.draft_vocab import DraftVocab, IntArray
 
 __all__ = [
     "Layout",
@@ -170,16 +169,12 @@ def _check_width(layer: dict[str, Any], head: Tensor, folder: Path) -> None:
         )
 
 
-def _rows(own: DraftVocab, wanted: DraftVocab, folder: Path) -> np.ndarray:
+def _rows(own: DraftVocab, wanted: DraftVocab, folder: Path) -> IntArray:
     """Rows of the head over `own` that hold the tokens of `wanted`."""
-    missing = np.setdiff1d(wanted.target_ids, own.target_ids)
-    if len(missing):
-        shown = ", ".join(map(str, missing[:5]))
-        raise CheckpointError(
-            f"{folder}: its vocabulary of {len(own)} lacks {len(missing)} of the {len(wanted)} tokens asked "
-            f"for, such as {shown}; choose among its own tokens"
-        )
-    return np.searchsorted(own.target_ids, wanted.target_ids)
+    try:
+        return own.rows_of(wanted)
+    except VocabError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
 
 
 def _put_head(tensors: dict[str, Tensor], head: Tensor, vocab: DraftVocab) -> None:

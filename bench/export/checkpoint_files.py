@@ -1,9 +1,7 @@
-"""Reads checkpoints: one weight file, several of them, or a pickled one, and the configuration beside."""
+"""Reads checkpoints: one weight file, several of them, or a pickled one."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import safe_open
@@ -12,6 +10,7 @@ from torch import Tensor
 from bench.errors import CheckpointError, VocabError
 from bench.export.layouts import Layout, tensor_name
 from bench.export.weight_files import READ_ERRORS, as_integers, load_pickled
+from bench.model_config import read_config
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
 HEAD, WEIGHTS, CONFIG = "lm_head.weight", "model.safetensors", "config.json"
@@ -122,22 +121,6 @@ def check_plain_head(names: Collection[str], folder: Path) -> None:
             f"{folder}: the LM head holds {others[0]} beside its matrix, so it cannot be cut by rows; give a "
             "checkpoint whose head is neither quantised nor biased"
         )
-
-
-def read_config(path: Path) -> tuple[str, dict[str, Any]]:
-    """A `config.json` as text, to the byte, and its values.
-
-    Raises:
-        CheckpointError: it is absent or not a JSON object.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8")
-        values = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable configuration ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, as a model's configuration is")
-    return text, values
 
 
 def _tensor_names(folder: Path) -> set[str]:

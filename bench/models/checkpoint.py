@@ -7,7 +7,6 @@ head is already trimmed brings its own `d2t`.
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.errors import AssetError, CheckpointError
+from bench import model_config
+from bench.errors import AssetError, CheckpointError, VocabError
 from bench.models.eagle3 import DraftHead, Eagle3Body, Eagle3Config, Eagle3Draft
 from bench.models.packed_linear import pack_linears
 from bench.models.target import Target, from_hub, resolve_model
@@ -45,10 +45,11 @@ class DraftCheckpoint:
         Raises:
             CheckpointError: `vocab` holds tokens that this checkpoint cannot propose.
         """
-        rows = np.searchsorted(self.vocab.target_ids, vocab.target_ids)
-        rows = np.minimum(rows, len(self.vocab) - 1)
-        if (self.vocab.target_ids[rows] != vocab.target_ids).any():
-            raise CheckpointError("the draft's own vocabulary lacks tokens of the one asked for")
+        try:
+            rows = self.vocab.rows_of(vocab)
+        except VocabError as error:
+            reason = "the draft's own vocabulary lacks tokens of the one asked for"
+            raise CheckpointError(f"{reason}: {error}") from error
         if vocab.is_full:
             return DraftHead(self.head_weight, None)
         device = self.head_weight.device
@@ -75,29 +76,14 @@ def resolve_draft(name: str, revision: str | None = None, weights: bool = True) 
     return from_hub(name, revision, ("config.json",))
 
 
-def read_config_values(folder: Path) -> dict[str, Any]:
-    """What the `config.json` in `folder` says.
-
-    Raises:
-        CheckpointError: it is not there or broken.
-    """
-    path = folder / "config.json"
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable configuration ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: not a configuration")
-    return values
-
-
 def read_config(folder: Path) -> Eagle3Config:
     """Shape of the checkpoint in `folder`.
 
     Raises:
         CheckpointError: there is no EAGLE-3 configuration.
     """
-    path, values = folder / "config.json", read_config_values(folder)
+    path = folder / "config.json"
+    _, values = model_config.read_config(path)
     values.setdefault("draft_vocab_size", values.get("vocab_size"))
     if "hidden_size" in values and "num_attention_heads" in values:
         values.setdefault("head_dim", values["hidden_size"] // values["num_attention_heads"])

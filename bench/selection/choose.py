@@ -10,8 +10,15 @@ from bench.cost.flops import DraftShape, latency_reduction
 from bench.errors import VocabError
 from bench.vocab.blocks import BlockCounts
 from bench.vocab.coverage import Band, coverage_band
-from bench.vocab.draft_vocab import DraftVocab, Floats, IntArray, choose_vocab
-from bench.vocab.ranking import mixture_scores, rank_by_score, selection_order
+from bench.vocab.draft_vocab import (
+    DraftVocab,
+    Floats,
+    IntArray,
+    choose_vocab,
+    rank_by_count,
+    selection_order,
+)
+from bench.vocab.ranking import mixture_scores
 from bench.vocab.search import Choice, SearchSpace, TpeResult, exact_optimum, tpe_search
 
 
@@ -76,7 +83,7 @@ def rank(counts: Mapping[str, IntArray], weights: Mapping[str, float], vocabular
     Raises:
         VocabError: a weighted domain is unknown or empty.
     """
-    ranking = rank_by_score(mixture_scores(counts, weights))
+    ranking = rank_by_count(mixture_scores(counts, weights))
     if vocabulary.candidates is None:
         return ranking
     return ranking[np.isin(ranking, vocabulary.candidates)]

@@ -13,7 +13,8 @@ from bench.device import open_device
 from bench.domains import Prompt
 from bench.errors import CheckpointError, ConfigError, VocabError
 from bench.export.checkpoint import read_offsets
-from bench.models.checkpoint import read_config_values, resolve_draft
+from bench.model_config import read_config
+from bench.models.checkpoint import resolve_draft
 from bench.models.target import Target, load_target, resolve_model, resolve_tokenizer
 from bench.pair import ANSWERS_FILE, dtype_of, fingerprint_of
 from bench.selection.choose import Vocabulary
@@ -56,8 +57,8 @@ def prepare(config: Config, status: Callable[[str], None]) -> Context:
     pair = config.pair
     target = load_tokenizer(resolve_tokenizer(pair.target, pair.target_revision), pair.trust_remote_code)
     draft_folder = resolve_draft(pair.draft, pair.draft_revision, weights=config.select.checkpoint)
-    values = read_config_values(draft_folder)
-    shape = DraftShape.from_config(values, str(draft_folder / "config.json"))
+    config_path = draft_folder / "config.json"
+    shape = DraftShape.from_config(read_config(config_path)[1], str(config_path))
     if shape.vocab_size != target.vocab_size:
         raise CheckpointError(
             f"{draft_folder}: the draft's vocab_size is {shape.vocab_size}, the target's "

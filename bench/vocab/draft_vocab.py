@@ -64,6 +64,21 @@ class DraftVocab:
         """sha256 over the ids as little-endian int64: two maps of one size differ in it."""
         return hashlib.sha256(self.target_ids.astype("<i8").tobytes()).hexdigest()
 
+    def rows_of(self, wanted: "DraftVocab") -> IntArray:
+        """Draft ids here, rows of a head over this vocabulary, of the tokens of `wanted` `(len(wanted),)`.
+
+        Raises:
+            VocabError: `wanted` holds tokens that are not in this vocabulary.
+        """
+        missing = np.setdiff1d(wanted.target_ids, self.target_ids)
+        if len(missing):
+            shown = ", ".join(map(str, missing[:5]))
+            raise VocabError(
+                f"its vocabulary of {len(self)} lacks {len(missing)} of the {len(wanted)} tokens asked for, "
+                f"such as {shown}; choose among its own tokens"
+            )
+        return np.searchsorted(self.target_ids, wanted.target_ids)
+
     @classmethod
     def from_d2t(cls, d2t: IntArray, target_vocab_size: int) -> "DraftVocab":
         """Reads a checkpoint's offsets back.
@@ -74,9 +89,18 @@ class DraftVocab:
         return cls(np.asarray(d2t, dtype=np.int64) + np.arange(len(d2t)), target_vocab_size)
 
 
-def rank_by_count(counts: IntArray) -> IntArray:
-    """All target ids by falling count `(V,)`; equals by rising id, so results repeat exactly."""
+def rank_by_count(counts: IntArray | Floats) -> IntArray:
+    """All target ids by falling count or score `(V,)`; equals by rising id, so results repeat exactly."""
     return np.argsort(-counts, kind="stable").astype(np.int64)
+
+
+def selection_order(ranking: IntArray, must_keep: Iterable[int]) -> IntArray:
+    """The ranking with the must-keep ids moved to its front, in their own order.
+
+    The vocabulary of size k, at least as large as the must-keep set, is the first k of it.
+    """
+    forced = np.isin(ranking, np.fromiter(must_keep, dtype=np.int64))
+    return np.concatenate([ranking[forced], ranking[~forced]])
 
 
 def choose_vocab(
@@ -94,13 +118,11 @@ def choose_vocab(
     Raises:
         VocabError: `size` is below the must-keep set or above the length of the ranking.
     """
-    total = len(ranking)
-    forced = np.intersect1d(np.fromiter(must_keep, dtype=np.int64), ranking)
-    if not max(1, len(forced)) <= size <= total:
+    must_keep = list(must_keep)
+    least, most = max(1, int(np.isin(ranking, must_keep).sum())), len(ranking)
+    if not least <= size <= most:
         raise VocabError(
-            f"vocabulary size {size} is impossible: it must lie between {max(1, len(forced))} (the tokens "
-            f"that every draft must keep, such as end of turn) and {total} (all that the draft has)"
+            f"vocabulary size {size} is impossible: it must lie between {least} (the tokens "
+            f"that every draft must keep, such as end of turn) and {most} (all that the draft has)"
         )
-    others = ranking[~np.isin(ranking, forced)]
-    ids = np.concatenate([forced, others[: size - len(forced)]])
-    return DraftVocab(np.sort(ids), target_vocab_size)
+    return DraftVocab(np.sort(selection_order(ranking, must_keep)[:size]), target_vocab_size)

@@ -1,6 +1,6 @@
-"""In which order tokens enter a draft vocabulary."""
+"""What ranks tokens in a deployment that sees several domains."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -30,17 +30,3 @@ def mixture_scores(counts: Mapping[str, IntArray], weights: Mapping[str, float])
         return counts[next(iter(used))].astype(np.float64)
     scores = [weight / total * (counts[name] / counts[name].sum()) for name, weight in used.items()]
     return np.sum(scores, axis=0)
-
-
-def rank_by_score(scores: Floats) -> IntArray:
-    """All token ids by falling score `(V,)`; equals by rising id, so results repeat exactly."""
-    return np.argsort(-scores, kind="stable").astype(np.int64)
-
-
-def selection_order(ranking: IntArray, must_keep: Iterable[int]) -> IntArray:
-    """The ranking with the must-keep ids moved to its front, in their own order.
-
-    The vocabulary of size k, at least as large as the must-keep set, is the first k of it.
-    """
-    forced = np.isin(ranking, np.fromiter(must_keep, dtype=np.int64))
-    return np.concatenate([ranking[forced], ranking[~forced]])

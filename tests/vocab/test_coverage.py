@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from bench.errors import VocabError
 from bench.vocab.blocks import BlockCounts
 from bench.vocab.coverage import coverage_band, coverage_curve, cross_coverage, lost_tokens
-from bench.vocab.draft_vocab import DraftVocab, choose_vocab
-from bench.vocab.ranking import mixture_scores, rank_by_score, selection_order
+from bench.vocab.draft_vocab import DraftVocab, choose_vocab, rank_by_count, selection_order
+from bench.vocab.ranking import mixture_scores
 
 COUNTS = st.lists(st.integers(0, 6), min_size=2, max_size=25).map(np.array).filter(lambda c: c.sum() > 0)
 
@@ -37,7 +37,7 @@ def test_parts_add_up_whatever_their_order():
 def test_order_and_curve_agree_with_the_vocabulary_at_every_size(counts, data):
     total = len(counts)
     forced = data.draw(st.sets(st.integers(0, total - 1), max_size=4))
-    ranking = rank_by_score(counts.astype(float))
+    ranking = rank_by_count(counts.astype(float))
     order = selection_order(ranking, forced)
     curve = coverage_curve(counts, order)
     assert sorted(order.tolist()) == list(range(total))
@@ -102,12 +102,12 @@ def test_cross_coverage_of_hand_made_domains():
 def test_a_mixture_weighs_shares_not_sizes():
     counts = {"small": np.array([8, 2]), "large": np.array([100, 900])}
     assert mixture_scores(counts, {"small": 3, "large": 1}).tolist() == pytest.approx([0.625, 0.375])
-    assert rank_by_score(mixture_scores(counts, {"small": 1, "large": 1})).tolist() == [1, 0]
+    assert rank_by_count(mixture_scores(counts, {"small": 1, "large": 1})).tolist() == [1, 0]
     assert mixture_scores(counts, {"small": 2, "large": 0}).tolist() == [8, 2]
 
 
 def test_equal_scores_rank_by_id():
-    assert rank_by_score(np.array([1.0, 3.0, 1.0, 3.0])).tolist() == [1, 3, 0, 2]
+    assert rank_by_count(np.array([1.0, 3.0, 1.0, 3.0])).tolist() == [1, 3, 0, 2]
 
 
 def test_a_mixture_of_unknown_or_empty_domains_is_refused():
