@@ -48,7 +48,7 @@ def prepare(
         )
     # Sizes are checked before the target is asked for answers, which may take minutes.
     _choose_all(pair, vocab, np.zeros(pair.target.vocab_size, dtype=np.int64))
-    if pair.answers.num_known(ranking) < min(vocab.ranking_answers, len(ranking)):
+    if pair.answers.lacks(ranking, vocab.ranking_answers):
         ranking = [p for p in ranking if _fits(pair, p, domain.max_prompt_tokens)]
     answers = pair.answers.get(pair.target, ranking, vocab.ranking_answers, progress)
     if not answers:

@@ -81,9 +81,10 @@ class DraftShape:
         hidden = _size(inner, where, "hidden_size", "n_embd", "d_model")
         heads = _size(inner, where, "num_attention_heads", "n_head", "n_heads")
         vocab_size = _size(inner, where, "vocab_size")
-        num_layers = 1 if kind is DraftKind.EAGLE3 else _size(inner, where, "num_hidden_layers", "n_layer")
         if kind is DraftKind.EAGLE3:
             num_layers = inner.get("num_hidden_layers") or 1
+        else:
+            num_layers = _size(inner, where, "num_hidden_layers", "n_layer")
         return cls(
             kind=kind,
             hidden_size=hidden,
@@ -137,11 +138,15 @@ def draft_flops(shape: DraftShape, vocab_size: int) -> DraftFlops:
     )
 
 
+def total_flops(shape: DraftShape, sizes: IntArray) -> IntArray:
+    """F(k): FLOPs per drafted token of the whole draft, for each k in `sizes` `(n,)`."""
+    row = draft_flops(shape, 1)
+    return row.total + row.lm_head * (sizes - 1)
+
+
 def latency_reduction(shape: DraftShape, sizes: IntArray) -> Floats:
     """R(k) = 1 - F(k) / F(V) for each k in `sizes` `(n,)` (arXiv 2603.05210)."""
-    full = draft_flops(shape, shape.vocab_size)
-    rest = full.total - full.lm_head
-    return 1.0 - (rest + 2.0 * shape.hidden_size * sizes) / full.total
+    return 1.0 - total_flops(shape, sizes) / draft_flops(shape, shape.vocab_size).total
 
 
 def _kind(values: Mapping[str, Any]) -> DraftKind:

@@ -46,6 +46,10 @@ class AnswerStore:
         """How many of `prompts` have an answer."""
         return sum(self.key(p) in self._known for p in prompts)
 
+    def lacks(self, prompts: Sequence[Prompt], wanted: int) -> bool:
+        """Whether fewer than `wanted` of `prompts` have an answer, as far as there are prompts."""
+        return self.num_known(prompts) < min(wanted, len(prompts))
+
     def known(self, prompt: Prompt) -> list[list[int]]:
         """The answers to one prompt that are known already."""
         return self._known.get(self.key(prompt), [])

@@ -24,15 +24,12 @@ def replace_folder(target: Path, marker: str) -> Iterator[Path]:
         OutputError: `target` is somebody else's folder, or cannot be written.
     """
     target = target.resolve()
+    refuse_foreign(target, marker)
     try:
-        if _is_foreign(target, marker):
-            raise OutputError(
-                f"{target} is there and holds no {marker}, so it is not replaced; choose another folder"
-            )
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror}; choose another folder") from error
+        raise _cannot_write(target, error) from error
     try:
         yield fresh
         fresh.chmod(0o755)
@@ -43,10 +40,21 @@ def replace_folder(target: Path, marker: str) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _is_foreign(target: Path, marker: str) -> bool:
-    if not target.exists() or (target / marker).exists():
-        return False
-    return not target.is_dir() or any(target.iterdir())
+def refuse_foreign(target: Path, marker: str) -> None:
+    """Raises an OutputError when `target` is a file, a folder of somebody else's, or cannot be looked at."""
+    try:
+        is_free = not target.exists() or (target / marker).exists()
+        is_foreign = not is_free and (not target.is_dir() or any(target.iterdir()))
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    if is_foreign:
+        raise OutputError(
+            f"{target} is there and holds no {marker}, so it is not replaced; choose another folder"
+        )
+
+
+def _cannot_write(target: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {target}: {error.strerror}; choose another folder")
 
 
 def _swap(fresh: Path, target: Path) -> None:

@@ -19,7 +19,7 @@ from bench.vocab.draft_vocab import (
     selection_order,
 )
 from bench.vocab.ranking import mixture_scores
-from bench.vocab.search import Choice, SearchSpace, TpeResult, exact_optimum, tpe_search
+from bench.vocab.search import Choice, SearchSpace, TpeResult, exact_optimum, tpe_search, utility
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ class Selection:
     def sizes(self) -> IntArray:
         """Every k `(n,)`."""
         return np.arange(1, len(self.order) + 1)
+
+    @property
+    def utility(self) -> Floats:
+        """U(k) `(n,)`."""
+        return utility(self.judged, self.reduction, self.space.coverage_weight)
 
 
 def rank(counts: Mapping[str, IntArray], weights: Mapping[str, float], vocabulary: Vocabulary) -> IntArray:

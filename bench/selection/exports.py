@@ -16,31 +16,30 @@ from bench.export.vocab_maps import write_maps
 from bench.models.target import resolve_model
 from bench.selection.choose import Selection
 from bench.selection.prepare import Context
-from bench.selection.write import summary
 
 EXPORTS = "exports"
 
 
-def write_exports(folder: Path, context: Context, name: str, selection: Selection) -> None:
-    """Writes every export of domain `name` into `folder`/exports."""
+def write_exports(folder: Path, context: Context, name: str, selection: Selection, figures: dict) -> None:
+    """Writes every export of domain `name`, whose summary is `figures`, into `folder`/exports."""
     out = folder / EXPORTS
     out.mkdir()
     counts = context.counts[name].sides.ranking.total()
-    provenance = provenance_of(context, name, selection)
+    provenance = provenance_of(context, selection, figures)
     write_maps(selection.chosen, counts, context.vocabulary.must_keep, provenance, out)
     _write_config(out, context, selection)
     if context.config.select.checkpoint:
         _write_checkpoints(out, context, selection)
 
 
-def provenance_of(context: Context, name: str, selection: Selection) -> Provenance:
+def provenance_of(context: Context, selection: Selection, figures: dict) -> Provenance:
     """Where an exported vocabulary comes from."""
-    figures, pair = summary(context, name, selection), context.config.pair
+    pair = context.config.pair
     return Provenance(
         version=__version__,
         command=shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         pair=pair.name,
-        domain=name,
+        domain=figures["domain"],
         target=pair.target,
         target_revision=pair.target_revision,
         tokenizer_hash=context.target.fingerprint,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.config import Config, DomainSource, PairConfig
+from bench.config import Config, DomainSource
 from bench.corpus.domain_counts import AnswerWriter, DomainCounts, count_domain
 from bench.corpus.tokenizer import TargetTokenizer, load_tokenizer
 from bench.cost.flops import DraftShape
@@ -140,9 +140,9 @@ class _AnswerWriter:
         self, domain: DomainSource, prompts: Sequence[Prompt], wanted: int
     ) -> list[tuple[Prompt, list[int]]]:
         store = self._open_store()
-        if store.num_known(prompts) < min(wanted, len(prompts)):
+        if store.lacks(prompts, wanted):
             prompts = [p for p in prompts if self._fits(p, domain.max_prompt_tokens)]
-        if store.num_known(prompts) < min(wanted, len(prompts)):
+        if store.lacks(prompts, wanted):
 
             def show(done: int, total: int) -> None:
                 self._status(f"{domain.name}: the target answers prompts, {done} of {total} (they are kept)")
@@ -161,16 +161,13 @@ class _AnswerWriter:
 
     def _load_target(self) -> Target:
         if self._target is None:
-            self._target = _target_for_answers(self._config.pair, self._config)
+            pair, device = self._config.pair, open_device(self._config.gpu.device)
+            folder = resolve_model(pair.target, pair.target_revision)
+            dtype = dtype_of(self._config.dtype, device)
+            self._target = load_target(folder, device.torch_device, dtype, pair.trust_remote_code)
         return self._target
 
     def _fits(self, prompt: Prompt, most: int) -> bool:
         encode = self._tokenizer.tokenizer.apply_chat_template
         ids = encode(prompt.as_dicts(), add_generation_prompt=True, tokenize=True, return_dict=False)
         return len(ids) <= most
-
-
-def _target_for_answers(pair: PairConfig, config: Config) -> Target:
-    device = open_device(config.gpu.device)
-    folder = resolve_model(pair.target, pair.target_revision)
-    return load_target(folder, device.torch_device, dtype_of(config.dtype, device), pair.trust_remote_code)

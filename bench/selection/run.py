@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench.config import Config
-from bench.export.atomic import replace_folder
+from bench.export.atomic import refuse_foreign, replace_folder
 from bench.selection.choose import Selection, rank, select
 from bench.selection.exports import write_exports
 from bench.selection.prepare import Context, prepare
-from bench.selection.write import SUMMARY, write_tables
+from bench.selection.write import SUMMARY, summary, write_tables
 from bench.vocab.coverage import coverage_curve, cross_coverage
 
 
@@ -28,6 +28,9 @@ def run_select(config: Config, console: Console) -> list[Path]:
     """
     # Workers tokenize in one thread each, and a process must not be forked from a threaded tokenizer.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Before counting, which may take long.
+    for source in config.domain.sources():
+        refuse_foreign(folder_of(config, source.name).resolve(), SUMMARY)
     with console.status("starting") as status:
         context = prepare(config, status.update)
     selections = _select_all(context, console)
@@ -39,8 +42,9 @@ def run_select(config: Config, console: Console) -> list[Path]:
     for name, selection in selections.items():
         target = folder_of(config, name)
         with console.status(f"writing {target}"), replace_folder(target, SUMMARY) as folder:
-            write_tables(folder, context, name, selection, cross)
-            write_exports(folder, context, name, selection)
+            figures = summary(context, name, selection)
+            write_tables(folder, context, name, selection, cross, figures)
+            write_exports(folder, context, name, selection, figures)
             render_selection(read_selection(folder), _other_curves(context, name, selection))
         folders.append(target)
     show_selections([read_selection(folder) for folder in folders], console)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.cost.flops import draft_flops
+from bench.cost.flops import draft_flops, total_flops
 from bench.selection.choose import Selection
 from bench.selection.prepare import Context
 from bench.vocab.coverage import lost_tokens
@@ -19,9 +19,9 @@ _MOST_LOST = 100
 
 
 def write_tables(
-    folder: Path, context: Context, name: str, selection: Selection, cross: pd.DataFrame
+    folder: Path, context: Context, name: str, selection: Selection, cross: pd.DataFrame, figures: dict
 ) -> None:
-    """Writes summary, counts, curves and tables of domain `name` into `folder`."""
+    """Writes counts, curves and tables of domain `name`, and its summary `figures`, into `folder`."""
     counts = context.counts[name].sides.ranking.total()
     seen = np.flatnonzero(counts)
     np.savez_compressed(folder / COUNTS, ids=seen, counts=counts[seen])
@@ -31,7 +31,7 @@ def write_tables(
     trials = pd.DataFrame([vars(trial) for trial in selection.tpe.trials])
     trials.to_csv(folder / TRIALS, index_label="trial")
     _pareto(context, selection).to_csv(folder / PARETO, index=False)
-    text = json.dumps(summary(context, name, selection), indent=2)
+    text = json.dumps(figures, indent=2)
     (folder / SUMMARY).write_text(text + "\n", "utf-8")
 
 
@@ -42,10 +42,6 @@ def summary(context: Context, name: str, selection: Selection) -> dict:
     at = len(selection.chosen) - 1
     exact, best = selection.exact, selection.tpe.best
     band = selection.held_out
-    coverage = float(selection.train.value[at])
-    reduction = float(selection.reduction[at])
-    judged = selection.judged[at]
-    weight = config.select.coverage_weight
     flops = draft_flops(context.shape, len(selection.chosen))
     return {
         "pair": config.pair.name,
@@ -55,17 +51,17 @@ def summary(context: Context, name: str, selection: Selection) -> dict:
         "tpe_vocab_size": best.vocab_size if best else None,
         "tpe_regret": exact.utility - best.utility if best else None,
         "tpe_note": None if best else "no trial reached select.min_coverage; raise select.trials",
-        "coverage_train": coverage,
+        "coverage_train": float(selection.train.value[at]),
         "coverage_train_ci_low": _at(selection.train.ci_low, at),
         "coverage_train_ci_high": _at(selection.train.ci_high, at),
         "coverage_heldout": None if band is None else float(band.value[at]),
         "coverage_heldout_ci_low": None if band is None else _at(band.ci_low, at),
         "coverage_heldout_ci_high": None if band is None else _at(band.ci_high, at),
         "coverage_heldout_note": _why_no_interval(selection),
-        "latency_reduction": reduction,
-        "utility": float(weight * judged + (1 - weight) * reduction),
+        "latency_reduction": float(selection.reduction[at]),
+        "utility": float(selection.utility[at]),
         "flops": {"fc": flops.fc, "attention": flops.attention, "mlp": flops.mlp, "lm_head": flops.lm_head},
-        "coverage_weight": weight,
+        "coverage_weight": config.select.coverage_weight,
         "min_coverage": config.select.min_coverage,
         "coverage_of": config.select.coverage_of.value,
         "k_min": selection.space.k_min,
@@ -90,11 +86,8 @@ def summary(context: Context, name: str, selection: Selection) -> dict:
 
 def _coverage(context: Context, selection: Selection, counts: np.ndarray) -> pd.DataFrame:
     """Every k, with the token that it adds; sizes below the must-keep set cannot be chosen."""
-    sizes, band, shape = selection.sizes, selection.held_out, context.shape
-    weight = context.config.select.coverage_weight
-    fixed = draft_flops(shape, 1)
-    per_row = fixed.lm_head
-    table = pd.DataFrame(
+    sizes, band = selection.sizes, selection.held_out
+    return pd.DataFrame(
         {
             "vocab_size": sizes,
             "token_id": selection.order,
@@ -105,13 +98,12 @@ def _coverage(context: Context, selection: Selection, counts: np.ndarray) -> pd.
             "coverage_heldout": None if band is None else band.value,
             "coverage_heldout_ci_low": None if band is None else band.ci_low,
             "coverage_heldout_ci_high": None if band is None else band.ci_high,
-            "draft_flops": fixed.total - per_row + per_row * sizes,
+            "draft_flops": total_flops(context.shape, sizes),
             "latency_reduction": selection.reduction,
-            "utility": weight * selection.judged + (1 - weight) * selection.reduction,
+            "utility": selection.utility,
             "can_be_chosen": sizes >= len(context.vocabulary.must_keep),
         }
     )
-    return table
 
 
 def _lost(context: Context, name: str, selection: Selection) -> pd.DataFrame:
@@ -141,8 +133,7 @@ def _readable(tokenizer, token: int) -> str:
 
 
 def _pareto(context: Context, selection: Selection) -> pd.DataFrame:
-    fixed = draft_flops(context.shape, 1)
-    flops = fixed.total - fixed.lm_head + fixed.lm_head * selection.sizes
+    flops = total_flops(context.shape, selection.sizes)
     sizes = pareto_frontier(selection.judged, flops, selection.space)
     return pd.DataFrame(
         {

@@ -56,7 +56,8 @@ def coverage_band(blocks: BlockCounts, order: IntArray, num_resamples: int, seed
     Raises:
         VocabError: nothing was counted.
     """
-    value, num_blocks = coverage_curve(blocks.total(), order), blocks.num_blocks
+    counts, num_blocks = blocks.total(), blocks.num_blocks
+    value = coverage_curve(counts, order)
     if num_blocks < 2:
         return Band(value, None, None)
     matrix = blocks.matrix()
@@ -64,7 +65,7 @@ def coverage_band(blocks: BlockCounts, order: IntArray, num_resamples: int, seed
     weights = rng.multinomial(num_blocks, np.full(num_blocks, 1 / num_blocks), size=num_resamples)
     totals = weights @ np.asarray(matrix.sum(axis=1)).ravel()
     # Tokens that never occur add nothing: curves are resampled over the others and spread out again.
-    seen = np.flatnonzero(blocks.total()[order])
+    seen = np.flatnonzero(counts[order])
     columns = matrix[:, order[seen]].tocsc()
     low, high = np.empty(len(seen)), np.empty(len(seen))
     carried = np.zeros((num_resamples, 1))
