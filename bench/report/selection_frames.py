@@ -37,6 +37,11 @@ class SelectionData:
         """The exported k."""
         return self.summary["exported_vocab_size"]
 
+    @property
+    def judged(self) -> str:
+        """The column of `coverage` that the utility was computed with."""
+        return "coverage_train" if self.summary["coverage_of"] == "ranking" else "coverage_heldout"
+
 
 def read_selection(folder: Path) -> SelectionData:
     """Reads `folder` as `task=select` wrote it."""

@@ -53,24 +53,19 @@ def show_selections(selections: list[SelectionData], console: Console) -> None:
         table.add_column(heading, justify="left" if heading == "domain" else "right", no_wrap=True)
     for data in selections:
         s = data.summary
-        held_out = (
-            "none" if s["coverage_heldout"] is None else f"{s['coverage_heldout']:.3f}{_interval(s, '.3f')}"
-        )
-        tpe = (
-            ("none", "none")
-            if s["tpe_vocab_size"] is None
-            else (
-                f"{s['tpe_vocab_size']:,}",
-                f"{s['tpe_regret']:.2g}",
-            )
-        )
+        held_out, tpe_size, tpe_regret = "none", "none", "none"
+        if s["coverage_heldout"] is not None:
+            held_out = f"{s['coverage_heldout']:.3f}{_interval(s, '.3f')}"
+        if s["tpe_vocab_size"] is not None:
+            tpe_size, tpe_regret = f"{s['tpe_vocab_size']:,}", f"{s['tpe_regret']:.2g}"
         table.add_row(
             s["domain"],
             f"{data.size:,}",
             held_out,
             f"{s['latency_reduction']:.4f}",
             f"{s['utility']:.4f}",
-            *tpe,
+            tpe_size,
+            tpe_regret,
         )
     console.print(table)
     for data in selections:
