@@ -118,7 +118,15 @@ def _explain(error: Exception) -> str:
     if group:
         known = ", ".join(sorted(path.stem for path in (_CONF / group[1]).glob("*.yaml")))
         return f"unknown {group[1]} '{group[2]}'; known are {known}"
-    return " ".join([line.strip() for line in text.splitlines() if line.strip()][:2])
+    reason = " ".join([line.strip() for line in text.splitlines() if line.strip()][:2])
+    merged = reason.removeprefix("Error merging override ")
+    if merged == reason:
+        return reason
+    # Only the innermost error says what was wrong with the value, and which values there are.
+    cause: BaseException = error
+    while cause.__cause__:
+        cause = cause.__cause__
+    return f"{merged}: {str(cause).splitlines()[0]}"
 
 
 def _known_keys(schema: Any) -> list[str]:

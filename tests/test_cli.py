@@ -68,6 +68,8 @@ def test_smoke_run_on_real_input(tmp_path):
         (["dtype=float16"], ["dtype=float16", "bfloat16"]),
         (["domain=jsonl"], ["domain.path=FILE"]),
         (["task=report", "run=nosuch"], ["run=nosuch is not a run"]),
+        (["task=slect"], ["task=slect", "bench, select, report"]),
+        (["select.trials=abc"], ["select.trials=abc", "Integer"]),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(arguments, parts, tmp_path):
