@@ -98,10 +98,11 @@ class GreedyDecoder:
         head: DraftHead,
         draft_length: int,
         timeline: Timeline,
+        max_rounds: int | None = None,
     ) -> Decoded:
         """`draft_length` tokens drafted with `head`, then verified in one pass, until the answer ends.
 
-        The draft's own prefill is in the timeline.
+        The draft's own prefill is in the timeline. With `max_rounds` it may stop earlier.
         """
         target, cache, pending = self._target, prefill.restart(), prefill.first_id
         tokens, accepted = [int(pending)], []
@@ -122,7 +123,7 @@ class GreedyDecoder:
             cache.rewind(base_length + num_accepted + 1)
             draft.rewind(draft_base)
             timeline.lap(OTHER)
-            if self._ended(tokens):
+            if self._ended(tokens) or len(accepted) == max_rounds:
                 break
             hidden = draft.extend(new_ids, output.features[:, : num_accepted + 1])
             pending = new_ids[-1:]

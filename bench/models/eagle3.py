@@ -145,6 +145,11 @@ class Eagle3Draft:
         self._cache = InPlaceLayer()
 
     @property
+    def rotary(self) -> tuple[Tensor, Tensor]:
+        """Cos and sin of every position `(positions, head_dim)`."""
+        return self._cos, self._sin
+
+    @property
     def length(self) -> int:
         """Positions held in the cache."""
         return self._cache.length

@@ -1,0 +1,108 @@
+"""Greedy acceptance of every vocabulary size and draft length, from intervals of sizes.
+
+With tokens in the order in which they enter a vocabulary, a draft of size k proposes the target's token y
+exactly when rank(y) <= k < r, where r is the lowest rank among the tokens that its logits put before y. A
+round accepts its first d tokens where d such intervals, one per depth, all hold k.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.vocab.draft_vocab import Floats, IntArray
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """For which sizes a draft is right, from every place of one answer.
+
+    A round that starts at place s knows tokens 0..s of the answer and drafts the tokens after s. It gets
+    its first d + 1 tokens right for the sizes low[s, d] <= k < high[s, d] and no others.
+
+    Attributes:
+        low: `(num_tokens - 1, longest draft)`; rises with depth.
+        high: as `low`; falls with depth. An interval with low >= high is empty.
+    """
+
+    low: IntArray
+    high: IntArray
+
+    def __post_init__(self) -> None:
+        if self.low.shape != self.high.shape or self.low.ndim != 2:
+            raise ValueError(f"low {self.low.shape} and high {self.high.shape} must be equal matrices")
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the answer."""
+        return len(self.low) + 1
+
+    @property
+    def longest_draft(self) -> int:
+        """The largest gamma that was replayed."""
+        return self.low.shape[1]
+
+    def accepted_by_round(self, vocab_size: int, draft_length: int) -> list[int]:
+        """Accepted tokens of every round of one decode, as the decode itself would count them."""
+        inside = (self.low <= vocab_size) & (vocab_size < self.high)
+        counts, place, found = inside[:, :draft_length].sum(axis=1), 0, []
+        while place < len(counts):
+            found.append(int(counts[place]))
+            place += found[-1] + 1
+        return found
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """What one answer's decodes accept, as step functions of the vocabulary size.
+
+    Attributes:
+        edges: sizes at which something changes `(n,)`, ascending, the first of them 1.
+        num_rounds: rounds from edge to edge `(n,)`; fractions where they are expectations.
+        accepted_at: rounds whose draft token at each position was accepted `(draft length, n)`.
+    """
+
+    edges: IntArray
+    num_rounds: Floats
+    accepted_at: Floats
+
+    def at(self, sizes: IntArray) -> tuple[Floats, Floats]:
+        """Rounds `(len(sizes),)` and acceptance by position `(draft length, len(sizes))`."""
+        steps = np.searchsorted(self.edges, sizes, side="right") - 1
+        return self.num_rounds[steps], self.accepted_at[:, steps]
+
+
+def walk(intervals: Intervals, draft_length: int) -> Acceptance:
+    """Every round of every vocabulary size at one draft length.
+
+    Args:
+        intervals: of one answer.
+        draft_length: gamma, at most the longest draft replayed.
+    """
+    low, high = intervals.low[:, :draft_length], intervals.high[:, :draft_length]
+    if low.shape[1] != draft_length:
+        raise ValueError(f"gamma {draft_length} exceeds the {low.shape[1]} replayed")
+    is_held = low < high
+    edges = np.unique(np.concatenate([[1], low[is_held], high[is_held]]))
+    counts = _accepted_from_each_place(low, high, edges)
+    place = np.zeros(len(edges), dtype=np.int64)
+    num_rounds = np.zeros(len(edges))
+    accepted_at = np.zeros((draft_length, len(edges)))
+    depths = np.arange(draft_length)[:, None]
+    columns = np.arange(len(edges))
+    while len(columns):
+        accepted = counts[place[columns], columns]
+        num_rounds[columns] += 1
+        accepted_at[:, columns] += depths < accepted
+        place[columns] += accepted + 1
+        columns = columns[place[columns] < len(low)]
+    return Acceptance(edges, num_rounds, accepted_at)
+
+
+def _accepted_from_each_place(low: IntArray, high: IntArray, edges: IntArray) -> IntArray:
+    """Tokens that a round accepts, by place and edge `(places, len(edges))`."""
+    # Each interval adds 1 where it begins and takes it away where it ends; their running sum counts them.
+    changes = np.zeros((len(low), len(edges) + 1), dtype=np.int64)
+    places, depths = np.nonzero(low < high)
+    np.add.at(changes, (places, np.searchsorted(edges, low[places, depths])), 1)
+    np.add.at(changes, (places, np.searchsorted(edges, high[places, depths])), -1)
+    return changes[:, :-1].cumsum(axis=1)

@@ -1,0 +1,146 @@
+"""Acceptance of every vocabulary size and draft length from one teacher-forced pass (greedy).
+
+The draft is unrolled over the target's own answer with its whole LM head. As long as it was right, what it
+drafted is the answer, so one pass stands for the decodes of every size: see `bench.acceptance.intervals`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.acceptance.intervals import Intervals
+from bench.decoding.greedy import Prefill
+from bench.models.eagle3 import DraftHead, Eagle3Draft
+from bench.models.target import Target
+from bench.models.unroll import Unroll
+
+# Chains that are unrolled together, and rows of logits that exist at a time: what bounds the memory.
+_CHAINS, _LOGIT_ROWS = 256, 64
+
+
+@dataclass(frozen=True)
+class AnswerText:
+    """An answer of the target as the replay reads it.
+
+    Attributes:
+        token_ids: the answer, then the target's own continuation past its end, as the last round may
+            draft beyond the answer `(num_tokens + longest draft - 1,)`.
+        num_tokens: tokens of the answer.
+        features: of the prompt and of the text but its last token `(1, n, 3H)`.
+    """
+
+    token_ids: Tensor
+    num_tokens: int
+    features: Tensor
+
+
+@torch.inference_mode()
+def read_answer(target: Target, prefill: Prefill, answer: Sequence[int], longest_draft: int) -> AnswerText:
+    """Features of a greedy answer, and the target's tokens that would follow it."""
+    cache = prefill.restart()
+    ids = torch.tensor(list(answer), device=target.device)
+    output = target.forward(ids[None], cache)
+    features, tokens = [prefill.features, output.features], [ids]
+    for _ in range(longest_draft - 1):
+        tokens.append(target.lm_head(output.hidden[:, -1]).argmax(-1))
+        output = target.forward(tokens[-1][None], cache)
+        features.append(output.features)
+    return AnswerText(torch.cat(tokens), len(answer), torch.cat(features, dim=1))
+
+
+@torch.inference_mode()
+def replay(
+    draft: Eagle3Draft,
+    head: DraftHead,
+    prompt_ids: Tensor,
+    text: AnswerText,
+    orders: dict[str, np.ndarray],
+    longest_draft: int,
+) -> dict[str, Intervals]:
+    """For which sizes the draft is right, from every place of an answer at every depth.
+
+    Args:
+        draft: its cache is neither read nor written.
+        head: the draft's whole LM head.
+        prompt_ids: `(n,)`.
+        text: the answer.
+        orders: by name, the ids of `head` as they enter a vocabulary `(head.size,)`.
+        longest_draft: gamma up to which depths are replayed.
+
+    Returns:
+        Intervals for the vocabularies of each order.
+    """
+    ranks = _Ranks(head, orders, text.token_ids)
+    next_ids = torch.cat([prompt_ids[1:], text.token_ids])
+    first, num_starts = len(prompt_ids) - 1, text.num_tokens - 1
+    features = text.features[:, : len(next_ids)]
+    unroll = Unroll(draft.body, draft.rotary, F.embedding(next_ids, draft.embedding)[None], features)
+    shape = (len(orders), num_starts, longest_draft)
+    low = torch.full(shape, head.size + 1, device=next_ids.device)
+    high = torch.zeros(shape, dtype=torch.long, device=next_ids.device)
+    for begin in range(0, num_starts, _CHAINS):
+        end = min(begin + _CHAINS, num_starts)
+        block = _Bounds(low[:, begin:end], high[:, begin:end])
+        for depth, hidden in enumerate(unroll.chains(first + begin, first + end, longest_draft)):
+            rows = block.alive(depth)
+            for part in rows.split(_LOGIT_ROWS):
+                logits = head.logits(draft.normed(hidden[0, part]))
+                block.narrow(depth, part, *ranks.bounds(logits, begin + part + depth + 1))
+    bounds = zip(low.cpu().numpy(), high.cpu().numpy(), strict=True)
+    return {name: Intervals(*pair) for name, pair in zip(orders, bounds, strict=True)}
+
+
+class _Bounds:
+    """Intervals of one block of chains `(orders, chains, depths)`, narrowed depth by depth in place."""
+
+    def __init__(self, low: Tensor, high: Tensor):
+        self._low, self._high = low, high
+
+    def alive(self, depth: int) -> Tensor:
+        """Chains that some size of some order still has right; the others need no logits."""
+        if not depth:
+            return torch.arange(self._low.shape[1], device=self._low.device)
+        held = self._low[..., depth - 1] < self._high[..., depth - 1]
+        return held.any(dim=0).nonzero().flatten()
+
+    def narrow(self, depth: int, chains: Tensor, low: Tensor, high: Tensor) -> None:
+        """Intersects what held at the depth before with `low` and `high` `(orders, len(chains))`."""
+        if depth:
+            low = torch.maximum(low, self._low[:, chains, depth - 1])
+            high = torch.minimum(high, self._high[:, chains, depth - 1])
+        self._low[:, chains, depth], self._high[:, chains, depth] = low, high
+
+
+class _Ranks:
+    """Ranks of the head's rows in each order, and the rows of the text's tokens."""
+
+    def __init__(self, head: DraftHead, orders: dict[str, np.ndarray], token_ids: Tensor):
+        device = token_ids.device
+        ids = torch.arange(head.size, device=device) if head.target_ids is None else head.target_ids
+        # A token that the draft does not have gets the row of another one and the rank of none.
+        self._rows = torch.searchsorted(ids, token_ids).clamp(max=head.size - 1)
+        self._known = ids[self._rows] == token_ids
+        self._size = head.size
+        self._ranks = torch.empty(len(orders), head.size, dtype=torch.long, device=device)
+        for index, order in enumerate(orders.values()):
+            places = torch.searchsorted(ids, torch.from_numpy(order).to(device))
+            self._ranks[index, places] = torch.arange(1, head.size + 1, device=device)
+
+    def bounds(self, logits: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Interval of sizes that draft the token at each place of the text, `(orders, n)` each.
+
+        A token is beaten by those of a higher logit, and of the same logit and a lower id: as `select` does.
+        """
+        rows, known = self._rows[places], self._known[places]
+        own = logits.gather(1, rows[:, None])
+        which, rivals = (logits >= own).nonzero(as_tuple=True)
+        wins = (logits[which, rivals] > own[which, 0]) | (rivals < rows[which])
+        which, rivals = which[wins], rivals[wins]
+        low = torch.where(known, self._ranks[:, rows], self._size + 1)
+        high = torch.full_like(low, self._size + 1)
+        high.scatter_reduce_(1, which.expand(len(low), -1), self._ranks[:, rivals], "amin")
+        return low, high
