@@ -117,7 +117,7 @@ def _acquire(file: TextIO, device_id: str, on_wait: Callable[[str], None], timeo
 def _sign(file: TextIO) -> None:
     file.truncate(0)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    file.write(json.dumps({"pid": os.getpid(), "started_at": started, "command": " ".join(sys.argv)}))
+    file.write(json.dumps({"pid": os.getpid(), "started_at": started, "command": " ".join(sys.argv[1:])}))
     file.flush()
 
 
