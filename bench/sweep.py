@@ -49,6 +49,7 @@ class JobNote:
         host: machine it ran on.
         started_at: UTC.
         duration_s: wall time; None until it ends.
+        stopped_by: what the launcher said when it ended the job, such as a time limit.
     """
 
     overrides: list[str]
@@ -57,6 +58,7 @@ class JobNote:
     host: str
     started_at: str
     duration_s: float | None
+    stopped_by: str | None = None
 
 
 def prepare_sweep(folder: Path, command: Sequence[str]) -> None:
@@ -113,22 +115,25 @@ def run_job(folder: Path, name: str, overrides: Sequence[str], working_folder: P
     now = datetime.now(UTC).isoformat(timespec="seconds")
     note = JobNote(list(overrides), None, log.name, socket.gethostname(), now, None)
     _write(path, note)
-    exit_code = None
+    exit_code = stopped_by = None
     try:
         exit_code = _run_logged(overrides, log, _job_environment(folder), working_folder)
+    except Exception as error:
+        # Launchers turn a scheduler's signals into exceptions of their own; raised on, one job would end all.
+        stopped_by = f"{type(error).__name__}: {error}"
     finally:
-        # Also when this process is interrupted: a job that did not end well is listed.
-        _write(path, replace(note, exit_code=exit_code, duration_s=round(time.monotonic() - started, 1)))
+        duration_s = round(time.monotonic() - started, 1)
+        _write(path, replace(note, exit_code=exit_code, duration_s=duration_s, stopped_by=stopped_by))
     text = log.read_text("utf-8", errors="replace") if exit_code == 0 else ""
     ending = "done" if exit_code == 0 else "failed"
-    print(f"{label}: {ending} after {time.monotonic() - started:.0f} s\n{text}", end="", flush=True)
+    print(f"{label}: {ending} after {duration_s:.0f} s\n{text}", end="", flush=True)
 
 
 def describe_end(folder: Path) -> tuple[list[str], int]:
     """How a sweep went, and its exit code: 0, or the largest of its jobs' (1 for a job that never ended)."""
     notes = [note for path in sorted(folder.glob(_NOTES)) if (note := _read(path))]
     failed = [note for note in notes if note.exit_code != 0]
-    lines = [f"{len(notes) - len(failed)} of {len(notes)} jobs of {folder} are done"]
+    lines = [f"{len(notes) - len(failed)} of {len(notes)} started jobs of {folder} are done"]
     for note in failed:
         label = " ".join(note.overrides)
         lines.append(f"job {label} failed: {_reason(folder, note)} - log: {folder / note.log}")
@@ -175,7 +180,8 @@ def _job_environment(folder: Path) -> dict[str, str]:
 
 def _reason(folder: Path, note: JobNote) -> str:
     if note.exit_code is None:
-        return f"it did not end on {note.host}" if note.duration_s is None else "it was stopped"
+        never_ended = f"it did not end on {note.host}"
+        return never_ended if note.duration_s is None else note.stopped_by or "it was stopped"
     if note.exit_code > 128:
         return f"killed by {_signal_name(note.exit_code - 128)}"
     try:

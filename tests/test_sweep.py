@@ -47,7 +47,7 @@ def test_failures_are_listed_with_reason_and_log_and_lose_nothing(folder):
     run(folder, "bad", "good", "killed", "silent")
     lines, exit_code = sweep.describe_end(folder)
     assert lines == [
-        f"1 of 4 jobs of {folder} are done",
+        f"1 of 4 started jobs of {folder} are done",
         f"job job=bad failed: gpu=9 does not exist - log: {folder}/bad.log",
         f"job job=killed failed: killed by SIGKILL - log: {folder}/killed.log",
         f"job job=silent failed: ran job=silent in {folder.parent} with no threads and mode hydra.mode=RUN - "
@@ -59,7 +59,7 @@ def test_failures_are_listed_with_reason_and_log_and_lose_nothing(folder):
 
 def test_a_sweep_that_went_well(folder, capsys):
     run(folder, "good")
-    assert sweep.describe_end(folder) == ([f"1 of 1 jobs of {folder} are done"], 0)
+    assert sweep.describe_end(folder) == ([f"1 of 1 started jobs of {folder} are done"], 0)
     log = (folder / "good.log").read_text()
     said = f"ran job=good in {folder.parent} with no threads and mode hydra.mode=RUN\n"
     assert log == f"$ python -m bench job=good hydra.mode=RUN\n{said}"
@@ -74,12 +74,12 @@ def test_running_it_again_completes_the_rest(folder, capsys):
     python = Path(sys.executable)
     python.write_text(PYTHON.replace("exit 2", "exit 0"))
     sweep.prepare_sweep(folder, ["again"])
-    assert sweep.describe_end(folder) == ([f"1 of 1 jobs of {folder} are done"], 0)
+    assert sweep.describe_end(folder) == ([f"1 of 1 started jobs of {folder} are done"], 0)
     capsys.readouterr()
     run(folder, "bad", "good")
     assert f"job=good: done before, see {folder}/good.log" in capsys.readouterr().out
     assert (folder / "good.job.json").stat().st_mtime_ns == before
-    assert sweep.describe_end(folder) == ([f"2 of 2 jobs of {folder} are done"], 0)
+    assert sweep.describe_end(folder) == ([f"2 of 2 started jobs of {folder} are done"], 0)
 
 
 def test_a_job_that_never_ended_is_a_failure(folder):
@@ -119,6 +119,23 @@ def test_an_interrupted_job_is_ended_and_listed(folder):
         assert supervisor.wait(20) != 0
     lines, exit_code = sweep.describe_end(folder)
     assert "job job=long failed: it was stopped" in lines[1] and exit_code == 1
+
+
+def test_a_schedulers_limit_ends_one_job_and_not_the_sweep(folder, monkeypatch):
+    def limit(number, frame):
+        raise RuntimeError("timed out")
+
+    monkeypatch.setattr(sweep, "_GRACE_S", 0.2)
+    before = signal.signal(signal.SIGALRM, limit)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        run(folder, "long", "good")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    lines, exit_code = sweep.describe_end(folder)
+    assert lines[0].startswith("1 of 2 started jobs")
+    assert lines[1] == f"job job=long failed: RuntimeError: timed out - log: {folder}/long.log"
+    assert exit_code == 1
 
 
 @pytest.mark.parametrize(
