@@ -110,6 +110,11 @@ def test_ray_is_asked_for_the_gpu(composed, gpu, num_gpus, kind):
     assert (remote.num_gpus, remote.get("accelerator_type"), remote.max_retries) == (num_gpus, kind, 0)
 
 
+def test_ray_joins_no_cluster_unasked(composed):
+    init = composed("ray_cluster", "cpu").hydra.launcher.ray.init
+    assert (init.address, init.object_store_memory) == ("local", None)
+
+
 def test_jobs_of_several_gpus_are_not_batched(composed):
     launcher = composed("gpus", "1").hydra.launcher
     assert (launcher.n_jobs, int(launcher.batch_size), launcher.pre_dispatch) == (8, 1, "all")
