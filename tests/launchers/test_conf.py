@@ -79,10 +79,12 @@ def test_every_launcher_has_an_extra():
         assert any(requirement.startswith(package) for requirement in extras[extra])
 
 
-def test_every_kind_that_a_scheduler_is_asked_for_is_a_gpu():
-    kinds = {path.stem for path in LAUNCHERS.glob("*_gpu/*.yaml")}
-    assert kinds >= {"cpu", "h100"}
-    assert kinds <= {path.stem for path in (ROOT / "conf" / "gpu").glob("*.yaml")}
+@pytest.mark.parametrize("scheduler", ["slurm_gpu", "ray_gpu"])
+def test_every_kind_of_gpu_is_asked_for_by_its_kind(scheduler):
+    # A kind without a file would get any GPU.
+    gpus = {path.stem for path in (ROOT / "conf" / "gpu").glob("*.yaml")}
+    kinds = {gpu for gpu in gpus if not gpu.isdecimal()} - {"auto"}
+    assert {path.stem for path in (LAUNCHERS / scheduler).glob("*.yaml")} == kinds
 
 
 @pytest.mark.parametrize(
