@@ -4,32 +4,59 @@ The only file that knows Hydra.
 """
 
 import difflib
+import hashlib
 import os
 import re
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from bench.config import Config, Task
-from bench.errors import BenchError
+from bench.errors import BenchError, ConfigError
+from bench.sweep import describe_end, job_name, prepare_sweep, run_job
 
 _CONF = Path(__file__).resolve().parent.parent / "conf"
 _INTERRUPTED = 130
 
+# Launchers that ask for one kind of GPU for all jobs of a sweep; the extra that brings each plugin.
+_ONE_KIND = ("slurm", "ray_cluster")
+_EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "ray": "ray"}
+
 ConfigStore.instance().store(name="schema", node=Config)
 
-# Exit codes of the jobs of a sweep that failed; the others went on.
-_failed: list[int] = []
+
+class SweepStart(Callback):
+    """Hydra calls this in the process that launches a sweep, before the first job."""
+
+    folder: ClassVar[Path | None] = None  # of the sweep that this process launched
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Prepares the sweep's folder. It ends the program itself: Hydra only warns of errors in here."""
+        launcher = config.hydra.runtime.choices["hydra/launcher"]
+        swept = [gpu for gpu in config.hydra.overrides.task if gpu.startswith("gpu=") and "," in gpu]
+        folder = _sweep_folder(config.hydra)
+        try:
+            if launcher in _ONE_KIND and swept:
+                raise ConfigError(
+                    f"{swept[0]} is impossible with hydra/launcher={launcher}, which asks for one kind of "
+                    "GPU per sweep: launch one sweep for each"
+                )
+            prepare_sweep(folder, ["python", "-m", "bench", *sys.argv[1:]])
+        except BenchError as error:
+            _stop(str(error), error.exit_code)
+        SweepStart.folder = folder
+        _say(f"sweep in {folder}: one log per job")
 
 
 def main() -> NoReturn:
@@ -42,20 +69,47 @@ def main() -> NoReturn:
     except (HydraException, OmegaConfBaseException) as error:
         _stop(_explain(error), BenchError.exit_code)
     except KeyboardInterrupt:
-        _stop("interrupted before the first measurement", _INTERRUPTED)
-    sys.exit(max(_failed, default=0))
+        _tell_sweep()
+        when = "" if SweepStart.folder else " before the first measurement"
+        _stop(f"interrupted{when}", _INTERRUPTED)
+    except Exception:
+        # What a launcher died of, such as a lost node, must not hide how its jobs ended.
+        _tell_sweep()
+        raise
+    sys.exit(_tell_sweep())
 
 
 @hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")
 def _job(composed: DictConfig) -> None:
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        _run_in_sweep(composed)
+        return
     try:
         _run(_typed(composed))
     except BenchError as error:
-        if HydraConfig.get().mode is not RunMode.MULTIRUN:
-            _stop(str(error), error.exit_code)
-        overrides = " ".join(HydraConfig.get().overrides.task)
-        _say(f"job {overrides} failed: {error}")
-        _failed.append(error.exit_code)
+        _stop(str(error), error.exit_code)
+
+
+def _run_in_sweep(composed: DictConfig) -> None:
+    launched = HydraConfig.get()
+    overrides = list(launched.overrides.task)
+    name = job_name(overrides, hashlib.sha256(OmegaConf.to_yaml(composed).encode()).hexdigest())
+    run_job(_sweep_folder(launched), name, overrides, Path(launched.runtime.cwd))
+
+
+def _sweep_folder(launched: Any) -> Path:
+    # Not every launcher starts its jobs in the folder that the sweep was launched in.
+    return Path(launched.runtime.cwd) / launched.sweep.dir
+
+
+def _tell_sweep() -> int:
+    """How the sweep went, if this process launched one, and its exit code."""
+    if SweepStart.folder is None:
+        return 0
+    lines, exit_code = describe_end(SweepStart.folder)
+    for line in lines:
+        _say(line)
+    return exit_code
 
 
 def _typed(composed: DictConfig) -> Config:
@@ -114,7 +168,10 @@ def _explain(error: Exception) -> str:
         return f"unknown key '{unknown[1]}'; " + (
             f"did you mean {near[0]}?" if near else f"top-level keys are {top_level}"
         )
-    group = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
+    group = re.search(r"Could not (?:find|load) '(.+)/([^'/]+)'", text)
+    if group and group[2] in _EXTRAS and group[1] == "hydra/launcher":
+        extra = _EXTRAS[group[2]]
+        return f"this launcher is not installed: .venv/bin/python -m pip install -e '.[{extra}]'"
     if group:
         known = ", ".join(sorted(path.stem for path in (_CONF / group[1]).glob("*.yaml")))
         return f"unknown {group[1]} '{group[2]}'; known are {known}"

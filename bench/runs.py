@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.config import Config, DomainSource
 from bench.device import Device, open_device
+from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
 from bench.environment import describe
 from bench.errors import OutputError
@@ -34,7 +35,7 @@ class InterruptedRunError(Exception):
 
 
 def run_bench(config: Config, console: Console) -> Path:
-    """Measures, writes the run's folder and draws its report.
+    """Measures while no other run does on this device, writes the run's folder and draws its report.
 
     Returns:
         The run's folder.
@@ -45,6 +46,11 @@ def run_bench(config: Config, console: Console) -> Path:
     """
     if config.measure.num_threads:
         torch.set_num_threads(config.measure.num_threads)
+    with hold_device(physical_id(config.gpu.device), console.print):
+        return _run_alone(config, console)
+
+
+def _run_alone(config: Config, console: Console) -> Path:
     device = open_device(config.gpu.device)
     folder = _make_folder(config, device)
     try:
