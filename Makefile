@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench select report train-draft test test-gpu microbench check clean
+.PHONY: help setup bench select report train-draft test test-gpu test-launchers microbench check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,10 +33,14 @@ train-draft: setup ## Train the shipped draft again (hours on a CPU; resumes)
 	$(PY) -m bench.training $(ARGS)
 
 test: setup ## Run the tests
-	$(PY) -m pytest -m 'not gpu' $(ARGS)
+	$(PY) -m pytest -m 'not gpu and not launcher' $(ARGS)
 
 test-gpu: setup ## Run the tests that need a CUDA GPU
 	$(PY) -m pytest -m gpu -s $(ARGS)
+
+test-launchers: setup ## Run sweeps through joblib, Ray and (where sbatch is) Slurm; installs their extras
+	$(PY) -m pip install -qq --editable '.[dev,joblib,slurm,ray]'
+	$(PY) -m pytest -m launcher -rs $(ARGS)
 
 microbench: setup ## Time the building blocks against each other (pytest-benchmark)
 	$(PY) -m pytest tests/microbench --benchmark-enable --benchmark-only $(ARGS)
