@@ -8,10 +8,12 @@ The rooms, in the order in which data flows through them:
     cost/       FLOPs of a draft; pure arithmetic
     export/     vocabulary maps and trimmed checkpoints as engines load them
     models/     target and EAGLE-3 draft: loading, trimming, key-value cache, CPU kernels
-    decoding/   greedy loops (plain and speculative), batched answers
-    device/     where tensors live and whose clock is read
-    measure/    interleaved measurement, statistics
+    decoding/   greedy loops (plain and speculative), replay, batched answers
+    acceptance/ replay -> what every vocabulary size accepts; pure arithmetic
+    device/     where tensors live, whose clock is read, and the lock on it
+    measure/    probes and interleaved decodes, statistics
     records.py  what a run writes down, append-only
+    surface/    acceptance + latency -> speed of every (k, gamma), and the choice; pure arithmetic
     report/     records -> tables, figures, page, console; imports no torch
     training/   the trainer that made the shipped draft in drafts/
 
@@ -20,8 +22,9 @@ The rooms, in the order in which data flows through them:
     model_config.py  reads a model's config.json
     selection/  `task=select`, start to end: corpus -> vocab + cost -> export -> report
     runs.py     one run, start to end: pair.py (models) + workloads.py (data) -> measure -> report
+    sweep.py    the jobs of a sweep, each a process with a log and a note of how it ended
 
-Import rule: data flows one way. `errors`, `config`, `records`, `vocab` and `cost` import nothing above them;
+Import rule: data flows one way. `errors`, `config`, `vocab`, `cost` and `acceptance` import nothing above them;
 `decoding` never imports `measure`; `report` reads records and nothing else. A test holds this.
 """
 

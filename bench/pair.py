@@ -7,8 +7,10 @@ import torch
 
 from bench.assets import CATALOG, sha256_of
 from bench.config import PairConfig
+from bench.cost.flops import DraftShape
 from bench.decoding.answers import AnswerStore
 from bench.device import Device, default_dtype
+from bench.model_config import read_config
 from bench.models.checkpoint import DraftCheckpoint, load_draft, resolve_draft
 from bench.models.target import Target, load_target, resolve_model
 
@@ -23,6 +25,7 @@ class Pair:
         name: as it appears in results.
         target: the target.
         draft: the draft with its largest vocabulary.
+        shape: the draft's sizes, from its configuration.
         answers: known answers of the target.
         dtype: of both models' weights and arithmetic.
         target_fingerprint: identifies the target's weights.
@@ -32,6 +35,7 @@ class Pair:
     name: str
     target: Target
     draft: DraftCheckpoint
+    shape: DraftShape
     answers: AnswerStore
     dtype: torch.dtype
     target_fingerprint: str
@@ -54,11 +58,17 @@ def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
         name=config.name,
         target=target,
         draft=load_draft(draft_folder, target),
+        shape=_shape(draft_folder),
         answers=AnswerStore(fingerprint, draft_folder / ANSWERS_FILE),
         dtype=dtype,
         target_fingerprint=fingerprint,
         draft_fingerprint=weights_sha256(draft_folder),
     )
+
+
+def _shape(draft_folder: Path) -> DraftShape:
+    path = draft_folder / "config.json"
+    return DraftShape.from_config(read_config(path)[1], str(path))
 
 
 def dtype_of(name: str, device: Device) -> torch.dtype:

@@ -3,7 +3,8 @@
 Records hold raw samples; every figure that a report shows is derived from them when it is read.
 
 Format history:
-    1: vocab, decode and baseline records.
+    1: vocab, decode and baseline records; every vocabulary size was decoded.
+    2: ranking, plan, replay and probe records; few variants are decoded.
 """
 
 import contextlib
@@ -14,33 +15,102 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bench.acceptance.intervals import Intervals
 from bench.errors import OutputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "records.jsonl"
 
 
 @dataclass(frozen=True)
-class VocabRecord:
-    """A vocabulary that was measured.
+class RankingRecord:
+    """The order in which tokens enter a vocabulary.
 
     Attributes:
-        domain: that its ranking was made on.
-        vocab_size: k.
-        target_ids: the tokens kept, ascending; None for the full vocabulary.
-        coverage_train: share of the ranking answers' tokens inside it.
-        num_ranking_tokens: tokens of those answers.
-        num_ranking_distinct: distinct tokens among them.
-        content_hash: of the ids.
+        source: what it was ranked on: a domain, or the pool of all.
+        seen_ids: the must-keep tokens and all that were counted, in order; every other token that the draft
+            has follows by rising id.
+        seen_counts: how often each of them was counted, or its expected share in a pool.
+        num_must_keep: tokens at the front that every size holds.
+        candidate_ids: tokens that the draft has; None when it has all of the target's.
+    """
+
+    source: str
+    seen_ids: list[int]
+    seen_counts: list[float]
+    num_must_keep: int
+    candidate_ids: list[int] | None
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """What a domain's proof decodes, chosen from a pilot.
+
+    Attributes:
+        domain: of the prompts.
+        source: of the ranking that the vocabularies follow.
+        variants: (vocabulary size, draft length, role) of each.
     """
 
     domain: str
+    source: str
+    variants: list[tuple[int, int, str]]
+
+    def __post_init__(self) -> None:
+        # JSON knows no tuples.
+        object.__setattr__(self, "variants", [(k, gamma, role) for k, gamma, role in self.variants])
+
+
+@dataclass(frozen=True)
+class ReplayRecord:
+    """For which vocabulary sizes the draft is right, at every place and depth of one answer.
+
+    Attributes:
+        domain: of the prompt.
+        prompt_id: of the prompt.
+        source: of the ranking.
+        token_ids: the target's answer.
+        low: as `bench.acceptance.intervals.Intervals`.
+        high: as `low`.
+        replay_ms: wall time of the pass, which serves all rankings.
+    """
+
+    domain: str
+    prompt_id: str
+    source: str
+    token_ids: list[int]
+    low: list[list[int]]
+    high: list[list[int]]
+    replay_ms: float
+
+    def intervals(self) -> Intervals:
+        """As arrays; the answer must go on after its first token."""
+        return Intervals(np.array(self.low, dtype=np.int64), np.array(self.high, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class ProbeRecord:
+    """A few speculative rounds, timed for the latency of their parts.
+
+    Attributes:
+        domain: of the prompt.
+        prompt_id: of the prompt.
+        vocab_size: k.
+        draft_length: gamma.
+        is_pilot: from before the plan; it informs the choice, not the report.
+        order: place in the run's randomised order.
+        laps_ms: duration of every step by name, in order.
+    """
+
+    domain: str
+    prompt_id: str
     vocab_size: int
-    target_ids: list[int] | None
-    coverage_train: float | None
-    num_ranking_tokens: int
-    num_ranking_distinct: int
-    content_hash: str
+    draft_length: int
+    is_pilot: bool
+    order: int
+    laps_ms: dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -93,8 +163,15 @@ class BaselineRecord:
     generate_ms: float
 
 
-Record = VocabRecord | DecodeRecord | BaselineRecord
-_KINDS: dict[str, type[Any]] = {"vocab": VocabRecord, "decode": DecodeRecord, "baseline": BaselineRecord}
+Record = RankingRecord | PlanRecord | ReplayRecord | ProbeRecord | DecodeRecord | BaselineRecord
+_KINDS: dict[str, type[Any]] = {
+    "ranking": RankingRecord,
+    "plan": PlanRecord,
+    "replay": ReplayRecord,
+    "probe": ProbeRecord,
+    "decode": DecodeRecord,
+    "baseline": BaselineRecord,
+}
 _NAMES = {record_type: kind for kind, record_type in _KINDS.items()}
 
 

@@ -17,11 +17,20 @@ from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
 from bench.environment import describe
 from bench.errors import OutputError
+from bench.measure.campaign import Campaign, Workload
 from bench.measure.session import Session
-from bench.measure.variants import make_variants
 from bench.pair import Pair, load_pair
 from bench.records import RecordWriter
-from bench.workloads import Prepared, prepare
+from bench.workloads import (
+    Ranking,
+    check_sizes,
+    count_answers,
+    held_out_prompts,
+    make_rankings,
+    must_keep,
+    paper_size,
+    source_for,
+)
 
 
 class InterruptedRunError(Exception):
@@ -55,10 +64,13 @@ def _run_alone(config: Config, console: Console) -> Path:
     folder = _make_folder(config, device)
     try:
         with console.status("fetching the domains"):
-            domains = [(source, load_prompts(source)) for source in config.domain.sources()]
+            texts = {s.name: load_prompts(s) for s in [*config.domain.sources(), *config.corpora.values()]}
         with console.status("loading the models"):
             pair = load_pair(config.pair, device, config.dtype)
-        prepared = [_prepare(config, pair, source, prompts, console) for source, prompts in domains]
+        sizes = check_sizes(pair, config.vocab, config.measure)
+        rankings = _rank(config, pair, texts, console)
+        workloads = [_workload(config, pair, s, texts[s.name], rankings) for s in config.domain.sources()]
+        _say_what_lacks(config, workloads, console)
     except BaseException:
         folder.rmdir()
         raise
@@ -68,7 +80,9 @@ def _run_alone(config: Config, console: Console) -> Path:
         raise OutputError(f"cannot write into {folder}: {error.strerror}; set results_dir") from error
     writer = RecordWriter(folder)
     try:
-        _measure_all(config, device, pair, prepared, writer, console)
+        for ranking in rankings.values():
+            writer.append(ranking.record(len(must_keep(pair)), pair.target.vocab_size))
+        _measure_all(config, device, pair, workloads, sizes, writer, console)
     except KeyboardInterrupt:
         raise InterruptedRunError(folder, writer.num_written) from None
     finally:
@@ -85,49 +99,56 @@ def _measure_all(
     config: Config,
     device: Device,
     pair: Pair,
-    prepared: list[Prepared],
+    workloads: list[Workload],
+    sizes: list[int],
     writer: RecordWriter,
     console: Console,
 ) -> None:
-    measure, full_size = config.measure, len(pair.draft.vocab)
-    session = Session(device, pair.target, pair.draft.draft, measure.max_new_tokens, measure.seed)
+    measure, full_head = config.measure, pair.draft.head(pair.draft.vocab)
+    session = Session(device, pair.target, pair.draft.draft, full_head, measure.max_new_tokens, measure.seed)
+    campaign = Campaign(session, pair.draft, full_head, measure)
     with _progress(console) as progress:
-        variants = {
-            p.workload.domain: make_variants(list(p.workload.heads), measure.draft_lengths, full_size)
-            for p in prepared
-        }
-        total = sum(len(variants[p.workload.domain]) * len(p.workload.prompts) for p in prepared)
-        bar = progress.add_task("warming up", total=total)
-        for item in prepared:
-            workload = item.workload
-            for vocab in item.vocabs:
-                writer.append(vocab)
-            session.warm_up(workload, variants[workload.domain], measure.warmup_tokens)
+        bar = progress.add_task("warming up", total=sum(campaign.num_steps(w, sizes) for w in workloads))
+        for workload in workloads:
             progress.update(bar, description=f"measuring {workload.domain}")
-            for record in session.measure(workload, variants[workload.domain], lambda: progress.advance(bar)):
+            for record in campaign.run(workload, sizes):
                 writer.append(record)
+                progress.advance(bar)
         # How fast the plain loop is does not depend on the domain.
-        first = prepared[0].workload
-        progress.update(bar, description="comparing with generate")
-        writer.append(session.compare_with_generate(first, first.prompts[0]))
+        first = workloads[0]
+        progress.update(bar, description="comparing with generate", completed=progress.tasks[bar].total)
+        writer.append(session.compare_with_generate(first.domain, first.prompts[0]))
 
 
-def _prepare(
-    config: Config, pair: Pair, source: DomainSource, prompts: list[Prompt], console: Console
-) -> Prepared:
-    with console.status(f"preparing {source.name}") as status:
+def _rank(config: Config, pair: Pair, texts: dict[str, list[Prompt]], console: Console) -> dict[str, Ranking]:
+    counts = {}
+    for source in [*config.domain.sources(), *config.corpora.values()]:
+        with console.status(f"ranking {source.name}") as status:
 
-        def show(done: int, total: int) -> None:
-            status.update(
-                f"{source.name}: the target answers ranking prompts, {done} of {total} done (they are kept)"
+            def show(done: int, total: int, name: str = source.name, status=status) -> None:
+                status.update(f"{name}: the target answers ranking prompts, {done} of {total} done (kept)")
+
+            counts[source.name] = count_answers(pair, source, texts[source.name], config.vocab, show)
+    return make_rankings(pair, counts)
+
+
+def _workload(
+    config: Config, pair: Pair, source: DomainSource, prompts: list[Prompt], rankings: dict[str, Ranking]
+) -> Workload:
+    held_out = held_out_prompts(pair, source, prompts, config.vocab, config.measure)
+    ranked_on = source_for(source.name, config.vocab, rankings)
+    k_star = paper_size(pair, rankings[ranked_on], config.select)
+    orders = {name: ranking.order for name, ranking in rankings.items()}
+    return Workload(source.name, held_out, ranked_on, orders, k_star)
+
+
+def _say_what_lacks(config: Config, workloads: list[Workload], console: Console) -> None:
+    wanted = config.measure.num_prompts
+    for workload in workloads:
+        if len(workload.prompts) < wanted:
+            console.print(
+                f"{workload.domain}: only {len(workload.prompts)} held-out prompts of the {wanted} asked for"
             )
-
-        item = prepare(pair, source, prompts, config.vocab, config.measure, show)
-    found = len(item.workload.prompts)
-    if found < config.measure.num_prompts:
-        wanted = config.measure.num_prompts
-        console.print(f"{source.name}: only {found} held-out prompts of the {wanted} asked for")
-    return item
 
 
 def _progress(console: Console) -> Progress:

@@ -18,6 +18,8 @@ FORBIDDEN = {
     "cost": ("torch", "bench.models", "bench.corpus", "bench.selection", "bench.runs"),
     "corpus": ("torch", "bench.models", "bench.decoding", "bench.measure", "bench.selection", "bench.runs"),
     "export": ("bench.models", "bench.corpus", "bench.selection", "bench.runs"),
+    "acceptance": ("torch", "bench.models", "bench.decoding", "bench.measure", "bench.records"),
+    "surface": ("torch", "bench.models", "bench.decoding", "bench.measure", "bench.report", "bench.runs"),
     "measure": ("bench.report", "bench.runs", "bench.training"),
 }
 

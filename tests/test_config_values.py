@@ -36,7 +36,9 @@ def test_an_unknown_dtype_names_the_known(dtype):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MeasureConfig([3], 1, 8, warmup_tokens=1), "measure.warmup_tokens=1 .* at least 2"),
+        (lambda: MeasureConfig([3], 1, 8, probe_rounds=1), "measure.probe_rounds=1 .* at least 2"),
+        (lambda: MeasureConfig([3], 1, 8, also_decode=["512"]), "measure.also_decode=512 .* such as 2048:3"),
+        (lambda: MeasureConfig([3], 1, 8, also_decode=["512:4"]), "measure.also_decode=512:4 .* gamma among"),
         (lambda: MeasureConfig([3, -1], 1, 8), "measure.draft_lengths=-1 .* at least 1"),
         (lambda: VocabConfig(["1.5"]), "vocab.sizes=1.5 .* or full"),
         (lambda: VocabConfig(["FULL"]), "vocab.sizes=FULL .* or full"),

@@ -42,8 +42,8 @@ def test_the_papers_corpus_and_search():
 @pytest.mark.parametrize(
     ("experiment", "num_sizes", "draft_lengths", "num_prompts"),
     [
-        ("smoke", 3, [3], 2),
-        ("default", 7, [3], 8),
+        ("smoke", 3, [1, 2, 3, 4, 5, 6], 2),
+        ("default", 11, [1, 2, 3, 4, 5, 6], 8),
         ("full", 13, [1, 2, 3, 4, 5, 7], 16),
         ("hardware", 7, [2, 3, 5], 16),
     ],

@@ -3,11 +3,23 @@ import json
 import pytest
 
 from bench.errors import OutputError
-from bench.records import FILE_NAME, BaselineRecord, DecodeRecord, RecordWriter, VocabRecord, read_records
+from bench.records import (
+    FILE_NAME,
+    BaselineRecord,
+    DecodeRecord,
+    PlanRecord,
+    ProbeRecord,
+    RankingRecord,
+    RecordWriter,
+    ReplayRecord,
+    read_records,
+)
 
 RECORDS = [
-    VocabRecord("code", 8, [0, 3], 0.75, 40, 9, "abc"),
-    VocabRecord("code", 64, None, 1.0, 40, 9, "def"),
+    RankingRecord("code", [0, 3], [4.0, 2.5], 1, None),
+    PlanRecord("code", "code", [(64, 0, "plain"), (8, 3, "optimum+paper")]),
+    ReplayRecord("code", "p1", "code", [4, 5, 1], [[1, 2], [3, 4]], [[9, 8], [7, 6]], 1.5),
+    ProbeRecord("code", "p1", 8, 3, True, 1, {"verify": [3.5]}),
     DecodeRecord("code", "p1", 8, 3, 1, 12, [4, 5, 1], [1], 10.5, 11.0, {"verify": [3.5]}),
     BaselineRecord("code", "p1", 3, 20.0, 25.0),
 ]
@@ -18,7 +30,7 @@ def folder(tmp_path):
     writer = RecordWriter(tmp_path)
     for record in RECORDS:
         writer.append(record)
-    assert writer.num_written == 4
+    assert writer.num_written == len(RECORDS)
     writer.close()
     return tmp_path
 
@@ -43,7 +55,7 @@ def test_appending_again_keeps_what_was_there(folder):
 
 def test_a_torn_last_line_is_left_out(folder):
     path = folder / FILE_NAME
-    path.write_text(path.read_text() + '{"schema": 1, "kind": "dec')
+    path.write_text(path.read_text() + '{"schema": 2, "kind": "dec')
     assert list(read_records(folder)) == RECORDS
 
 
@@ -68,3 +80,9 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
         list(read_records(tmp_path))
     with pytest.raises(OutputError, match="cannot write"):
         RecordWriter(tmp_path / "nosuch")
+
+
+def test_replays_come_back_as_intervals():
+    found = RECORDS[2].intervals()
+    assert found.num_tokens == 3
+    assert found.accepted_by_round(6, 1) == [1]

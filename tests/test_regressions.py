@@ -14,6 +14,7 @@ from bench.errors import ConfigError, DomainError, OutputError
 from bench.measure.stats import median
 from bench.records import FILE_NAME, BaselineRecord, DecodeRecord, RecordWriter, read_records
 from bench.report.frames import read_run
+from bench.report.surfaces import Surfaces
 from bench.report.verdict import verdicts
 from tests.report.synthetic import FULL, write_run
 
@@ -32,7 +33,7 @@ def test_a_full_disk_keeps_its_own_message_through_closing(tmp_path):
     ("text", "reason"),
     [
         (b"3\n{}\n", "line 1: not a record"),
-        (b'{"schema": 1, "kind": "vocab"}\n', "line 1: not a vocab record"),
+        (b'{"schema": 2, "kind": "plan"}\n', "line 1: not a plan record"),
         (b'{"schema": 1, "kind": ["x"]}\n', "line 1: schema 1"),
         (b"\xff\n", "cannot be read"),
     ],
@@ -83,11 +84,11 @@ def test_the_medians_interval_of_symmetric_samples_is_symmetric(n):
 def test_an_answer_that_is_only_its_end_token_measures_nothing(tmp_path):
     folder = write_run(tmp_path)
     writer = RecordWriter(folder)
-    for size, gamma in ((FULL, 0), (FULL, 3), (10, 3)):
+    for size, gamma in ((FULL, 0), (FULL, 3), (10, 3), (20, 3)):
         time_ms = 4.0 if gamma else 0.0
         writer.append(DecodeRecord("code", "p3", size, gamma, 1, 20, [1], [], time_ms, time_ms, {}))
     writer.close()
-    (verdict,) = verdicts(read_run(folder))
+    (verdict,) = verdicts(Surfaces(read_run(folder)))
     assert verdict.sentence().startswith("code: trim to 10 tokens")
     assert (verdict.over_full.ci_low, verdict.over_full.ci_high) == pytest.approx((99 / 69, 99 / 69))
 

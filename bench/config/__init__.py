@@ -13,11 +13,13 @@ from bench.config.domain import (
     Responses,
     Source,
 )
-from bench.config.run import FULL, GpuConfig, MeasureConfig, PairConfig, VocabConfig
+from bench.config.run import FULL, OWN, POOLED, GpuConfig, MeasureConfig, PairConfig, VocabConfig
 from bench.config.select import CoverageOf, SelectConfig
 
 __all__ = [
     "FULL",
+    "OWN",
+    "POOLED",
     "ColumnsConfig",
     "Config",
     "CoverageOf",

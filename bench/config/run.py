@@ -1,10 +1,11 @@
 """Values of one measured run: pair, device, vocabulary sizes, effort."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench.config.check import require
 
 FULL = "full"
+OWN, POOLED = "own", "pooled"
 DEVICES_HINT = "auto, cpu or cuda:<index>"
 
 
@@ -50,7 +51,10 @@ class VocabConfig:
     """Which draft vocabularies to measure.
 
     Attributes:
-        sizes: numbers of tokens, or `full`; the full vocabulary is always measured, as the baseline.
+        sizes: at which latency is measured: numbers of tokens, or `full`, which is always measured. Between
+            them latency follows straight lines; acceptance is known at every size.
+        source: what the vocabularies are ranked on: `own` for each domain itself, `pooled` for all together,
+            or the name of one of the run's domains or corpora.
         ranking_answers: answers of the target that a ranking needs; it writes them where they are not
             known yet.
         split_seed: of the split into ranking and held-out prompts.
@@ -58,6 +62,7 @@ class VocabConfig:
     """
 
     sizes: list[str]
+    source: str = OWN
     ranking_answers: int = 64
     split_seed: int = 0
     held_out_share: float = 0.2
@@ -79,10 +84,14 @@ class MeasureConfig:
     """How to measure.
 
     Attributes:
-        draft_lengths: gammas, tokens drafted per round.
+        draft_lengths: gammas to choose from, tokens drafted per round.
+        also_decode: further "k:gamma" to prove by decoding, beside those that every run proves.
         num_prompts: held-out prompts per domain.
         max_new_tokens: longest answer.
-        warmup_tokens: tokens decoded by every variant before anything is kept.
+        warmup_rounds: speculative rounds of every size before anything is kept.
+        probe_rounds: rounds in which the latency of a round's parts is measured, for each of the sizes and
+            draft lengths on every prompt twice or more.
+        pilot_prompts: prompts probed beforehand, from which the variants to decode are chosen.
         bootstrap_samples: resamples behind every interval.
         seed: of prompt order, variant order and bootstrap.
         num_threads: CPU threads; null leaves torch its default, one per core.
@@ -91,10 +100,13 @@ class MeasureConfig:
     draft_lengths: list[int]
     num_prompts: int
     max_new_tokens: int
-    warmup_tokens: int = 8
+    warmup_rounds: int = 2
+    probe_rounds: int = 3
+    pilot_prompts: int = 2
     bootstrap_samples: int = 2000
     seed: int = 0
     num_threads: int | None = None
+    also_decode: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         require(len(self.draft_lengths) > 0, "measure.draft_lengths", "[]", "a list with at least one number")
@@ -105,10 +117,25 @@ class MeasureConfig:
         for name, least in (
             ("num_prompts", 1),
             ("max_new_tokens", 2),
-            ("warmup_tokens", 2),
+            ("warmup_rounds", 1),
+            ("probe_rounds", 2),
+            ("pilot_prompts", 1),
             ("bootstrap_samples", 100),
             ("seed", 0),
         ):
             require(getattr(self, name) >= least, f"measure.{name}", getattr(self, name), f"at least {least}")
         threads = self.num_threads
         require(threads is None or threads >= 1, "measure.num_threads", threads, "at least 1, or null")
+        for pair in self.also_decode:
+            size, _, length = pair.partition(":")
+            valid = size.isdecimal() and length.isdecimal() and int(size) >= 1
+            require(
+                valid and int(length) in self.draft_lengths,
+                "measure.also_decode",
+                pair,
+                "k:gamma such as 2048:3, with gamma among measure.draft_lengths",
+            )
+
+    def also(self) -> list[tuple[int, int]]:
+        """`also_decode` as numbers."""
+        return [(int(size), int(gamma)) for size, gamma in (pair.split(":") for pair in self.also_decode)]

@@ -1,19 +1,21 @@
-"""Measures all variants of one domain prompt by prompt, interleaved in random order."""
+"""Measures one domain on one device: replays, probes of rounds, and decodes interleaved in random order."""
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from bench.decoding.greedy import Decoded, GreedyDecoder, Prefill
+from bench.decoding.replay import read_answer, replay
 from bench.decoding.timeline import Timeline
 from bench.device import Device
-from bench.measure.variants import Variant, shuffled
+from bench.measure.variants import Variant, probes_of, shuffled
 from bench.models.eagle3 import DraftHead, Eagle3Draft
 from bench.models.target import Target
-from bench.records import BaselineRecord, DecodeRecord
+from bench.records import BaselineRecord, DecodeRecord, ProbeRecord, ReplayRecord
 
 
 @dataclass(frozen=True)
@@ -25,53 +27,114 @@ class EncodedPrompt:
 
 
 @dataclass(frozen=True)
-class Workload:
-    """One domain, ready to be measured.
+class Probes:
+    """What is probed on a prompt.
 
     Attributes:
-        domain: its name.
-        prompts: held-out prompts.
-        heads: the draft's LM head of every vocabulary size.
+        heads: LM heads by size.
+        draft_lengths: gammas.
+        rounds: of each probe.
     """
 
-    domain: str
-    prompts: list[EncodedPrompt]
     heads: dict[int, DraftHead]
+    draft_lengths: list[int]
+    rounds: int
+
+    def variants(self, seed: int, *context: object) -> list[Variant]:
+        """In a seeded random order, another one for every `context`."""
+        return probes_of(sorted(self.heads), self.draft_lengths, seed, *context)
 
 
 class Session:
-    """Decodes prompts with every variant, on one device."""
+    """Runs a pair on one device.
 
-    def __init__(self, device: Device, target: Target, draft: Eagle3Draft, max_new_tokens: int, seed: int):
-        self._device, self._target, self._draft = device, target, draft
-        self._max_new_tokens, self._seed = max_new_tokens, seed
+    Args:
+        device: its clock is read.
+        target: the target.
+        draft: the draft's body.
+        full_head: the draft's whole LM head.
+        max_new_tokens: longest answer.
+        seed: of every random order.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        target: Target,
+        draft: Eagle3Draft,
+        full_head: DraftHead,
+        max_new_tokens: int,
+        seed: int,
+    ):
+        self._device, self._target, self._draft, self._full_head = device, target, draft, full_head
+        self._decoder, self._seed = GreedyDecoder(target, max_new_tokens), seed
         self._order = 0
 
-    def warm_up(self, workload: Workload, variants: list[Variant], num_tokens: int) -> None:
-        """Decodes a little with every variant and keeps nothing."""
-        decoder = GreedyDecoder(self._target, num_tokens)
-        prefill = decoder.prefill(workload.prompts[0].token_ids)
-        for variant in variants:
-            self._decode(decoder, workload, prefill, variant)
+    def warm_up(self, prompt: EncodedPrompt, probes: Probes, rounds: int) -> None:
+        """A few rounds with every head, and keeps nothing."""
+        prefill, longest = self._decoder.prefill(prompt.token_ids), max(probes.draft_lengths)
+        for head in probes.heads.values():
+            self._decoder.speculative(prefill, self._draft, head, longest, self._timeline(), rounds)
+        self._device.synchronize()
+        # What is loaded by now stays; leaving it out makes every later collection short.
+        gc.collect()
+        gc.freeze()
 
-    def measure(
-        self, workload: Workload, variants: list[Variant], done: Callable[[], None]
-    ) -> Iterator[DecodeRecord]:
-        """One record per prompt and variant; calls `done` after each."""
-        decoder = GreedyDecoder(self._target, self._max_new_tokens)
-        for prompt in workload.prompts:
-            prefill = decoder.prefill(prompt.token_ids)
-            for variant in shuffled(variants, self._seed, workload.domain, prompt.prompt_id):
-                yield self._measure_one(decoder, workload, prompt, prefill, variant)
-                done()
+    def replay(
+        self, domain: str, prompt: EncodedPrompt, orders: dict[str, np.ndarray], longest: int
+    ) -> list[ReplayRecord]:
+        """The target's answer, and where the draft is right on it, for the vocabularies of each order."""
+        prefill = self._decoder.prefill(prompt.token_ids)
+        answer = self._decoder.plain(prefill, self._timeline()).token_ids
+        text = read_answer(self._target, prefill, answer, longest)
+        self._device.synchronize()
+        start = time.perf_counter()
+        found = replay(self._draft, self._full_head, prefill.prompt_ids, text, orders, longest)
+        self._device.synchronize()
+        replay_ms = (time.perf_counter() - start) * 1e3
+        return [
+            ReplayRecord(
+                domain, prompt.prompt_id, source, answer, item.low.tolist(), item.high.tolist(), replay_ms
+            )
+            for source, item in found.items()
+        ]
 
-    def compare_with_generate(self, workload: Workload, prompt: EncodedPrompt) -> BaselineRecord:
+    def probe(
+        self, domain: str, prompt: EncodedPrompt, probes: Probes, is_pilot: bool = True
+    ) -> Iterator[ProbeRecord]:
+        """A few rounds with every size and every draft length."""
+        prefill = self._decoder.prefill(prompt.token_ids)
+        for variant in probes.variants(self._seed, domain, prompt.prompt_id):
+            yield self._probe_one(domain, prompt, prefill, probes, variant, is_pilot)
+
+    def prove(
+        self,
+        domain: str,
+        prompt: EncodedPrompt,
+        variants: list[Variant],
+        heads: dict[int, DraftHead],
+        probes: Probes,
+    ) -> Iterator[DecodeRecord | ProbeRecord]:
+        """Whole decodes of one prompt with each variant, among probes as `probe` makes them.
+
+        Decodes and probes take turns at random, so that a prediction made of the probes is not judged at
+        another speed of the machine.
+        """
+        prefill = self._decoder.prefill(prompt.token_ids)
+        probed = probes.variants(self._seed, domain, prompt.prompt_id)
+        cases = [(True, p) for p in probed] + [(False, v) for v in variants]
+        for is_probe, variant in shuffled(cases, self._seed, domain, prompt.prompt_id):
+            if is_probe:
+                yield self._probe_one(domain, prompt, prefill, probes, variant, is_pilot=False)
+            else:
+                yield self._decode_one(domain, prompt, prefill, heads, variant)
+
+    def compare_with_generate(self, domain: str, prompt: EncodedPrompt) -> BaselineRecord:
         """The plain loop and `transformers.generate` on one prompt, interleaved; best of two each."""
-        decoder = GreedyDecoder(self._target, self._max_new_tokens)
         plain, generate, num_tokens = [], [], 0
         for _ in range(2):
             start = time.perf_counter()
-            decoded = decoder.plain(decoder.prefill(prompt.token_ids), Timeline(self._device.mark))
+            decoded = self._decoder.plain(self._decoder.prefill(prompt.token_ids), self._timeline())
             self._device.synchronize()
             plain.append(time.perf_counter() - start)
             num_tokens = len(decoded.token_ids)
@@ -79,9 +142,7 @@ class Session:
             self._generate(prompt, num_tokens)
             self._device.synchronize()
             generate.append(time.perf_counter() - start)
-        return BaselineRecord(
-            workload.domain, prompt.prompt_id, num_tokens, min(plain) * 1e3, min(generate) * 1e3
-        )
+        return BaselineRecord(domain, prompt.prompt_id, num_tokens, min(plain) * 1e3, min(generate) * 1e3)
 
     @torch.inference_mode()
     def _generate(self, prompt: EncodedPrompt, num_tokens: int) -> None:
@@ -94,48 +155,79 @@ class Session:
             max_new_tokens=num_tokens,
         )
 
-    def _measure_one(
+    def _probe_one(
         self,
-        decoder: GreedyDecoder,
-        workload: Workload,
+        domain: str,
         prompt: EncodedPrompt,
         prefill: Prefill,
+        probes: Probes,
+        variant: Variant,
+        is_pilot: bool,
+    ) -> ProbeRecord:
+        head = probes.heads[variant.vocab_size]
+        _, timeline, _ = self._timed(prefill, head, variant.draft_length, probes.rounds)
+        return ProbeRecord(
+            domain=domain,
+            prompt_id=prompt.prompt_id,
+            vocab_size=variant.vocab_size,
+            draft_length=variant.draft_length,
+            is_pilot=is_pilot,
+            order=self._next_order(),
+            laps_ms=self._laps_ms(timeline),
+        )
+
+    def _decode_one(
+        self,
+        domain: str,
+        prompt: EncodedPrompt,
+        prefill: Prefill,
+        heads: dict[int, DraftHead],
         variant: Variant,
     ) -> DecodeRecord:
+        head = heads[variant.vocab_size] if variant.draft_length else None
+        decoded, timeline, wall_ms = self._timed(prefill, head, variant.draft_length)
+        return DecodeRecord(
+            domain=domain,
+            prompt_id=prompt.prompt_id,
+            vocab_size=variant.vocab_size,
+            draft_length=variant.draft_length,
+            order=self._next_order(),
+            num_prompt_tokens=len(prompt.token_ids),
+            token_ids=decoded.token_ids,
+            accepted=decoded.accepted,
+            decode_ms=timeline.total_ms(self._device.elapsed_ms),
+            wall_ms=wall_ms,
+            laps_ms=self._laps_ms(timeline),
+        )
+
+    def _timed(
+        self, prefill: Prefill, head: DraftHead | None, draft_length: int, rounds: int | None = None
+    ) -> tuple[Decoded, Timeline, float]:
+        timeline = self._timeline()
         # A collection in the middle of a round would be charged to that round.
         gc.collect()
         gc.disable()
         try:
-            decoded, timeline, wall_ms = self._decode(decoder, workload, prefill, variant)
+            self._device.synchronize()
+            start = time.perf_counter()
+            if head is None:
+                decoded = self._decoder.plain(prefill, timeline)
+            else:
+                decoded = self._decoder.speculative(
+                    prefill, self._draft, head, draft_length, timeline, rounds
+                )
+            self._device.synchronize()
+            return decoded, timeline, (time.perf_counter() - start) * 1e3
         finally:
             gc.enable()
-        elapsed = self._device.elapsed_ms
-        self._order += 1
-        laps = {n: [round(ms, 5) for ms in v] for n, v in timeline.laps_ms(elapsed).items()}
-        return DecodeRecord(
-            domain=workload.domain,
-            prompt_id=prompt.prompt_id,
-            vocab_size=variant.vocab_size,
-            draft_length=variant.draft_length,
-            order=self._order,
-            num_prompt_tokens=len(prompt.token_ids),
-            token_ids=decoded.token_ids,
-            accepted=decoded.accepted,
-            decode_ms=timeline.total_ms(elapsed),
-            wall_ms=wall_ms,
-            laps_ms=laps,
-        )
 
-    def _decode(
-        self, decoder: GreedyDecoder, workload: Workload, prefill: Prefill, variant: Variant
-    ) -> tuple[Decoded, Timeline, float]:
-        timeline = Timeline(self._device.mark)
-        self._device.synchronize()
-        start = time.perf_counter()
-        if variant.draft_length == 0:
-            decoded = decoder.plain(prefill, timeline)
-        else:
-            head = workload.heads[variant.vocab_size]
-            decoded = decoder.speculative(prefill, self._draft, head, variant.draft_length, timeline)
-        self._device.synchronize()
-        return decoded, timeline, (time.perf_counter() - start) * 1e3
+    def _timeline(self) -> Timeline:
+        return Timeline(self._device.mark)
+
+    def _laps_ms(self, timeline: Timeline) -> dict[str, list[float]]:
+        laps = timeline.laps_ms(self._device.elapsed_ms)
+        return {name: [round(ms, 5) for ms in samples] for name, samples in laps.items()}
+
+    def _next_order(self) -> int:
+        self._order += 1
+        return self._order

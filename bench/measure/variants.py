@@ -1,7 +1,11 @@
-"""What is compared on every prompt: plain decoding, and each vocabulary size at each draft length."""
+"""Ways to decode, and seeded orders in which they are measured."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, order=True)
@@ -17,14 +21,23 @@ class Variant:
     draft_length: int
 
 
-def make_variants(vocab_sizes: list[int], draft_lengths: list[int], full_size: int) -> list[Variant]:
-    """Plain decoding and every combination."""
-    sizes, gammas = sorted(set(vocab_sizes), reverse=True), sorted(set(draft_lengths))
-    return [Variant(full_size, 0), *(Variant(size, gamma) for size in sizes for gamma in gammas)]
+def probes_of(
+    sizes: Sequence[int], draft_lengths: Sequence[int], seed: int, *context: object
+) -> list[Variant]:
+    """What to probe on one prompt: every size and every draft length at least twice, in random pairs.
+
+    Head time depends on k alone and the rest of a round on gamma alone, so the pairs need not all occur.
+    """
+    num_probes = 2 * max(len(sizes), len(draft_lengths))
+    columns = []
+    for name, levels in (("sizes", sizes), ("lengths", draft_lengths)):
+        repeated = [levels[index % len(levels)] for index in range(num_probes)]
+        columns.append(shuffled(repeated, seed, name, *context))
+    return [Variant(*pair) for pair in zip(*columns, strict=True)]
 
 
-def shuffled(variants: list[Variant], seed: int, *context: object) -> list[Variant]:
+def shuffled(items: Sequence[T], seed: int, *context: object) -> list[T]:
     """A seeded random order, another one for every `context`: drift then favours no variant."""
-    order = list(variants)
+    order = list(items)
     random.Random(repr((seed, *context))).shuffle(order)
     return order

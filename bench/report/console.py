@@ -10,14 +10,14 @@ from bench.report.verdict import Verdict
 
 # Short enough for 80 columns; the page and summary.csv have the long names. tau: mean acceptance length.
 _COLUMNS = (
+    ("role", "what", "s"),
     ("vocab_size", "k", "d"),
     ("draft_length", "len", "d"),
     ("coverage_heldout", "cover", ".3f"),
-    ("draft_step_ms", "step ms", ".2f"),
     ("lm_head_ms", "head ms", ".2f"),
-    ("verify_ms", "verify", ".1f"),
     ("mean_acceptance_length", "tau", ".2f"),
     ("tokens_per_s", "tok/s", ".1f"),
+    ("predicted_tokens_per_s", "predicted", ".1f"),
     ("speedup_vs_autoregressive", "x plain", ".2f"),
     ("speedup_vs_full_vocab", "x full", ".2f"),
     ("identical_output_frac", "same", ".0%"),
@@ -45,7 +45,10 @@ def show(run: Run, summary: pd.DataFrame, verdicts: list[Verdict], console: Cons
     console.print("Report:", run.folder / "report.md", soft_wrap=True, highlight=False)
 
 
-def _cell(value: float | None, form: str) -> str:
-    return (
-        "" if value is None or pd.isna(value) else format(int(value) if form.endswith("d") else value, form)
-    )
+def _cell(value: float | str | None, form: str) -> str:
+    if value is None or pd.isna(value):
+        return ""
+    if isinstance(value, str):
+        # Several roles stand below each other, so that the table keeps to its width.
+        return value.replace("+", "\n")
+    return format(int(value) if form == "d" else value, form)

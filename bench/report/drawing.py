@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -40,3 +41,11 @@ def log_k_axis(axis: Axes, sizes: Iterable[int]) -> None:
     axis.set_xscale("log", base=2)
     axis.set_xticks(ticks, [f"{k:,}" for k in ticks], rotation=40, fontsize="small")
     axis.minorticks_off()
+
+
+def title_figure(figure: Figure, environment: Mapping[str, Any], text: str) -> Figure:
+    """Says above a figure what it shows and where it was measured; returns the figure."""
+    where = f"{environment['pair']}, {environment['dtype']}, {environment['device_name']}"
+    figure.suptitle(f"{text}\n{where}", fontsize="medium")
+    figure.tight_layout()
+    return figure

@@ -1,142 +1,150 @@
-"""The run's figures, one function each; colour-blind safe, k on a logarithmic axis."""
+"""The run's figures: what was decoded, what a draft step costs, what trimming costs in acceptance."""
 
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report.drawing import K_LABEL, PALETTE, log_k_axis, save_figures, set_style
-from bench.report.frames import Run, speedup
+from bench.report.drawing import K_LABEL, PALETTE, log_k_axis, save_figures, set_style, title_figure
+from bench.report.frames import Run
+from bench.report.summary import held_out_tokens
+from bench.report.surface_figures import cross_figure, position_figure, prediction_figure, surface_figure
+from bench.report.surfaces import Surfaces
+from bench.report.tables import Tables
 
 _STACK = (("layer", "draft layer"), ("lm_head", "LM head"), ("select", "token selection"))
 
 
-def draw_all(run: Run, latency: pd.DataFrame, summary: pd.DataFrame, folder: Path) -> list[Path]:
+def draw_all(surfaces: Surfaces, tables: Tables, folder: Path) -> list[Path]:
     """Draws every figure as PNG and SVG; returns the PNGs."""
     set_style()
     figures = {
-        "speedup": speedup_figure(run),
-        "draft_latency": latency_figure(run, latency),
-        "acceptance": acceptance_figure(run, summary),
+        "speedup": speedup_figure(surfaces.run, tables.summary),
+        "surface": surface_figure(surfaces),
+        "acceptance": acceptance_figure(surfaces),
+        "position": position_figure(surfaces),
+        "draft_latency": latency_figure(surfaces.run, tables.latency),
+        "round_latency": round_figure(surfaces.run, tables.latency),
+        "prediction": prediction_figure(surfaces.run, tables.summary),
+        "cross_domain": cross_figure(surfaces.run, tables.cross),
     }
     return save_figures(figures, folder)
 
 
-def speedup_figure(run: Run) -> Figure:
-    """Throughput against plain decoding and against the full-vocabulary draft, with intervals."""
+def panels(run: Run, rows: int = 1, height: float = 4.2, **options) -> tuple[Figure, np.ndarray]:
+    """A grid with one column of axes per domain, titled."""
     domains = list(run.decodes)
-    gammas = sorted({key[1] for variants in run.decodes.values() for key in variants if key[1]})
     figure, axes = plt.subplots(
-        2, len(domains), figsize=(4.3 * len(domains) + 0.6, 7), sharex=True, sharey="row", squeeze=False
+        rows, len(domains), figsize=(4.3 * len(domains) + 0.9, height), squeeze=False, **options
     )
-    for column, domain in enumerate(domains):
-        for row, versus in enumerate(("plain", "full")):
-            axis = axes[row, column]
-            for index, gamma in enumerate(gammas):
-                base = (run.full_size, 0) if versus == "plain" else (run.full_size, gamma)
-                _speedup_line(axis, run, domain, gamma, base, sns.color_palette(PALETTE)[index])
-            axis.axhline(1, color="0.3", linewidth=1, linestyle="--")
-            log_k_axis(axis, [key[0] for key in run.decodes[domain] if key[1]])
-        axes[0, column].set_title(domain)
-        axes[1, column].set_xlabel(K_LABEL)
-    axes[0, 0].set_ylabel("speedup over\nplain decoding (x)")
-    axes[1, 0].set_ylabel("speedup over\nfull-vocabulary draft (x)")
-    axes[0, 0].legend(title="draft length", fontsize="small")
-    num_prompts = {d: len(next(iter(v.values()))) for d, v in run.decodes.items()}
-    counts = ", ".join(f"{d} n = {n}" for d, n in num_prompts.items())
-    _title(
-        figure,
-        run,
-        f"Decoding speed by vocabulary size; bars: 95% bootstrap interval over prompts ({counts})",
-    )
-    return figure
-
-
-def latency_figure(run: Run, latency: pd.DataFrame) -> Figure:
-    """Median draft step by vocabulary size, stacked by what takes the time."""
-    domains = list(run.decodes)
-    gamma = max(latency["draft_length"])
-    figure, axes = plt.subplots(
-        1, len(domains), figsize=(4.3 * len(domains) + 0.6, 4.2), sharey=True, squeeze=False
-    )
-    colors = sns.color_palette(PALETTE)
     for axis, domain in zip(axes[0], domains, strict=True):
-        chosen = latency[(latency["domain"] == domain) & (latency["draft_length"] == gamma)]
-        table = chosen.pivot_table(index="vocab_size", columns="part", values="median_ms").sort_index()
-        base = pd.Series(0.0, index=table.index)
-        for color, (part, label) in zip(colors, _STACK, strict=False):
-            if part in table:
-                axis.bar([f"{k:,}" for k in table.index], table[part], bottom=base, color=color, label=label)
-                base += table[part]
         axis.set_title(domain)
-        axis.set_xlabel(K_LABEL)
-        axis.tick_params(axis="x", rotation=40)
-    axes[0, 0].set_ylabel("median draft step (ms)")
-    axes[0, 0].legend(loc="upper left")
-    _title(figure, run, f"Where a draft step's time goes, measured inside real rounds (gamma = {gamma})")
-    return figure
+    return figure, axes
 
 
-def acceptance_figure(run: Run, summary: pd.DataFrame) -> Figure:
-    """Mean acceptance length, and coverage of ranking and held-out answers, by vocabulary size."""
-    domains = list(run.decodes)
-    drafts = summary[summary["draft_length"] > 0]
-    figure, axes = plt.subplots(
-        2, len(domains), figsize=(4.3 * len(domains) + 0.6, 7), sharex=True, sharey="row", squeeze=False
+def speedup_figure(run: Run, summary: pd.DataFrame) -> Figure:
+    """Measured throughput over plain decoding of everything that was decoded, with intervals."""
+    figure, axes = panels(run, sharex=True)
+    for axis, domain in zip(axes[0], run.decodes, strict=True):
+        rows = summary[(summary["domain"] == domain) & (summary["draft_length"] > 0)]
+        rows = rows.iloc[::-1]
+        cases = zip(rows["role"], rows["vocab_size"], rows["draft_length"], strict=True)
+        names = [f"{role.replace('+', ', ')}\nk = {k:,}, gamma = {gamma}" for role, k, gamma in cases]
+        value = rows["speedup_vs_autoregressive"]
+        low, high = (rows[f"speedup_vs_autoregressive_ci_{end}"] for end in ("low", "high"))
+        is_best = ["optimum" in role.split("+") for role in rows["role"]]
+        colors = [sns.color_palette(PALETTE)[1 if best else 0] for best in is_best]
+        axis.barh(names, value, xerr=[value - low, high - value], color=colors, capsize=3)
+        axis.axvline(1, color="0.3", linewidth=1, linestyle="--")
+        axis.set_xlabel("speedup over plain decoding (x)")
+        axis.tick_params(axis="y", labelsize="small")
+    counts = ", ".join(f"{domain} n = {len(prompts)}" for domain, prompts in run.prompts.items())
+    return title_figure(
+        figure,
+        run.environment,
+        f"Measured decoding speed; bars: 95% bootstrap interval over prompts ({counts})",
     )
-    for column, domain in enumerate(domains):
-        chosen = drafts[drafts["domain"] == domain].sort_values("vocab_size")
-        top, bottom = axes[0, column], axes[1, column]
-        for index, (gamma, group) in enumerate(chosen.groupby("draft_length")):
-            color = sns.color_palette(PALETTE)[index]
-            top.plot(
-                group["vocab_size"],
-                group["mean_acceptance_length"],
-                "o-",
-                color=color,
-                label=f"gamma = {gamma}",
-            )
-        once = chosen.drop_duplicates("vocab_size")
-        bottom.plot(once["vocab_size"], once["coverage_heldout"], "s-", label="held-out answers")
-        bottom.plot(once["vocab_size"], once["coverage_train"], "^--", label="ranking answers (optimistic)")
-        log_k_axis(top, list(chosen["vocab_size"]))
-        log_k_axis(bottom, list(chosen["vocab_size"]))
-        top.set_title(domain)
+
+
+def acceptance_figure(surfaces: Surfaces) -> Figure:
+    """Mean acceptance length of every size by draft length, and coverage, which stands in for it."""
+    run = surfaces.run
+    figure, axes = panels(run, rows=2, height=7.4, sharex=True, sharey="row")
+    for column, domain in enumerate(run.decodes):
+        surface, (top, bottom) = surfaces.of(domain), axes[:, column]
+        colors = sns.color_palette("crest", len(surface.draft_lengths))
+        for row, gamma in enumerate(surface.draft_lengths):
+            tau = surface.mean_acceptance_length[row]
+            top.step(surface.sizes, tau, where="post", color=colors[row], label=f"gamma = {gamma}")
+        ranking = run.rankings[run.plans[domain].source]
+        sizes = np.arange(1, run.full_size + 1)
+        bottom.plot(sizes, ranking.coverage_of(held_out_tokens(run, domain)), label="held-out answers")
+        bottom.plot(sizes, ranking.coverage(), "--", label="ranking answers (optimistic)")
         bottom.set_xlabel(K_LABEL)
+        _size_axis(bottom, run.full_size)
     axes[0, 0].set_ylabel("mean acceptance length\n(tokens per target pass)")
     axes[1, 0].set_ylabel("coverage\n(share of tokens)")
     axes[0, 0].legend(fontsize="small")
     axes[1, 0].legend(fontsize="small")
     axes[0, 0].set_ylim(bottom=1)
-    _title(figure, run, "What trimming costs: acceptance (measured) and coverage (its proxy)")
-    return figure
+    text = "What trimming costs: acceptance (replayed, every size) and coverage (its proxy)"
+    return title_figure(figure, run.environment, text)
 
 
-def _speedup_line(axis: Axes, run: Run, domain: str, gamma: int, base: tuple[int, int], color) -> None:
-    sizes = sorted(key[0] for key in run.decodes[domain] if key[1] == gamma)
-    estimates = [(size, speedup(run, domain, (size, gamma), base)) for size in sizes]
-    known = [(size, e) for size, e in estimates if e is not None]
-    if not known:
-        return
-    values = [e.value for _, e in known]
-    below = [e.value - e.ci_low for _, e in known]
-    above = [e.ci_high - e.value for _, e in known]
-    axis.errorbar(
-        [s for s, _ in known],
-        values,
-        yerr=[below, above],
-        fmt="o-",
-        capsize=3,
-        color=color,
-        label=f"gamma = {gamma}",
-    )
+def latency_figure(run: Run, latency: pd.DataFrame) -> Figure:
+    """Median draft step by vocabulary size, stacked by what takes the time."""
+    figure, axes = panels(run, sharey=True)
+    colors = sns.color_palette(PALETTE)
+    for axis, domain in zip(axes[0], run.decodes, strict=True):
+        chosen = latency[latency["domain"] == domain]
+        sizes = sorted(chosen["vocab_size"].dropna().unique())
+        base = np.zeros(len(sizes))
+        for color, (part, label) in zip(colors, _STACK, strict=False):
+            rows = chosen[chosen["part"] == part]
+            if rows.empty:
+                continue
+            by_size = rows.set_index("vocab_size")["median_ms"]
+            one = rows["median_ms"].iloc[0]
+            heights = np.array([one if part == "layer" else by_size[k] for k in sizes])
+            axis.bar([f"{k:,}" for k in sizes], heights, bottom=base, color=color, label=label)
+            base += heights
+        axis.set_xlabel(K_LABEL)
+        axis.tick_params(axis="x", rotation=40, labelsize="small")
+    axes[0, 0].set_ylabel("median draft step (ms)")
+    axes[0, 0].legend(loc="upper left")
+    text = "Where a draft step's time goes, measured inside real rounds"
+    return title_figure(figure, run.environment, text)
 
 
-def _title(figure: Figure, run: Run, text: str) -> None:
-    environment = run.environment
-    where = f"{environment['pair']}, {environment['dtype']}, {environment['device_name']}"
-    figure.suptitle(f"{text}\n{where}", fontsize="medium")
-    figure.tight_layout()
+def round_figure(run: Run, latency: pd.DataFrame) -> Figure:
+    """What comes once a round, by draft length, with intervals."""
+    figure, axes = panels(run, sharey=True)
+    for axis, domain in zip(axes[0], run.decodes, strict=True):
+        for part, label in (
+            ("verify", "verification of gamma + 1"),
+            ("extend", "extend step"),
+            ("other", "rest"),
+        ):
+            rows = latency[(latency["domain"] == domain) & (latency["part"] == part)]
+            value = rows["median_ms"]
+            spread = [value - rows["ci_low_ms"], rows["ci_high_ms"] - value]
+            axis.errorbar(
+                rows["draft_length"].astype(int), value, yerr=spread, fmt="o-", capsize=3, label=label
+            )
+        axis.set_xlabel("draft length gamma (tokens)")
+        axis.set_ylim(bottom=0)
+    axes[0, 0].set_ylabel("median latency (ms)")
+    axes[0, 0].legend(fontsize="small")
+    text = "What comes once a round, measured inside real rounds; bars: 95% bootstrap interval of the median"
+    return title_figure(figure, run.environment, text)
+
+
+def _size_axis(axis: Axes, full_size: int) -> None:
+    """Powers of four up to the whole vocabulary."""
+    ticks = [4**n for n in range(2, 12) if 4**n < 0.7 * full_size]
+    log_k_axis(axis, [*ticks, full_size])
+    axis.set_xlim(left=ticks[0] if ticks else 1)

@@ -1,7 +1,8 @@
-"""Records to tidy tables: everything a report shows is derived here, from records alone."""
+"""A run read back from its records: what every table and figure is made of."""
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,16 @@ import yaml
 
 from bench.errors import OutputError
 from bench.measure.stats import Estimate, Floats, median, paired_speedup
-from bench.records import BaselineRecord, DecodeRecord, VocabRecord, read_records
-
-SUMMARY_COLUMNS = [
-    "pair", "domain", "device_name", "dtype", "vocab_size", "draft_length", "coverage_train",
-    "coverage_heldout", "draft_step_ms", "lm_head_ms", "verify_ms", "acceptance_rate",
-    "mean_acceptance_length", "tokens_per_s", "speedup_vs_autoregressive", "speedup_vs_full_vocab",
-    "speedup_vs_full_vocab_ci_low", "speedup_vs_full_vocab_ci_high", "identical_output_frac",
-    "num_prompts", "num_tokens",
-]  # fmt: skip
-
-# Parts of a round whose latency is tabulated, as they are named in the records.
-PARTS = ("layer", "lm_head", "select", "extend", "verify")
+from bench.records import (
+    BaselineRecord,
+    DecodeRecord,
+    PlanRecord,
+    ProbeRecord,
+    RankingRecord,
+    ReplayRecord,
+    read_records,
+)
+from bench.report.rankings import Ranking
 
 Key = tuple[int, int]  # vocabulary size, draft length
 
@@ -36,7 +35,10 @@ class Run:
         folder: where it lies.
         environment: what `environment.json` says.
         config: what `config.yaml` says.
-        vocabs: vocabularies by domain and size.
+        rankings: by source.
+        plans: what was proved, by domain.
+        replays: by domain, source and prompt id.
+        probes: by domain; those of the pilot are left out.
         decodes: by domain, then variant, then prompt id.
         baselines: comparisons with `transformers.generate`.
     """
@@ -44,7 +46,10 @@ class Run:
     folder: Path
     environment: dict[str, Any]
     config: dict[str, Any]
-    vocabs: dict[str, dict[int, VocabRecord]]
+    rankings: dict[str, Ranking]
+    plans: dict[str, PlanRecord]
+    replays: Mapping[str, Mapping[str, dict[str, ReplayRecord]]]
+    probes: dict[str, list[ProbeRecord]]
     decodes: dict[str, dict[Key, dict[str, DecodeRecord]]]
     baselines: list[BaselineRecord]
 
@@ -63,55 +68,81 @@ class Run:
         """Seed of the bootstrap."""
         return int(self.config["measure"]["seed"])
 
+    @property
+    def prompts(self) -> dict[str, list[str]]:
+        """Prompts that everything of a domain is compared on."""
+        return {domain: sorted(next(iter(by_key.values()))) for domain, by_key in self.decodes.items()}
+
+    def role_key(self, domain: str, role: str) -> Key:
+        """The variant that plays a role in the proof; every plan has every role but the extra ones."""
+        return next((k, gamma) for k, gamma, roles in self.plans[domain].variants if role in roles.split("+"))
+
 
 def read_run(folder: Path) -> Run:
     """Reads a run's folder.
 
     Raises:
-        OutputError: it is not a run, or it holds no measurement.
+        OutputError: it is not a run, or nothing in it can be compared yet.
     """
     try:
         environment = json.loads((folder / "environment.json").read_text("utf-8"))
         config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise OutputError(f"{folder} is not a run: {error}") from error
-    vocabs: dict[str, dict[int, VocabRecord]] = defaultdict(dict)
+    rankings, plans, baselines = {}, {}, []
+    replays: dict[str, dict[str, dict[str, ReplayRecord]]] = defaultdict(lambda: defaultdict(dict))
+    probes: dict[str, list[ProbeRecord]] = defaultdict(list)
     decodes: dict[str, dict[Key, dict[str, DecodeRecord]]] = defaultdict(lambda: defaultdict(dict))
-    baselines = []
+    full_size = int(environment["full_vocab_size"])
     for record in read_records(folder):
-        if isinstance(record, VocabRecord):
-            vocabs[record.domain][record.vocab_size] = record
+        if isinstance(record, RankingRecord):
+            rankings[record.source] = Ranking.from_record(record, full_size)
+        elif isinstance(record, PlanRecord):
+            plans[record.domain] = record
+        elif isinstance(record, ReplayRecord):
+            replays[record.domain][record.source][record.prompt_id] = record
+        elif isinstance(record, ProbeRecord):
+            probes[record.domain] += [] if record.is_pilot else [record]
         elif isinstance(record, DecodeRecord):
             decodes[record.domain][record.vocab_size, record.draft_length][record.prompt_id] = record
         else:
             baselines.append(record)
-    if not decodes:
-        raise OutputError(f"{folder} holds no measurement yet")
-    num_gammas = len(config["measure"]["draft_lengths"])
-    comparable = {
-        domain: kept
-        for domain, variants in decodes.items()
-        if len(variants) == 1 + len(vocabs[domain]) * num_gammas and (kept := _comparable(variants))
-    }
-    if not comparable:
+    found = {d: _comparable(plans[d], decodes[d], probes[d]) for d in decodes}
+    shared = {domain: prompts for domain, prompts in found.items() if prompts}
+    if not shared:
         raise OutputError(
-            f"{folder}: no prompt was decoded by every variant yet; there is nothing to compare"
+            f"{folder}: no prompt was decoded in every planned way yet; there is nothing to compare"
         )
-    return Run(folder, environment, config, dict(vocabs), comparable, baselines)
+    return Run(
+        folder,
+        environment,
+        config,
+        rankings,
+        plans,
+        replays,
+        {d: [p for p in probes[d] if p.prompt_id in kept] for d, kept in shared.items()},
+        {d: {key: _only(decodes[d][key], kept) for key in decodes[d]} for d, kept in shared.items()},
+        baselines,
+    )
 
 
-def _comparable(variants: dict[Key, dict[str, DecodeRecord]]) -> dict[Key, dict[str, DecodeRecord]]:
+def _comparable(
+    plan: PlanRecord, decodes: dict[Key, dict[str, DecodeRecord]], probes: list[ProbeRecord]
+) -> set[str]:
     """The prompts to compare on; empty where there is none.
 
-    Those that every variant decoded, as an interrupted run ends in the middle of one, and whose answers
-    go on after the first token, as decoding others takes no time.
+    Those that every planned variant decoded and every probe ran on, as an interrupted run ends in the middle
+    of one, and whose answers go on after the first token, as decoding others takes no time.
     """
-    shared = set.intersection(
-        *({p for p, r in by_prompt.items() if len(r.token_ids) > 1} for by_prompt in variants.values())
-    )
-    if not shared:
-        return {}
-    return {key: {p: by_prompt[p] for p in by_prompt if p in shared} for key, by_prompt in variants.items()}
+    planned = [decodes.get((k, gamma), {}) for k, gamma, _ in plan.variants]
+    shared = set.intersection(*({p for p, r in d.items() if len(r.token_ids) > 1} for d in planned))
+    num_probes = pd.Series([p.prompt_id for p in probes], dtype=object).value_counts()
+    complete = set(num_probes.index[num_probes == num_probes.max()])
+    return shared & complete
+
+
+def _only(by_prompt: dict[str, DecodeRecord], kept: set[str]) -> dict[str, DecodeRecord]:
+    return {prompt: record for prompt, record in by_prompt.items() if prompt in kept}
 
 
 def decode_series(by_prompt: dict[str, DecodeRecord]) -> tuple[Floats, Floats]:
@@ -130,112 +161,38 @@ def speedup(run: Run, domain: str, key: Key, base: Key) -> Estimate | None:
     return paired_speedup(*series, run.num_resamples, run.seed)
 
 
-def step_samples(record: DecodeRecord) -> dict[str, list[float]]:
-    """Latency samples by part, plus `draft_step`: layer, head and selection of one chained step."""
-    laps, gamma = record.laps_ms, record.draft_length
-    samples = {part: laps.get(part, []) for part in PARTS}
-    if gamma < 2:
-        return {**samples, "draft_step": []}
-    # The first token of a round is drafted from the extend step; chained steps are the others.
-    rounds = len(laps["lm_head"]) // gamma
-    head = np.reshape(laps["lm_head"], (rounds, gamma))[:, 1:]
-    select = np.reshape(laps["select"], (rounds, gamma))[:, 1:]
-    steps = np.reshape(laps["layer"], (rounds, gamma - 1)) + head + select
-    return {**samples, "draft_step": steps.ravel().tolist()}
-
-
 def latency_frame(run: Run) -> pd.DataFrame:
-    """Median latency of every part with its interval: one row per domain, variant and part."""
+    """Median latency of every part inside real rounds, with its interval.
+
+    LM head, selection and a whole chained draft step depend on the vocabulary size, verification, extension
+    and the rest on the draft length; the other of the two columns is empty.
+    """
     rows = []
-    for domain, variants in run.decodes.items():
-        for (vocab_size, draft_length), by_prompt in variants.items():
-            pooled: dict[str, list[float]] = defaultdict(list)
-            for record in by_prompt.values():
-                for part, samples in step_samples(record).items():
-                    pooled[part].extend(samples)
-            for part, samples in pooled.items():
-                if samples:
-                    estimate = median(np.array(samples))
-                    rows.append(
-                        (
-                            domain,
-                            vocab_size,
-                            draft_length,
-                            part,
-                            estimate.value,
-                            estimate.ci_low,
-                            estimate.ci_high,
-                            len(samples),
-                        )
-                    )
-    columns = [
-        "domain",
-        "vocab_size",
-        "draft_length",
-        "part",
-        "median_ms",
-        "ci_low_ms",
-        "ci_high_ms",
-        "num_samples",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    for domain, probes in run.probes.items():
+        pooled: dict[tuple[str, int | None, int | None], list[float]] = defaultdict(list)
+        for probe in probes:
+            for part, samples in step_samples(probe.laps_ms, probe.draft_length).items():
+                by_size = part in ("lm_head", "select", "draft_step")
+                by_length = part in ("verify", "extend", "other")
+                key = (part, probe.vocab_size if by_size else None, probe.draft_length if by_length else None)
+                pooled[key].extend(samples)
+        for (part, size, gamma), samples in pooled.items():
+            if samples:
+                e = median(np.array(samples))
+                rows.append((domain, part, size, gamma, e.value, e.ci_low, e.ci_high, len(samples)))
+    names = ["domain", "part", "vocab_size", "draft_length", "median_ms", "ci_low_ms", "ci_high_ms"]
+    frame = pd.DataFrame(rows, columns=[*names, "num_samples"])
+    frame = frame.astype({"vocab_size": "Int64", "draft_length": "Int64"})
+    return frame.sort_values(names[:4], ignore_index=True)
 
 
-def summary_frame(run: Run, latency: pd.DataFrame) -> pd.DataFrame:
-    """One row per domain, vocabulary size and draft length, with `SUMMARY_COLUMNS`."""
-    medians = latency.set_index(["domain", "vocab_size", "draft_length", "part"])["median_ms"]
-    rows = [
-        _summary_row(run, domain, key, medians)
-        for domain, variants in run.decodes.items()
-        for key in sorted(variants, key=lambda k: (k[1], -k[0]))
-    ]
-    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
-
-
-def _summary_row(run: Run, domain: str, key: Key, medians: pd.Series) -> dict[str, Any]:
-    vocab_size, draft_length = key
-    by_prompt = run.decodes[domain][key]
-    tokens, times = decode_series(by_prompt)
-    plain = run.decodes[domain].get((run.full_size, 0), {})
-    is_draft = draft_length > 0
-    accepted = [count for record in by_prompt.values() for count in record.accepted]
-    against_plain = speedup(run, domain, key, (run.full_size, 0))
-    against_full = speedup(run, domain, key, (run.full_size, draft_length)) if is_draft else None
-    identical = [by_prompt[p].token_ids == plain[p].token_ids for p in by_prompt if p in plain]
-
-    def part(name: str) -> float | None:
-        return medians.get((domain, vocab_size, draft_length, name))
-
-    return {
-        "pair": run.environment["pair"],
-        "domain": domain,
-        "device_name": run.environment["device_name"],
-        "dtype": run.environment["dtype"],
-        "vocab_size": vocab_size,
-        "draft_length": draft_length,
-        "coverage_train": run.vocabs[domain][vocab_size].coverage_train if is_draft else None,
-        "coverage_heldout": held_out_coverage(run, domain, vocab_size) if is_draft else None,
-        "draft_step_ms": part("draft_step"),
-        "lm_head_ms": part("lm_head"),
-        "verify_ms": part("verify"),
-        "acceptance_rate": sum(accepted) / (len(accepted) * draft_length) if accepted else None,
-        "mean_acceptance_length": 1 + sum(accepted) / len(accepted) if accepted else 1.0,
-        "tokens_per_s": tokens.sum() / times.sum() * 1e3 if times.sum() else None,
-        "speedup_vs_autoregressive": against_plain.value if against_plain else None,
-        "speedup_vs_full_vocab": against_full.value if against_full else None,
-        "speedup_vs_full_vocab_ci_low": against_full.ci_low if against_full else None,
-        "speedup_vs_full_vocab_ci_high": against_full.ci_high if against_full else None,
-        "identical_output_frac": float(np.mean(identical)) if identical else None,
-        "num_prompts": len(by_prompt),
-        "num_tokens": int(tokens.sum()),
-    }
-
-
-def held_out_coverage(run: Run, domain: str, vocab_size: int) -> float | None:
-    """Share of the plain held-out answers' tokens that a vocabulary holds."""
-    plain = run.decodes[domain].get((run.full_size, 0))
-    if not plain:
-        return None
-    said = np.concatenate([np.array(r.token_ids) for r in plain.values()])
-    kept = run.vocabs[domain][vocab_size].target_ids
-    return 1.0 if kept is None else float(np.isin(said, kept).mean())
+def step_samples(laps_ms: dict[str, list[float]], draft_length: int) -> dict[str, list[float]]:
+    """Latency samples by part, plus `draft_step`: layer, head and selection of one chained step."""
+    if draft_length < 2:
+        return {**laps_ms, "draft_step": []}
+    # The first token of a round is drafted from the extend step; chained steps are the others.
+    rounds = len(laps_ms["lm_head"]) // draft_length
+    head = np.reshape(laps_ms["lm_head"], (rounds, draft_length))[:, 1:]
+    select = np.reshape(laps_ms["select"], (rounds, draft_length))[:, 1:]
+    steps = np.reshape(laps_ms["layer"], (rounds, draft_length - 1)) + head + select
+    return {**laps_ms, "draft_step": steps.ravel().tolist()}

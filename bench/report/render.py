@@ -7,29 +7,37 @@ from rich.console import Console
 from bench.errors import ConfigError, OutputError
 from bench.report.console import show
 from bench.report.figures import draw_all
-from bench.report.frames import latency_frame, read_run, summary_frame
+from bench.report.frames import latency_frame, read_run
 from bench.report.markdown import write_report
+from bench.report.summary import summary_frame
+from bench.report.surfaces import Surfaces, cross_frame, surface_frame
+from bench.report.tables import Tables
 from bench.report.verdict import verdicts
 
 
 def render(folder: Path, console: Console) -> None:
-    """Writes `summary.csv`, `latency.csv`, `figures/` and `report.md` into the run's folder.
+    """Writes tables, `figures/` and `report.md` into the run's folder.
+
+    The tables are `summary.csv` (what was decoded), `surface.parquet` (every vocabulary size and draft
+    length), `cross_domain.csv` and `latency.csv`.
 
     Raises:
         OutputError: the folder is not a run, or cannot be written.
     """
     run = read_run(folder)
-    latency = latency_frame(run)
-    summary = summary_frame(run, latency)
-    found = verdicts(run)
+    surfaces = Surfaces(run)
+    tables = Tables(latency_frame(run), summary_frame(surfaces), cross_frame(surfaces))
+    found = verdicts(surfaces)
     try:
-        latency.to_csv(folder / "latency.csv", index=False)
-        summary.to_csv(folder / "summary.csv", index=False)
-        figures = draw_all(run, latency, summary, folder / "figures")
-        write_report(run, summary, found, figures, folder / "report.md")
+        tables.latency.to_csv(folder / "latency.csv", index=False)
+        tables.summary.to_csv(folder / "summary.csv", index=False)
+        tables.cross.to_csv(folder / "cross_domain.csv", index=False)
+        surface_frame(surfaces).to_parquet(folder / "surface.parquet", index=False)
+        figures = draw_all(surfaces, tables, folder / "figures")
+        write_report(run, tables, found, figures, folder / "report.md")
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror}; its records are kept") from error
-    show(run, summary, found, console)
+    show(run, tables.summary, found, console)
 
 
 def find_run(runs_dir: Path, name: str) -> Path:

@@ -3,73 +3,85 @@
 from dataclasses import dataclass
 
 from bench.measure.stats import Estimate
-from bench.report.frames import Key, Run, decode_series, speedup
+from bench.report.frames import Key, speedup
+from bench.report.surfaces import Advice, Surfaces, baseline_keys
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The best trimmed variant of one domain against its two baselines.
+    """The predicted optimum of one domain, as it was decoded, against its two baselines.
 
     Attributes:
         domain: the domain.
-        vocab_size: k of the fastest trimmed variant.
-        draft_length: its gamma.
-        full_draft_length: gamma of the fastest full-vocabulary variant.
-        share_removed: share of the draft's tokens that k leaves out.
-        over_full: its throughput over that of the fastest full-vocabulary variant.
-        over_plain: its throughput over plain decoding.
+        best: k and gamma of the optimum.
+        full_size: k of the untrimmed draft.
+        full_draft_length: gamma of the fastest full-vocabulary draft.
+        over_full: measured throughput over that of the fastest full-vocabulary draft; None where the optimum
+            is the full vocabulary itself.
+        over_plain: measured throughput over plain decoding.
+        advice: what the surface says beside it.
     """
 
     domain: str
-    vocab_size: int
-    draft_length: int
+    best: Key
+    full_size: int
     full_draft_length: int
-    share_removed: float
-    over_full: Estimate
+    over_full: Estimate | None
     over_plain: Estimate
-
-    @property
-    def is_faster(self) -> bool:
-        """Whether trimming is faster beyond doubt."""
-        return self.over_full.ci_low > 1
+    advice: Advice
 
     def sentence(self) -> str:
         """One sentence a reader can act on."""
-        size = f"{self.vocab_size:,} tokens ({self.share_removed:.1%} fewer), gamma = {self.draft_length}"
-        full, plain = _with_interval(self.over_full), _with_interval(self.over_plain)
-        if self.is_faster:
-            advice = f"trim to {size}: {full} as fast as the full-vocabulary draft"
-        elif self.over_full.ci_high < 1:
-            advice = f"do not trim: the best trimmed draft, {size}, is {full} as fast as the full vocabulary"
+        size, gamma = self.best
+        removed = 1 - size / self.full_size
+        what = f"{size:,} tokens ({removed:.1%} fewer), gamma = {gamma}"
+        plain = _with_interval(self.over_plain)
+        if self.over_full is None:
+            advice = f"do not trim: the full vocabulary is fastest, with gamma = {gamma}"
         else:
-            advice = f"ambiguous: the best trimmed draft, {size}, is {full} as fast as the full vocabulary"
+            full = f"{_with_interval(self.over_full)} as fast as the full-vocabulary draft"
+            if self.over_full.ci_low > 1:
+                advice = f"trim to {what}: {full}"
+            elif self.over_full.ci_high < 1:
+                advice = f"do not trim: the best trimmed draft, {what}, is {full}"
+            else:
+                advice = f"ambiguous: the best trimmed draft, {what}, is {full}"
         worth = "" if self.over_plain.ci_low > 1 else " - speculation itself is not a clear gain here"
         return f"{self.domain}: {advice}, {plain} as fast as plain decoding{worth}."
 
+    def details(self) -> list[str]:
+        """What else there is to know before acting on it."""
+        advice, (paper_size, paper_gamma) = self.advice, self.advice.paper
+        low, high = advice.confident_sizes
+        even = advice.break_even
+        moved = advice.best != self.best
+        now = f"k = {advice.best[0]:,}, gamma = {advice.best[1]}"
+        return [
+            *([f"With everything measured, the prediction's fastest is {now}."] if moved else []),
+            f"Any size from {low:,} to {high:,} tokens may be as good: with a fitting gamma it is not "
+            "significantly slower than the fastest.",
+            f"Down to {advice.lossless:,} tokens the draft needs no more target passes than with the full "
+            f"vocabulary (gamma = {advice.best[1]}, on these prompts).",
+            f"The paper's utility would choose k* = {paper_size:,}; with its best gamma, {paper_gamma}, it "
+            f"is predicted {advice.paper_regret:.1%} slower than the optimum.",
+            f"Break-even (arXiv 2605.10453): at this size the head takes {even.head_ratio:.1%} of its full "
+            f"time, so trimming pays as long as it keeps {even.least_acceptance_ratio:.1%} of the mean "
+            f"acceptance length; it keeps {even.acceptance_ratio:.1%}.",
+        ]
 
-def verdicts(run: Run) -> list[Verdict]:
-    """One per domain that was measured with a trimmed vocabulary."""
-    found = [_verdict(run, domain) for domain in run.decodes]
-    return [verdict for verdict in found if verdict]
+
+def verdicts(surfaces: Surfaces) -> list[Verdict]:
+    """One per domain."""
+    return [_verdict(surfaces, domain) for domain in surfaces.run.decodes]
 
 
-def _verdict(run: Run, domain: str) -> Verdict | None:
-    drafts = [key for key in run.decodes[domain] if key[1] > 0]
-    trimmed = [key for key in drafts if key[0] < run.full_size]
-    full = [key for key in drafts if key[0] == run.full_size]
-    if not trimmed or not full:
-        return None
-    best, best_full = (max(keys, key=lambda k: _throughput(run, domain, k)) for keys in (trimmed, full))
-    over_full = speedup(run, domain, best, best_full)
-    over_plain = speedup(run, domain, best, (run.full_size, 0))
-    if over_full is None or over_plain is None:
-        return None
-    return Verdict(domain, *best, best_full[1], 1 - best[0] / run.full_size, over_full, over_plain)
-
-
-def _throughput(run: Run, domain: str, key: Key) -> float:
-    tokens, times = decode_series(run.decodes[domain][key])
-    return float(tokens.sum() / times.sum()) if times.sum() else 0.0
+def _verdict(surfaces: Surfaces, domain: str) -> Verdict:
+    run = surfaces.run
+    plain, full, best = baseline_keys(run, domain)
+    over_plain = speedup(run, domain, best, plain)
+    assert over_plain is not None
+    over_full = None if best[0] == run.full_size else speedup(run, domain, best, full)
+    return Verdict(domain, best, run.full_size, full[1], over_full, over_plain, surfaces.advice(domain))
 
 
 def _with_interval(estimate: Estimate) -> str:

@@ -32,7 +32,7 @@ class Band:
     ci_high: Floats | None
 
 
-def coverage_curve(counts: IntArray, order: IntArray) -> Floats:
+def coverage_curve(counts: IntArray | Floats, order: IntArray) -> Floats:
     """C(k): share of the counted tokens among the first k of `order`, for every k `(len(order),)`.
 
     Raises:

@@ -9,7 +9,8 @@ from bench.decoding.timeline import Timeline
 from bench.device import CpuDevice
 from bench.domains import load_prompts
 from bench.pair import load_pair
-from bench.workloads import prepare
+from bench.vocab.draft_vocab import choose_vocab
+from bench.workloads import count_answers, held_out_prompts, make_rankings
 
 DOMAINS = {"code": Source.human_eval, "function_calling": Source.bfcl, "writing": Source.writing_bench}
 SIZES = [49152, 16384, 8192, 4096, 2048, 1024, 512]
@@ -25,13 +26,15 @@ def pair():
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_output_equals_plain_greedy(pair, domain):
     measure = MeasureConfig(draft_lengths=[3], num_prompts=2, max_new_tokens=20)
-    vocab = VocabConfig(sizes=[str(size) for size in SIZES])
+    vocab = VocabConfig(sizes=["full"])
     source = DomainSource(domain, DOMAINS[domain], max_prompt_tokens=256)
-    workload = prepare(pair, source, load_prompts(source), vocab, measure, lambda done, total: None).workload
-    assert sorted(workload.heads) == sorted(SIZES)
+    prompts = load_prompts(source)
+    counts = count_answers(pair, source, prompts, vocab)
+    order = make_rankings(pair, {domain: counts})[domain].order
+    heads = {size: pair.draft.head(choose_vocab(order, [], size, len(order))) for size in SIZES}
     decoder = GreedyDecoder(pair.target, measure.max_new_tokens)
     accepted = 0
-    for prompt in workload.prompts:
+    for prompt in held_out_prompts(pair, source, prompts, vocab, measure):
         prefill = decoder.prefill(prompt.token_ids)
         plain = decoder.plain(prefill, Timeline(lambda: None)).token_ids
         for place, size in enumerate(SIZES):
@@ -40,7 +43,7 @@ def test_output_equals_plain_greedy(pair, domain):
                 decoded = decoder.speculative(
                     prefill,
                     pair.draft.draft,
-                    workload.heads[size],
+                    heads[size],
                     draft_length,
                     Timeline(lambda: None),
                 )

@@ -1,16 +1,22 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from bench.report.figures import acceptance_figure, draw_all, latency_figure, speedup_figure
-from bench.report.frames import latency_frame, read_run, summary_frame
+from bench.report.figures import acceptance_figure, draw_all, latency_figure, round_figure, speedup_figure
+from bench.report.frames import latency_frame, read_run
+from bench.report.summary import summary_frame
+from bench.report.surface_figures import cross_figure, position_figure, prediction_figure, surface_figure
+from bench.report.surfaces import Surfaces, cross_frame
+from bench.report.tables import Tables
 from tests.report.synthetic import write_run
+
+SIZE = "draft vocabulary size k (tokens)"
 
 
 @pytest.fixture
 def parts(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
-    latency = latency_frame(run)
-    yield run, latency, summary_frame(run, latency)
+    surfaces = Surfaces(run)
+    yield surfaces, Tables(latency_frame(run), summary_frame(surfaces), cross_frame(surfaces))
     plt.close("all")
 
 
@@ -19,36 +25,51 @@ def labels(figure):
 
 
 def test_axes_carry_their_units(parts):
-    run, latency, summary = parts
-    size = "draft vocabulary size k (tokens)"
-    assert {size, "speedup over\nplain decoding (x)"} <= labels(speedup_figure(run))
-    assert {size, "median draft step (ms)"} <= labels(latency_figure(run, latency))
-    found = labels(acceptance_figure(run, summary))
-    assert {size, "coverage\n(share of tokens)"} <= found
+    surfaces, tables = parts
+    run = surfaces.run
+    assert "speedup over plain decoding (x)" in labels(speedup_figure(run, tables.summary))
+    assert {SIZE, "median draft step (ms)"} <= labels(latency_figure(run, tables.latency))
+    assert {"draft length gamma (tokens)", "median latency (ms)"} <= labels(round_figure(run, tables.latency))
+    found = labels(acceptance_figure(surfaces))
+    assert {SIZE, "coverage\n(share of tokens)"} <= found
     assert any(label.startswith("mean acceptance length") for label in found)
+    assert {SIZE, "draft length gamma (tokens)", "predicted tokens/s"} <= labels(surface_figure(surfaces))
+    assert {"measured tokens/s", "predicted tokens/s"} <= labels(prediction_figure(run, tables.summary))
+    assert {"draft position", "acceptance at position\n(share of rounds)"} <= labels(
+        position_figure(surfaces)
+    )
+    assert {"prompts of", "vocabulary chosen on"} <= labels(cross_figure(run, tables.cross))
 
 
-def test_k_is_logarithmic_and_values_are_those_of_the_records(parts):
-    run, latency, _ = parts
-    axis = speedup_figure(run).axes[1]
-    assert axis.get_xscale() == "log"
-    line = axis.get_lines()[0]
-    assert list(line.get_xdata()) == [10, 100]
-    assert line.get_ydata() == pytest.approx([99 / 69, 1.0])
-    heights = [patch.get_height() for patch in latency_figure(run, latency).axes[0].patches]
+def test_bars_are_those_of_the_records(parts):
+    surfaces, tables = parts
+    heights = [p.get_height() for p in latency_figure(surfaces.run, tables.latency).axes[0].patches]
     assert heights == pytest.approx([2.0, 2.0, 0.5, 5.5, 0.5, 0.5])
+    widths = [p.get_width() for p in speedup_figure(surfaces.run, tables.summary).axes[0].patches]
+    assert max(widths) == pytest.approx(160 / 69)
+
+
+def test_the_surface_marks_optimum_and_paper(parts):
+    axis = surface_figure(parts[0]).axes[0]
+    marks = {line.get_label(): list(line.get_xdata()) for line in axis.get_lines()}
+    assert marks["optimum"] == [10]
+    assert marks["paper's k* at its best gamma"] == [20]
+    assert axis.get_xscale() == "log"
 
 
 def test_the_caption_names_pair_device_dtype_and_sample_size(parts):
-    run, _, _ = parts
-    title = speedup_figure(run).get_suptitle()
+    surfaces, tables = parts
+    title = speedup_figure(surfaces.run, tables.summary).get_suptitle()
     for part in ("synthetic-pair", "synthetic device", "float32", "code n = 2", "95% bootstrap"):
         assert part in title
 
 
 def test_every_figure_is_written_as_png_and_svg(parts, tmp_path):
     names = {path.stem for path in draw_all(*parts, tmp_path / "figures")}
-    assert names == {"speedup", "draft_latency", "acceptance"}
+    assert names == {
+        *("speedup", "surface", "acceptance", "position", "draft_latency", "round_latency", "prediction"),
+        "cross_domain",
+    }
     for name in names:
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (tmp_path / "figures" / f"{name}.svg").read_text()

@@ -6,17 +6,23 @@ import pytest
 
 from bench.errors import OutputError
 from bench.records import FILE_NAME
-from bench.report.frames import latency_frame, read_run, summary_frame
+from bench.report.frames import read_run
+from bench.report.summary import summary_frame
+from bench.report.surfaces import Surfaces
 from bench.report.verdict import verdicts
 from tests.report.synthetic import FULL, write_run
+
+HEAD = 7  # rankings, replays and the plan
+PER_PROMPT = 6  # probes and decodes
 
 
 @pytest.fixture
 def stop_after(tmp_path):
     """Reads a run of two domains whose file ends after so many lines."""
     folder = write_run(tmp_path / "run")
-    code = (folder / FILE_NAME).read_text().splitlines()
-    lines = [*code, *(json.dumps({**json.loads(line), "domain": "writing"}) for line in code)]
+    code = [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
+    writing = [{**v, "domain": "writing"} for v in code if v["kind"] != "ranking"]
+    lines = [json.dumps(values) for values in (*code, *writing)]
 
     def stop(num_lines: int, torn: str = ""):
         (folder / FILE_NAME).write_text("".join(f"{line}\n" for line in lines[:num_lines]) + torn)
@@ -25,28 +31,29 @@ def stop_after(tmp_path):
     return stop
 
 
-@pytest.mark.parametrize("num_lines", [0, 1, 2])
-def test_before_the_first_measurement_there_is_nothing_to_draw(stop_after, num_lines):
-    with pytest.raises(OutputError, match="holds no measurement yet"):
+@pytest.mark.parametrize("num_lines", range(HEAD + PER_PROMPT))
+def test_before_the_first_whole_prompt_there_is_nothing_to_draw(stop_after, num_lines):
+    with pytest.raises(OutputError, match="nothing to compare"):
         stop_after(num_lines)
 
 
-@pytest.mark.parametrize(("num_lines", "num_prompts"), [(5, 1), (6, 1), (7, 1), (8, 2), (9, 2)])
-def test_only_whole_prompts_count(stop_after, num_lines, num_prompts):
+@pytest.mark.parametrize("num_lines", range(HEAD + PER_PROMPT, HEAD + 2 * PER_PROMPT + 2))
+def test_only_whole_prompts_count(stop_after, num_lines):
     run = stop_after(num_lines)
-    assert set(summary_frame(run, latency_frame(run))["num_prompts"]) == {num_prompts}
+    num_prompts = 1 if num_lines < HEAD + 2 * PER_PROMPT else 2
+    assert set(summary_frame(Surfaces(run))["num_prompts"]) == {num_prompts}
 
 
 def test_a_torn_line_is_a_prompt_not_measured(stop_after):
-    run = stop_after(7, torn='{"schema": 1, "kind": "decode", "domain": "co')
+    run = stop_after(HEAD + 2 * PER_PROMPT - 1, torn='{"schema": 2, "kind": "decode", "domain": "co')
     assert list(run.decodes["code"][FULL, 0]) == ["p1"]
 
 
-@pytest.mark.parametrize("num_lines", range(5, 19))
+@pytest.mark.parametrize("num_lines", range(HEAD + PER_PROMPT, HEAD + 2 * PER_PROMPT + 18, 3))
 def test_the_finished_domain_keeps_its_verdict(stop_after, num_lines):
-    assert verdicts(stop_after(num_lines))[0].sentence().startswith("code: trim to 10 tokens")
+    assert verdicts(Surfaces(stop_after(num_lines)))[0].sentence().startswith("code: trim to 10 tokens")
 
 
 def test_a_domain_without_measurements_is_left_out(stop_after):
-    assert list(stop_after(11).decodes) == ["code"]
-    assert list(stop_after(18).decodes) == ["code", "writing"]
+    assert list(stop_after(HEAD + 2 * PER_PROMPT + 6).decodes) == ["code"]
+    assert list(stop_after(1000).decodes) == ["code", "writing"]

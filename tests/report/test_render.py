@@ -1,12 +1,13 @@
 import csv
 import io
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from bench.errors import ConfigError
-from bench.report.frames import SUMMARY_COLUMNS
 from bench.report.render import find_run, render
+from bench.report.summary import SUMMARY_COLUMNS
 from tests.report.synthetic import write_run
 
 
@@ -16,9 +17,25 @@ def test_render_writes_tables_figures_page_and_says_the_answer(tmp_path):
     with (folder / "summary.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == SUMMARY_COLUMNS
-    assert [(r["vocab_size"], r["draft_length"]) for r in rows] == [("100", "0"), ("100", "3"), ("10", "3")]
+    assert [(r["role"], r["vocab_size"], r["draft_length"]) for r in rows] == [
+        ("plain", "100", "0"),
+        ("full", "100", "3"),
+        ("paper", "20", "3"),
+        ("optimum+lossless", "10", "3"),
+    ]
+    surface = pd.read_parquet(folder / "surface.parquet")
+    assert list(surface["vocab_size"]) == list(range(1, 101))
+    assert surface["tokens_per_s"].notna().sum() == 3
     page = (folder / "report.md").read_text()
-    for part in ("trim to 10 tokens", "figures/speedup.png", "1.20x as fast as `transformers.generate`"):
+    parts = (
+        "trim to 10 tokens",
+        "figures/speedup.png",
+        "1.20x as fast as `transformers.generate`",
+        "Replay: 7 ms a prompt",
+        "0 of the decodes' rounds accepted another number",
+        "mean absolute error 0.0%",
+    )
+    for part in parts:
         assert part in page
     assert "trim to 10 tokens" in said.getvalue()
     assert "plain loop 1.20x as fast" in said.getvalue()

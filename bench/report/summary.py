@@ -1,0 +1,104 @@
+"""One row for everything that was decoded: latency, acceptance, speed, and how well it was predicted."""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.report.frames import Key, Run, decode_series, speedup, step_samples
+from bench.report.surfaces import Surfaces, baseline_keys, replay_deviation
+
+SUMMARY_COLUMNS = [
+    "pair", "domain", "device_name", "dtype", "role", "source", "vocab_size", "draft_length",
+    "coverage_train", "coverage_heldout", "draft_step_ms", "lm_head_ms", "verify_ms", "acceptance_rate",
+    "mean_acceptance_length", "tokens_per_s", "predicted_tokens_per_s", "predicted_ci_low",
+    "predicted_ci_high", "prediction_error", "speedup_vs_autoregressive", "speedup_vs_autoregressive_ci_low",
+    "speedup_vs_autoregressive_ci_high", "speedup_vs_full_vocab", "speedup_vs_full_vocab_ci_low",
+    "speedup_vs_full_vocab_ci_high", "identical_output_frac", "replay_deviating_rounds", "num_prompts",
+    "num_tokens",
+]  # fmt: skip
+
+
+def summary_frame(surfaces: Surfaces) -> pd.DataFrame:
+    """One row per domain and decoded variant, with `SUMMARY_COLUMNS`."""
+    rows = [
+        _summary_row(surfaces, domain, (size, gamma), role)
+        for domain in surfaces.run.decodes
+        for size, gamma, role in sorted(
+            surfaces.run.plans[domain].variants, key=lambda v: (v[1] > 0, -v[0], v[1])
+        )
+    ]
+    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+
+
+def _summary_row(surfaces: Surfaces, domain: str, key: Key, role: str) -> dict[str, Any]:
+    run, (size, gamma) = surfaces.run, key
+    by_prompt = run.decodes[domain][key]
+    tokens, times = decode_series(by_prompt)
+    plain_key, full_key, _ = baseline_keys(run, domain)
+    plain = run.decodes[domain][plain_key]
+    accepted = [count for record in by_prompt.values() for count in record.accepted]
+    against_plain = speedup(run, domain, key, plain_key)
+    against_full = speedup(run, domain, key, full_key) if gamma else None
+    measured = float(tokens.sum() / times.sum() * 1e3)
+    row = {
+        "pair": run.environment["pair"],
+        "domain": domain,
+        "device_name": run.environment["device_name"],
+        "dtype": run.environment["dtype"],
+        "role": role,
+        "vocab_size": size,
+        "draft_length": gamma,
+        "acceptance_rate": sum(accepted) / (len(accepted) * gamma) if accepted else None,
+        "mean_acceptance_length": 1 + sum(accepted) / len(accepted) if accepted else 1.0,
+        "tokens_per_s": measured,
+        "speedup_vs_autoregressive": against_plain.value if against_plain else None,
+        "speedup_vs_autoregressive_ci_low": against_plain.ci_low if against_plain else None,
+        "speedup_vs_autoregressive_ci_high": against_plain.ci_high if against_plain else None,
+        "speedup_vs_full_vocab": against_full.value if against_full else None,
+        "speedup_vs_full_vocab_ci_low": against_full.ci_low if against_full else None,
+        "speedup_vs_full_vocab_ci_high": against_full.ci_high if against_full else None,
+        "identical_output_frac": float(
+            np.mean([by_prompt[p].token_ids == plain[p].token_ids for p in by_prompt])
+        ),
+        "replay_deviating_rounds": replay_deviation(run, domain, key),
+        "num_prompts": len(by_prompt),
+        "num_tokens": int(tokens.sum()),
+    }
+    return (
+        row | _latencies(run, domain, key) | (_of_a_draft(surfaces, domain, key, measured) if gamma else {})
+    )
+
+
+def _latencies(run: Run, domain: str, key: Key) -> dict[str, float]:
+    """Medians inside the variant's own decodes."""
+    pooled: dict[str, list[float]] = defaultdict(list)
+    for record in run.decodes[domain][key].values():
+        samples = step_samples(record.laps_ms, key[1]) if key[1] else record.laps_ms
+        for part in ("draft_step", "lm_head", "verify"):
+            pooled[part] += samples.get(part, [])
+    return {f"{part}_ms": float(np.median(samples)) for part, samples in pooled.items() if samples}
+
+
+def _of_a_draft(surfaces: Surfaces, domain: str, key: Key, measured: float) -> dict[str, Any]:
+    run, surface, (size, gamma) = surfaces.run, surfaces.of(domain), key
+    source = run.plans[domain].source
+    ranking = run.rankings[source]
+    row, column = surface.draft_lengths.index(gamma), surface.column(size)
+    predicted = float(surface.tokens_per_s[row, column])
+    return {
+        "source": source,
+        "coverage_train": float(ranking.coverage()[size - 1]),
+        "coverage_heldout": float(ranking.coverage_of(held_out_tokens(run, domain))[size - 1]),
+        "predicted_tokens_per_s": predicted,
+        "predicted_ci_low": float(surface.ci_low[row, column]),
+        "predicted_ci_high": float(surface.ci_high[row, column]),
+        "prediction_error": predicted / measured - 1,
+    }
+
+
+def held_out_tokens(run: Run, domain: str) -> np.ndarray:
+    """All tokens of the target's held-out answers `(n,)`."""
+    replays = run.replays[domain][run.plans[domain].source]
+    return np.concatenate([np.array(replays[p].token_ids) for p in run.prompts[domain]])

@@ -1,0 +1,121 @@
+"""What each part of a speculative round costs, from probes inside real rounds; resampled by prompt.
+
+A round of k and gamma drafts gamma tokens (LM head and selection each time, the layer between them),
+verifies gamma + 1 tokens, and extends the draft over what was accepted. Only head and selection depend on k;
+verification, extension and the rest depend on gamma.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import isotonic_regression
+
+from bench.records import ProbeRecord
+from bench.vocab.draft_vocab import Floats, IntArray
+
+PREFILL, LAYER, HEAD, SELECT = "draft_prefill", "layer", "lm_head", "select"
+# Parts that come once a round, as functions of the draft length.
+PER_ROUND = ("extend", "verify", "other")
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Sums and numbers of samples `(levels, prompts)`, from which any resample's means follow."""
+
+    levels: IntArray
+    total: Floats
+    count: Floats
+
+    def means(self, weights: Floats) -> Floats:
+        """Mean by resample and level `(resamples, levels)`, for weights `(resamples, prompts)`.
+
+        A resample without a sample of some level, as of answers that end in their first round, takes the mean
+        of all prompts; what never happened takes no time.
+        """
+        count = weights @ self.count.T
+        overall = self.total.sum(1) / np.maximum(self.count.sum(1), 1)
+        return np.where(count > 0, (weights @ self.total.T) / np.maximum(count, 1), overall)
+
+
+@dataclass(frozen=True)
+class RoundLatency:
+    """Measured latency of a round's parts, by prompt.
+
+    Attributes:
+        prompts: ids, in the order of every array here.
+        prefill_ms: the draft's prefill of each prompt `(prompts,)`.
+        sizes: vocabulary sizes that were probed, ascending.
+        draft_lengths: gammas that were probed, ascending.
+    """
+
+    prompts: list[str]
+    prefill_ms: Floats
+    sizes: IntArray
+    draft_lengths: IntArray
+    _by_part: Mapping[str, _Samples]
+
+    @classmethod
+    def from_probes(cls, probes: Iterable[ProbeRecord]) -> "RoundLatency":
+        """Gathers the probes of one domain; every prompt must have seen every size and gamma."""
+        probes = list(probes)
+        prompts = sorted({p.prompt_id for p in probes})
+        place = {prompt: index for index, prompt in enumerate(prompts)}
+        sizes = np.array(sorted({p.vocab_size for p in probes}))
+        gammas = np.array(sorted({p.draft_length for p in probes}))
+        parts: dict[str, _Samples] = {}
+        for part in (PREFILL, LAYER, HEAD, SELECT, *PER_ROUND):
+            levels = sizes if part in (HEAD, SELECT) else gammas if part in PER_ROUND else np.zeros(1, int)
+            total, count = np.zeros((len(levels), len(prompts))), np.zeros((len(levels), len(prompts)))
+            for probe in probes:
+                level = {HEAD: probe.vocab_size, SELECT: probe.vocab_size}.get(part, probe.draft_length)
+                row = int(np.searchsorted(levels, level)) if len(levels) > 1 else 0
+                samples = probe.laps_ms.get(part, [])
+                total[row, place[probe.prompt_id]] += sum(samples)
+                count[row, place[probe.prompt_id]] += len(samples)
+            parts[part] = _Samples(levels, total, count)
+        prefill = parts.pop(PREFILL)
+        return cls(prompts, (prefill.total / prefill.count)[0], sizes, gammas, parts)
+
+    def spread_to(self, prompts: list[str]) -> "RoundLatency":
+        """The same latency for other prompts too: each gets the mean of those that were probed."""
+        order = [self.prompts.index(p) if p in self.prompts else None for p in prompts]
+
+        def spread(values: Floats) -> Floats:
+            mean = values.mean(axis=-1)
+            return np.stack([mean if i is None else values[..., i] for i in order], axis=-1)
+
+        parts = {n: _Samples(s.levels, spread(s.total), spread(s.count)) for n, s in self._by_part.items()}
+        return RoundLatency(prompts, spread(self.prefill_ms), self.sizes, self.draft_lengths, parts)
+
+    def head_ms(self, sizes: IntArray, weights: Floats) -> Floats:
+        """LM head and selection of one token at each size `(resamples, len(sizes))`.
+
+        Straight lines between the probed sizes, whose means are first made to rise with k, as the work
+        does; a size below the smallest probed costs as much as that one.
+        """
+        means = self._by_part[HEAD].means(weights) + self._by_part[SELECT].means(weights)
+        rising = np.stack([isotonic_regression(row).x for row in means])
+        return rising @ _interpolation(self.sizes, sizes)
+
+    def fixed_ms(self, draft_length: int, weights: Floats) -> Floats:
+        """Everything of a round but head and selection `(resamples,)`."""
+        rest = np.sum([self._mean(part, draft_length, weights) for part in PER_ROUND], axis=0)
+        if draft_length == 1:
+            return rest
+        return (draft_length - 1) * self._mean(LAYER, draft_length, weights) + rest
+
+    def extend_ms(self, draft_length: int, weights: Floats) -> Floats:
+        """The extension of the draft after a verification `(resamples,)`."""
+        return self._mean("extend", draft_length, weights)
+
+    def _mean(self, part: str, draft_length: int, weights: Floats) -> Floats:
+        samples = self._by_part[part]
+        row = int(np.searchsorted(samples.levels, draft_length)) if len(samples.levels) > 1 else 0
+        return samples.means(weights)[:, row]
+
+
+def _interpolation(known: IntArray, wanted: IntArray) -> Floats:
+    """Weights `(len(known), len(wanted))` of linear interpolation, constant outside."""
+    columns = [np.interp(wanted, known, unit) for unit in np.eye(len(known))]
+    return np.stack(columns)

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from bench.report.frames import read_run
+from bench.report.surfaces import (
+    SURFACE_COLUMNS,
+    Surfaces,
+    acceptance_by_position,
+    cross_frame,
+    surface_frame,
+)
+from tests.report.synthetic import FULL, write_run
+
+
+@pytest.fixture
+def surfaces(tmp_path):
+    return Surfaces(read_run(write_run(tmp_path / "run")))
+
+
+def test_every_size_has_a_row_by_hand(surfaces):
+    frame = surface_frame(surfaces).set_index("vocab_size")
+    assert [*SURFACE_COLUMNS[:3], *SURFACE_COLUMNS[4:]] == list(frame.columns)
+    assert list(frame.index) == list(range(1, FULL + 1))
+    # Below ten tokens nothing is accepted, so every answer takes eight rounds; the head costs as at 10.
+    assert frame.loc[9, "mean_acceptance_length"] == 1
+    assert frame.loc[9, "predicted_tokens_per_s"] == pytest.approx(8 / (4 + 8 * (3 + 4 + 24) + 7 * 3) * 1e3)
+    assert frame.loc[10, "predicted_tokens_per_s"] == pytest.approx(8 / 69 * 1e3)
+    assert frame.loc[55, "predicted_tokens_per_s"] == pytest.approx(8 / 84 * 1e3)
+    assert frame.loc[FULL, "predicted_tokens_per_s"] == pytest.approx(8 / 99 * 1e3)
+    assert frame.loc[10, "tokens_per_s"] == pytest.approx(8 / 69 * 1e3)
+    assert np.isnan(frame.loc[55, "tokens_per_s"])
+    assert list(frame.index[frame["in_confidence_set"]]) == [10]
+    assert (frame["predicted_ci_low"] <= frame["predicted_tokens_per_s"] + 1e-4).all()
+    assert (frame["acceptance_rate"].loc[10:] == 1).all()
+
+
+def test_advice_by_hand(surfaces):
+    advice = surfaces.advice("code")
+    assert advice.best == (10, 3)
+    assert advice.paper == (20, 3)
+    assert advice.lossless == 10
+    assert advice.confident_sizes == (10, 10)
+    # At 20 tokens a head step takes 1/9 of the way from 0.5 to 5.5 ms longer, six times an answer.
+    assert advice.paper_regret == pytest.approx(1 - 69 / (69 + 6 * 5 / 9))
+    even = advice.break_even
+    assert even.acceptance_ratio == 1
+    assert even.head_ratio == pytest.approx(1 / 6)
+    assert even.head_share == pytest.approx(18 / 31)
+    assert even.gain == pytest.approx(49 / 34)
+    assert even.least_acceptance_ratio == pytest.approx(34 / 49)
+
+
+def test_across_sources_by_hand(surfaces):
+    cross = cross_frame(surfaces).set_index("source")
+    assert list(cross["vocab_size"]) == [10, 20]
+    assert cross.loc["code", "predicted_speedup_vs_full_vocab"] == pytest.approx(99 / 69)
+    assert cross.loc["pooled", "predicted_speedup_vs_full_vocab"] == pytest.approx(99 / (69 + 6 * 5 / 9))
+    assert list(cross["mean_acceptance_length"]) == [4, 4]
+
+
+def test_acceptance_by_position(surfaces):
+    assert list(acceptance_by_position(surfaces, "code", 10, 2)) == [1, 1]
+    assert list(acceptance_by_position(surfaces, "code", 9, 3)) == [0, 0, 0]
