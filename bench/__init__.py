@@ -24,8 +24,8 @@ The rooms, in the order in which data flows through them:
     runs.py     one run, start to end: pair.py (models) + workloads.py (data) -> measure -> report
     sweep.py    the jobs of a sweep, each a process with a log and a note of how it ended
 
-Import rule: data flows one way. `errors`, `config`, `vocab`, `cost` and `acceptance` import nothing above them;
-`decoding` never imports `measure`; `report` reads records and nothing else. A test holds this.
+Import rule: data flows one way. `errors`, `config`, `vocab`, `cost` and `acceptance` import nothing above
+them; `decoding` never imports `measure`; `report` reads records and nothing else. A test holds this.
 """
 
 from importlib.metadata import version
