@@ -102,6 +102,7 @@ class ProbeRecord:
         is_pilot: from before the plan; it informs the choice, not the report.
         order: place in the run's randomised order.
         laps_ms: duration of every step by name, in order.
+        num_repeats: attempts before this one that something else on the machine held up.
     """
 
     domain: str
@@ -111,6 +112,7 @@ class ProbeRecord:
     is_pilot: bool
     order: int
     laps_ms: dict[str, list[float]]
+    num_repeats: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ class DecodeRecord:
         decode_ms: from the end of the target's prefill to the end of the answer, on the device's clock.
         wall_ms: the same on the host's clock.
         laps_ms: duration of every step by name, in order.
+        num_repeats: as of a probe.
     """
 
     domain: str
@@ -142,6 +145,7 @@ class DecodeRecord:
     decode_ms: float
     wall_ms: float
     laps_ms: dict[str, list[float]]
+    num_repeats: int = 0
 
 
 @dataclass(frozen=True)

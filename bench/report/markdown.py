@@ -98,6 +98,13 @@ def _facts(run: Run, tables: Tables, domain: str) -> list[str]:
         f"Prediction: mean absolute error {errors.mean():.1%}, largest {errors.max():.1%}, over {len(rows)} "
         "decoded drafts.",
     ]
+    repeats = sum(r.num_repeats for r in run.probes[domain])
+    repeats += sum(r.num_repeats for by_prompt in run.decodes[domain].values() for r in by_prompt.values())
+    if repeats:
+        facts.append(
+            f"{repeats} measurements were held up by something else on the machine and taken again; let "
+            "nothing run beside a measurement."
+        )
     for baseline in run.baselines:
         if baseline.domain == domain:
             ratio = baseline.generate_ms / baseline.plain_ms

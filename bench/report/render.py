@@ -32,7 +32,7 @@ def render(folder: Path, console: Console) -> None:
         tables.latency.to_csv(folder / "latency.csv", index=False)
         tables.summary.to_csv(folder / "summary.csv", index=False)
         tables.cross.to_csv(folder / "cross_domain.csv", index=False)
-        surface_frame(surfaces).to_parquet(folder / "surface.parquet", index=False)
+        surface_frame(surfaces).to_parquet(folder / "surface.parquet", index=False, compression="zstd")
         figures = draw_all(surfaces, tables, folder / "figures")
         write_report(run, tables, found, figures, folder / "report.md")
     except OSError as error:

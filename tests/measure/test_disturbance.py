@@ -1,0 +1,21 @@
+import pytest
+
+from bench.measure.disturbance import is_held_up
+
+
+@pytest.mark.parametrize(
+    ("laps", "expected"),
+    [
+        ({"verify": [40.0, 41.0, 42.0]}, False),
+        # Beyond five medians: 900 - 5 * 40 = 700 of about 1000 ms.
+        ({"verify": [40.0, 40.0, 900.0]}, True),
+        # 210 - 200 = 10 of 490 ms.
+        ({"verify": [40.0, 40.0, 210.0, 40.0, 40.0, 40.0, 40.0, 40.0]}, False),
+        # A short step may be late without outweighing anything.
+        ({"verify": [40.0, 40.0, 40.0], "select": [0.1, 0.1, 5.0]}, False),
+        ({"draft_prefill": [900.0], "verify": [40.0, 40.0, 40.0]}, False),
+        ({}, False),
+    ],
+)
+def test_single_laps_that_outweigh_the_rest(laps, expected):
+    assert is_held_up(laps) is expected
