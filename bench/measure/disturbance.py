@@ -12,15 +12,18 @@ _TIMES_THE_MEDIAN = 5
 _SHARE = 0.1
 
 
-def is_held_up(laps_ms: Mapping[str, Sequence[float]]) -> bool:
+def is_held_up(laps_ms: Mapping[str, Sequence[float]], usual_ms: Mapping[str, float]) -> bool:
     """Whether a tenth of all time went into what single laps took beyond five times the median of their like.
 
     Args:
-        laps_ms: durations of every step by name; steps that came less than three times are not judged.
+        laps_ms: durations of every step by name.
+        usual_ms: what steps usually take, as far as it is known; a step of which it is not, and that came
+            less than three times, is not judged.
     """
     excess = 0.0
-    for samples in laps_ms.values():
-        if len(samples) >= 3:
-            laps = np.asarray(samples)
-            excess += np.maximum(laps - _TIMES_THE_MEDIAN * np.median(laps), 0).sum()
+    for name, samples in laps_ms.items():
+        likely = [usual_ms[name]] if name in usual_ms else []
+        likely += [float(np.median(samples))] if len(samples) >= 3 else []
+        if likely:
+            excess += np.maximum(np.asarray(samples) - _TIMES_THE_MEDIAN * min(likely), 0).sum()
     return bool(excess > _SHARE * sum(map(sum, laps_ms.values())))

@@ -44,10 +44,13 @@ def surface_figure(surfaces: Surfaces) -> Figure:
         axis.set_xlabel(K_LABEL)
         axis.grid(False)
     axes[0, 0].set_ylabel("draft length gamma (tokens)")
-    # Below the map, which it would hide.
-    axes[0, 0].legend(fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.32), ncols=3)
     text = "Predicted speed of every vocabulary size and draft length"
-    return title_figure(figure, run.environment, text)
+    title_figure(figure, run.environment, text)
+    # Below the maps, which it would hide.
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3
+    )
+    return figure
 
 
 def _outline(axis: "Axes", edges: np.ndarray, inside: np.ndarray) -> None:
