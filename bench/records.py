@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.acceptance.expected import Ratios
 from bench.acceptance.intervals import Intervals
 from bench.errors import OutputError
 
@@ -85,9 +86,36 @@ class ReplayRecord:
     high: list[list[int]]
     replay_ms: float
 
-    def intervals(self) -> Intervals:
+    def replayed(self) -> Intervals:
         """As arrays; the answer must go on after its first token."""
         return Intervals(np.array(self.low, dtype=np.int64), np.array(self.high, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class SampledReplayRecord:
+    """How likely a draft of each size would have had each token of one sampled answer accepted.
+
+    Attributes:
+        domain: of the prompt.
+        prompt_id: of the prompt.
+        source: of the ranking.
+        token_ids: the target's answer.
+        sizes: vocabulary sizes.
+        ratios: as `bench.acceptance.expected.Ratios`.
+        replay_ms: wall time of the pass, which serves all rankings.
+    """
+
+    domain: str
+    prompt_id: str
+    source: str
+    token_ids: list[int]
+    sizes: list[int]
+    ratios: list[list[list[float]]]
+    replay_ms: float
+
+    def replayed(self) -> Ratios:
+        """As arrays; the answer must go on after its first token."""
+        return Ratios(np.array(self.ratios), np.array(self.sizes))
 
 
 @dataclass(frozen=True)
@@ -167,11 +195,20 @@ class BaselineRecord:
     generate_ms: float
 
 
-Record = RankingRecord | PlanRecord | ReplayRecord | ProbeRecord | DecodeRecord | BaselineRecord
+Record = (
+    RankingRecord
+    | PlanRecord
+    | ReplayRecord
+    | SampledReplayRecord
+    | ProbeRecord
+    | DecodeRecord
+    | BaselineRecord
+)
 _KINDS: dict[str, type[Any]] = {
     "ranking": RankingRecord,
     "plan": PlanRecord,
     "replay": ReplayRecord,
+    "sampled_replay": SampledReplayRecord,
     "probe": ProbeRecord,
     "decode": DecodeRecord,
     "baseline": BaselineRecord,

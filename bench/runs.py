@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench.config import Config, DomainSource
+from bench.decoding.sampling import Sampler
 from bench.device import Device, open_device
 from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
@@ -105,7 +106,16 @@ def _measure_all(
     console: Console,
 ) -> None:
     measure, full_head = config.measure, pair.draft.head(pair.draft.vocab)
-    session = Session(device, pair.target, pair.draft.draft, full_head, measure.max_new_tokens, measure.seed)
+    sampler = Sampler(measure.temperature, measure.top_k, measure.top_p) if measure.temperature else None
+    session = Session(
+        device,
+        pair.target,
+        pair.draft.draft,
+        full_head,
+        measure.max_new_tokens,
+        measure.seed,
+        sampler,
+    )
     campaign = Campaign(session, pair.draft, full_head, measure)
     with _progress(console) as progress:
         bar = progress.add_task("warming up", total=sum(campaign.num_steps(w, sizes) for w in workloads))

@@ -83,6 +83,6 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 
 
 def test_replays_come_back_as_intervals():
-    found = RECORDS[2].intervals()
+    found = RECORDS[2].replayed()
     assert found.num_tokens == 3
     assert found.accepted_by_round(6, 1) == [1]

@@ -41,6 +41,27 @@ class Intervals:
         """The largest gamma that was replayed."""
         return self.low.shape[1]
 
+    def walk(self, draft_length: int) -> "Acceptance":
+        """Every round of every vocabulary size at one draft length, at most the longest replayed."""
+        if draft_length > self.longest_draft:
+            raise ValueError(f"gamma {draft_length} exceeds the {self.longest_draft} replayed")
+        low, high = self.low[:, :draft_length], self.high[:, :draft_length]
+        is_held = low < high
+        edges = np.unique(np.concatenate([[1], low[is_held], high[is_held]]))
+        counts = _accepted_from_each_place(low, high, edges)
+        place = np.zeros(len(edges), dtype=np.int64)
+        num_rounds = np.zeros(len(edges))
+        accepted_at = np.zeros((draft_length, len(edges)))
+        depths = np.arange(draft_length)[:, None]
+        columns = np.arange(len(edges))
+        while len(columns):
+            accepted = counts[place[columns], columns]
+            num_rounds[columns] += 1
+            accepted_at[:, columns] += depths < accepted
+            place[columns] += accepted + 1
+            columns = columns[place[columns] < len(low)]
+        return Acceptance(edges, num_rounds, accepted_at)
+
     def accepted_by_round(self, vocab_size: int, draft_length: int) -> list[int]:
         """Accepted tokens of every round of one decode, as the decode itself would count them."""
         inside = (self.low <= vocab_size) & (vocab_size < self.high)
@@ -69,33 +90,6 @@ class Acceptance:
         """Rounds `(len(sizes),)` and acceptance by position `(draft length, len(sizes))`."""
         steps = np.searchsorted(self.edges, sizes, side="right") - 1
         return self.num_rounds[steps], self.accepted_at[:, steps]
-
-
-def walk(intervals: Intervals, draft_length: int) -> Acceptance:
-    """Every round of every vocabulary size at one draft length.
-
-    Args:
-        intervals: of one answer.
-        draft_length: gamma, at most the longest draft replayed.
-    """
-    low, high = intervals.low[:, :draft_length], intervals.high[:, :draft_length]
-    if low.shape[1] != draft_length:
-        raise ValueError(f"gamma {draft_length} exceeds the {low.shape[1]} replayed")
-    is_held = low < high
-    edges = np.unique(np.concatenate([[1], low[is_held], high[is_held]]))
-    counts = _accepted_from_each_place(low, high, edges)
-    place = np.zeros(len(edges), dtype=np.int64)
-    num_rounds = np.zeros(len(edges))
-    accepted_at = np.zeros((draft_length, len(edges)))
-    depths = np.arange(draft_length)[:, None]
-    columns = np.arange(len(edges))
-    while len(columns):
-        accepted = counts[place[columns], columns]
-        num_rounds[columns] += 1
-        accepted_at[:, columns] += depths < accepted
-        place[columns] += accepted + 1
-        columns = columns[place[columns] < len(low)]
-    return Acceptance(edges, num_rounds, accepted_at)
 
 
 def _accepted_from_each_place(low: IntArray, high: IntArray, edges: IntArray) -> IntArray:

@@ -93,7 +93,10 @@ class MeasureConfig:
             draft lengths on every prompt twice or more.
         pilot_prompts: prompts probed beforehand, from which the variants to decode are chosen.
         bootstrap_samples: resamples behind every interval.
-        seed: of prompt order, variant order and bootstrap.
+        temperature: at which the target samples and the draft proposes; 0 is greedy.
+        top_k: the target samples from so many of its likeliest tokens; null from all.
+        top_p: the target samples from its likeliest tokens that together reach this; null from all.
+        seed: of prompt order, variant order, sampling and bootstrap.
         num_threads: CPU threads; null leaves torch its default, one per core.
     """
 
@@ -106,6 +109,9 @@ class MeasureConfig:
     bootstrap_samples: int = 2000
     seed: int = 0
     num_threads: int | None = None
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
     also_decode: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -126,6 +132,12 @@ class MeasureConfig:
             require(getattr(self, name) >= least, f"measure.{name}", getattr(self, name), f"at least {least}")
         threads = self.num_threads
         require(threads is None or threads >= 1, "measure.num_threads", threads, "at least 1, or null")
+        require(self.temperature >= 0, "measure.temperature", self.temperature, "0 (greedy) or above")
+        top_k, top_p = self.top_k, self.top_p
+        require(top_k is None or top_k >= 1, "measure.top_k", top_k, "at least 1, or null")
+        require(top_p is None or 0 < top_p <= 1, "measure.top_p", top_p, "above 0 and at most 1, or null")
+        greedy_cut = self.temperature == 0 and (top_k is not None or top_p is not None)
+        require(not greedy_cut, "measure.temperature", 0, "above 0 beside measure.top_k or measure.top_p")
         for pair in self.also_decode:
             size, _, length = pair.partition(":")
             valid = size.isdecimal() and length.isdecimal() and int(size) >= 1

@@ -4,7 +4,7 @@ The draft is unrolled over the target's own answer with its whole LM head. As lo
 drafted is the answer, so one pass stands for the decodes of every size: see `bench.acceptance.intervals`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.acceptance.intervals import Intervals
-from bench.decoding.greedy import Prefill
+from bench.decoding.decoder import Prefill
+from bench.decoding.rules import GreedyRule, Rule
 from bench.models.eagle3 import DraftHead, Eagle3Draft
 from bench.models.target import Target
 from bench.models.unroll import Unroll
 
 # Chains that are unrolled together, and rows of logits that exist at a time: what bounds the memory.
-_CHAINS, _LOGIT_ROWS = 256, 64
+CHAINS, LOGIT_ROWS = 256, 64
+
+_GREEDY = GreedyRule()
 
 
 @dataclass(frozen=True)
@@ -31,25 +34,51 @@ class AnswerText:
             draft beyond the answer `(num_tokens + longest draft - 1,)`.
         num_tokens: tokens of the answer.
         features: of the prompt and of the text but its last token `(1, n, 3H)`.
+        target_probs: of every token of the text but the first, where it was sampled
+            `(num_tokens + longest draft - 2,)`.
     """
 
     token_ids: Tensor
     num_tokens: int
     features: Tensor
+    target_probs: Tensor | None = None
 
 
 @torch.inference_mode()
-def read_answer(target: Target, prefill: Prefill, answer: Sequence[int], longest_draft: int) -> AnswerText:
-    """Features of a greedy answer, and the target's tokens that would follow it."""
+def read_answer(
+    target: Target,
+    prefill: Prefill,
+    answer: Sequence[int],
+    longest_draft: int,
+    rule: Rule = _GREEDY,
+    probs_of: Callable[[Tensor], Tensor] | None = None,
+) -> AnswerText:
+    """Features of the target's answer, and the tokens that would follow it.
+
+    Args:
+        target: that wrote it.
+        prefill: of the prompt.
+        answer: token ids.
+        longest_draft: gamma up to which rounds draft.
+        rule: that chose its tokens.
+        probs_of: from logits to the distribution that was sampled; None for greedy answers.
+    """
     cache = prefill.restart()
     ids = torch.tensor(list(answer), device=target.device)
     output = target.forward(ids[None], cache)
-    features, tokens = [prefill.features, output.features], [ids]
+    logits = target.lm_head(output.hidden)[0]
+    features, tokens, seen = [prefill.features, output.features], [ids], [logits]
     for _ in range(longest_draft - 1):
-        tokens.append(target.lm_head(output.hidden[:, -1]).argmax(-1))
+        tokens.append(rule.next_id(seen[-1][-1:]))
         output = target.forward(tokens[-1][None], cache)
         features.append(output.features)
-    return AnswerText(torch.cat(tokens), len(answer), torch.cat(features, dim=1))
+        seen.append(target.lm_head(output.hidden)[0])
+    text = torch.cat(tokens)
+    probs = None
+    if probs_of is not None:
+        # The last logits are of a token that nothing drafts.
+        probs = torch.cat([probs_of(part) for part in seen])[:-1].gather(1, text[1:, None])[:, 0]
+    return AnswerText(text, len(answer), torch.cat(features, dim=1), probs)
 
 
 @torch.inference_mode()
@@ -82,12 +111,12 @@ def replay(
     shape = (len(orders), num_starts, longest_draft)
     low = torch.full(shape, head.size + 1, device=next_ids.device)
     high = torch.zeros(shape, dtype=torch.long, device=next_ids.device)
-    for begin in range(0, num_starts, _CHAINS):
-        end = min(begin + _CHAINS, num_starts)
+    for begin in range(0, num_starts, CHAINS):
+        end = min(begin + CHAINS, num_starts)
         block = _Bounds(low[:, begin:end], high[:, begin:end])
         for depth, hidden in enumerate(unroll.chains(first + begin, first + end, longest_draft)):
             rows = block.alive(depth)
-            for part in rows.split(_LOGIT_ROWS):
+            for part in rows.split(LOGIT_ROWS):
                 logits = head.logits(draft.normed(hidden[0, part]))
                 block.narrow(depth, part, *ranks.bounds(logits, begin + part + depth + 1))
     bounds = zip(low.cpu().numpy(), high.cpu().numpy(), strict=True)

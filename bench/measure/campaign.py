@@ -11,7 +11,7 @@ from bench.measure.session import EncodedPrompt, Probes, Session
 from bench.measure.variants import Variant
 from bench.models.checkpoint import DraftCheckpoint
 from bench.models.eagle3 import DraftHead
-from bench.records import PlanRecord, ProbeRecord, Record, ReplayRecord
+from bench.records import PlanRecord, ProbeRecord, Record, ReplayRecord, SampledReplayRecord
 from bench.surface.choice import Proof, proofs
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import predict
@@ -21,6 +21,7 @@ from bench.vocab.draft_vocab import DraftVocab, IntArray
 _PILOT_RESAMPLES = 100
 # Distinct variants that a plan can hold beside those that the user adds; see `bench.surface.choice.proofs`.
 _MOST_PROOFS = 6
+_GRID_SIZES = 24
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,13 @@ class Campaign:
         heads = {size: self._head(order, size) for size in sizes}
         probes = Probes(heads, sorted(set(measure.draft_lengths)), measure.probe_rounds)
         session.warm_up(workload.prompts[0], probes, measure.warmup_rounds)
-        longest, replays, pilot = max(measure.draft_lengths), [], []
+        longest = max(measure.draft_lengths)
+        replays: list[ReplayRecord | SampledReplayRecord] = []
+        pilot: list[ProbeRecord] = []
+        grid = self._grid(workload, sizes)
         num_piloted = 0
         for prompt in workload.prompts:
-            found = session.replay(domain, prompt, workload.orders, longest)
+            found = session.replay(domain, prompt, workload.orders, grid, longest)
             replays += [item for item in found if item.source == workload.source]
             yield from found
             # Answers of one token leave nothing to decode, and so nothing to probe.
@@ -88,7 +92,18 @@ class Campaign:
         for prompt in workload.prompts:
             yield from session.prove(domain, prompt, variants, proved, probes)
 
-    def _plan(self, workload: Workload, replays: list[ReplayRecord], pilot: list[ProbeRecord]) -> list[Proof]:
+    def _grid(self, workload: Workload, sizes: list[int]) -> IntArray:
+        """Sizes at which the acceptance of sampled answers is replayed; of greedy ones all are."""
+        spread = np.geomspace(1, sizes[-1], _GRID_SIZES).round().astype(np.int64)
+        also = [size for size, _ in self._measure.also()]
+        return np.unique(np.concatenate([spread, sizes, [workload.paper_size, *also]])).astype(np.int64)
+
+    def _plan(
+        self,
+        workload: Workload,
+        replays: list[ReplayRecord | SampledReplayRecord],
+        pilot: list[ProbeRecord],
+    ) -> list[Proof]:
         replays = [item for item in replays if len(item.token_ids) > 1]
         if not replays:
             raise DomainError(
@@ -98,7 +113,7 @@ class Campaign:
         latency = RoundLatency.from_probes(pilot)
         # Acceptance is known on every prompt, latency on the pilot's: the others are given its mean.
         surface = predict(
-            {item.prompt_id: item.intervals() for item in replays},
+            {item.prompt_id: item.replayed() for item in replays},
             latency.spread_to([item.prompt_id for item in replays]),
             self._full_head.size,
             [workload.paper_size, *(size for size, _ in self._measure.also())],

@@ -1,6 +1,7 @@
 """Measures one domain on one device: replays, probes of rounds, and decodes interleaved in random order."""
 
 import gc
+import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,15 +9,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from bench.decoding.greedy import VERIFY, Decoded, GreedyDecoder, Prefill
+from bench.decoding.decoder import VERIFY, Decoded, Decoder, Prefill
 from bench.decoding.replay import read_answer, replay
+from bench.decoding.replay_sampled import replay_sampled
+from bench.decoding.rules import GreedyRule, Rule, SampledRule
+from bench.decoding.sampling import Sampler
 from bench.decoding.timeline import Timeline
 from bench.device import Device
 from bench.measure.disturbance import is_held_up
 from bench.measure.variants import Variant, probes_of, shuffled
 from bench.models.eagle3 import DraftHead, Eagle3Draft
 from bench.models.target import Target
-from bench.records import BaselineRecord, DecodeRecord, ProbeRecord, ReplayRecord
+from bench.records import BaselineRecord, DecodeRecord, ProbeRecord, ReplayRecord, SampledReplayRecord
+from bench.vocab.draft_vocab import IntArray
 
 _MOST_REPEATS = 2
 
@@ -66,7 +71,8 @@ class Session:
         draft: the draft's body.
         full_head: the draft's whole LM head.
         max_new_tokens: longest answer.
-        seed: of every random order.
+        seed: of every random order, and of sampling.
+        sampler: how the target samples; None decodes greedily.
     """
 
     def __init__(
@@ -77,9 +83,11 @@ class Session:
         full_head: DraftHead,
         max_new_tokens: int,
         seed: int,
+        sampler: Sampler | None = None,
     ):
         self._device, self._target, self._draft, self._full_head = device, target, draft, full_head
-        self._decoder, self._seed = GreedyDecoder(target, max_new_tokens), seed
+        self._rule: Rule = SampledRule(sampler, target.device) if sampler else GreedyRule()
+        self._decoder, self._seed, self._sampler = Decoder(target, max_new_tokens, self._rule), seed, sampler
         self._order = 0
         self._verify_ms: list[float] = []
 
@@ -94,28 +102,49 @@ class Session:
         gc.freeze()
 
     def replay(
-        self, domain: str, prompt: EncodedPrompt, orders: dict[str, np.ndarray], longest: int
-    ) -> list[ReplayRecord]:
-        """The target's answer, and where the draft is right on it, for the vocabularies of each order."""
+        self,
+        domain: str,
+        prompt: EncodedPrompt,
+        orders: dict[str, IntArray],
+        sizes: IntArray,
+        longest: int,
+    ) -> list[ReplayRecord] | list[SampledReplayRecord]:
+        """The target's answer, and what a draft would have accepted of it, under each order.
+
+        Greedy answers tell it for every size, sampled ones for `sizes`.
+        """
+        self._rule.reseed(self._seed_of(domain, prompt.prompt_id, "replay"))
         prefill = self._decoder.prefill(prompt.token_ids)
         answer = self._decoder.plain(prefill, self._timeline()).token_ids
-        text = read_answer(self._target, prefill, answer, longest)
+        sampler, head, prompt_ids = self._sampler, self._full_head, prefill.prompt_ids
+        probs_of = sampler.target_probs if sampler else None
+        text = read_answer(self._target, prefill, answer, longest, self._rule, probs_of)
         self._device.synchronize()
-        start = time.perf_counter()
-        found = replay(self._draft, self._full_head, prefill.prompt_ids, text, orders, longest)
-        self._device.synchronize()
-        replay_ms = (time.perf_counter() - start) * 1e3
+        start, draft, case = time.perf_counter(), self._draft, (domain, prompt.prompt_id)
+
+        def passed_ms() -> float:
+            self._device.synchronize()
+            return (time.perf_counter() - start) * 1e3
+
+        if sampler is None:
+            found = replay(draft, head, prompt_ids, text, orders, longest)
+            took_ms = passed_ms()
+            return [
+                ReplayRecord(*case, source, answer, item.low.tolist(), item.high.tolist(), took_ms)
+                for source, item in found.items()
+            ]
+        ratios = replay_sampled(draft, head, prompt_ids, text, orders, sizes, sampler, longest)
+        took_ms = passed_ms()
         return [
-            ReplayRecord(
-                domain, prompt.prompt_id, source, answer, item.low.tolist(), item.high.tolist(), replay_ms
-            )
-            for source, item in found.items()
+            SampledReplayRecord(*case, source, answer, sizes.tolist(), item.ratios.round(5).tolist(), took_ms)
+            for source, item in ratios.items()
         ]
 
     def probe(
         self, domain: str, prompt: EncodedPrompt, probes: Probes, is_pilot: bool = True
     ) -> Iterator[ProbeRecord]:
         """A few rounds with every size and every draft length."""
+        self._rule.reseed(self._seed_of(domain, prompt.prompt_id, "pilot"))
         prefill = self._decoder.prefill(prompt.token_ids)
         for variant in probes.variants(self._seed, domain, prompt.prompt_id):
             yield self._probe_one(domain, prompt, prefill, probes, variant, is_pilot)
@@ -133,6 +162,8 @@ class Session:
         Decodes and probes take turns at random, so that a prediction made of the probes is not judged at
         another speed of the machine.
         """
+        # With this seed a sampled answer begins with the token that its replay began with.
+        self._rule.reseed(self._seed_of(domain, prompt.prompt_id, "replay"))
         prefill = self._decoder.prefill(prompt.token_ids)
         probed = probes.variants(self._seed, domain, prompt.prompt_id)
         cases = [(True, p) for p in probed] + [(False, v) for v in variants]
@@ -250,6 +281,10 @@ class Session:
             gc.enable()
         total_ms = timeline.total_ms(self._device.elapsed_ms)
         return _Timed(decoded, total_ms, wall_ms, self._laps_ms(timeline))
+
+    def _seed_of(self, *context: object) -> int:
+        """Of the random numbers of one case: the same when it is measured again."""
+        return random.Random(repr((self._seed, *context))).getrandbits(62)
 
     def _timeline(self) -> Timeline:
         return Timeline(self._device.mark)

@@ -20,10 +20,12 @@ from bench.records import (
     ProbeRecord,
     RankingRecord,
     ReplayRecord,
+    SampledReplayRecord,
     read_records,
 )
 from bench.report.rankings import Ranking
 
+Replay = ReplayRecord | SampledReplayRecord
 Key = tuple[int, int]  # vocabulary size, draft length
 
 
@@ -48,7 +50,7 @@ class Run:
     config: dict[str, Any]
     rankings: dict[str, Ranking]
     plans: dict[str, PlanRecord]
-    replays: Mapping[str, Mapping[str, dict[str, ReplayRecord]]]
+    replays: Mapping[str, Mapping[str, dict[str, Replay]]]
     probes: dict[str, list[ProbeRecord]]
     decodes: dict[str, dict[Key, dict[str, DecodeRecord]]]
     baselines: list[BaselineRecord]
@@ -67,6 +69,11 @@ class Run:
     def seed(self) -> int:
         """Seed of the bootstrap."""
         return int(self.config["measure"]["seed"])
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether answers were sampled, and not greedy."""
+        return bool(self.config["measure"].get("temperature"))
 
     @property
     def prompts(self) -> dict[str, list[str]]:
@@ -90,7 +97,7 @@ def read_run(folder: Path) -> Run:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise OutputError(f"{folder} is not a run: {error}") from error
     rankings, plans, baselines = {}, {}, []
-    replays: dict[str, dict[str, dict[str, ReplayRecord]]] = defaultdict(lambda: defaultdict(dict))
+    replays: dict[str, dict[str, dict[str, Replay]]] = defaultdict(lambda: defaultdict(dict))
     probes: dict[str, list[ProbeRecord]] = defaultdict(list)
     decodes: dict[str, dict[Key, dict[str, DecodeRecord]]] = defaultdict(lambda: defaultdict(dict))
     full_size = int(environment["full_vocab_size"])
@@ -99,7 +106,7 @@ def read_run(folder: Path) -> Run:
             rankings[record.source] = Ranking.from_record(record, full_size)
         elif isinstance(record, PlanRecord):
             plans[record.domain] = record
-        elif isinstance(record, ReplayRecord):
+        elif isinstance(record, Replay):
             replays[record.domain][record.source][record.prompt_id] = record
         elif isinstance(record, ProbeRecord):
             probes[record.domain] += [] if record.is_pilot else [record]

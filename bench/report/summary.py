@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.records import DecodeRecord
 from bench.report.frames import Key, Run, decode_series, speedup, step_samples
 from bench.report.surfaces import Surfaces, baseline_keys, replay_deviation
 
 SUMMARY_COLUMNS = [
     "pair", "domain", "device_name", "dtype", "role", "source", "vocab_size", "draft_length",
     "coverage_train", "coverage_heldout", "draft_step_ms", "lm_head_ms", "verify_ms", "acceptance_rate",
-    "mean_acceptance_length", "tokens_per_s", "predicted_tokens_per_s", "predicted_ci_low",
+    "mean_acceptance_length", "predicted_mean_acceptance_length", "tokens_per_s",
+    "predicted_tokens_per_s", "predicted_ci_low",
     "predicted_ci_high", "prediction_error", "speedup_vs_autoregressive", "speedup_vs_autoregressive_ci_low",
     "speedup_vs_autoregressive_ci_high", "speedup_vs_full_vocab", "speedup_vs_full_vocab_ci_low",
     "speedup_vs_full_vocab_ci_high", "identical_output_frac", "replay_deviating_rounds", "num_prompts",
@@ -59,9 +61,8 @@ def _summary_row(surfaces: Surfaces, domain: str, key: Key, role: str) -> dict[s
         "speedup_vs_full_vocab": against_full.value if against_full else None,
         "speedup_vs_full_vocab_ci_low": against_full.ci_low if against_full else None,
         "speedup_vs_full_vocab_ci_high": against_full.ci_high if against_full else None,
-        "identical_output_frac": float(
-            np.mean([by_prompt[p].token_ids == plain[p].token_ids for p in by_prompt])
-        ),
+        # Sampled answers are meant to differ.
+        "identical_output_frac": None if run.is_sampled else _share_identical(by_prompt, plain),
         "replay_deviating_rounds": replay_deviation(run, domain, key),
         "num_prompts": len(by_prompt),
         "num_tokens": int(tokens.sum()),
@@ -69,6 +70,10 @@ def _summary_row(surfaces: Surfaces, domain: str, key: Key, role: str) -> dict[s
     return (
         row | _latencies(run, domain, key) | (_of_a_draft(surfaces, domain, key, measured) if gamma else {})
     )
+
+
+def _share_identical(by_prompt: dict[str, DecodeRecord], plain: dict[str, DecodeRecord]) -> float:
+    return float(np.mean([by_prompt[p].token_ids == plain[p].token_ids for p in by_prompt]))
 
 
 def _latencies(run: Run, domain: str, key: Key) -> dict[str, float]:
@@ -91,6 +96,7 @@ def _of_a_draft(surfaces: Surfaces, domain: str, key: Key, measured: float) -> d
         "source": source,
         "coverage_train": float(ranking.coverage()[size - 1]),
         "coverage_heldout": float(ranking.coverage_of(held_out_tokens(run, domain))[size - 1]),
+        "predicted_mean_acceptance_length": float(surface.mean_acceptance_length[row, column]),
         "predicted_tokens_per_s": predicted,
         "predicted_ci_low": float(surface.ci_low[row, column]),
         "predicted_ci_high": float(surface.ci_high[row, column]),

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from bench.acceptance.intervals import walk
+from bench.acceptance.intervals import Intervals
 from bench.report.frames import Key, Run, decode_series
 from bench.surface.choice import FULL, OPTIMUM, PAPER, BreakEven, lossless_size
 from bench.surface.latency import RoundLatency
@@ -36,7 +36,7 @@ class Surfaces:
             replays = self.run.replays[domain][source]
             sizes = [size for size, _, _ in self.run.plans[domain].variants]
             self._made[domain, source] = predict(
-                {p: replays[p].intervals() for p in self.latency[domain].prompts},
+                {p: replays[p].replayed() for p in self.latency[domain].prompts},
                 self.latency[domain],
                 self.run.full_size,
                 sizes,
@@ -191,18 +191,24 @@ def acceptance_by_position(surfaces: Surfaces, domain: str, vocab_size: int, dra
     """Share of rounds that accept the draft token at each position, unconditional `(draft length,)`."""
     run, size = surfaces.run, np.array([vocab_size])
     replays = run.replays[domain][run.plans[domain].source]
-    walks = [walk(replays[prompt].intervals(), draft_length).at(size) for prompt in run.prompts[domain]]
+    walks = [replays[prompt].replayed().walk(draft_length).at(size) for prompt in run.prompts[domain]]
     num_rounds = sum(rounds[0] for rounds, _ in walks)
     return np.sum([at[:, 0] for _, at in walks], axis=0) / num_rounds
 
 
 def replay_deviation(run: Run, domain: str, key: Key) -> int | None:
-    """Rounds of a variant's decodes that accepted another number than the replay; None for plain decoding."""
+    """Rounds of a variant's decodes that accepted another number than the replay.
+
+    None for plain decoding, and where texts are sampled: only what is expected of them is replayed.
+    """
     if not key[1]:
         return None
     replays, differing = run.replays[domain][run.plans[domain].source], 0
     for prompt, record in run.decodes[domain][key].items():
-        expected = replays[prompt].intervals().accepted_by_round(*key)
+        replayed = replays[prompt].replayed()
+        if not isinstance(replayed, Intervals):
+            return None
+        expected = replayed.accepted_by_round(*key)
         differing += sum(a != b for a, b in zip(expected, record.accepted, strict=False))
         differing += abs(len(expected) - len(record.accepted))
     return differing

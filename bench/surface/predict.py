@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.acceptance.intervals import Acceptance, Intervals, walk
+from bench.acceptance.expected import Ratios
+from bench.acceptance.intervals import Acceptance, Intervals
 from bench.surface.latency import RoundLatency
 from bench.vocab.draft_vocab import Floats, IntArray
 
@@ -81,7 +82,7 @@ class Surface:
 
 
 def predict(
-    intervals: Mapping[str, Intervals],
+    replayed: Mapping[str, Intervals | Ratios],
     latency: RoundLatency,
     full_size: int,
     extra_sizes: list[int],
@@ -91,16 +92,16 @@ def predict(
     """The surface of one domain under one ranking.
 
     Args:
-        intervals: by prompt id; the prompts of `latency`.
+        replayed: acceptance by prompt id; the prompts of `latency`.
         latency: of the same prompts.
         full_size: k of the untrimmed draft.
         extra_sizes: sizes that must be on the grid.
         num_resamples: of the bootstrap; at most a thousand are made.
         seed: of the bootstrap.
     """
-    found = [intervals[prompt] for prompt in latency.prompts]
+    found = [replayed[prompt] for prompt in latency.prompts]
     gammas = [int(gamma) for gamma in latency.draft_lengths]
-    walks = [[walk(item, gamma) for item in found] for gamma in gammas]
+    walks = [[item.walk(gamma) for item in found] for gamma in gammas]
     sizes = _grid(walks, [*extra_sizes, full_size, *latency.sizes.tolist()], full_size)
     # The first row is the data itself, the others its resamples.
     weights = _weights(len(found), min(num_resamples, _MAX_RESAMPLES), seed)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from bench.config import DomainSource
-from bench.decoding.greedy import GreedyDecoder
+from bench.decoding.decoder import Decoder
 from bench.decoding.timeline import Timeline
 from bench.domains import Split, load_prompts, take_split
 from bench.models.checkpoint import DraftCheckpoint
@@ -22,7 +22,7 @@ def held_out_acceptance(
     draft_length: int,
 ) -> dict[str, dict[str, float]]:
     """Per domain: tokens per target pass, acceptance by position (unconditional), and sample sizes."""
-    decoder, head = GreedyDecoder(target, max_new_tokens), draft.head(draft.vocab)
+    decoder, head = Decoder(target, max_new_tokens), draft.head(draft.vocab)
     found = {}
     for domain in domains:
         held_out = take_split(load_prompts(domain), Split.HELD_OUT, SPLIT_SEED, HELD_OUT_SHARE)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.acceptance.intervals import Intervals, walk
+from bench.acceptance.intervals import Intervals
 
 V = 12
 
@@ -25,7 +25,7 @@ def test_by_hand():
     assert found.accepted_by_round(6, 2) == [1, 0]
     assert found.accepted_by_round(1, 2) == [0, 1]
     assert found.accepted_by_round(6, 1) == [1, 0]
-    rounds, accepted_at = walk(found, 2).at(np.array([1, 3, 6, 12]))
+    rounds, accepted_at = found.walk(2).at(np.array([1, 3, 6, 12]))
     assert rounds.tolist() == [2, 1, 2, 3]
     assert accepted_at.tolist() == [[1, 1, 1, 0], [0, 1, 0, 0]]
 
@@ -33,7 +33,7 @@ def test_by_hand():
 @given(found=intervals(), data=st.data())
 def test_all_sizes_at_once_equal_one_by_one(found, data):
     draft_length = data.draw(st.integers(1, found.longest_draft))
-    rounds, accepted_at = walk(found, draft_length).at(np.arange(1, V + 1))
+    rounds, accepted_at = found.walk(draft_length).at(np.arange(1, V + 1))
     for size in range(1, V + 1):
         expected = found.accepted_by_round(size, draft_length)
         assert rounds[size - 1] == len(expected)
@@ -44,4 +44,4 @@ def test_all_sizes_at_once_equal_one_by_one(found, data):
 
 def test_longer_drafts_than_were_replayed_are_refused():
     with pytest.raises(ValueError, match="gamma 3 exceeds the 1 replayed"):
-        walk(Intervals(np.ones((2, 1), dtype=int), np.full((2, 1), 5)), 3)
+        Intervals(np.ones((2, 1), dtype=int), np.full((2, 1), 5)).walk(3)

@@ -1,14 +1,14 @@
 import torch
 
 from bench.decoding.batched import Sampling, generate_batch
-from bench.decoding.greedy import GreedyDecoder
+from bench.decoding.decoder import Decoder
 from bench.decoding.timeline import Timeline
 
 PROMPTS = [[5, 9, 33, 8], [7, 2], [60, 61, 62, 63, 64, 65], [11, 12, 13]]
 
 
 def test_greedy_batch_equals_one_by_one(target):
-    decoder = GreedyDecoder(target, 24)
+    decoder = Decoder(target, 24)
     expected = [decoder.plain(decoder.prefill(p), Timeline(lambda: None)).token_ids for p in PROMPTS]
     assert generate_batch(target, PROMPTS, Sampling(24)) == expected
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bench.config import DomainSource, MeasureConfig, PairConfig, Source, VocabConfig
-from bench.decoding.greedy import GreedyDecoder
+from bench.decoding.decoder import Decoder
 from bench.decoding.timeline import Timeline
 from bench.device import CpuDevice
 from bench.domains import load_prompts
@@ -32,7 +32,7 @@ def test_output_equals_plain_greedy(pair, domain):
     counts = count_answers(pair, source, prompts, vocab)
     order = make_rankings(pair, {domain: counts})[domain].order
     heads = {size: pair.draft.head(choose_vocab(order, [], size, len(order))) for size in SIZES}
-    decoder = GreedyDecoder(pair.target, measure.max_new_tokens)
+    decoder = Decoder(pair.target, measure.max_new_tokens)
     accepted = 0
     for prompt in held_out_prompts(pair, source, prompts, vocab, measure):
         prefill = decoder.prefill(prompt.token_ids)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.decoding import replay as replay_module
-from bench.decoding.greedy import GreedyDecoder
+from bench.decoding.decoder import Decoder
 from bench.decoding.replay import read_answer, replay
 from bench.decoding.timeline import Timeline
 from bench.models.eagle3 import DraftHead
@@ -41,7 +41,7 @@ def replayed(decoder, prompt, orders, checkpoint=DRAFT):
 )
 def test_accepted_counts_equal_those_of_a_decode(prompt, seed, max_new_tokens, size, draft_length):
     orders = {name: np.random.default_rng(seed + i).permutation(VOCAB_SIZE) for i, name in enumerate("ab")}
-    decoder = GreedyDecoder(TARGET, max_new_tokens)
+    decoder = Decoder(TARGET, max_new_tokens)
     prefill, found = replayed(decoder, prompt, orders)
     for name, order in orders.items():
         head = DRAFT.head(choose_vocab(order, [], size, VOCAB_SIZE))
@@ -51,10 +51,10 @@ def test_accepted_counts_equal_those_of_a_decode(prompt, seed, max_new_tokens, s
 
 
 def test_small_blocks_change_nothing(monkeypatch):
-    decoder, orders = GreedyDecoder(TARGET, 30), {"a": np.random.default_rng(1).permutation(VOCAB_SIZE)}
+    decoder, orders = Decoder(TARGET, 30), {"a": np.random.default_rng(1).permutation(VOCAB_SIZE)}
     _, whole = replayed(decoder, [5, 9, 33], orders)
-    monkeypatch.setattr(replay_module, "_CHAINS", 4)
-    monkeypatch.setattr(replay_module, "_LOGIT_ROWS", 3)
+    monkeypatch.setattr(replay_module, "CHAINS", 4)
+    monkeypatch.setattr(replay_module, "LOGIT_ROWS", 3)
     _, parts = replayed(decoder, [5, 9, 33], orders)
     assert (whole["a"].low == parts["a"].low).all() and (whole["a"].high == parts["a"].high).all()
     assert (whole["a"].low[:, 0] < whole["a"].high[:, 0]).any()
@@ -81,7 +81,7 @@ def test_equal_logits_go_to_the_lowest_id_in_decode_and_replay():
     weight[40:80] = weight[:40]
     checkpoint = type(DRAFT)(DRAFT.draft, weight, DRAFT.vocab)
     order = np.random.default_rng(3).permutation(VOCAB_SIZE)
-    decoder = GreedyDecoder(TARGET, 24)
+    decoder = Decoder(TARGET, 24)
     for prompt in ([7, 8], [60, 61, 62], [11, 90]):
         prefill, found = replayed(decoder, prompt, {"a": order}, checkpoint)
         for size in (20, 60, VOCAB_SIZE):
@@ -94,7 +94,7 @@ def test_a_draft_that_lacks_tokens_never_drafts_them():
     vocab = choose_vocab(np.arange(VOCAB_SIZE)[::-1].copy(), [], 50, VOCAB_SIZE)
     checkpoint = type(DRAFT)(DRAFT.draft, TARGET.head_weight[47:], vocab)
     order = np.random.default_rng(2).permutation(vocab.target_ids)
-    decoder = GreedyDecoder(TARGET, 20)
+    decoder = Decoder(TARGET, 20)
     prefill, found = replayed(decoder, [3, 4, 5], {"a": order}, checkpoint)
     for size in (5, 30, 50):
         head = checkpoint.head(choose_vocab(order, [], size, VOCAB_SIZE))
@@ -104,11 +104,11 @@ def test_a_draft_that_lacks_tokens_never_drafts_them():
 
 @pytest.mark.parametrize("longest", [1, 3])
 def test_text_goes_on_past_the_end_as_the_target_would(longest):
-    decoder = GreedyDecoder(TARGET, 6)
+    decoder = Decoder(TARGET, 6)
     prefill = decoder.prefill([5, 9, 33])
     answer = decoder.plain(prefill, silent()).token_ids
     text = read_answer(TARGET, prefill, answer, longest)
-    further = GreedyDecoder(TARGET, 6 + longest - 1)
+    further = Decoder(TARGET, 6 + longest - 1)
     expected = further.plain(further.prefill([5, 9, 33]), silent()).token_ids
     assert text.token_ids.tolist() == expected
     assert text.num_tokens == 6

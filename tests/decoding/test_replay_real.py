@@ -3,7 +3,7 @@
 import pytest
 
 from bench.config import DomainSource, MeasureConfig, PairConfig, Source, VocabConfig
-from bench.decoding.greedy import GreedyDecoder
+from bench.decoding.decoder import Decoder
 from bench.decoding.replay import read_answer, replay
 from bench.decoding.timeline import Timeline
 from bench.device import CpuDevice
@@ -35,7 +35,7 @@ def test_replay_equals_decoding(pair, domain):
     vocab, prompts = VocabConfig(sizes=["full"]), load_prompts(source)
     counts = count_answers(pair, source, prompts, vocab)
     orders = {name: ranking.order for name, ranking in make_rankings(pair, {domain: counts}).items()}
-    decoder, draft = GreedyDecoder(pair.target, measure.max_new_tokens), pair.draft
+    decoder, draft = Decoder(pair.target, measure.max_new_tokens), pair.draft
     accepted = 0
     for prompt in held_out_prompts(pair, source, prompts, vocab, measure):
         prefill = decoder.prefill(prompt.token_ids)

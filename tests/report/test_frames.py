@@ -54,6 +54,7 @@ def test_a_trimmed_row_by_hand(run):
         "verify_ms": 24.0,
         "acceptance_rate": 1.0,
         "mean_acceptance_length": 4.0,
+        "predicted_mean_acceptance_length": 4.0,
         "tokens_per_s": pytest.approx(8 / 69 * 1e3),
         "predicted_tokens_per_s": pytest.approx(8 / 69 * 1e3, rel=1e-6),
         "predicted_ci_low": pytest.approx(8 / 69 * 1e3, rel=1e-6),

@@ -1,8 +1,8 @@
-"""Greedy decoding at batch 1: plain, and speculative with a chain of drafted tokens.
+"""Decoding at batch 1: plain, and speculative with a chain of drafted tokens.
 
-Both loops start from the same prefill and stop at the same token. Speculation is lossless: a drafted
-token survives only where the target's own argmax is that token, so the output is that of the plain
-loop up to floating-point ties between passes of different length (arXiv 2211.17192, greedy case).
+Both loops start from the same prefill and stop at the same token. Speculation is lossless (arXiv
+2211.17192): the greedy rule's output is that of the plain loop up to floating-point ties between passes of
+different length, the sampling rule's follows the plain loop's distribution.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.decoding.rules import GreedyRule, Proposal, Rule
 from bench.decoding.timeline import Timeline
 from bench.models.eagle3 import DraftHead, Eagle3Draft
 from bench.models.kv_cache import KVCache
@@ -55,16 +56,20 @@ class Prefill:
         return self.cache
 
 
-class GreedyDecoder:
+_GREEDY = GreedyRule()
+
+
+class Decoder:
     """Decodes prompts one at a time with one target.
 
     Args:
         target: the model whose output is wanted.
         max_new_tokens: longest answer.
+        rule: how tokens are chosen.
     """
 
-    def __init__(self, target: Target, max_new_tokens: int):
-        self._target = target
+    def __init__(self, target: Target, max_new_tokens: int, rule: Rule = _GREEDY):
+        self._target, self.rule = target, rule
         self._max_new_tokens = max_new_tokens
         self._stop = target.eos_token_ids()
 
@@ -74,18 +79,18 @@ class GreedyDecoder:
         target, cache = self._target, self._target.new_cache()
         prompt_ids = torch.tensor(list(prompt), device=target.device)
         output = target.forward(prompt_ids[None], cache)
-        first_id = target.lm_head(output.hidden[:, -1]).argmax(-1)
+        first_id = self.rule.next_id(target.lm_head(output.hidden[:, -1]))
         return Prefill(prompt_ids, cache, first_id, output.features)
 
     @torch.inference_mode()
     def plain(self, prefill: Prefill, timeline: Timeline) -> Decoded:
         """One token per forward pass."""
         target, cache = self._target, prefill.restart()
-        next_id = prefill.first_id[None]
+        next_id = prefill.first_id
         tokens = [int(next_id)]
         timeline.start()
         while not self._ended(tokens):
-            next_id = target.lm_head(target.forward(next_id, cache).hidden).argmax(-1)
+            next_id = self.rule.next_id(target.lm_head(target.forward(next_id[None], cache).hidden)[0])
             tokens.append(int(next_id))
             timeline.lap(VERIFY)
         return Decoded(tokens, [])
@@ -112,12 +117,11 @@ class GreedyDecoder:
         timeline.lap("draft_prefill")
         while not self._ended(tokens):
             base_length, draft_base = cache.length, draft.length
-            drafted = _draft_chain(draft, head, hidden, draft_length, timeline)
+            drafted, proposals = self._draft_chain(draft, head, hidden, draft_length, timeline)
             output = target.forward(torch.cat([pending, drafted])[None], cache)
-            best = target.lm_head(output.hidden)[0].argmax(-1)
-            num_accepted = int((best[:-1] == drafted).long().cumprod(0).sum())
+            logits = target.lm_head(output.hidden)[0]
+            num_accepted, new_ids = self.rule.verify(head, logits, drafted, proposals)
             timeline.lap(VERIFY)
-            new_ids = best[: num_accepted + 1]
             self._append(tokens, new_ids.tolist())
             accepted.append(num_accepted)
             cache.rewind(base_length + num_accepted + 1)
@@ -130,6 +134,24 @@ class GreedyDecoder:
             timeline.lap(EXTEND)
         return Decoded(tokens, accepted)
 
+    def _draft_chain(
+        self, draft: Eagle3Draft, head: DraftHead, hidden: Tensor, draft_length: int, timeline: Timeline
+    ) -> tuple[Tensor, list[Proposal]]:
+        """Target ids of the drafted tokens `(draft_length,)`; never waits for the device."""
+        drafted: list[Tensor] = []
+        proposals: list[Proposal] = []
+        for depth in range(draft_length):
+            if depth:
+                hidden = draft.step(drafted[-1], hidden)
+                timeline.lap(LAYER)
+            logits = head.logits(draft.normed(hidden))
+            timeline.lap(HEAD)
+            token, proposal = self.rule.draft(head, logits[0])
+            drafted.append(token)
+            proposals.append(proposal)
+            timeline.lap(SELECT)
+        return torch.cat(drafted), proposals
+
     def _ended(self, tokens: list[int]) -> bool:
         return tokens[-1] in self._stop or len(tokens) >= self._max_new_tokens
 
@@ -138,19 +160,3 @@ class GreedyDecoder:
             tokens.append(token)
             if self._ended(tokens):
                 return
-
-
-def _draft_chain(
-    draft: Eagle3Draft, head: DraftHead, hidden: Tensor, draft_length: int, timeline: Timeline
-) -> Tensor:
-    """Target ids of `draft_length` drafted tokens `(draft_length,)`; never waits for the device."""
-    drafted: list[Tensor] = []
-    for depth in range(draft_length):
-        if depth:
-            hidden = draft.step(drafted[-1], hidden)
-            timeline.lap(LAYER)
-        logits = head.logits(draft.normed(hidden))
-        timeline.lap(HEAD)
-        drafted.append(head.select(logits)[0])
-        timeline.lap(SELECT)
-    return torch.cat(drafted)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.decoding.greedy import GreedyDecoder
+from bench.decoding.decoder import Decoder
 from bench.decoding.timeline import Timeline
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import VOCAB_SIZE, make_draft, make_target
@@ -29,7 +29,7 @@ def head_of(size: int):
     max_new_tokens=st.integers(2, 30),
 )
 def test_speculation_is_lossless(prompt, size, draft_length, max_new_tokens):
-    decoder = GreedyDecoder(TARGET, max_new_tokens)
+    decoder = Decoder(TARGET, max_new_tokens)
     prefill = decoder.prefill(prompt)
     plain = decoder.plain(prefill, silent()).token_ids
     fast = decoder.speculative(prefill, DRAFT.draft, head_of(size), draft_length, silent())
@@ -41,7 +41,7 @@ def test_plain_equals_generate():
     prompt = [5, 9, 33]
     ids = torch.tensor([prompt])
     expected = TARGET.model.generate(ids, max_new_tokens=20, do_sample=False)[0, 3:].tolist()
-    decoder = GreedyDecoder(TARGET, 20)
+    decoder = Decoder(TARGET, 20)
     assert decoder.plain(decoder.prefill(prompt), silent()).token_ids == expected
 
 
@@ -76,12 +76,12 @@ class Oracle:
     def select(self, logits):
         place = self.length - self.base + 1
         known = place < len(self.answer) and place not in self.wrong_at
-        return torch.tensor([[self.answer[place] if known else 0]])
+        return torch.tensor([self.answer[place] if known else 0])
 
 
 def test_accepted_counts_and_rollback_with_a_draft_that_knows_the_answer():
     prompt = [5, 9, 33, 7]
-    decoder = GreedyDecoder(TARGET, 13)
+    decoder = Decoder(TARGET, 13)
     answer = decoder.plain(decoder.prefill(prompt), silent()).token_ids
     assert len(answer) == 13 and 0 not in answer
     right = Oracle(answer, len(prompt))
@@ -98,7 +98,7 @@ def test_accepted_counts_and_rollback_with_a_draft_that_knows_the_answer():
 def test_laps_cover_every_round():
     ticks = iter(range(10_000))
     timeline = Timeline(lambda: next(ticks))
-    decoder = GreedyDecoder(TARGET, 10)
+    decoder = Decoder(TARGET, 10)
     decoded = decoder.speculative(decoder.prefill([5, 9, 33]), DRAFT.draft, head_of(VOCAB_SIZE), 3, timeline)
     laps = timeline.laps_ms(lambda start, end: float(end - start))
     rounds = len(decoded.accepted)
@@ -113,9 +113,9 @@ def test_laps_cover_every_round():
 @pytest.mark.parametrize("draft_length", [0, 3])
 def test_an_answer_that_ends_at_once_is_one_token(draft_length):
     prompt = [5, 9, 33]
-    first = int(GreedyDecoder(TARGET, 2).prefill(prompt).first_id)
+    first = int(Decoder(TARGET, 2).prefill(prompt).first_id)
     target = make_target(eos=first)
-    decoder = GreedyDecoder(target, 8)
+    decoder = Decoder(target, 8)
     if draft_length:
         decoded = decoder.speculative(
             decoder.prefill(prompt), DRAFT.draft, head_of(9), draft_length, silent()
