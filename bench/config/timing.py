@@ -1,4 +1,4 @@
-"""Values of isolated timing: cache state, precision wanted, effort allowed."""
+"""Values of isolated timing: cache state, execution, precision wanted, effort allowed."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -13,6 +13,14 @@ class CacheState(Enum):
     warm = "warm"
 
 
+class Execution(Enum):
+    """How a part is executed; names are what a user writes."""
+
+    eager = "eager"
+    compiled = "compiled"
+    graph = "graph"
+
+
 @dataclass
 class TimingConfig:
     """How the parts of a round are timed in isolation.
@@ -20,6 +28,8 @@ class TimingConfig:
     Attributes:
         cache: `cold` evicts the cache before every sample, as the rest of a round does in real decoding;
             `warm` repeats the same work, whose weights may then still be in the cache.
+        execution: `eager` launches kernel by kernel, as the decoding loops do; `compiled` is `torch.compile`;
+            `graph` is a CUDA graph, whose time is that of the kernels alone.
         target_half_width: half of the 95% interval of the median over the median, at which a part is done.
         min_samples: fewest samples that may be called precise.
         max_samples: samples after which a part is done, precise or not.
@@ -33,6 +43,7 @@ class TimingConfig:
     """
 
     cache: CacheState = CacheState.cold
+    execution: Execution = Execution.eager
     target_half_width: float = 0.01
     min_samples: int = 30
     max_samples: int = 1000

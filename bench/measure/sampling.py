@@ -21,8 +21,8 @@ from bench.device import Device
 from bench.errors import DeviceError
 from bench.measure.stats import median
 
-# Calls per warm-up window, and windows after which a warm-up ends whatever the clock says.
-_WINDOW, _MAX_WINDOWS = 8, 10_000
+# Calls per warm-up window, and calls after which a warm-up ends whatever the clock says.
+_WINDOW, _MAX_WARMUP_CALLS = 8, 100_000
 
 Clock = Callable[[], int]
 
@@ -153,14 +153,16 @@ class _Sampler:
     def warm_up(self, name: str, call: Callable[[], object]) -> _Growing:
         """Calls until two windows in a row have about the same median, within the times allowed."""
         config, begin_ns = self._config, self._clock_ns()
-        num_calls, last, stable = 0, float("inf"), False
-        for _ in range(_MAX_WINDOWS):
-            now = float(np.median(self._wall_ms(call, 1, _WINDOW)))
-            num_calls += _WINDOW
-            stable = abs(now - last) <= config.warmup_tolerance * last < float("inf")
-            last, elapsed_s = now, (self._clock_ns() - begin_ns) / 1e9
+        times_ms: list[float] = []
+        stable = False
+        while len(times_ms) < _MAX_WARMUP_CALLS:
+            times_ms += self._wall_ms(call, 1, 1)
+            elapsed_s = (self._clock_ns() - begin_ns) / 1e9
+            if len(times_ms) % _WINDOW == 0:
+                stable = _is_stable(times_ms, config.warmup_tolerance)
             if elapsed_s >= config.max_warmup_s or (stable and elapsed_s >= config.min_warmup_s):
                 break
+        num_calls = len(times_ms)
         calls_per_sample = 1
         if not self._is_cold:
             # On a GPU the wall time of one call is mostly launch, so the device is asked.
@@ -217,6 +219,14 @@ class _Sampler:
             self._device.synchronize()
             times.append((self._clock_ns() - begin_ns) / 1e6 / calls)
         return times
+
+
+def _is_stable(times_ms: list[float], tolerance: float) -> bool:
+    """Whether the last two windows have about the same median."""
+    if len(times_ms) < 2 * _WINDOW:
+        return False
+    before = float(np.median(times_ms[-2 * _WINDOW : -_WINDOW]))
+    return abs(float(np.median(times_ms[-_WINDOW:])) - before) <= tolerance * before
 
 
 def _calls_needed(one_ms: float, min_sample_ms: float) -> int:

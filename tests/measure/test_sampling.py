@@ -105,14 +105,14 @@ def test_warm_up_goes_on_until_two_windows_agree():
 def test_warm_up_lasts_its_least_time_and_not_more_than_its_longest():
     device = ScriptedDevice(asynchronous=False)
     (series,) = run(device, {"a": lambda: device.work(1.0)}, config(min_warmup_s=0.1))
-    assert series.num_warmup == 13 * 8 + 8
+    assert series.num_warmup == 100 + 8
     device = ScriptedDevice(asynchronous=False)
     slower = iter(1.1 ** (n // 8) for n in range(1000))
     timing = config(max_warmup_s=0.05)
     (series,) = run(device, {"a": lambda: device.work(next(slower, 1.0))}, timing)
     assert not series.warmup_stable
-    # Five windows take 8 + 8.8 + 9.7 + 10.6 + 11.7 = 48.8 ms, the sixth passes 50; then the estimate.
-    assert series.num_warmup == (6 + 1) * 8
+    # Five windows take 8 + 8.8 + 9.7 + 10.6 + 11.7 = 48.8 ms, one more call passes 50; then the estimate.
+    assert series.num_warmup == 5 * 8 + 1 + 8
 
 
 def noisy(device, spread, seed=0):
