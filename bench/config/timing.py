@@ -26,6 +26,7 @@ class TimingConfig:
     """How the parts of a round are timed in isolation.
 
     Attributes:
+        isolated: whether a run times them, beside the rounds themselves.
         cache: `cold` evicts the cache before every sample, as the rest of a round does in real decoding;
             `warm` repeats the same work, whose weights may then still be in the cache.
         execution: `eager` launches kernel by kernel, as the decoding loops do; `compiled` is `torch.compile`;
@@ -42,6 +43,7 @@ class TimingConfig:
         max_warmup_s: longest warm-up of one part.
     """
 
+    isolated: bool = True
     cache: CacheState = CacheState.cold
     execution: Execution = Execution.eager
     target_half_width: float = 0.01

@@ -95,7 +95,8 @@ def compiled(fn: Callable[[], object], backend: str = "inductor") -> Callable[[]
         fast()
     except Exception as error:  # Compilers raise what they like.
         raise DeviceError(
-            f"torch.compile failed: {_first_line(error)}; use timing.execution=eager, or install what it names"
+            f"torch.compile failed: {_first_line(error)}; set timing.execution=eager, or install what it "
+            "names"
         ) from error
     return fast
 

@@ -13,8 +13,8 @@ from bench.domains import load_prompts
 from bench.errors import DeviceError
 from bench.measure.campaign import Campaign, Workload
 from bench.measure.isolated import isolated_parts
+from bench.measure.rig import Rig
 from bench.measure.sampling import time_variants
-from bench.measure.session import Session
 from bench.pair import load_pair
 from bench.records import DecodeRecord, ReplayRecord
 from bench.vocab.draft_vocab import DraftVocab
@@ -68,8 +68,8 @@ def test_a_domain_is_measured_on_the_gpu(device, dtype):
         paper_size(pair, rankings["code"], SelectConfig()),
     )
     full_head = pair.draft.head(pair.draft.vocab)
-    session = Session(device, pair.target, pair.draft.draft, full_head, measure.max_new_tokens, seed=0)
-    campaign = Campaign(session, pair.draft, full_head, measure)
+    rig = Rig(device, pair.target, pair.draft.draft, full_head, measure.max_new_tokens, seed=0)
+    campaign = Campaign(rig, pair.draft, measure)
     records = list(campaign.run(workload, check_sizes(pair, vocab, measure)))
     decodes = [r for r in records if isinstance(r, DecodeRecord)]
     replays = {r.prompt_id: r for r in records if isinstance(r, ReplayRecord)}
@@ -101,8 +101,8 @@ def medians_of(device, variants, **changes):
     for series in found:
         print(
             f"{series.name} ({series.cache}): device {np.median(series.device_ms):.4f} ms, wall "
-            f"{np.median(series.wall_ms):.4f} ms, {len(series.device_ms)} samples x {series.calls_per_sample}, "
-            f"+-{series.relative_half_width:.1%}, {series.stopped}"
+            f"{np.median(series.wall_ms):.4f} ms, {len(series.device_ms)} samples x "
+            f"{series.calls_per_sample}, +-{series.relative_half_width:.1%}, {series.stopped}"
         )
     return {s.name: (float(np.median(s.device_ms)), float(np.median(s.wall_ms))) for s in found}
 
