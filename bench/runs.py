@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +18,10 @@ from bench.device import Device, open_device
 from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
 from bench.environment import describe
-from bench.errors import OutputError
+from bench.errors import DeviceError, OutputError
 from bench.measure.campaign import Campaign, Workload
-from bench.measure.session import Session
+from bench.measure.rig import Rig
+from bench.measure.standalone import compare_with_generate
 from bench.pair import Pair, load_pair
 from bench.records import RecordWriter
 from bench.workloads import (
@@ -62,6 +64,11 @@ def run_bench(config: Config, console: Console) -> Path:
 
 def _run_alone(config: Config, console: Console) -> Path:
     device = open_device(config.gpu.device)
+    pattern = config.gpu.name_pattern
+    if pattern and not re.fullmatch(pattern, device.name):
+        raise DeviceError(
+            f"the gpu asked for is a {pattern}, but {config.gpu.device} is a {device.name}; use gpu=auto"
+        )
     folder = _make_folder(config, device)
     try:
         with console.status("fetching the domains"):
@@ -105,18 +112,18 @@ def _measure_all(
     writer: RecordWriter,
     console: Console,
 ) -> None:
-    measure, full_head = config.measure, pair.draft.head(pair.draft.vocab)
+    measure = config.measure
     sampler = Sampler(measure.temperature, measure.top_k, measure.top_p) if measure.temperature else None
-    session = Session(
+    rig = Rig(
         device,
         pair.target,
         pair.draft.draft,
-        full_head,
+        pair.draft.head(pair.draft.vocab),
         measure.max_new_tokens,
         measure.seed,
         sampler,
     )
-    campaign = Campaign(session, pair.draft, full_head, measure)
+    campaign = Campaign(rig, pair.draft, measure)
     with _progress(console) as progress:
         bar = progress.add_task("warming up", total=sum(campaign.num_steps(w, sizes) for w in workloads))
         for workload in workloads:
@@ -124,10 +131,15 @@ def _measure_all(
             for record in campaign.run(workload, sizes):
                 writer.append(record)
                 progress.advance(bar)
+        if config.timing.isolated:
+            # What parts cost on their own does not depend on the domain.
+            progress.update(bar, description="timing parts on their own", completed=progress.tasks[bar].total)
+            for isolated in campaign.isolate(workloads[0], sizes, config.timing):
+                writer.append(isolated)
         # How fast the plain loop is does not depend on the domain.
         first = workloads[0]
         progress.update(bar, description="comparing with generate", completed=progress.tasks[bar].total)
-        writer.append(session.compare_with_generate(first.domain, first.prompts[0]))
+        writer.append(compare_with_generate(rig, first.domain, first.prompts[0]))
 
 
 def _rank(config: Config, pair: Pair, texts: dict[str, list[Prompt]], console: Console) -> dict[str, Ranking]:

@@ -9,7 +9,7 @@ from bench.config import OWN, POOLED, DomainSource, MeasureConfig, SelectConfig,
 from bench.cost.flops import latency_reduction
 from bench.domains import Prompt, Split, take_split
 from bench.errors import ConfigError, DomainError
-from bench.measure.session import EncodedPrompt
+from bench.measure.cases import EncodedPrompt
 from bench.pair import Pair
 from bench.records import RankingRecord
 from bench.vocab.counting import count_tokens, must_keep_ids

@@ -15,16 +15,19 @@ from bench.config.domain import (
 )
 from bench.config.run import FULL, OWN, POOLED, GpuConfig, MeasureConfig, PairConfig, VocabConfig
 from bench.config.select import CoverageOf, SelectConfig
+from bench.config.timing import CacheState, Execution, TimingConfig
 
 __all__ = [
     "FULL",
     "OWN",
     "POOLED",
+    "CacheState",
     "ColumnsConfig",
     "Config",
     "CoverageOf",
     "DomainConfig",
     "DomainSource",
+    "Execution",
     "GpuConfig",
     "HubConfig",
     "MeasureConfig",
@@ -33,6 +36,7 @@ __all__ = [
     "SelectConfig",
     "Source",
     "Task",
+    "TimingConfig",
     "VocabConfig",
 ]
 
@@ -57,6 +61,7 @@ class Config:
         gpu: the device.
         vocab: measured sizes, and the split.
         measure: effort of a measurement.
+        timing: of a round's parts in isolation.
         select: the search for k.
         corpora: further domains, which only rank and judge vocabularies of others.
         task: what to do.
@@ -71,6 +76,7 @@ class Config:
     gpu: GpuConfig
     vocab: VocabConfig
     measure: MeasureConfig
+    timing: TimingConfig = field(default_factory=TimingConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
     corpora: dict[str, DomainSource] = field(default_factory=dict)
     task: Task = Task.bench

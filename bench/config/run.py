@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from bench.config.check import require
+from bench.config.hardware import SpecConfig
 
 FULL = "full"
 OWN, POOLED = "own", "pooled"
@@ -36,9 +37,13 @@ class GpuConfig:
 
     Attributes:
         device: `auto`, `cpu` or `cuda:<index>`.
+        name_pattern: regular expression that the device's whole name must match; null for any device.
+        spec: data sheet of a named GPU.
     """
 
     device: str = "auto"
+    name_pattern: str | None = None
+    spec: SpecConfig | None = None
 
     def __post_init__(self) -> None:
         kind, _, index = self.device.partition(":")

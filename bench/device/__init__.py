@@ -5,8 +5,9 @@ import torch
 from bench.device.base import Device, Mark
 from bench.device.cpu import CpuDevice
 from bench.device.cuda import CudaDevice
+from bench.device.scripted import ScriptedDevice
 
-__all__ = ["CpuDevice", "CudaDevice", "Device", "Mark", "default_dtype", "open_device"]
+__all__ = ["CpuDevice", "CudaDevice", "Device", "Mark", "ScriptedDevice", "default_dtype", "open_device"]
 
 
 def open_device(name: str) -> Device:

@@ -1,4 +1,4 @@
-"""What the rest of the program asks of a device: where tensors go, and marks on its clock."""
+"""What the rest of the program asks of a device: where tensors go, marks on its clock, an empty cache."""
 
 from typing import Any, Protocol
 
@@ -12,10 +12,20 @@ class Device(Protocol):
     """One device that models run on.
 
     Marks are cheap and never wait for the device; read their distance only after `synchronize`.
+
+    Attributes:
+        name: as it appears in results.
+        torch_device: where tensors go.
+        uuid: of a GPU or a MIG slice, as the driver names it everywhere; None for a CPU.
+        asynchronous: whether a call may return before its work is done.
+        cache_bytes: last cache before memory (L2 of a GPU); None where it cannot be known.
     """
 
     name: str
     torch_device: torch.device
+    uuid: str | None
+    asynchronous: bool
+    cache_bytes: int | None
 
     def mark(self) -> Mark:
         """The point where work queued so far ends."""
@@ -25,3 +35,10 @@ class Device(Protocol):
 
     def synchronize(self) -> None:
         """Waits until all queued work is done."""
+
+    def evict_cache(self) -> None:
+        """Queues a write of a buffer larger than the cache, after which the cache holds nothing else.
+
+        Raises:
+            DeviceError: the size of the cache is not known.
+        """

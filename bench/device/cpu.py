@@ -7,6 +7,14 @@ from pathlib import Path
 
 import torch
 
+from bench.errors import DeviceError
+
+_SYSFS = Path("/sys/devices/system/cpu")
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+# Caches do not replace strictly the oldest line, so a buffer of just their size leaves some of the old in.
+_EVICTION_FACTOR = 2
+
 
 class CpuDevice:
     """Runs on the host's cores."""
@@ -14,6 +22,10 @@ class CpuDevice:
     def __init__(self) -> None:
         self.torch_device = torch.device("cpu")
         self.name = f"{_model_name()} ({torch.get_num_threads()} threads)"
+        self.uuid: str | None = None
+        self.asynchronous = False
+        self.cache_bytes = last_level_cache_bytes(_SYSFS, _usable_cpus())
+        self._buffer: torch.Tensor | None = None
 
     def mark(self) -> int:
         """Now, in nanoseconds."""
@@ -25,6 +37,55 @@ class CpuDevice:
 
     def synchronize(self) -> None:
         """Nothing is ever queued."""
+
+    def evict_cache(self) -> None:
+        """Adds to a buffer twice the size of the cache, on all threads.
+
+        An addition also reads what it writes; a plain fill may go past the caches.
+        """
+        if self._buffer is None:
+            if self.cache_bytes is None:
+                raise DeviceError(
+                    "this machine does not say how large its cache is, so cache=cold is impossible"
+                )
+            self._buffer = torch.zeros(_EVICTION_FACTOR * self.cache_bytes // 8, dtype=torch.int64)
+        self._buffer.add_(1)
+
+
+def last_level_cache_bytes(sysfs: Path, cpus: set[int]) -> int | None:
+    """Size of the last cache before memory, all of those that these CPUs can reach together.
+
+    Args:
+        sysfs: the kernel's folder of CPUs.
+        cpus: numbers of the CPUs that this process may use.
+
+    Returns:
+        Bytes; None where the kernel does not say.
+    """
+    last: dict[tuple[int, str], int] = {}
+    for cpu in cpus:
+        try:
+            found = [_read_cache(folder) for folder in (sysfs / f"cpu{cpu}" / "cache").glob("index*")]
+        except (OSError, ValueError, KeyError):
+            return None
+        caches = [cache for cache in found if cache[2] != "Instruction"]
+        if caches:
+            level, shared_by, _, size = max(caches)
+            last[level, shared_by] = size
+    return sum(last.values()) or None
+
+
+def _usable_cpus() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _read_cache(folder: Path) -> tuple[int, str, str, int]:
+    level, shared_by, kind, size = (
+        (folder / name).read_text().strip() for name in ("level", "shared_cpu_list", "type", "size")
+    )
+    return int(level), shared_by, kind, int(size[:-1]) * _UNITS[size[-1]]
 
 
 def _model_name() -> str:

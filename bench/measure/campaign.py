@@ -5,13 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.config import MeasureConfig
+from bench.config import MeasureConfig, TimingConfig
 from bench.errors import DomainError
-from bench.measure.session import EncodedPrompt, Probes, Session
+from bench.measure.cases import EncodedPrompt, Probes
+from bench.measure.replaying import replay_prompt
+from bench.measure.rig import Rig
+from bench.measure.session import Session
+from bench.measure.standalone import isolate
 from bench.measure.variants import Variant
 from bench.models.checkpoint import DraftCheckpoint
 from bench.models.eagle3 import DraftHead
-from bench.records import PlanRecord, ProbeRecord, Record, ReplayRecord, SampledReplayRecord
+from bench.records import IsolatedRecord, PlanRecord, ProbeRecord, Record, ReplayRecord, SampledReplayRecord
 from bench.surface.choice import Proof, proofs
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import predict
@@ -46,10 +50,9 @@ class Workload:
 class Campaign:
     """Measures workloads one after the other."""
 
-    def __init__(
-        self, session: Session, draft: DraftCheckpoint, full_head: DraftHead, measure: MeasureConfig
-    ):
-        self._session, self._draft, self._full_head, self._measure = session, draft, full_head, measure
+    def __init__(self, rig: Rig, draft: DraftCheckpoint, measure: MeasureConfig):
+        self._rig, self._draft, self._full_head, self._measure = rig, draft, rig.full_head, measure
+        self._session = Session(rig)
 
     def num_steps(self, workload: Workload, sizes: list[int]) -> int:
         """About how many records `run` yields, for a progress bar."""
@@ -76,7 +79,7 @@ class Campaign:
         grid = self._grid(workload, sizes)
         num_piloted = 0
         for prompt in workload.prompts:
-            found = session.replay(domain, prompt, workload.orders, grid, longest)
+            found = replay_prompt(self._rig, domain, prompt, workload.orders, grid, longest)
             replays += [item for item in found if item.source == workload.source]
             yield from found
             # Answers of one token leave nothing to decode, and so nothing to probe.
@@ -91,6 +94,12 @@ class Campaign:
         variants = [Variant(p.vocab_size, p.draft_length) for p in plan]
         for prompt in workload.prompts:
             yield from session.prove(domain, prompt, variants, proved, probes)
+
+    def isolate(self, workload: Workload, sizes: list[int], timing: TimingConfig) -> Iterator[IsolatedRecord]:
+        """Parts of rounds on their own, after the first prompt of a domain."""
+        heads = {size: self._head(workload.orders[workload.source], size) for size in sizes}
+        probes = Probes(heads, sorted(set(self._measure.draft_lengths)), self._measure.probe_rounds)
+        yield from isolate(self._rig, workload.prompts[0], probes, timing)
 
     def _grid(self, workload: Workload, sizes: list[int]) -> IntArray:
         """Sizes at which the acceptance of sampled answers is replayed; of greedy ones all are."""

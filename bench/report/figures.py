@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from bench.report.drawing import K_LABEL, PALETTE, log_k_axis, save_figures, set_style, title_figure
 from bench.report.frames import Run
+from bench.report.latency import COLD, IN_SITU, WARM
 from bench.report.summary import held_out_tokens
 from bench.report.surface_figures import cross_figure, position_figure, prediction_figure, surface_figure
 from bench.report.surfaces import Surfaces
@@ -29,6 +30,7 @@ def draw_all(surfaces: Surfaces, tables: Tables, folder: Path) -> list[Path]:
         "position": position_figure(surfaces),
         "draft_latency": latency_figure(surfaces.run, tables.latency),
         "round_latency": round_figure(surfaces.run, tables.latency),
+        **({"isolated": isolated_figure(surfaces.run, tables.latency)} if surfaces.run.isolated else {}),
         "prediction": prediction_figure(surfaces.run, tables.summary),
         "cross_domain": cross_figure(surfaces.run, tables.cross),
     }
@@ -140,6 +142,30 @@ def round_figure(run: Run, latency: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylabel("median latency (ms)")
     axes[0, 0].legend(fontsize="small")
     text = "What comes once a round, measured inside real rounds; bars: 95% bootstrap interval of the median"
+    return title_figure(figure, run.environment, text)
+
+
+def isolated_figure(run: Run, latency: pd.DataFrame) -> Figure:
+    """The LM head and verification inside rounds, and on their own with the cache cold and warm."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4))
+    cases = (("lm_head", "vocab_size", K_LABEL), ("verify", "draft_length", "draft length gamma (tokens)"))
+    settings = ((IN_SITU, "inside rounds", "o-"), (COLD, "on its own, cold", "s--"), (WARM, "warm", "^:"))
+    for axis, (part, size, label) in zip(axes, cases, strict=True):
+        rows = latency[(latency["part"] == part) & latency[size].notna()]
+        for setting, name, style in settings:
+            chosen = rows[rows["setting"] == setting]
+            # Rounds are shown over all domains: a part's cost does not depend on the text.
+            by_size = chosen.groupby(size)[["median_ms", "ci_low_ms", "ci_high_ms"]].median()
+            value = by_size["median_ms"]
+            spread = [value - by_size["ci_low_ms"], by_size["ci_high_ms"] - value]
+            axis.errorbar(by_size.index.astype(int), value, yerr=spread, fmt=style, capsize=3, label=name)
+        axis.set_xlabel(label)
+        axis.set_ylim(bottom=0)
+    axes[0].set_ylabel("median LM head (ms)")
+    axes[1].set_ylabel("median verification of gamma + 1 tokens (ms)")
+    log_k_axis(axes[0], latency["vocab_size"].dropna().astype(int))
+    axes[0].legend(fontsize="small")
+    text = "Parts inside rounds and on their own; bars: 95% bootstrap interval of the median"
     return title_figure(figure, run.environment, text)
 
 

@@ -12,10 +12,11 @@ import pandas as pd
 import yaml
 
 from bench.errors import OutputError
-from bench.measure.stats import Estimate, Floats, median, paired_speedup
+from bench.measure.stats import Estimate, Floats, paired_speedup
 from bench.records import (
     BaselineRecord,
     DecodeRecord,
+    IsolatedRecord,
     PlanRecord,
     ProbeRecord,
     RankingRecord,
@@ -42,6 +43,7 @@ class Run:
         replays: by domain, source and prompt id.
         probes: by domain; those of the pilot are left out.
         decodes: by domain, then variant, then prompt id.
+        isolated: parts of a round on their own.
         baselines: comparisons with `transformers.generate`.
     """
 
@@ -53,6 +55,7 @@ class Run:
     replays: Mapping[str, Mapping[str, dict[str, Replay]]]
     probes: dict[str, list[ProbeRecord]]
     decodes: dict[str, dict[Key, dict[str, DecodeRecord]]]
+    isolated: list[IsolatedRecord]
     baselines: list[BaselineRecord]
 
     @property
@@ -96,7 +99,7 @@ def read_run(folder: Path) -> Run:
         config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise OutputError(f"{folder} is not a run: {error}") from error
-    rankings, plans, baselines = {}, {}, []
+    rankings, plans, baselines, isolated = {}, {}, [], []
     replays: dict[str, dict[str, dict[str, Replay]]] = defaultdict(lambda: defaultdict(dict))
     probes: dict[str, list[ProbeRecord]] = defaultdict(list)
     decodes: dict[str, dict[Key, dict[str, DecodeRecord]]] = defaultdict(lambda: defaultdict(dict))
@@ -110,6 +113,8 @@ def read_run(folder: Path) -> Run:
             replays[record.domain][record.source][record.prompt_id] = record
         elif isinstance(record, ProbeRecord):
             probes[record.domain] += [] if record.is_pilot else [record]
+        elif isinstance(record, IsolatedRecord):
+            isolated.append(record)
         elif isinstance(record, DecodeRecord):
             decodes[record.domain][record.vocab_size, record.draft_length][record.prompt_id] = record
         else:
@@ -129,6 +134,7 @@ def read_run(folder: Path) -> Run:
         replays,
         {d: [p for p in probes[d] if p.prompt_id in kept] for d, kept in shared.items()},
         {d: {key: _only(decodes[d][key], kept) for key in decodes[d]} for d, kept in shared.items()},
+        isolated,
         baselines,
     )
 
@@ -166,40 +172,3 @@ def speedup(run: Run, domain: str, key: Key, base: Key) -> Estimate | None:
         return None
     series = (*decode_series(variants[key]), *decode_series(variants[base]))
     return paired_speedup(*series, run.num_resamples, run.seed)
-
-
-def latency_frame(run: Run) -> pd.DataFrame:
-    """Median latency of every part inside real rounds, with its interval.
-
-    LM head, selection and a whole chained draft step depend on the vocabulary size, verification, extension
-    and the rest on the draft length; the other of the two columns is empty.
-    """
-    rows = []
-    for domain, probes in run.probes.items():
-        pooled: dict[tuple[str, int | None, int | None], list[float]] = defaultdict(list)
-        for probe in probes:
-            for part, samples in step_samples(probe.laps_ms, probe.draft_length).items():
-                by_size = part in ("lm_head", "select", "draft_step")
-                by_length = part in ("verify", "extend", "other")
-                key = (part, probe.vocab_size if by_size else None, probe.draft_length if by_length else None)
-                pooled[key].extend(samples)
-        for (part, size, gamma), samples in pooled.items():
-            if samples:
-                e = median(np.array(samples))
-                rows.append((domain, part, size, gamma, e.value, e.ci_low, e.ci_high, len(samples)))
-    names = ["domain", "part", "vocab_size", "draft_length", "median_ms", "ci_low_ms", "ci_high_ms"]
-    frame = pd.DataFrame(rows, columns=[*names, "num_samples"])
-    frame = frame.astype({"vocab_size": "Int64", "draft_length": "Int64"})
-    return frame.sort_values(names[:4], ignore_index=True)
-
-
-def step_samples(laps_ms: dict[str, list[float]], draft_length: int) -> dict[str, list[float]]:
-    """Latency samples by part, plus `draft_step`: layer, head and selection of one chained step."""
-    if draft_length < 2:
-        return {**laps_ms, "draft_step": []}
-    # The first token of a round is drafted from the extend step; chained steps are the others.
-    rounds = len(laps_ms["lm_head"]) // draft_length
-    head = np.reshape(laps_ms["lm_head"], (rounds, draft_length))[:, 1:]
-    select = np.reshape(laps_ms["select"], (rounds, draft_length))[:, 1:]
-    steps = np.reshape(laps_ms["layer"], (rounds, draft_length - 1)) + head + select
-    return {**laps_ms, "draft_step": steps.ravel().tolist()}

@@ -33,6 +33,7 @@ _CAPTIONS = {
     "position": "How far into a draft the target agrees.",
     "draft_latency": "A chained draft step by vocabulary size.",
     "round_latency": "What every round costs beside its draft steps.",
+    "isolated": "A part on its own may find its weights in the cache (warm); inside a round it does not.",
     "prediction": "Every decoded draft: predicted from replay and probes against measured.",
     "cross_domain": "Vocabularies used on other domains than the one that chose them.",
 }

@@ -7,7 +7,8 @@ from rich.console import Console
 from bench.errors import ConfigError, OutputError
 from bench.report.console import show
 from bench.report.figures import draw_all
-from bench.report.frames import latency_frame, read_run
+from bench.report.frames import read_run
+from bench.report.latency import latency_frame
 from bench.report.markdown import write_report
 from bench.report.summary import summary_frame
 from bench.report.surfaces import Surfaces, cross_frame, surface_frame

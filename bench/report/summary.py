@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from bench.records import DecodeRecord
-from bench.report.frames import Key, Run, decode_series, speedup, step_samples
+from bench.report.frames import Key, Run, decode_series, speedup
+from bench.report.latency import step_samples
 from bench.report.surfaces import Surfaces, baseline_keys, replay_deviation
 
 SUMMARY_COLUMNS = [

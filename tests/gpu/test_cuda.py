@@ -1,16 +1,23 @@
 """What only a CUDA GPU can show: `make test-gpu`."""
 
+import numpy as np
 import pytest
 import torch
 
 from bench.config import DomainSource, MeasureConfig, PairConfig, SelectConfig, Source, VocabConfig
+from bench.config.timing import CacheState, TimingConfig
+from bench.decoding.decoder import Decoder
 from bench.device import CudaDevice, default_dtype, open_device
+from bench.device.graphs import capture, compiled
 from bench.domains import load_prompts
 from bench.errors import DeviceError
 from bench.measure.campaign import Campaign, Workload
-from bench.measure.session import Session
+from bench.measure.isolated import isolated_parts
+from bench.measure.rig import Rig
+from bench.measure.sampling import time_variants
 from bench.pair import load_pair
 from bench.records import DecodeRecord, ReplayRecord
+from bench.vocab.draft_vocab import DraftVocab
 from bench.workloads import check_sizes, count_answers, held_out_prompts, make_rankings, paper_size
 
 pytestmark = pytest.mark.gpu
@@ -61,8 +68,8 @@ def test_a_domain_is_measured_on_the_gpu(device, dtype):
         paper_size(pair, rankings["code"], SelectConfig()),
     )
     full_head = pair.draft.head(pair.draft.vocab)
-    session = Session(device, pair.target, pair.draft.draft, full_head, measure.max_new_tokens, seed=0)
-    campaign = Campaign(session, pair.draft, full_head, measure)
+    rig = Rig(device, pair.target, pair.draft.draft, full_head, measure.max_new_tokens, seed=0)
+    campaign = Campaign(rig, pair.draft, measure)
     records = list(campaign.run(workload, check_sizes(pair, vocab, measure)))
     decodes = [r for r in records if isinstance(r, DecodeRecord)]
     replays = {r.prompt_id: r for r in records if isinstance(r, ReplayRecord)}
@@ -76,3 +83,83 @@ def test_a_domain_is_measured_on_the_gpu(device, dtype):
             assert record.token_ids == replay.token_ids
             expected = replay.replayed().accepted_by_round(record.vocab_size, record.draft_length)
             assert record.accepted == expected
+
+
+@pytest.fixture(scope="module")
+def parts(device):
+    config = PairConfig("smollm2-135m", "smollm2-135m-instruct", "smollm2-135m-eagle3")
+    pair = load_pair(config, device, "bfloat16")
+    full = pair.target.vocab_size
+    heads = {k: pair.draft.head(DraftVocab(np.arange(k), full)) for k in (1024, full)}
+    prefill = Decoder(pair.target, 8).prefill(list(range(100, 164)))
+    return isolated_parts(pair.target, pair.draft.draft, heads, [3], prefill)
+
+
+def medians_of(device, variants, **changes):
+    config = TimingConfig(**{"budget_s": 1.0, **changes})
+    found = time_variants(device, variants, config, seed=0)
+    for series in found:
+        print(
+            f"{series.name} ({series.cache}): device {np.median(series.device_ms):.4f} ms, wall "
+            f"{np.median(series.wall_ms):.4f} ms, {len(series.device_ms)} samples x "
+            f"{series.calls_per_sample}, +-{series.relative_half_width:.1%}, {series.stopped}"
+        )
+    return {s.name: (float(np.median(s.device_ms)), float(np.median(s.wall_ms))) for s in found}
+
+
+def test_a_gpu_says_who_it_is_and_how_large_its_cache_is(device):
+    print(f"\n{device.name}: uuid {device.uuid}, L2 {device.cache_bytes} bytes")
+    assert len(device.uuid) >= 32 and device.uuid == CudaDevice(0).uuid
+    assert device.cache_bytes > 1 << 20
+    device.evict_cache()
+    device.synchronize()
+    assert device._buffer.nbytes == 3 * device.cache_bytes and not device._buffer.any()
+
+
+@pytest.mark.parametrize("as_graph", [False, True])
+def test_an_eviction_makes_small_reads_slower_in_graphs_too(device, as_graph):
+    # A quarter of the cache: held whole when warm. Compared as a ratio, not in ms.
+    x = torch.ones(device.cache_bytes // 16, device=device.torch_device)
+    call = capture(device, x.sum) if as_graph else x.sum
+    times = {cache: medians_of(device, {"sum": call}, cache=cache)["sum"][0] for cache in CacheState}
+    assert times[CacheState.cold] > 1.15 * times[CacheState.warm]
+
+
+def test_graphs_compute_what_the_parts_compute(device, parts):
+    for key, part in parts.items():
+        expected = part().clone()
+        graph = capture(device, part)
+        graph()
+        device.synchronize()
+        # Another stream may choose another workspace, so the last bits may differ.
+        torch.testing.assert_close(graph.output, expected, rtol=2e-2, atol=2e-2, msg=key.label)
+        again = graph.output.clone()
+        graph()
+        device.synchronize()
+        assert torch.equal(graph.output, again), key.label
+
+
+def test_a_graph_of_a_draft_step_is_launched_faster_than_its_kernels(device, parts):
+    layer = next(part for key, part in parts.items() if key.part == "layer")
+    times = medians_of(device, {"eager": layer, "graph": capture(device, layer)})
+    assert times["graph"][1] < times["eager"][1]
+
+
+def test_a_compiled_draft_step_gives_the_same(device, parts):
+    layer = next(part for key, part in parts.items() if key.part == "layer")
+    fast = compiled(layer)
+    torch.testing.assert_close(fast(), layer(), rtol=5e-2, atol=5e-2)
+    medians_of(device, {"eager": layer, "compiled": fast})
+
+
+def test_what_waits_for_the_gpu_cannot_be_captured_and_the_gpu_goes_on(device):
+    x = torch.ones(8, device=device.torch_device)
+    with pytest.raises(DeviceError, match="cannot run as a CUDA graph"):
+        capture(device, lambda: x.sum().item())
+    assert float(x.sum()) == 8.0
+
+
+def test_a_head_with_more_rows_takes_longer(device, parts):
+    heads = {key.label: part for key, part in parts.items() if key.part == "lm_head"}
+    times = medians_of(device, {name: capture(device, part) for name, part in heads.items()})
+    assert times["lm_head k=1024"][0] < times["lm_head k=49152"][0]

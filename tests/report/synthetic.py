@@ -8,6 +8,7 @@ import yaml
 from bench.records import (
     BaselineRecord,
     DecodeRecord,
+    IsolatedRecord,
     PlanRecord,
     ProbeRecord,
     RankingRecord,
@@ -118,6 +119,14 @@ def write_run(folder: Path, head_ms: dict[int, float] | None = None, draft_lengt
         accepted = [draft_length] * (8 // (draft_length + 1))
         for size in (FULL, 10, 20):
             writer.append(decode(prompt, size, draft_length, accepted, 24.0, head_ms[size]))
+    for cache, factor in (("cold", 1.0), ("warm", 0.5)):
+        for size in (FULL, 10):
+            samples = [head_ms[size] * factor] * 6
+            writer.append(IsolatedRecord("lm_head", size, None, cache, samples, samples, 1, "precise", 0.0))
+        samples = [24.0 * factor] * 6
+        writer.append(
+            IsolatedRecord("verify", None, draft_length + 1, cache, samples, samples, 1, "precise", 0.0)
+        )
     writer.append(BaselineRecord("code", "p1", 9, 100.0, 120.0))
     writer.close()
     return folder

@@ -1,8 +1,16 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from bench.report.figures import acceptance_figure, draw_all, latency_figure, round_figure, speedup_figure
-from bench.report.frames import latency_frame, read_run
+from bench.report.figures import (
+    acceptance_figure,
+    draw_all,
+    isolated_figure,
+    latency_figure,
+    round_figure,
+    speedup_figure,
+)
+from bench.report.frames import read_run
+from bench.report.latency import latency_frame
 from bench.report.summary import summary_frame
 from bench.report.surface_figures import cross_figure, position_figure, prediction_figure, surface_figure
 from bench.report.surfaces import Surfaces, cross_frame
@@ -49,6 +57,14 @@ def test_bars_are_those_of_the_records(parts):
     assert max(widths) == pytest.approx(160 / 69)
 
 
+def test_parts_on_their_own_are_drawn_beside_those_inside_rounds(parts):
+    surfaces, tables = parts
+    figure = isolated_figure(surfaces.run, tables.latency)
+    assert {SIZE, "median LM head (ms)"} <= labels(figure)
+    drawn = {c.get_label(): c.lines[0].get_ydata().tolist() for c in figure.axes[0].containers}
+    assert drawn == {"inside rounds": [0.5, 5.5], "on its own, cold": [0.5, 5.5], "warm": [0.25, 2.75]}
+
+
 def test_the_surface_marks_optimum_and_paper(parts):
     axis = surface_figure(parts[0]).axes[0]
     marks = {line.get_label(): list(line.get_xdata()) for line in axis.get_lines()}
@@ -68,7 +84,7 @@ def test_every_figure_is_written_as_png_and_svg(parts, tmp_path):
     names = {path.stem for path in draw_all(*parts, tmp_path / "figures")}
     assert names == {
         *("speedup", "surface", "acceptance", "position", "draft_latency", "round_latency", "prediction"),
-        "cross_domain",
+        *("cross_domain", "isolated"),
     }
     for name in names:
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -5,7 +5,8 @@ import pytest
 
 from bench.errors import OutputError
 from bench.records import FILE_NAME, RecordWriter
-from bench.report.frames import latency_frame, read_run, step_samples
+from bench.report.frames import read_run
+from bench.report.latency import latency_frame, step_samples
 from bench.report.summary import SUMMARY_COLUMNS, summary_frame
 from bench.report.surfaces import Surfaces
 from tests.report.synthetic import ANSWER, FULL, decode, laps_of, write_run
@@ -102,7 +103,7 @@ def test_latencies_are_pooled_over_prompts_and_counted(run):
     latency = latency_frame(run)
     counts = {
         (r["part"], None if pd.isna(r["vocab_size"]) else int(r["vocab_size"])): r["num_samples"]
-        for r in latency.to_dict("records")
+        for r in latency[latency["setting"] == "in_situ"].to_dict("records")
     }
     # Two prompts, a probe of three rounds of three tokens at each of two sizes; the last round is not
     # followed by an extension.
@@ -149,3 +150,12 @@ def test_a_run_without_a_complete_prompt_is_refused(tmp_path):
         read_run(folder)
     with pytest.raises(OutputError, match="not a run"):
         read_run(tmp_path / "nosuch")
+
+
+def test_parts_on_their_own_stand_beside_those_inside_rounds(run):
+    latency = latency_frame(run)
+    heads = latency[(latency["part"] == "lm_head") & (latency["vocab_size"] == 10)].set_index("setting")
+    medians = heads["median_ms"].to_dict()
+    assert medians == {"in_situ": 0.5, "isolated_cold": 0.5, "isolated_warm": 0.25}
+    verify = latency[(latency["part"] == "verify") & (latency["setting"] == "isolated_warm")]
+    assert verify[["draft_length", "median_ms"]].values.tolist() == [[3, 12.0]]

@@ -21,7 +21,7 @@ def stop_after(tmp_path):
     """Reads a run of two domains whose file ends after so many lines."""
     folder = write_run(tmp_path / "run")
     code = [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
-    writing = [{**v, "domain": "writing"} for v in code if v["kind"] != "ranking"]
+    writing = [{**v, "domain": "writing"} for v in code if v["kind"] not in ("ranking", "isolated")]
     lines = [json.dumps(values) for values in (*code, *writing)]
 
     def stop(num_lines: int, torn: str = ""):

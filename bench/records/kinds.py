@@ -1,28 +1,11 @@
-"""What a run writes down: one JSON line per measured case, appended as it is measured.
+"""The kinds of records: what a run writes down of each case."""
 
-Records hold raw samples; every figure that a report shows is derived from them when it is read.
-
-Format history:
-    1: vocab, decode and baseline records; every vocabulary size was decoded.
-    2: ranking, plan, replay and probe records; few variants are decoded.
-"""
-
-import contextlib
-import json
-import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from bench.acceptance.expected import Ratios
 from bench.acceptance.intervals import Intervals
-from bench.errors import OutputError
-
-SCHEMA_VERSION = 2
-FILE_NAME = "records.jsonl"
 
 
 @dataclass(frozen=True)
@@ -177,6 +160,33 @@ class DecodeRecord:
 
 
 @dataclass(frozen=True)
+class IsolatedRecord:
+    """One part of a round, timed on its own.
+
+    Attributes:
+        part: name of the part, as of the laps.
+        vocab_size: k, for parts whose cost depends on it.
+        num_tokens: tokens taken in at once, for parts whose cost depends on that.
+        cache: `cold` or `warm` when a sample begins.
+        device_ms: device time of every sample.
+        wall_ms: synchronised wall time of as many.
+        calls_per_sample: calls that share one sample.
+        stopped: why there are no more samples: `precise`, `budget` or `max_samples`.
+        relative_half_width: half of the 95% interval of the median over the median.
+    """
+
+    part: str
+    vocab_size: int | None
+    num_tokens: int | None
+    cache: str
+    device_ms: list[float]
+    wall_ms: list[float]
+    calls_per_sample: int
+    stopped: str
+    relative_half_width: float
+
+
+@dataclass(frozen=True)
 class BaselineRecord:
     """The plain loop against `transformers.generate`, on the same weights and prompt.
 
@@ -193,92 +203,3 @@ class BaselineRecord:
     num_tokens: int
     plain_ms: float
     generate_ms: float
-
-
-Record = (
-    RankingRecord
-    | PlanRecord
-    | ReplayRecord
-    | SampledReplayRecord
-    | ProbeRecord
-    | DecodeRecord
-    | BaselineRecord
-)
-_KINDS: dict[str, type[Any]] = {
-    "ranking": RankingRecord,
-    "plan": PlanRecord,
-    "replay": ReplayRecord,
-    "sampled_replay": SampledReplayRecord,
-    "probe": ProbeRecord,
-    "decode": DecodeRecord,
-    "baseline": BaselineRecord,
-}
-_NAMES = {record_type: kind for kind, record_type in _KINDS.items()}
-
-
-class RecordWriter:
-    """Appends records to a run; each is on disk when `append` returns."""
-
-    def __init__(self, folder: Path):
-        self._path = folder / FILE_NAME
-        try:
-            self._file = self._path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"cannot write {self._path}: {error.strerror}") from error
-        self.num_written = 0
-
-    def append(self, record: Record) -> None:
-        """Writes one line and waits until the disk has it.
-
-        Raises:
-            OutputError: the disk refuses; what was written before is kept.
-        """
-        line = {"schema": SCHEMA_VERSION, "kind": _NAMES[type(record)], **asdict(record)}
-        try:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self._path}: {error.strerror}; its {self.num_written} records are kept"
-            ) from error
-        self.num_written += 1
-
-    def close(self) -> None:
-        """Closes the file; a line that a full disk refused was already reported by `append`."""
-        with contextlib.suppress(OSError):
-            self._file.close()
-
-
-def read_records(folder: Path) -> Iterator[Record]:
-    """All records of a run, in the order they were measured.
-
-    A torn last line, left by a killed run, is left out.
-
-    Raises:
-        OutputError: there are no records, or another version wrote them.
-    """
-    path = folder / FILE_NAME
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise OutputError(f"{path} cannot be read: {error}; is {folder} a run?") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            values = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
-                return
-            raise OutputError(f"{path}, line {number}: not valid JSON ({error})") from error
-        if not isinstance(values, dict):
-            raise OutputError(f"{path}, line {number}: not a record")
-        version, kind = values.pop("schema", None), values.pop("kind", None)
-        if version != SCHEMA_VERSION or kind not in list(_KINDS):
-            raise OutputError(
-                f"{path}, line {number}: schema {version}, kind {kind!r}; this version reads schema "
-                f"{SCHEMA_VERSION}"
-            )
-        try:
-            yield _KINDS[kind](**values)
-        except TypeError as error:
-            raise OutputError(f"{path}, line {number}: not a {kind} record ({error})") from error

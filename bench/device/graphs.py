@@ -1,0 +1,106 @@
+"""Other ways to execute a callable: captured as a CUDA graph, or compiled.
+
+Launching a kernel costs the host microseconds, and a draft step is dozens of small kernels: executed eagerly,
+the launches can take longer than the work and hide what a smaller head saves. A graph is launched as one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from bench.config.timing import Execution
+from bench.device.base import Device
+from bench.errors import DeviceError
+
+# Libraries choose kernels and allocate workspaces in their first calls, which must not be captured.
+_NUM_WARMUP = 3
+
+
+@dataclass(frozen=True)
+class CapturedGraph:
+    """Replays the kernels of one call, on the same memory; keep it as long as `output` is read.
+
+    Attributes:
+        graph: the graph.
+        output: what the captured call returned. A replay writes its results there.
+    """
+
+    graph: torch.cuda.CUDAGraph
+    output: object
+
+    def __call__(self) -> object:
+        """Queues one replay on the current stream."""
+        self.graph.replay()
+        return self.output
+
+
+def execute_as(device: Device, fn: Callable[[], object], execution: Execution) -> Callable[[], object]:
+    """The callable, executed as asked.
+
+    Raises:
+        DeviceError: it cannot be, on this device.
+    """
+    if execution is Execution.graph:
+        return capture(device, fn)
+    return compiled(fn) if execution is Execution.compiled else fn
+
+
+def capture(device: Device, fn: Callable[[], object]) -> CapturedGraph:
+    """Captures one call as a CUDA graph.
+
+    Args:
+        device: a CUDA GPU.
+        fn: always works on the same tensors and shapes, and never waits for the device. What it does in
+            Python happens now and not at a replay: a cache index that it rewinds stays where it is.
+
+    Raises:
+        DeviceError: the device has no graphs, or the call cannot be captured.
+    """
+    if device.torch_device.type != "cuda":
+        raise DeviceError(f"{device.name} has no CUDA graphs; use timing.execution=eager or compiled")
+    stream = torch.cuda.Stream(device.torch_device)
+    current = torch.cuda.current_stream(device.torch_device)
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        for _ in range(_NUM_WARMUP):
+            fn()
+    current.wait_stream(stream)
+    device.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, stream=stream):
+            output = fn()
+    except RuntimeError as error:
+        raise DeviceError(
+            f"this cannot run as a CUDA graph: {_first_line(error)}; use timing.execution=eager or compiled"
+        ) from error
+    return CapturedGraph(graph, output)
+
+
+def compiled(fn: Callable[[], object], backend: str = "inductor") -> Callable[[], object]:
+    """`torch.compile` of a callable, compiled now by calling it.
+
+    Args:
+        fn: always works on the same shapes.
+        backend: of `torch.compile`.
+
+    Raises:
+        DeviceError: it cannot be compiled, for example because there is no compiler.
+    """
+    fast = torch.compile(fn, backend=backend, dynamic=False)
+    try:
+        # Twice: what the first call leaves behind (a longer cache) may be compiled for again.
+        fast()
+        fast()
+    except Exception as error:  # Compilers raise what they like.
+        raise DeviceError(
+            f"torch.compile failed: {_first_line(error)}; set timing.execution=eager, or install what it "
+            "names"
+        ) from error
+    return fast
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,93 @@
+"""A device whose time is a script, to test what measures without sleeping and to the last digit.
+
+It has two clocks like a GPU and its host: work is queued by the host and done when the device gets there.
+"""
+
+import torch
+
+from bench.errors import DeviceError
+
+
+class ScriptedDevice:
+    """Runs nothing; `work` says how long something would have taken.
+
+    Args:
+        asynchronous: whether the host goes on while the device works, as with a GPU.
+        cache_bytes: size of the cache; None is a device that does not say.
+        evict_ms: device time of an eviction.
+        sync_ms: host time that a synchronisation costs after the device is done.
+        uuid: of the device.
+    """
+
+    def __init__(
+        self,
+        asynchronous: bool = True,
+        cache_bytes: int | None = 1 << 20,
+        evict_ms: float = 0.0,
+        sync_ms: float = 0.0,
+        uuid: str | None = None,
+    ):
+        self.name, self.torch_device, self.uuid = "scripted device", torch.device("cpu"), uuid
+        self.asynchronous, self.cache_bytes = asynchronous, cache_bytes
+        self.is_cold = False
+        self.num_evictions = 0
+        self.num_synchronizations = 0
+        self._evict_ns, self._sync_ns = _ns(evict_ms), _ns(sync_ms)
+        self._host_ns = 0
+        self._queue_end_ns = 0
+
+    def clock_ns(self) -> int:
+        """The host's clock, in place of `time.perf_counter_ns`."""
+        return self._host_ns
+
+    def work(self, device_ms: float, host_ms: float = 0.0, cold_ms: float = 0.0) -> None:
+        """Something that is measured.
+
+        Args:
+            device_ms: the device's time for it.
+            host_ms: the host's time to queue it.
+            cold_ms: device time more when the cache was evicted before it.
+        """
+        self.pass_time(host_ms)
+        self._queue(_ns(device_ms) + (_ns(cold_ms) if self.is_cold else 0))
+        self.is_cold = False
+
+    def pass_time(self, host_ms: float) -> None:
+        """The host does something else."""
+        self._host_ns += _ns(host_ms)
+
+    def mark(self) -> int:
+        """Reached when the device gets to it: now, or at the end of its queue."""
+        return max(self._host_ns, self._queue_end_ns)
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """Device time between two marks.
+
+        Raises:
+            DeviceError: the device has not reached both; a real one would not say either.
+        """
+        if max(start, end) > self._host_ns:
+            raise DeviceError("a mark was read before the device reached it; synchronise first")
+        return (end - start) / 1e6
+
+    def synchronize(self) -> None:
+        """The host's clock moves to the end of the queue."""
+        self.num_synchronizations += 1
+        self._host_ns = max(self._host_ns, self._queue_end_ns) + self._sync_ns
+
+    def evict_cache(self) -> None:
+        """Queues an eviction; the next work is cold."""
+        if self.cache_bytes is None:
+            raise DeviceError("the scripted device does not say how large its cache is")
+        self._queue(self._evict_ns)
+        self.num_evictions += 1
+        self.is_cold = True
+
+    def _queue(self, duration_ns: int) -> None:
+        self._queue_end_ns = self.mark() + duration_ns
+        if not self.asynchronous:
+            self._host_ns = self._queue_end_ns
+
+
+def _ns(ms: float) -> int:
+    return round(ms * 1e6)

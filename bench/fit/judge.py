@@ -1,0 +1,222 @@
+"""Judges every latency model: how well it fits, what it would choose, and what that costs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bench.cost.hardware import HardwareSpec
+from bench.fit.choice import Decision, Goal, decide, reduction
+from bench.fit.errors import FitError
+from bench.fit.fitting import FittedModel, Unfit, fit, resample_medians
+from bench.fit.models import PUBLISHED, all_models
+from bench.fit.monotone import Monotone
+from bench.fit.scores import Scores, score
+from bench.fit.series import VERIFY, Floats, LatencySeries
+from bench.measure.stats import CONFIDENCE, Estimate, median
+
+# At batch 1 in 16 bits FLOPs and bytes are the same number: models that differ by less than this share of
+# a percent are equals, of which the one with fewer parameters is the best, then the first of these.
+_EQUAL_MAPE_DECIMALS = 3
+_PREFERRED = ("bytes_affine", "flops_affine", "roofline_datasheet", "roofline", "cache_aware")
+
+
+@dataclass(frozen=True)
+class JudgedModel:
+    """One model of one component.
+
+    Attributes:
+        fitted: with its coefficients.
+        scores: how well it fits.
+        reduction: R that it predicts for every measured size `(n,)`.
+        decisions: the k that it would choose, by goal.
+    """
+
+    fitted: FittedModel
+    scores: Scores
+    reduction: Floats
+    decisions: Mapping[str, Decision]
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """How near every measured size comes to the hardware's limits; None where a limit is unknown.
+
+    Attributes:
+        bandwidth_share: bytes moved per second over the memory bandwidth `(n,)`; above 1 where a cache
+            serves them.
+        peak_share: FLOP/s over the peak `(n,)`.
+        launch_share: t0 over the latency `(n,)`.
+        launch_model: whose t0.
+    """
+
+    bandwidth_share: Floats | None
+    peak_share: Floats | None
+    launch_share: Floats | None
+    launch_model: str | None
+
+
+@dataclass(frozen=True)
+class JudgedComponent:
+    """Every model of one component.
+
+    Attributes:
+        series: what was measured.
+        medians: with 95% intervals, per size.
+        reductions: R measured, with 95% intervals, per size.
+        models: that could be fitted.
+        unfit: that could not, with the reason.
+        best: name of the model with the lowest error on held-out sizes, the yardstick aside; None where
+            there is none.
+        efficiency: distance to the hardware's limits.
+    """
+
+    series: LatencySeries
+    medians: list[Estimate]
+    reductions: list[Estimate]
+    models: list[JudgedModel]
+    unfit: list[Unfit]
+    best: str | None
+    efficiency: Efficiency
+
+    def model(self, name: str | None) -> JudgedModel | None:
+        """By name; None where it could not be fitted."""
+        return next((judged for judged in self.models if judged.fitted.model.name == name), None)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All components of one run.
+
+    Attributes:
+        device_name: as the driver says.
+        dtype: of the arithmetic.
+        spec: of the device; None where it has no data sheet and was not probed.
+        components: by name.
+    """
+
+    device_name: str
+    dtype: str
+    spec: HardwareSpec | None
+    components: Mapping[str, JudgedComponent] = field(default_factory=dict)
+
+
+def judge(
+    series: LatencySeries,
+    spec: HardwareSpec | None,
+    dtype: str,
+    goals: Mapping[str, Goal] | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> JudgedComponent:
+    """Fits and judges every model of one component.
+
+    Args:
+        series: what was measured.
+        spec: of the device.
+        dtype: of the arithmetic, as torch names it.
+        goals: what a k is chosen for, by name; none for a verification.
+        num_resamples: bootstrap resamples.
+        seed: of the bootstrap.
+    """
+    resampled = resample_medians(series, num_resamples, seed)
+    results = [fit(model, series, resampled, seed) for model in all_models(spec, dtype)]
+    models = [_judged(result, series, goals or {}) for result in results if isinstance(result, FittedModel)]
+    best = _best(models)
+    return JudgedComponent(
+        series=series,
+        medians=[median(samples) for samples in series.samples_ms],
+        reductions=_measured_reductions(series.medians_ms, resampled),
+        models=models,
+        unfit=[result for result in results if isinstance(result, Unfit)],
+        best=best,
+        efficiency=_efficiency(series, spec, dtype, models, best),
+    )
+
+
+def _judged(fitted: FittedModel, series: LatencySeries, goals: Mapping[str, Goal]) -> JudgedModel:
+    decisions = {name: _decision(fitted, series, goal) for name, goal in goals.items()}
+    return JudgedModel(fitted, score(fitted, series), reduction(fitted.predict(fitted.work)), decisions)
+
+
+def _decision(fitted: FittedModel, series: LatencySeries, goal: Goal) -> Decision:
+    if series.component == VERIFY:
+        raise FitError("a verification has no vocabulary to choose: give it no goal")
+    work = series.work
+    if goal.sizes[0] < work.sizes[0] or goal.sizes[-1] > work.sizes[-1]:
+        raise FitError(
+            f"{series.component}: candidates {goal.sizes[0]} to {goal.sizes[-1]} go beyond the measured "
+            f"sizes, {work.sizes[0]} to {work.sizes[-1]}; judge inside them"
+        )
+    between, truth = work.at(goal.sizes), Monotone()
+    measured = truth.predict(truth.solve(work, series.medians_ms[None]), between)[0]
+    return decide(goal, fitted.predict(between), measured)
+
+
+def _best(models: list[JudgedModel]) -> str | None:
+    def rank(judged: JudgedModel) -> tuple[float, int, int]:
+        name, error = judged.fitted.model.name, judged.scores.loo_mape
+        assert error is not None
+        order = _PREFERRED.index(name) if name in _PREFERRED else len(_PREFERRED)
+        return round(error, _EQUAL_MAPE_DECIMALS), judged.fitted.num_parameters, order
+
+    ranked = [
+        judged
+        for judged in models
+        if judged.scores.loo_mape is not None and not judged.fitted.model.is_yardstick
+    ]
+    return min(ranked, key=rank).fitted.model.name if ranked else None
+
+
+def _measured_reductions(medians_ms: Floats, resampled_ms: Floats) -> list[Estimate]:
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(reduction(resampled_ms), [tail, 1 - tail], axis=0)
+    return [Estimate(*map(float, row)) for row in zip(reduction(medians_ms), low, high, strict=True)]
+
+
+def _efficiency(
+    series: LatencySeries, spec: HardwareSpec | None, dtype: str, models: list[JudgedModel], best: str | None
+) -> Efficiency:
+    seconds, work = series.medians_ms / 1e3, series.work
+    peak = None if spec is None else spec.peak(dtype)
+    with_launches = [m for m in models if m.fitted.coefficient("t0_ms") is not None]
+    with_launches.sort(key=lambda m: (m.fitted.model.name != best, m.scores.loo_mape or np.inf))
+    launch = with_launches[0].fitted if with_launches else None
+    t0_ms = None if launch is None else launch.coefficient("t0_ms")
+    return Efficiency(
+        bandwidth_share=None if spec is None else work.total_bytes / seconds / spec.memory_bytes_per_s,
+        peak_share=None if peak is None else work.flops / seconds / peak,
+        launch_share=None if t0_ms is None else t0_ms / series.medians_ms,
+        launch_model=None if launch is None else launch.model.name,
+    )
+
+
+def sentence(judgement: Judgement, component: str) -> str:
+    """The verdict on one component, for readers."""
+    judged = judgement.components[component]
+    parts = [_saving(judged), _prediction(judged)]
+    return f"On {judgement.device_name}, {'; '.join(part for part in parts if part)}."
+
+
+def _saving(judged: JudgedComponent) -> str:
+    published = judged.model(PUBLISHED.name)
+    if published is None or judged.series.component == VERIFY or len(judged.reductions) < 2:
+        return ""
+    gaps = published.reduction - np.array([measured.value for measured in judged.reductions])
+    place = int(np.argmax(np.abs(gaps[:-1])))
+    measured, predicted = judged.reductions[place], published.reduction[place]
+    figures = (
+        f"(k = {judged.series.work.sizes[place]:,}: {predicted:.0%} predicted, {measured.value:.0%} measured)"
+    )
+    if measured.ci_low <= predicted <= measured.ci_high:
+        return f"FLOPs predict the saving of a smaller vocabulary within the measurement's error {figures}"
+    verb = "overestimate" if gaps[place] > 0 else "underestimate"
+    points = f"{100 * abs(gaps[place]):.1f} percentage points"
+    return f"FLOPs {verb} the saving of a smaller vocabulary by up to {points} {figures}"
+
+
+def _prediction(judged: JudgedComponent) -> str:
+    best = judged.model(judged.best)
+    if best is None:
+        return "no model can be judged on held-out sizes, for which more sizes must be measured"
+    return f"{best.fitted.model.label} predicts held-out sizes within {best.scores.loo_mape:.1%} on average"

@@ -1,0 +1,133 @@
+"""Measured latencies of one component, and the work that each size takes."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.cost.components import HEAD, draft_step_cost, total_cost, verify_cost
+from bench.cost.flops import DraftShape, total_flops
+from bench.fit.errors import FitError
+
+IntArray = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+LM_HEAD, DRAFT_STEP, VERIFY = "lm_head", "draft_step", "verify"
+COMPONENTS = (LM_HEAD, DRAFT_STEP, VERIFY)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What each size asks of the hardware; all arrays `(n,)`, sizes ascending.
+
+    Attributes:
+        sizes: vocabulary sizes, or numbers of tokens of a verification.
+        flops: as engines run it, `fc` once per round and so not in a chained step.
+        published_flops: as arXiv 2603.05210 counts it, `fc` in every token and no attention over the
+            context.
+        weight_bytes: weights read.
+        total_bytes: everything that moves, weights included.
+    """
+
+    sizes: IntArray
+    flops: Floats
+    published_flops: Floats
+    weight_bytes: Floats
+    total_bytes: Floats
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def take(self, places: IntArray | NDArray[np.bool_]) -> "Work":
+        """The sizes at `places`."""
+        return Work(*(getattr(self, item.name)[places] for item in fields(self)))
+
+    def at(self, sizes: IntArray) -> "Work":
+        """Work of other sizes inside the measured range.
+
+        A vocabulary of one more token costs the same everywhere, so straight lines between sizes are exact.
+        """
+        columns = [np.interp(sizes, self.sizes, getattr(self, f.name)) for f in fields(self)[1:]]
+        return Work(sizes, *columns)
+
+
+@dataclass(frozen=True)
+class LatencySeries:
+    """Samples of one component over its sizes.
+
+    Attributes:
+        component: `lm_head`, `draft_step` or `verify`.
+        work: of every size.
+        samples_ms: samples of every size, in its order.
+    """
+
+    component: str
+    work: Work
+    samples_ms: list[Floats]
+
+    def __post_init__(self) -> None:
+        if len(self.samples_ms) != len(self.work) or not len(self.work):
+            raise FitError(
+                f"{self.component}: {len(self.samples_ms)} series of samples for {len(self.work)} sizes"
+            )
+        if (np.diff(self.work.sizes) <= 0).any():
+            raise FitError(f"{self.component}: sizes must ascend, not {self.work.sizes.tolist()}")
+        for size, samples in zip(self.work.sizes, self.samples_ms, strict=True):
+            if not len(samples) or not np.isfinite(samples).all() or (samples <= 0).any():
+                raise FitError(
+                    f"{self.component}: size {size} needs samples, all of them above 0 ms; measure it again"
+                )
+
+    @property
+    def medians_ms(self) -> Floats:
+        """Median of every size `(n,)`."""
+        return np.array([np.median(samples) for samples in self.samples_ms])
+
+
+def draft_work(
+    shape: DraftShape,
+    component: str,
+    sizes: IntArray,
+    context_length: int,
+    batch: int = 1,
+    dtype_bytes: int = 2,
+) -> Work:
+    """Work of the LM head or of a chained draft step, for every k.
+
+    The head is what the lap `lm_head` times: its product alone. A step is head, layers and selection.
+
+    Args:
+        shape: of the draft.
+        component: `lm_head` or `draft_step`.
+        sizes: vocabulary sizes, ascending `(n,)`.
+        context_length: positions held.
+        batch: sequences.
+        dtype_bytes: of weights and arithmetic.
+    """
+    steps = [draft_step_cost(shape, int(k), context_length, batch, dtype_bytes) for k in sizes]
+    head_only = component == LM_HEAD
+    costs = [step[HEAD] if head_only else total_cost(step) for step in steps]
+    flops = np.array([cost.flops for cost in costs], dtype=np.float64)
+    return Work(
+        sizes=np.asarray(sizes, dtype=np.int64),
+        flops=flops,
+        published_flops=flops if head_only else batch * total_flops(shape, sizes).astype(np.float64),
+        weight_bytes=np.array([cost.weight_bytes for cost in costs], dtype=np.float64),
+        total_bytes=np.array([cost.total_bytes for cost in costs], dtype=np.float64),
+    )
+
+
+def verify_work(
+    target: DraftShape, sizes: IntArray, context_length: int, batch: int = 1, dtype_bytes: int = 2
+) -> Work:
+    """Work of verifications of `sizes` tokens each, ascending `(n,)`."""
+    parts = [verify_cost(target, int(n), context_length, batch, dtype_bytes) for n in sizes]
+    costs = [total_cost(part) for part in parts]
+    per_token = float(total_flops(target, np.array([target.vocab_size]))[0])
+    return Work(
+        sizes=np.asarray(sizes, dtype=np.int64),
+        flops=np.array([cost.flops for cost in costs], dtype=np.float64),
+        published_flops=batch * per_token * np.asarray(sizes, dtype=np.float64),
+        weight_bytes=np.array([cost.weight_bytes for cost in costs], dtype=np.float64),
+        total_bytes=np.array([cost.total_bytes for cost in costs], dtype=np.float64),
+    )

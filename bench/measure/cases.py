@@ -1,0 +1,33 @@
+"""What is measured on one prompt."""
+
+from dataclasses import dataclass
+
+from bench.measure.variants import Variant, probes_of
+from bench.models.eagle3 import DraftHead
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A held-out prompt as token ids."""
+
+    prompt_id: str
+    token_ids: list[int]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What is probed on a prompt.
+
+    Attributes:
+        heads: LM heads by size.
+        draft_lengths: gammas.
+        rounds: of each probe.
+    """
+
+    heads: dict[int, DraftHead]
+    draft_lengths: list[int]
+    rounds: int
+
+    def variants(self, seed: int, *context: object) -> list[Variant]:
+        """In a seeded random order, another one for every `context`."""
+        return probes_of(sorted(self.heads), self.draft_lengths, seed, *context)

@@ -1,0 +1,54 @@
+"""A pair on one device, ready to be measured: what every kind of measurement shares."""
+
+import random
+from dataclasses import dataclass
+from functools import cached_property
+
+from bench.decoding.decoder import Decoder
+from bench.decoding.rules import GreedyRule, Rule, SampledRule
+from bench.decoding.sampling import Sampler
+from bench.decoding.timeline import Timeline
+from bench.device import Device
+from bench.models.eagle3 import DraftHead, Eagle3Draft
+from bench.models.target import Target
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A pair on one device.
+
+    Attributes:
+        device: its clock is read.
+        target: the target.
+        draft: the draft's body.
+        full_head: the draft's whole LM head.
+        max_new_tokens: longest answer.
+        seed: of every random order, and of sampling.
+        sampler: how the target samples; None decodes greedily.
+    """
+
+    device: Device
+    target: Target
+    draft: Eagle3Draft
+    full_head: DraftHead
+    max_new_tokens: int
+    seed: int
+    sampler: Sampler | None = None
+
+    @cached_property
+    def rule(self) -> Rule:
+        """How tokens are chosen."""
+        return SampledRule(self.sampler, self.target.device) if self.sampler else GreedyRule()
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """Plain and speculative loops under that rule."""
+        return Decoder(self.target, self.max_new_tokens, self.rule)
+
+    def timeline(self) -> Timeline:
+        """Laps on the device's clock."""
+        return Timeline(self.device.mark)
+
+    def reseed(self, *context: object) -> None:
+        """Starts the random numbers of sampling anew, the same for the same context."""
+        self.rule.reseed(random.Random(repr((self.seed, *context))).getrandbits(62))

@@ -1,0 +1,69 @@
+"""What is measured once a run and outside of rounds: parts on their own, and the baseline's own baseline."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from bench.config import CacheState, TimingConfig
+from bench.device.graphs import execute_as
+from bench.measure.cases import EncodedPrompt, Probes
+from bench.measure.isolated import isolated_parts
+from bench.measure.rig import Rig
+from bench.measure.sampling import time_variants
+from bench.records import BaselineRecord, IsolatedRecord
+
+
+def isolate(
+    rig: Rig, prompt: EncodedPrompt, probes: Probes, timing: TimingConfig
+) -> Iterator[IsolatedRecord]:
+    """Every part of a round on its own, with the cache cold and warm."""
+    prefill = rig.decoder.prefill(prompt.token_ids)
+    parts = isolated_parts(rig.target, rig.draft, probes.heads, probes.draft_lengths, prefill)
+    keys = {key.label: key for key in parts}
+    calls = {k.label: execute_as(rig.device, call, timing.execution) for k, call in parts.items()}
+    for cache in CacheState:
+        if cache is CacheState.cold and rig.device.cache_bytes is None:
+            continue
+        for series in time_variants(rig.device, calls, replace(timing, cache=cache), rig.seed):
+            key = keys[series.name]
+            yield IsolatedRecord(
+                part=key.part,
+                vocab_size=key.vocab_size,
+                num_tokens=key.num_tokens,
+                cache=series.cache,
+                device_ms=[round(ms, 5) for ms in series.device_ms],
+                wall_ms=[round(ms, 5) for ms in series.wall_ms],
+                calls_per_sample=series.calls_per_sample,
+                stopped=str(series.stopped),
+                relative_half_width=series.relative_half_width,
+            )
+
+
+def compare_with_generate(rig: Rig, domain: str, prompt: EncodedPrompt) -> BaselineRecord:
+    """The plain loop and `transformers.generate` on one prompt, interleaved; best of two each."""
+    plain, generate, num_tokens = [], [], 0
+    for _ in range(2):
+        start = time.perf_counter()
+        decoded = rig.decoder.plain(rig.decoder.prefill(prompt.token_ids), rig.timeline())
+        rig.device.synchronize()
+        plain.append(time.perf_counter() - start)
+        num_tokens = len(decoded.token_ids)
+        start = time.perf_counter()
+        _generate(rig, prompt, num_tokens)
+        rig.device.synchronize()
+        generate.append(time.perf_counter() - start)
+    return BaselineRecord(domain, prompt.prompt_id, num_tokens, min(plain) * 1e3, min(generate) * 1e3)
+
+
+@torch.inference_mode()
+def _generate(rig: Rig, prompt: EncodedPrompt, num_tokens: int) -> None:
+    ids = torch.tensor([prompt.token_ids], device=rig.target.device)
+    rig.target.model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        min_new_tokens=num_tokens,
+        max_new_tokens=num_tokens,
+    )

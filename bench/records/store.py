@@ -1,0 +1,121 @@
+"""What a run writes down: one JSON line per measured case, appended as it is measured.
+
+Records hold raw samples; every figure that a report shows is derived from them when it is read.
+
+Format history:
+    1: vocab, decode and baseline records; every vocabulary size was decoded.
+    2: ranking, plan, replay, probe and isolated records; few variants are decoded.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.errors import OutputError
+from bench.records.kinds import (
+    BaselineRecord,
+    DecodeRecord,
+    IsolatedRecord,
+    PlanRecord,
+    ProbeRecord,
+    RankingRecord,
+    ReplayRecord,
+    SampledReplayRecord,
+)
+
+SCHEMA_VERSION = 2
+FILE_NAME = "records.jsonl"
+
+Record = (
+    RankingRecord
+    | PlanRecord
+    | ReplayRecord
+    | SampledReplayRecord
+    | ProbeRecord
+    | DecodeRecord
+    | IsolatedRecord
+    | BaselineRecord
+)
+_KINDS: dict[str, type[Any]] = {
+    "ranking": RankingRecord,
+    "plan": PlanRecord,
+    "replay": ReplayRecord,
+    "sampled_replay": SampledReplayRecord,
+    "probe": ProbeRecord,
+    "decode": DecodeRecord,
+    "isolated": IsolatedRecord,
+    "baseline": BaselineRecord,
+}
+_NAMES = {record_type: kind for kind, record_type in _KINDS.items()}
+
+
+class RecordWriter:
+    """Appends records to a run; each is on disk when `append` returns."""
+
+    def __init__(self, folder: Path):
+        self._path = folder / FILE_NAME
+        try:
+            self._file = self._path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror}") from error
+        self.num_written = 0
+
+    def append(self, record: Record) -> None:
+        """Writes one line and waits until the disk has it.
+
+        Raises:
+            OutputError: the disk refuses; what was written before is kept.
+        """
+        line = {"schema": SCHEMA_VERSION, "kind": _NAMES[type(record)], **asdict(record)}
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self._path}: {error.strerror}; its {self.num_written} records are kept"
+            ) from error
+        self.num_written += 1
+
+    def close(self) -> None:
+        """Closes the file; a line that a full disk refused was already reported by `append`."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+def read_records(folder: Path) -> Iterator[Record]:
+    """All records of a run, in the order they were measured.
+
+    A torn last line, left by a killed run, is left out.
+
+    Raises:
+        OutputError: there are no records, or another version wrote them.
+    """
+    path = folder / FILE_NAME
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutputError(f"{path} cannot be read: {error}; is {folder} a run?") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                return
+            raise OutputError(f"{path}, line {number}: not valid JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise OutputError(f"{path}, line {number}: not a record")
+        version, kind = values.pop("schema", None), values.pop("kind", None)
+        if version != SCHEMA_VERSION or kind not in list(_KINDS):
+            raise OutputError(
+                f"{path}, line {number}: schema {version}, kind {kind!r}; this version reads schema "
+                f"{SCHEMA_VERSION}"
+            )
+        try:
+            yield _KINDS[kind](**values)
+        except TypeError as error:
+            raise OutputError(f"{path}, line {number}: not a {kind} record ({error})") from error

@@ -1,0 +1,172 @@
+"""Known coefficients are recovered, and their intervals hold as often as they say."""
+
+import numpy as np
+import pytest
+
+from bench.fit.fitting import FittedModel, Unfit, fit, resample_medians
+from bench.fit.models import AFFINE_BYTES, AFFINE_FLOPS, PROPORTIONAL, PUBLISHED
+from bench.fit.monotone import Monotone
+from bench.fit.rooflines import CacheAware, Roofline
+from bench.fit.series import LM_HEAD, VERIFY, LatencySeries, verify_work
+from tests.fit.synthetic import SIZES, bytes_law, decoder_lm, flops_law, series, step_work
+
+NUM_DRAWS, NUM_RESAMPLES = 200, 200
+
+
+def fitted(model, data, num_resamples=NUM_RESAMPLES, seed=0):
+    return fit(model, data, resample_medians(data, num_resamples, seed), seed)
+
+
+def named(result):
+    return {coefficient.name: coefficient for coefficient in result.coefficients()}
+
+
+def coverage(model, truth, draw):
+    """Share of seeded draws whose interval holds the true value, by coefficient."""
+    held = dict.fromkeys(truth, 0)
+    for seed in range(NUM_DRAWS):
+        found = named(fitted(model, draw(seed), seed=seed))
+        for name, value in truth.items():
+            low, high = found[name].ci_low, found[name].ci_high
+            held[name] += (low is None or low <= value) and (high is None or value <= high)
+    return {name: count / NUM_DRAWS for name, count in held.items()}
+
+
+def between(shares):
+    return all(0.90 <= share <= 0.99 for share in shares.values())
+
+
+@pytest.mark.parametrize("num_samples, noise", [(25, 0.05), (200, 0.02)])
+def test_intervals_hold_where_samples_are_noisy(num_samples, noise):
+    truth = {"t0_ms": 0.3, "bytes_per_s": 2e10}
+    shares = coverage(
+        AFFINE_BYTES, truth, lambda seed: series(bytes_law(), noise, num_samples=num_samples, seed=seed)
+    )
+    assert between(shares), shares
+
+
+@pytest.mark.parametrize("num_samples", [1, 25])
+def test_intervals_hold_where_sizes_scatter(num_samples):
+    truth = {"t0_ms": 0.3, "flops_per_s": 2e10}
+    shares = coverage(
+        AFFINE_FLOPS,
+        truth,
+        lambda seed: series(flops_law(), 0.01, shape_noise=0.02, num_samples=num_samples, seed=seed),
+    )
+    assert between(shares), shares
+
+
+def test_intervals_of_the_roofline_hold():
+    work = verify_work(decoder_lm(), np.array([1, 2, 4, 8, 16, 24, 32, 48]), 200)
+    compute, memory, t0 = 2e11, 2e10, 2.0
+
+    def law(work):
+        return t0 + 1e3 * np.maximum(work.flops / compute, work.total_bytes / memory)
+
+    # sixteen tokens and more are bound by compute, the others by memory
+    assert (work.flops / compute > work.total_bytes / memory).sum() == 4
+    truth = {"flops_per_s": compute, "bytes_per_s": memory}
+    shares = coverage(
+        Roofline(), truth, lambda seed: series(law, 0.03, num_samples=100, seed=seed, work=work)
+    )
+    assert between(shares), shares
+
+
+def test_intervals_of_the_cache_model_hold():
+    cache, work = 8 * 2**20, step_work(component=LM_HEAD)
+
+    def law(work):
+        beyond = np.maximum(work.weight_bytes - cache, 0)
+        return 0.05 + 1e3 * ((work.total_bytes - beyond) / 4e10 + beyond / 2e10)
+
+    truth = {"t0_ms": 0.05, "cache_bytes_per_s": 4e10, "bytes_per_s": 2e10}
+    shares = coverage(
+        CacheAware(cache), truth, lambda seed: series(law, 0.03, num_samples=100, seed=seed, work=work)
+    )
+    assert between(shares), shares
+
+
+@pytest.mark.parametrize(
+    "model, law, expected",
+    [
+        (AFFINE_BYTES, bytes_law(0.3, 2e10), {"t0_ms": 0.3, "bytes_per_s": 2e10}),
+        (AFFINE_FLOPS, flops_law(0.3, 2e10), {"t0_ms": 0.3, "flops_per_s": 2e10}),
+        (PROPORTIONAL, flops_law(0.0, 3e10), {"flops_per_s": 3e10}),
+        (PUBLISHED, lambda work: 1e3 * work.published_flops / 4e10, {"flops_per_s": 4e10}),
+        (Roofline(), bytes_law(0.3, 2e10), {"t0_ms": 0.3, "bytes_per_s": 2e10, "flops_per_s": None}),
+    ],
+)
+def test_exact_latencies_give_exact_coefficients(model, law, expected):
+    result = fitted(model, series(law), num_resamples=50)
+    values = {name: c.value for name, c in named(result).items()}
+    assert values == {name: value and pytest.approx(value, rel=1e-6) for name, value in expected.items()}
+    assert np.abs(result.relative_errors).max() < 1e-6
+    for coefficient in result.coefficients():
+        if coefficient.value is not None:
+            assert coefficient.ci_low <= coefficient.value * (1 + 1e-9)
+            assert coefficient.value <= coefficient.ci_high * (1 + 1e-9)
+
+
+def test_both_limits_of_a_roofline_are_found():
+    work = verify_work(decoder_lm(), np.array([1, 2, 4, 8, 16, 24, 32, 48, 64]), 200)
+    result = fitted(
+        Roofline(),
+        series(lambda w: 2 + 1e3 * np.maximum(w.flops / 2e11, w.total_bytes / 2e10), work=work),
+        num_resamples=50,
+    )
+    assert result.coefficient("flops_per_s") == pytest.approx(2e11, rel=1e-6)
+    assert result.coefficient("bytes_per_s") == pytest.approx(2e10, rel=1e-2)
+    assert result.num_parameters == 3
+
+
+def test_the_end_of_a_cache_is_found_among_the_sizes():
+    work = step_work()
+    true_cache = work.weight_bytes[5]
+
+    def law(work):
+        beyond = np.maximum(work.weight_bytes - true_cache, 0)
+        return 0.3 + 1e3 * ((work.total_bytes - beyond) / 8e10 + beyond / 2e10)
+
+    result = fitted(CacheAware(None), series(law), num_resamples=50)
+    values = {name: c.value for name, c in named(result).items()}
+    assert values == pytest.approx(
+        {"t0_ms": 0.3, "cache_bytes_per_s": 8e10, "bytes_per_s": 2e10, "cache_bytes": true_cache}, rel=1e-4
+    )
+    assert result.num_parameters == 4
+
+
+def test_a_rate_that_nothing_bounds_is_none():
+    flat = fitted(AFFINE_BYTES, series(lambda work: np.full(len(work), 0.5)), num_resamples=50)
+    found = named(flat)["bytes_per_s"]
+    assert (found.value, found.ci_high) == (None, None)
+    assert flat.coefficient("bytes_per_s") is None and flat.coefficient("nothing") is None
+
+
+@pytest.mark.parametrize(
+    "model, sizes, reason",
+    [
+        (AFFINE_BYTES, SIZES[:2], "2 sizes cannot judge 2 parameters; measure at least 3"),
+        (CacheAware(2**40), SIZES, r"the weights of every size fit into the cache of 1048576 MiB"),
+        (CacheAware(1), SIZES, r"the weights of no size fit into the cache"),
+        (CacheAware(None), SIZES[:3], "4 sizes are needed"),
+        (Monotone(), SIZES[:2], "2 sizes make no curve"),
+    ],
+)
+def test_what_sizes_cannot_determine_is_said(model, sizes, reason):
+    result = fitted(model, series(bytes_law(), work=step_work(sizes)), num_resamples=50)
+    assert isinstance(result, Unfit)
+    assert reason in result.reason
+
+
+def test_a_verification_does_not_tell_launches_from_bytes():
+    work = verify_work(decoder_lm(), np.arange(1, 9), 200)
+    data = LatencySeries(VERIFY, work, [np.array([40.0])] * 8)
+    result = fitted(AFFINE_BYTES, data, num_resamples=50)
+    assert isinstance(result, Unfit) and "cannot be told apart" in result.reason
+    assert isinstance(fitted(AFFINE_FLOPS, data, num_resamples=50), FittedModel)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    data = series(bytes_law(), 0.05)
+    assert named(fitted(AFFINE_BYTES, data)) == named(fitted(AFFINE_BYTES, data))
+    assert named(fitted(AFFINE_BYTES, data)) != named(fitted(AFFINE_BYTES, data, seed=1))

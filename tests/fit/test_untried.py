@@ -1,0 +1,112 @@
+"""Predictions from configurations alone, against the formulas worked out here."""
+
+import numpy as np
+import pytest
+
+from bench.cost.components import ComponentCost, draft_step_cost, total_cost, verify_cost
+from bench.cost.hardware import HardwareSpec, match
+from bench.fit.errors import FitError
+from bench.fit.untried import (
+    Calibration,
+    Setting,
+    acceptance_from_coverage,
+    calibrate,
+    latency_ms,
+    predict_untried,
+)
+from tests.fit.synthetic import SIZES, decoder_lm, device, smollm2_draft
+
+SPEC = device(memory=1e11, peak=1e12)
+SETTING = Setting(draft_length=3, context_length=100)
+NO_LAUNCHES = Calibration(launch_us=0.0)
+
+
+def test_latency_is_launches_and_the_slower_limit():
+    cost = ComponentCost(flops=2 * 10**9, weight_bytes=10**8, num_launches=10)
+    # 2 ms of compute, 1 ms of memory, 10 launches of 5 us
+    assert latency_ms(cost, SPEC, "bfloat16", Calibration()) == pytest.approx(2.05)
+    half = Calibration(bandwidth_share=0.25, peak_share=1.0, launch_us=10.0)
+    assert latency_ms(cost, SPEC, "bfloat16", half) == pytest.approx(4.1)
+    with pytest.raises(FitError, match="X1 has no peak for float32: by hand gives none"):
+        latency_ms(cost, SPEC, "float32", Calibration())
+
+
+def test_a_round_is_drafting_and_verification():
+    draft, target = smollm2_draft(), decoder_lm()
+    found = predict_untried(draft, target, SPEC, SIZES, SETTING, NO_LAUNCHES)
+    place, k = 3, int(SIZES[3])
+
+    def time(parts):
+        return latency_ms(total_cost(parts), SPEC, "bfloat16", NO_LAUNCHES)
+
+    step = time(draft_step_cost(draft, k, 100))
+    first = time(draft_step_cost(draft, k, 100, include_fc=True))
+    assert found.draft_step_ms[place] == pytest.approx(step)
+    assert found.round_ms[place] == pytest.approx(first + 2 * step + time(verify_cost(target, 4, 100)))
+    assert found.plain_token_ms == pytest.approx(time(verify_cost(target, 1, 100)))
+    assert (found.speedup, found.utility, found.chosen_k) == (None, None, None)
+    assert "neither acceptance nor coverage is given" in found.assumptions[-1]
+
+
+def test_a_measured_acceptance_gives_speedup_and_k():
+    tau = 1 + 1.5 * (1 - np.exp(-SIZES / 2000))
+    found = predict_untried(
+        smollm2_draft(), decoder_lm(), SPEC, SIZES, SETTING, NO_LAUNCHES, acceptance_length=tau
+    )
+    assert found.speedup == pytest.approx(tau * found.plain_token_ms / found.round_ms)
+    assert found.chosen_k == SIZES[np.argmax(found.speedup)]
+    assert 512 < found.chosen_k < 49152
+    assert "the acceptance holds for this draft, target and text" in found.assumptions
+
+
+def test_a_coverage_alone_gives_the_papers_choice_and_a_warning():
+    coverage = 1 - np.exp(-SIZES / 2000)
+    found = predict_untried(
+        smollm2_draft(), decoder_lm(), SPEC, SIZES, SETTING, NO_LAUNCHES, coverage=coverage
+    )
+    saved = 1 - found.draft_step_ms / found.draft_step_ms[-1]
+    assert found.speedup is None
+    assert found.utility == pytest.approx(0.5 * coverage + 0.5 * saved)
+    assert found.chosen_k == SIZES[np.argmax(found.utility)]
+    assert "coverage is not acceptance" in found.assumptions[-1]
+
+
+def test_launches_flatten_what_trimming_saves():
+    free, eager = (
+        predict_untried(smollm2_draft(), decoder_lm(), SPEC, SIZES, SETTING, calibration).draft_step_ms
+        for calibration in (NO_LAUNCHES, Calibration())
+    )
+    assert free[0] / free[-1] < eager[0] / eager[-1]
+    # 32 kernels, and one more where ids are looked up
+    assert eager - free == pytest.approx(5e-3 * np.array([33] * 9 + [32]))
+
+
+def test_a_measured_device_calibrates_another():
+    step = total_cost(draft_step_cost(smollm2_draft(), 49152, 100))
+    found = calibrate(0.64, 6e10, step, SPEC, "X1")
+    assert (found.bandwidth_share, found.launch_us) == pytest.approx((0.6, 20.0))
+    assert "reaches 60% of its bandwidth and launches a kernel in 20.0 us, as X1 did" in found.origin
+    assert latency_ms(step, SPEC, "bfloat16", found) == pytest.approx(0.64 + 1e3 * step.total_bytes / 6e10)
+
+
+def test_assumptions_name_the_data_sheet():
+    h100 = match("NVIDIA H100 80GB HBM3")
+    found = predict_untried(smollm2_draft(), decoder_lm(), h100, SIZES, SETTING)
+    assert found.assumptions[0] == "rates of h100-sxm: NVIDIA H100 Tensor Core GPU data sheet"
+    assert "real steps are slower" in found.assumptions[1]
+
+
+def test_acceptance_from_coverage_by_hand():
+    # 1 + 1/2 + 1/4, and 1 + 1 + 1
+    assert acceptance_from_coverage(np.array([0.5, 1.0]), 1.0, 2) == pytest.approx([1.75, 3.0])
+    assert acceptance_from_coverage(np.array([1.0]), 0.5, 2) == pytest.approx([1.75])
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(FitError, match="dtype=int4 is unknown; it must be one of float32, bfloat16, float16"):
+        Setting(dtype="int4")
+    with pytest.raises(FitError, match="shares of bandwidth and peak must be above 0"):
+        Calibration(bandwidth_share=0.0)
+    t4 = HardwareSpec("t4", "sheet", None, {"float16": 65e12}, 3e11, None, None)
+    with pytest.raises(FitError, match="t4 has no peak for bfloat16"):
+        predict_untried(smollm2_draft(), decoder_lm(), t4, SIZES, SETTING)
