@@ -43,7 +43,7 @@ test-launchers: setup ## Run sweeps through joblib, Ray and (where sbatch is) Sl
 	$(PY) -m pytest -m launcher -rs $(ARGS)
 
 microbench: setup ## Time the building blocks against each other (pytest-benchmark)
-	$(PY) -m pytest tests/microbench --benchmark-enable --benchmark-only $(ARGS)
+	$(PY) -m pytest tests/microbench --benchmark-enable $(ARGS)
 
 check: setup ## Lint and type-check
 	$(VENV)/bin/ruff check .
