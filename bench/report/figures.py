@@ -162,7 +162,7 @@ def isolated_figure(run: Run, latency: pd.DataFrame) -> Figure:
         axis.set_xlabel(label)
         axis.set_ylim(bottom=0)
     axes[0].set_ylabel("median LM head (ms)")
-    axes[1].set_ylabel("median verification of gamma + 1 tokens (ms)")
+    axes[1].set_ylabel("median verification (ms)")
     log_k_axis(axes[0], latency["vocab_size"].dropna().astype(int))
     axes[0].legend(fontsize="small")
     text = "Parts inside rounds and on their own; bars: 95% bootstrap interval of the median"
