@@ -28,7 +28,7 @@ _COLUMNS = {
 _CAPTIONS = {
     "speedup": "What was decoded, against plain decoding.",
     "surface": "Predicted speed; the star is the fastest, the diamond the paper's k*, and inside the red "
-    "border nothing is significantly slower than the fastest.",
+    "border nothing is significantly more than 1% slower than the fastest.",
     "acceptance": "Tokens per target pass for every size, and the coverage that stands in for it.",
     "position": "How far into a draft the target agrees.",
     "draft_latency": "A chained draft step by vocabulary size.",
@@ -47,8 +47,8 @@ _METHOD = """\
   accepted draft with probability min(1, draft / target).
 - Latency of a round's parts is probed inside real rounds, between the decodes, on the same prompts.
 - Predicted tokens/s = tokens / sum of (draft prefill + rounds x round latency). Its 95% interval and the set
-  of sizes that are not significantly slower than the fastest are percentile bootstrap over prompts, of
-  acceptance and latency together.
+  of sizes that are not significantly more than 1% slower than the fastest are percentile bootstrap over
+  prompts, of acceptance and latency together.
 - What is decoded is chosen from a pilot: plain; the full vocabulary; the predicted optimum; the paper's k*
   (the optimum of its utility, arXiv 2603.05210) with its best draft length; the smallest size that loses no
   acceptance; and another draft length as a check. All share every prompt, in seeded random order. The

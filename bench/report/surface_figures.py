@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from bench.report.drawing import K_LABEL, PALETTE, log_k_axis, title_figure
 from bench.report.frames import Run
 from bench.report.surfaces import Surfaces, acceptance_by_position
+from bench.surface.predict import NEGLIGIBLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +37,7 @@ def surface_figure(surfaces: Surfaces) -> Figure:
         ):
             place = surface.draft_lengths.index(gamma)
             axis.plot(size, place, marker, color="white", markeredgecolor="black", markersize=11, label=label)
-        axis.plot([], [], color="red", label="not significantly slower (95%)")
+        axis.plot([], [], color="red", label=f"not significantly more than {NEGLIGIBLE:.0%} slower")
         log_k_axis(axis, [4**n for n in range(2, 12) if 4**n < 0.7 * run.full_size] + [run.full_size])
         axis.set_xlim(min(_SMALLEST, edges[-2]), edges[-1])
         axis.set_yticks(range(len(surface.draft_lengths)), [str(g) for g in surface.draft_lengths])

@@ -69,7 +69,7 @@ class Advice:
 
     @property
     def confident_sizes(self) -> tuple[int, int]:
-        """Smallest and largest size that some draft length has not significantly slower than the fastest."""
+        """Smallest and largest size that some draft length has in the confidence set."""
         sizes = self.surface.sizes[self.surface.is_confident.any(axis=0)]
         return int(sizes[0]), int(sizes[-1])
 

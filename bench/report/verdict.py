@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from bench.measure.stats import Estimate
 from bench.report.frames import Key, speedup
 from bench.report.surfaces import Advice, Surfaces, baseline_keys
+from bench.surface.predict import NEGLIGIBLE
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Verdict:
         return [
             *([f"With everything measured, the prediction's fastest is {now}."] if moved else []),
             f"Any size from {low:,} to {high:,} tokens may be as good: with a fitting gamma it is not "
-            "significantly slower than the fastest.",
+            f"significantly more than {NEGLIGIBLE:.0%} slower than the fastest.",
             f"Down to {advice.lossless:,} tokens the draft needs no more target passes than with the full "
             f"vocabulary (gamma = {advice.best[1]}, on these prompts).",
             f"The paper's utility would choose k* = {paper_size:,}; with its best gamma, {paper_gamma}, it "
