@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench select report train-draft test test-gpu test-launchers microbench check clean
+.PHONY: help setup bench select export report train-draft test test-gpu test-launchers microbench check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ bench: setup ## Measure and report; ARGS="domain=code gpu=0" changes anything
 
 select: setup ## Choose and export a vocabulary from text alone; ARGS="domain=jsonl domain.path=F"
 	$(PY) -m bench task=select $(ARGS)
+
+export: setup ## Write the trimmed draft that a run measured; ARGS="run=ID export.domain=code"
+	$(PY) -m bench task=export $(ARGS)
 
 report: setup ## Draw a finished run again; ARGS="run=ID", the newest unless given
 	$(PY) -m bench task=report $(ARGS)

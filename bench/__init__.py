@@ -12,7 +12,7 @@ The rooms, in the order in which data flows through them:
     acceptance/ replay -> what every vocabulary size accepts; pure arithmetic
     device/     where tensors live, whose clock is read, and the lock on it
     measure/    probes and interleaved decodes, statistics
-    records.py  what a run writes down, append-only
+    records/    what a run writes down, append-only
     surface/    acceptance + latency -> speed of every (k, gamma), and the choice; pure arithmetic
     report/     records -> tables, figures, page, console; imports no torch
     training/   the trainer that made the shipped draft in drafts/
@@ -20,7 +20,7 @@ The rooms, in the order in which data flows through them:
     cli.py      command line: the only file that knows Hydra
     config/     typed configuration
     model_config.py  reads a model's config.json
-    selection/  `task=select`, start to end: corpus -> vocab + cost -> export -> report
+    selection/  `task=select`, start to end: corpus -> vocab + cost -> export -> report; `task=export`: run -> export
     runs.py     one run, start to end: pair.py (models) + workloads.py (data) -> measure -> report
     sweep.py    the jobs of a sweep, each a process with a log and a note of how it ended
 

@@ -134,6 +134,11 @@ def _run(config: Config) -> None:
 
         run_select(config, console)
         return
+    if config.task is Task.export:
+        from bench.selection.from_run import run_export
+
+        run_export(config, console)
+        return
     from bench.runs import InterruptedRunError, run_bench
 
     try:

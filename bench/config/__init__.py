@@ -13,6 +13,7 @@ from bench.config.domain import (
     Responses,
     Source,
 )
+from bench.config.export import ExportConfig
 from bench.config.run import FULL, OWN, POOLED, GpuConfig, MeasureConfig, PairConfig, VocabConfig
 from bench.config.select import CoverageOf, SelectConfig
 from bench.config.timing import CacheState, Execution, TimingConfig
@@ -28,6 +29,7 @@ __all__ = [
     "DomainConfig",
     "DomainSource",
     "Execution",
+    "ExportConfig",
     "GpuConfig",
     "HubConfig",
     "MeasureConfig",
@@ -48,6 +50,7 @@ class Task(Enum):
 
     bench = "bench"
     select = "select"
+    export = "export"
     report = "report"
 
 
@@ -63,12 +66,13 @@ class Config:
         measure: effort of a measurement.
         timing: of a round's parts in isolation.
         select: the search for k.
+        export: which vocabulary of a run is exported.
         corpora: further domains, which only rank and judge vocabularies of others.
         task: what to do.
         dtype: of weights and arithmetic.
         results_dir: where results go.
-        run: which run is reported.
-        out: folder of a selection; null names it after pair and domain.
+        run: which run is reported or exported.
+        out: folder of a selection or an export; null names it after what is in it.
     """
 
     pair: PairConfig
@@ -78,6 +82,7 @@ class Config:
     measure: MeasureConfig
     timing: TimingConfig = field(default_factory=TimingConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     corpora: dict[str, DomainSource] = field(default_factory=dict)
     task: Task = Task.bench
     dtype: str = "auto"

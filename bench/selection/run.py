@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.config import Config
 from bench.export.atomic import refuse_foreign, replace_folder
 from bench.selection.choose import Selection, rank, select
-from bench.selection.exports import write_exports
+from bench.selection.exports import export_of, write_exports
 from bench.selection.prepare import Context, prepare
 from bench.selection.write import SUMMARY, summary, write_tables
 from bench.vocab.coverage import coverage_curve, cross_coverage
@@ -44,7 +44,7 @@ def run_select(config: Config, console: Console) -> list[Path]:
         with console.status(f"writing {target}"), replace_folder(target, SUMMARY) as folder:
             figures = summary(context, name, selection)
             write_tables(folder, context, name, selection, cross, figures)
-            write_exports(folder, context, name, selection, figures)
+            write_exports(folder, export_of(context, name, selection, figures))
             render_selection(read_selection(folder), _other_curves(context, name, selection))
         folders.append(target)
     show_selections([read_selection(folder) for folder in folders], console)
