@@ -36,7 +36,7 @@ train-draft: setup ## Train the shipped draft again (hours on a CPU; resumes)
 	$(PY) -m bench.training $(ARGS)
 
 test: setup ## Run the tests
-	$(PY) -m pytest -m 'not gpu and not launcher' $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m 'not gpu and not launcher' $(ARGS)
 
 test-gpu: setup ## Run the tests that need a CUDA GPU
 	$(PY) -m pytest -m gpu -s $(ARGS)

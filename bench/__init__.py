@@ -20,8 +20,9 @@ The rooms, in the order in which data flows through them:
     cli.py      command line: the only file that knows Hydra
     config/     typed configuration
     model_config.py  reads a model's config.json
-    selection/  `task=select`, start to end: corpus -> vocab + cost -> export -> report; `task=export`: run -> export
+    selection/  `task=select`, start to end: corpus -> vocab + cost -> export -> report, and `task=export`
     runs.py     one run, start to end: pair.py (models) + workloads.py (data) -> measure -> report
+    run_folder.py  where a run writes, and how an unfinished one is found again
     sweep.py    the jobs of a sweep, each a process with a log and a note of how it ended
 
 Import rule: data flows one way. `errors`, `config`, `vocab`, `cost` and `acceptance` import nothing above

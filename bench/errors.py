@@ -35,5 +35,17 @@ class DeviceError(BenchError):
     """The asked device is not there or cannot do what was asked."""
 
 
+class LostDeviceError(BenchError):
+    """The device failed in the middle of a run and is of no more use to this process."""
+
+    exit_code = 1
+
+
+class FailedCasesError(BenchError):
+    """The run went on to its end, but some cases could not be measured."""
+
+    exit_code = 1
+
+
 class OutputError(BenchError):
     """Results cannot be written where they were asked to go."""

@@ -1,14 +1,15 @@
 """One run, start to end: a pair on one device, over one domain or a set of them."""
 
-import json
 import os
 import re
-from dataclasses import asdict
+import socket
+from collections.abc import Generator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -18,12 +19,13 @@ from bench.device import Device, open_device
 from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
 from bench.environment import describe
-from bench.errors import DeviceError, OutputError
+from bench.errors import DeviceError, FailedCasesError, OutputError
 from bench.measure.campaign import Campaign, Workload
 from bench.measure.rig import Rig
-from bench.measure.standalone import compare_with_generate
 from bench.pair import Pair, load_pair
-from bench.records import RecordWriter
+from bench.records import EndRecord, FailureRecord, Record, RecordWriter, SessionRecord
+from bench.records.cases import Done
+from bench.run_folder import RunFolder, check_writable, open_run, point_latest
 from bench.workloads import (
     Ranking,
     check_sizes,
@@ -41,18 +43,22 @@ class InterruptedRunError(Exception):
 
     def __init__(self, folder: Path, num_records: int):
         super().__init__(
-            f"interrupted; the {num_records} records measured so far are in {folder} - "
-            f'make report ARGS="run={folder}" draws them'
+            f"interrupted; the {num_records} records measured so far are in {folder} - the same command goes "
+            f'on from there, make report ARGS="run={folder}" draws them'
         )
 
 
 def run_bench(config: Config, console: Console) -> Path:
     """Measures while no other run does on this device, writes the run's folder and draws its report.
 
+    An unfinished run of the same configuration, device and models is gone on with.
+
     Returns:
         The run's folder.
 
     Raises:
+        FailedCasesError: the run came to its end, but some cases could not be measured.
+        LostDeviceError: the device failed.
         BenchError: anything the user can mend.
         InterruptedRunError: Ctrl-C after the first measurement.
     """
@@ -69,38 +75,66 @@ def _run_alone(config: Config, console: Console) -> Path:
         raise DeviceError(
             f"the gpu asked for is a {pattern}, but {config.gpu.device} is a {device.name}; use gpu=auto"
         )
-    folder = _make_folder(config, device)
-    try:
-        with console.status("fetching the domains"):
-            texts = {s.name: load_prompts(s) for s in [*config.domain.sources(), *config.corpora.values()]}
-        with console.status("loading the models"):
-            pair = load_pair(config.pair, device, config.dtype)
-        sizes = check_sizes(pair, config.vocab, config.measure)
-        rankings = _rank(config, pair, texts, console)
-        workloads = [_workload(config, pair, s, texts[s.name], rankings) for s in config.domain.sources()]
-        _say_what_lacks(config, workloads, console)
-    except BaseException:
-        folder.rmdir()
-        raise
-    try:
-        _describe_run(folder, config, device, pair)
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder}: {error.strerror}; set results_dir") from error
-    writer = RecordWriter(folder)
-    try:
-        for ranking in rankings.values():
-            writer.append(ranking.record(len(must_keep(pair)), pair.target.vocab_size))
-        _measure_all(config, device, pair, workloads, sizes, writer, console)
-    except KeyboardInterrupt:
-        raise InterruptedRunError(folder, writer.num_written) from None
-    finally:
-        writer.close()
-    _point_latest(folder)
+    check_writable(config.runs_dir)
+    with console.status("fetching the domains"):
+        texts = {s.name: load_prompts(s) for s in [*config.domain.sources(), *config.corpora.values()]}
+    with console.status("loading the models"):
+        pair = load_pair(config.pair, device, config.dtype)
+    sizes = check_sizes(pair, config.vocab, config.measure)
+    rankings = _rank(config, pair, texts, console)
+    workloads = [_workload(config, pair, s, texts[s.name], rankings) for s in config.domain.sources()]
+    _say_what_lacks(config, workloads, console)
+    with open_run(config, _environment(pair, device)) as run:
+        if run.earlier:
+            _say_what_is_there(run, console)
+        failures = _measure(config, device, pair, rankings, workloads, sizes, run, console)
+    point_latest(run.path)
     # Imported late: drawing brings in seconds of libraries that measuring does not need.
+    from bench.report.console import show_failures
     from bench.report.render import render
 
-    render(folder, console)
-    return folder
+    try:
+        render(run.path, console)
+    except OutputError:
+        # After failures there may be nothing to compare; that they were is what the user must know.
+        if not failures:
+            raise
+    if failures:
+        show_failures(failures, console)
+        raise FailedCasesError(
+            f"{len(failures)} cases could not be measured (listed above); the same command tries them again"
+        )
+    return run.path
+
+
+def _measure(
+    config: Config,
+    device: Device,
+    pair: Pair,
+    rankings: dict[str, Ranking],
+    workloads: list[Workload],
+    sizes: list[int],
+    run: RunFolder,
+    console: Console,
+) -> list[FailureRecord]:
+    """Records everything that earlier sessions have not; returns what failed."""
+    writer, done, failures = RecordWriter(run.path), Done(run.earlier), []
+    try:
+        writer.append(SessionRecord(_now(), socket.gethostname(), os.getpid()))
+        for name, ranking in rankings.items():
+            if not done.has(("ranking", name)):
+                writer.append(ranking.record(len(must_keep(pair)), pair.target.vocab_size))
+        with closing(_measure_all(config, device, pair, workloads, sizes, done, console)) as records:
+            for record in records:
+                writer.append(record)
+                failures += [record] if isinstance(record, FailureRecord) else []
+        if not failures:
+            writer.append(EndRecord(_now()))
+    except KeyboardInterrupt:
+        raise InterruptedRunError(run.path, len(run.earlier) + writer.num_written) from None
+    finally:
+        writer.close()
+    return failures
 
 
 def _measure_all(
@@ -109,9 +143,9 @@ def _measure_all(
     pair: Pair,
     workloads: list[Workload],
     sizes: list[int],
-    writer: RecordWriter,
+    done: Done,
     console: Console,
-) -> None:
+) -> Generator[Record, None, None]:
     measure = config.measure
     sampler = Sampler(measure.temperature, measure.top_k, measure.top_p) if measure.temperature else None
     rig = Rig(
@@ -123,23 +157,30 @@ def _measure_all(
         measure.seed,
         sampler,
     )
-    campaign = Campaign(rig, pair.draft, measure)
+    campaign = Campaign(rig, pair.draft, measure, done)
     with _progress(console) as progress:
-        bar = progress.add_task("warming up", total=sum(campaign.num_steps(w, sizes) for w in workloads))
+        num_steps = sum(campaign.num_steps(w, sizes) for w in workloads)
+        bar = progress.add_task("warming up", total=num_steps, completed=done.num_records)
         for workload in workloads:
             progress.update(bar, description=f"measuring {workload.domain}")
             for record in campaign.run(workload, sizes):
-                writer.append(record)
+                yield record
                 progress.advance(bar)
         if config.timing.isolated:
             # What parts cost on their own does not depend on the domain.
-            progress.update(bar, description="timing parts on their own", completed=progress.tasks[bar].total)
-            for isolated in campaign.isolate(workloads[0], sizes, config.timing):
-                writer.append(isolated)
+            progress.update(bar, description="timing parts on their own", completed=num_steps)
+            yield from campaign.isolate(workloads[0], sizes, config.timing)
         # How fast the plain loop is does not depend on the domain.
-        first = workloads[0]
-        progress.update(bar, description="comparing with generate", completed=progress.tasks[bar].total)
-        writer.append(compare_with_generate(rig, first.domain, first.prompts[0]))
+        progress.update(bar, description="comparing with generate", completed=num_steps)
+        yield from campaign.compare_with_generate(workloads[0])
+
+
+def _say_what_is_there(run: RunFolder, console: Console) -> None:
+    torn = "; its last line was torn, and removed" if run.was_torn else ""
+    console.print(
+        f"going on with {run.path}: {len(run.earlier)} records are there{torn}. resume=false starts afresh",
+        soft_wrap=True,
+    )
 
 
 def _rank(config: Config, pair: Pair, texts: dict[str, list[Prompt]], console: Console) -> dict[str, Ranking]:
@@ -178,29 +219,9 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console)
 
 
-def _make_folder(config: Config, device: Device) -> Path:
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    kind = str(device.torch_device).replace(":", "")
-    name = f"{stamp}-{config.pair.name}-{config.domain.name}-{kind}"
-    for attempt in range(100):
-        folder = config.runs_dir / (name if not attempt else f"{name}-{attempt}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise OutputError(
-                f"cannot write into {config.runs_dir}: {error.strerror}; "
-                "set results_dir to a folder that you can write"
-            ) from error
-    raise OutputError(f"{config.runs_dir} already holds a hundred runs of this second")
-
-
-def _describe_run(folder: Path, config: Config, device: Device, pair: Pair) -> None:
-    (folder / "config.yaml").write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False), "utf-8")
-    environment = {
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+def _environment(pair: Pair, device: Device) -> dict[str, Any]:
+    return {
+        "started_at": _now(),
         "pair": pair.name,
         "dtype": str(pair.dtype).removeprefix("torch."),
         "target_runner": pair.target.runner,
@@ -210,22 +231,7 @@ def _describe_run(folder: Path, config: Config, device: Device, pair: Pair) -> N
         "full_vocab_size": len(pair.draft.vocab),
         **describe(device),
     }
-    (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n", "utf-8")
 
 
-def _plain(value):
-    """Enums by name, so that the YAML is what a user would write."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value.name if hasattr(value, "name") and hasattr(value, "value") else value
-
-
-def _point_latest(folder: Path) -> None:
-    """`latest` names the newest run: a link where the file system has links, else a text file."""
-    link, temporary = folder.parent / "latest", folder.parent / f".latest-{os.getpid()}"
-    try:
-        temporary.symlink_to(folder.name)
-        temporary.replace(link)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        link.with_suffix(".txt").write_text(folder.name + "\n", "utf-8")
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -75,7 +75,7 @@ def test_smoke_run_on_real_input(tmp_path):
         (["dtype=float16"], ["dtype=float16", "bfloat16"]),
         (["domain=jsonl"], ["domain.path=FILE"]),
         (["task=report", "run=nosuch"], ["run=nosuch is not a run"]),
-        (["task=slect"], ["task=slect", "bench, select, report"]),
+        (["task=slect"], ["task=slect", "bench, select, export, report"]),
         (["select.trials=abc"], ["select.trials=abc", "Integer"]),
     ],
 )

@@ -72,6 +72,7 @@ class Config:
         dtype: of weights and arithmetic.
         results_dir: where results go.
         run: which run is reported or exported.
+        resume: whether an unfinished run of the same configuration, device and models is gone on with.
         out: folder of a selection or an export; null names it after what is in it.
     """
 
@@ -88,6 +89,7 @@ class Config:
     dtype: str = "auto"
     results_dir: str = "results"
     run: str = "latest"
+    resume: bool = True
     out: str | None = None
 
     def __post_init__(self) -> None:

@@ -1,25 +1,40 @@
 """All that is measured of one domain: replays, a pilot, the choice of what to prove, and the proof."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from bench.config import MeasureConfig, TimingConfig
 from bench.errors import DomainError
+from bench.measure.attempts import attempt
 from bench.measure.cases import EncodedPrompt, Probes
 from bench.measure.replaying import replay_prompt
 from bench.measure.rig import Rig
-from bench.measure.session import Session
-from bench.measure.standalone import isolate
-from bench.measure.variants import Variant
+from bench.measure.session import DECODE, PILOT, PROBE, Session
+from bench.measure.standalone import compare_with_generate, isolate
+from bench.measure.variants import Variant, shuffled
 from bench.models.checkpoint import DraftCheckpoint
 from bench.models.eagle3 import DraftHead
-from bench.records import IsolatedRecord, PlanRecord, ProbeRecord, Record, ReplayRecord, SampledReplayRecord
-from bench.surface.choice import Proof, proofs
+from bench.records import (
+    BaselineRecord,
+    DecodeRecord,
+    FailureRecord,
+    IsolatedRecord,
+    PlanRecord,
+    ProbeRecord,
+    Record,
+    ReplayRecord,
+    SampledReplayRecord,
+)
+from bench.records.cases import Done
+from bench.surface.choice import proofs
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import predict
 from bench.vocab.draft_vocab import DraftVocab, IntArray
+
+Replay = ReplayRecord | SampledReplayRecord
 
 # Whether to choose is all that the pilot's surface is for, so its intervals may be rough.
 _PILOT_RESAMPLES = 100
@@ -48,11 +63,13 @@ class Workload:
 
 
 class Campaign:
-    """Measures workloads one after the other."""
+    """Measures workloads one after the other, and nothing that earlier sessions of a run measured."""
 
-    def __init__(self, rig: Rig, draft: DraftCheckpoint, measure: MeasureConfig):
+    def __init__(self, rig: Rig, draft: DraftCheckpoint, measure: MeasureConfig, done: Done | None = None):
         self._rig, self._draft, self._full_head, self._measure = rig, draft, rig.full_head, measure
-        self._session = Session(rig)
+        self._done = done or Done()
+        self._session = Session(rig, self._done.last_order)
+        self._warm_domain: str | None = None
 
     def num_steps(self, workload: Workload, sizes: list[int]) -> int:
         """About how many records `run` yields, for a progress bar."""
@@ -62,44 +79,127 @@ class Campaign:
         return num_prompts * per_prompt + min(measure.pilot_prompts, num_prompts) * num_probes
 
     def run(self, workload: Workload, sizes: list[int]) -> Iterator[Record]:
-        """Measures one domain; yields records as they come.
+        """Measures one domain; yields records as they come, those of failures among them.
 
         Args:
             workload: the domain.
             sizes: at which latency is probed, the full vocabulary among them.
+
+        Raises:
+            DomainError: the target's answers leave nothing to decode.
+            LostDeviceError: the device is of no more use to this process.
         """
-        session, measure, domain = self._session, self._measure, workload.domain
         order = workload.orders[workload.source]
-        heads = {size: self._head(order, size) for size in sizes}
-        probes = Probes(heads, sorted(set(measure.draft_lengths)), measure.probe_rounds)
-        session.warm_up(workload.prompts[0], probes, measure.warmup_rounds)
-        longest = max(measure.draft_lengths)
-        replays: list[ReplayRecord | SampledReplayRecord] = []
+        probes = self._probes(order, sizes)
+        replays: list[Replay] = []
         pilot: list[ProbeRecord] = []
-        grid = self._grid(workload, sizes)
         num_piloted = 0
         for prompt in workload.prompts:
-            found = replay_prompt(self._rig, domain, prompt, workload.orders, grid, longest)
+            found = yield from self._replay(workload, prompt, sizes)
             replays += [item for item in found if item.source == workload.source]
-            yield from found
             # Answers of one token leave nothing to decode, and so nothing to probe.
-            if num_piloted < measure.pilot_prompts and len(found[0].token_ids) > 1:
+            if num_piloted < self._measure.pilot_prompts and found and len(found[0].token_ids) > 1:
                 num_piloted += 1
-                for probe in session.probe(domain, prompt, probes):
-                    pilot.append(probe)
-                    yield probe
-        plan = self._plan(workload, replays, pilot)
-        yield PlanRecord(domain, workload.source, [(p.vocab_size, p.draft_length, p.role) for p in plan])
-        proved = {p.vocab_size: heads.get(p.vocab_size) or self._head(order, p.vocab_size) for p in plan}
-        variants = [Variant(p.vocab_size, p.draft_length) for p in plan]
-        for prompt in workload.prompts:
-            yield from session.prove(domain, prompt, variants, proved, probes)
+                variants = probes.variants(self._rig.seed, workload.domain, prompt.prompt_id)
+                cases = [(PILOT, variant) for variant in variants]
+                piloted = yield from self._measured(workload, prompt, cases, probes, probes.heads)
+                # A prompt that lacks a probe would make another round of what is there.
+                pilot += piloted if len(piloted) == len(cases) else []
+        plan = self._done.take(("plan", workload.domain))
+        if plan is None:
+            if not pilot:
+                yield FailureRecord(["plan", workload.domain], "no pilot", "every prompt of the pilot failed")
+                return
+            plan = self._plan(workload, replays, pilot)
+            yield plan
+        yield from self._prove(workload, plan, probes)
 
-    def isolate(self, workload: Workload, sizes: list[int], timing: TimingConfig) -> Iterator[IsolatedRecord]:
+    def isolate(
+        self, workload: Workload, sizes: list[int], timing: TimingConfig
+    ) -> Iterator[IsolatedRecord | FailureRecord]:
         """Parts of rounds on their own, after the first prompt of a domain."""
-        heads = {size: self._head(workload.orders[workload.source], size) for size in sizes}
-        probes = Probes(heads, sorted(set(self._measure.draft_lengths)), self._measure.probe_rounds)
-        yield from isolate(self._rig, workload.prompts[0], probes, timing)
+        probes = self._probes(workload.orders[workload.source], sizes)
+        yield from isolate(self._rig, workload.prompts[0], probes, timing, self._done)
+
+    def compare_with_generate(self, workload: Workload) -> Iterator[BaselineRecord | FailureRecord]:
+        """The plain loop against `transformers.generate`, on the first prompt of a domain."""
+        case, prompt = ("baseline", workload.domain), workload.prompts[0]
+        if not self._done.has(case):
+            yield attempt(case, lambda: compare_with_generate(self._rig, workload.domain, prompt))
+
+    def _replay(
+        self, workload: Workload, prompt: EncodedPrompt, sizes: list[int]
+    ) -> Generator[Replay | FailureRecord, None, list[Replay]]:
+        """Replays of one prompt under every ranking; none where they failed."""
+        domain, longest = workload.domain, max(self._measure.draft_lengths)
+        cases = [("replay", domain, prompt.prompt_id, source) for source in workload.orders]
+        if all(self._done.has(case) for case in cases):
+            return [self._done.take(case) for case in cases]
+        self._warm_up(workload, self._probes(workload.orders[workload.source], sizes))
+        grid = self._grid(workload, sizes)
+        found = attempt(
+            cases[0][:3],
+            lambda: replay_prompt(self._rig, domain, prompt, workload.orders, grid, longest),
+        )
+        if isinstance(found, FailureRecord):
+            yield found
+            return []
+        # A killed session may have left some of them, of the same answer.
+        replays: list[Replay] = list(found)
+        for item, case in zip(replays, cases, strict=True):
+            if not self._done.take(case):
+                yield item
+        return replays
+
+    def _prove(self, workload: Workload, plan: PlanRecord, probes: Probes) -> Iterator[Record]:
+        """Whole decodes of every planned variant among probes, prompt by prompt.
+
+        Decodes and probes take turns at random, so that a prediction made of the probes is not judged at
+        another speed of the machine.
+        """
+        seed, order = self._rig.seed, workload.orders[workload.source]
+        heads = dict(probes.heads)
+        for size, _, _ in plan.variants:
+            heads.setdefault(size, self._head(order, size))
+        for prompt in workload.prompts:
+            context = (seed, workload.domain, prompt.prompt_id)
+            cases = [(PROBE, variant) for variant in probes.variants(*context)]
+            cases += [(DECODE, Variant(size, gamma)) for size, gamma, _ in plan.variants]
+            yield from self._measured(workload, prompt, shuffled(cases, *context), probes, heads)
+
+    def _measured(
+        self,
+        workload: Workload,
+        prompt: EncodedPrompt,
+        cases: list[tuple[str, Variant]],
+        probes: Probes,
+        heads: dict[int, DraftHead],
+    ) -> Generator[DecodeRecord | ProbeRecord | FailureRecord, None, list[Any]]:
+        """Measures what earlier sessions have not; returns what there is of all cases."""
+        found: list[Any] = []
+        missing = []
+        for kind, variant in cases:
+            case = (kind, workload.domain, prompt.prompt_id, variant.vocab_size, variant.draft_length)
+            if known := self._done.take(case):
+                found.append(known)
+            else:
+                missing.append((kind, variant))
+        if missing:
+            self._warm_up(workload, probes)
+            for record in self._session.measure(workload.domain, prompt, missing, heads, probes.rounds):
+                found += [] if isinstance(record, FailureRecord) else [record]
+                yield record
+        return found
+
+    def _warm_up(self, workload: Workload, probes: Probes) -> None:
+        """Once a domain, before its first measurement."""
+        if self._warm_domain != workload.domain:
+            self._warm_domain = workload.domain
+            self._session.warm_up(workload.prompts[0], probes, self._measure.warmup_rounds)
+
+    def _probes(self, order: IntArray, sizes: list[int]) -> Probes:
+        heads = {size: self._head(order, size) for size in sizes}
+        return Probes(heads, sorted(set(self._measure.draft_lengths)), self._measure.probe_rounds)
 
     def _grid(self, workload: Workload, sizes: list[int]) -> IntArray:
         """Sizes at which the acceptance of sampled answers is replayed; of greedy ones all are."""
@@ -107,12 +207,7 @@ class Campaign:
         also = [size for size, _ in self._measure.also()]
         return np.unique(np.concatenate([spread, sizes, [workload.paper_size, *also]])).astype(np.int64)
 
-    def _plan(
-        self,
-        workload: Workload,
-        replays: list[ReplayRecord | SampledReplayRecord],
-        pilot: list[ProbeRecord],
-    ) -> list[Proof]:
+    def _plan(self, workload: Workload, replays: list[Replay], pilot: list[ProbeRecord]) -> PlanRecord:
         replays = [item for item in replays if len(item.token_ids) > 1]
         if not replays:
             raise DomainError(
@@ -129,7 +224,9 @@ class Campaign:
             _PILOT_RESAMPLES,
             self._measure.seed,
         )
-        return proofs(surface, workload.paper_size, self._measure.also())
+        chosen = proofs(surface, workload.paper_size, self._measure.also())
+        variants = [(item.vocab_size, item.draft_length, item.role) for item in chosen]
+        return PlanRecord(workload.domain, workload.source, variants)
 
     def _head(self, order: IntArray, size: int) -> DraftHead:
         if size == self._full_head.size:

@@ -2,19 +2,22 @@
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bench.decoding.decoder import VERIFY, Decoded, Prefill
 from bench.decoding.timeline import Timeline
+from bench.measure.attempts import attempt
 from bench.measure.cases import EncodedPrompt, Probes
 from bench.measure.disturbance import is_held_up
 from bench.measure.rig import Rig
-from bench.measure.variants import Variant, shuffled
+from bench.measure.variants import Variant
 from bench.models.eagle3 import DraftHead
-from bench.records import DecodeRecord, ProbeRecord
+from bench.records import DecodeRecord, FailureRecord, ProbeRecord
+
+PILOT, PROBE, DECODE = "pilot", "probe", "decode"
 
 _MOST_REPEATS = 2
 
@@ -31,8 +34,8 @@ class _Timed:
 class Session:
     """Times rounds and decodes of a rig."""
 
-    def __init__(self, rig: Rig):
-        self._rig, self._order = rig, 0
+    def __init__(self, rig: Rig, last_order: int = 0):
+        self._rig, self._order = rig, last_order
         self._verify_ms: list[float] = []
 
     def warm_up(self, prompt: EncodedPrompt, probes: Probes, rounds: int) -> None:
@@ -46,50 +49,64 @@ class Session:
         gc.collect()
         gc.freeze()
 
-    def probe(
-        self, domain: str, prompt: EncodedPrompt, probes: Probes, is_pilot: bool = True
-    ) -> Iterator[ProbeRecord]:
-        """A few rounds with every size and every draft length."""
-        self._rig.reseed(domain, prompt.prompt_id, "pilot")
-        prefill = self._rig.decoder.prefill(prompt.token_ids)
-        for variant in probes.variants(self._rig.seed, domain, prompt.prompt_id):
-            yield self._probe_one(domain, prompt, prefill, probes, variant, is_pilot)
-
-    def prove(
+    def measure(
         self,
         domain: str,
         prompt: EncodedPrompt,
-        variants: list[Variant],
+        cases: Sequence[tuple[str, Variant]],
         heads: dict[int, DraftHead],
-        probes: Probes,
-    ) -> Iterator[DecodeRecord | ProbeRecord]:
-        """Whole decodes of one prompt with each variant, among probes as `probe` makes them.
+        rounds: int,
+    ) -> Iterator[DecodeRecord | ProbeRecord | FailureRecord]:
+        """Probes and whole decodes of one prompt, in the order given.
 
-        Decodes and probes take turns at random, so that a prediction made of the probes is not judged at
-        another speed of the machine.
+        Args:
+            domain: of the prompt.
+            prompt: the prompt.
+            cases: what to measure: `pilot` or `probe`, a few rounds, or `decode`, to the end.
+            heads: by size.
+            rounds: of a probe.
         """
-        # With this seed a sampled answer begins with the token that its replay began with.
-        self._rig.reseed(domain, prompt.prompt_id, "replay")
-        prefill = self._rig.decoder.prefill(prompt.token_ids)
-        probed = probes.variants(self._rig.seed, domain, prompt.prompt_id)
-        cases = [(True, p) for p in probed] + [(False, v) for v in variants]
-        for is_probe, variant in shuffled(cases, self._rig.seed, domain, prompt.prompt_id):
-            if is_probe:
-                yield self._probe_one(domain, prompt, prefill, probes, variant, is_pilot=False)
-            else:
-                yield self._decode_one(domain, prompt, prefill, heads, variant)
+        # With the replay's seed a sampled answer begins with the token that its replay began with.
+        is_pilot = any(kind == PILOT for kind, _ in cases)
+        self._rig.reseed(domain, prompt.prompt_id, PILOT if is_pilot else "replay")
+        prefill = attempt(
+            ("prefill", domain, prompt.prompt_id), lambda: self._rig.decoder.prefill(prompt.token_ids)
+        )
+        if isinstance(prefill, FailureRecord):
+            yield prefill
+            return
+        for kind, variant in cases:
+            yield self._attempt(kind, variant, domain, prompt, prefill, heads, rounds)
+
+    def _attempt(
+        self,
+        kind: str,
+        variant: Variant,
+        domain: str,
+        prompt: EncodedPrompt,
+        prefill: Prefill,
+        heads: dict[int, DraftHead],
+        rounds: int,
+    ) -> DecodeRecord | ProbeRecord | FailureRecord:
+        case = (kind, domain, prompt.prompt_id, variant.vocab_size, variant.draft_length)
+        if kind == DECODE:
+            return attempt(case, lambda: self._decode_one(domain, prompt, prefill, heads, variant))
+        is_pilot = kind == PILOT
+        return attempt(
+            case, lambda: self._probe_one(domain, prompt, prefill, heads, rounds, variant, is_pilot)
+        )
 
     def _probe_one(
         self,
         domain: str,
         prompt: EncodedPrompt,
         prefill: Prefill,
-        probes: Probes,
+        heads: dict[int, DraftHead],
+        rounds: int,
         variant: Variant,
         is_pilot: bool,
     ) -> ProbeRecord:
-        head = probes.heads[variant.vocab_size]
-        timed = self._timed(prefill, head, variant.draft_length, probes.rounds)
+        timed = self._timed(prefill, heads[variant.vocab_size], variant.draft_length, rounds)
         return ProbeRecord(
             domain=domain,
             prompt_id=prompt.prompt_id,

@@ -3,42 +3,58 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from bench.config import CacheState, TimingConfig
 from bench.device.graphs import execute_as
+from bench.measure.attempts import attempt
 from bench.measure.cases import EncodedPrompt, Probes
-from bench.measure.isolated import isolated_parts
+from bench.measure.isolated import Part, PartKey, isolated_parts
 from bench.measure.rig import Rig
 from bench.measure.sampling import time_variants
-from bench.records import BaselineRecord, IsolatedRecord
+from bench.records import BaselineRecord, FailureRecord, IsolatedRecord
+from bench.records.cases import Done
 
 
 def isolate(
-    rig: Rig, prompt: EncodedPrompt, probes: Probes, timing: TimingConfig
-) -> Iterator[IsolatedRecord]:
-    """Every part of a round on its own, with the cache cold and warm."""
+    rig: Rig, prompt: EncodedPrompt, probes: Probes, timing: TimingConfig, done: Done
+) -> Iterator[IsolatedRecord | FailureRecord]:
+    """Every part of a round on its own, with the cache cold and warm, unless it is done."""
     prefill = rig.decoder.prefill(prompt.token_ids)
     parts = isolated_parts(rig.target, rig.draft, probes.heads, probes.draft_lengths, prefill)
-    keys = {key.label: key for key in parts}
-    calls = {k.label: execute_as(rig.device, call, timing.execution) for k, call in parts.items()}
     for cache in CacheState:
         if cache is CacheState.cold and rig.device.cache_bytes is None:
             continue
-        for series in time_variants(rig.device, calls, replace(timing, cache=cache), rig.seed):
-            key = keys[series.name]
-            yield IsolatedRecord(
-                part=key.part,
-                vocab_size=key.vocab_size,
-                num_tokens=key.num_tokens,
-                cache=series.cache,
-                device_ms=[round(ms, 5) for ms in series.device_ms],
-                wall_ms=[round(ms, 5) for ms in series.wall_ms],
-                calls_per_sample=series.calls_per_sample,
-                stopped=str(series.stopped),
-                relative_half_width=series.relative_half_width,
-            )
+        missing = {
+            key: call
+            for key, call in parts.items()
+            if not done.has(("isolated", key.part, key.vocab_size, key.num_tokens, cache.value))
+        }
+        if missing:
+            config = replace(timing, cache=cache)
+            found = attempt(("isolated", cache.value), partial(_isolated, rig, missing, config))
+            yield from [found] if isinstance(found, FailureRecord) else found
+
+
+def _isolated(rig: Rig, parts: dict[PartKey, Part], timing: TimingConfig) -> list[IsolatedRecord]:
+    keys = {key.label: key for key in parts}
+    calls = {key.label: execute_as(rig.device, call, timing.execution) for key, call in parts.items()}
+    return [
+        IsolatedRecord(
+            part=keys[series.name].part,
+            vocab_size=keys[series.name].vocab_size,
+            num_tokens=keys[series.name].num_tokens,
+            cache=series.cache,
+            device_ms=[round(ms, 5) for ms in series.device_ms],
+            wall_ms=[round(ms, 5) for ms in series.wall_ms],
+            calls_per_sample=series.calls_per_sample,
+            stopped=str(series.stopped),
+            relative_half_width=series.relative_half_width,
+        )
+        for series in time_variants(rig.device, calls, timing, rig.seed)
+    ]
 
 
 def compare_with_generate(rig: Rig, domain: str, prompt: EncodedPrompt) -> BaselineRecord:

@@ -1,21 +1,33 @@
-"""What a run writes down: kinds.py says what of each case, store.py how it is kept."""
+"""What a run writes down: kinds.py what of each case, store.py how it is kept, cases.py what is there."""
 
 from bench.records.kinds import (
     BaselineRecord,
     DecodeRecord,
+    EndRecord,
+    FailureRecord,
     IsolatedRecord,
     PlanRecord,
     ProbeRecord,
     RankingRecord,
     ReplayRecord,
     SampledReplayRecord,
+    SessionRecord,
 )
-from bench.records.store import FILE_NAME, SCHEMA_VERSION, Record, RecordWriter, read_records
+from bench.records.store import (
+    FILE_NAME,
+    SCHEMA_VERSION,
+    Record,
+    RecordWriter,
+    cut_torn_line,
+    read_records,
+)
 
 __all__ = [
     "BaselineRecord",
     "DecodeRecord",
+    "EndRecord",
     "FILE_NAME",
+    "FailureRecord",
     "IsolatedRecord",
     "PlanRecord",
     "ProbeRecord",
@@ -25,5 +37,7 @@ __all__ = [
     "ReplayRecord",
     "SCHEMA_VERSION",
     "SampledReplayRecord",
+    "SessionRecord",
+    "cut_torn_line",
     "read_records",
 ]

@@ -4,10 +4,10 @@ Records hold raw samples; every figure that a report shows is derived from them 
 
 Format history:
     1: vocab, decode and baseline records; every vocabulary size was decoded.
-    2: ranking, plan, replay, probe and isolated records; few variants are decoded.
+    2: ranking, plan, replay, probe and isolated records; few variants are decoded. Sessions, failures and
+        an end are recorded, so that an unfinished run can be told from a finished one and go on.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -19,12 +19,15 @@ from bench.errors import OutputError
 from bench.records.kinds import (
     BaselineRecord,
     DecodeRecord,
+    EndRecord,
+    FailureRecord,
     IsolatedRecord,
     PlanRecord,
     ProbeRecord,
     RankingRecord,
     ReplayRecord,
     SampledReplayRecord,
+    SessionRecord,
 )
 
 SCHEMA_VERSION = 2
@@ -39,6 +42,9 @@ Record = (
     | DecodeRecord
     | IsolatedRecord
     | BaselineRecord
+    | SessionRecord
+    | FailureRecord
+    | EndRecord
 )
 _KINDS: dict[str, type[Any]] = {
     "ranking": RankingRecord,
@@ -49,6 +55,9 @@ _KINDS: dict[str, type[Any]] = {
     "decode": DecodeRecord,
     "isolated": IsolatedRecord,
     "baseline": BaselineRecord,
+    "session": SessionRecord,
+    "failure": FailureRecord,
+    "end": EndRecord,
 }
 _NAMES = {record_type: kind for kind, record_type in _KINDS.items()}
 
@@ -59,7 +68,8 @@ class RecordWriter:
     def __init__(self, folder: Path):
         self._path = folder / FILE_NAME
         try:
-            self._file = self._path.open("a", encoding="utf-8")
+            # Unbuffered: what a full disk refuses must not be tried again on closing.
+            self._file = self._path.open("ab", buffering=0)
         except OSError as error:
             raise OutputError(f"cannot write {self._path}: {error.strerror}") from error
         self.num_written = 0
@@ -71,20 +81,41 @@ class RecordWriter:
             OutputError: the disk refuses; what was written before is kept.
         """
         line = {"schema": SCHEMA_VERSION, "kind": _NAMES[type(record)], **asdict(record)}
+        left = memoryview((json.dumps(line) + "\n").encode())
         try:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+            while left:  # a disk that is nearly full takes a part
+                left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
         except OSError as error:
             raise OutputError(
-                f"cannot write {self._path}: {error.strerror}; its {self.num_written} records are kept"
+                f"cannot write {self._path}: {error.strerror}; the {self.num_written} records that this "
+                "process wrote are kept, and the same command goes on from there"
             ) from error
         self.num_written += 1
 
     def close(self) -> None:
-        """Closes the file; a line that a full disk refused was already reported by `append`."""
-        with contextlib.suppress(OSError):
-            self._file.close()
+        """Closes the file."""
+        self._file.close()
+
+
+def cut_torn_line(folder: Path) -> bool:
+    """Removes what a killed process or a full disk left of a line; tells whether there was any.
+
+    Raises:
+        OutputError: the file cannot be read or written.
+    """
+    path = folder / FILE_NAME
+    try:
+        with path.open("r+b") as file:
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole == len(content):
+                return False
+            file.truncate(whole)
+            os.fsync(file.fileno())
+            return True
+    except OSError as error:
+        raise OutputError(f"cannot mend {path}: {error.strerror}") from error
 
 
 def read_records(folder: Path) -> Iterator[Record]:

@@ -3,8 +3,10 @@
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from bench.records import FailureRecord
 from bench.report.frames import Run
 from bench.report.verdict import Verdict
 
@@ -43,6 +45,17 @@ def show(run: Run, summary: pd.DataFrame, verdicts: list[Verdict], console: Cons
     for verdict in verdicts:
         console.print(f"[bold]{verdict.sentence()}[/bold]", highlight=False)
     console.print("Report:", run.folder / "report.md", soft_wrap=True, highlight=False)
+
+
+def show_failures(failures: list[FailureRecord], console: Console) -> None:
+    """What could not be measured, and why."""
+    table = Table(title="could not be measured", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("case", "error", "reason"):
+        table.add_column(heading)
+    for failure in failures:
+        case = " ".join(str(part) for part in failure.case if part is not None)
+        table.add_row(escape(case), escape(failure.error), escape(failure.message))
+    console.print(table)
 
 
 def _cell(value: float | str | None, form: str) -> str:

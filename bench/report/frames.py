@@ -16,12 +16,14 @@ from bench.measure.stats import Estimate, Floats, paired_speedup
 from bench.records import (
     BaselineRecord,
     DecodeRecord,
+    FailureRecord,
     IsolatedRecord,
     PlanRecord,
     ProbeRecord,
     RankingRecord,
     ReplayRecord,
     SampledReplayRecord,
+    SessionRecord,
     read_records,
 )
 from bench.report.rankings import Ranking
@@ -45,6 +47,8 @@ class Run:
         decodes: by domain, then variant, then prompt id.
         isolated: parts of a round on their own.
         baselines: comparisons with `transformers.generate`.
+        failures: what the last session could not measure.
+        num_sessions: processes that measured, one after the other.
     """
 
     folder: Path
@@ -57,6 +61,8 @@ class Run:
     decodes: dict[str, dict[Key, dict[str, DecodeRecord]]]
     isolated: list[IsolatedRecord]
     baselines: list[BaselineRecord]
+    failures: list[FailureRecord]
+    num_sessions: int
 
     @property
     def full_size(self) -> int:
@@ -103,6 +109,8 @@ def read_run(folder: Path) -> Run:
     replays: dict[str, dict[str, dict[str, Replay]]] = defaultdict(lambda: defaultdict(dict))
     probes: dict[str, list[ProbeRecord]] = defaultdict(list)
     decodes: dict[str, dict[Key, dict[str, DecodeRecord]]] = defaultdict(lambda: defaultdict(dict))
+    failures: list[FailureRecord] = []
+    num_sessions = 0
     full_size = int(environment["full_vocab_size"])
     for record in read_records(folder):
         if isinstance(record, RankingRecord):
@@ -117,9 +125,14 @@ def read_run(folder: Path) -> Run:
             isolated.append(record)
         elif isinstance(record, DecodeRecord):
             decodes[record.domain][record.vocab_size, record.draft_length][record.prompt_id] = record
-        else:
+        elif isinstance(record, BaselineRecord):
             baselines.append(record)
-    found = {d: _comparable(plans[d], decodes[d], probes[d]) for d in decodes}
+        elif isinstance(record, SessionRecord):
+            # A session tries again what failed in the one before.
+            failures, num_sessions = [], num_sessions + 1
+        elif isinstance(record, FailureRecord):
+            failures.append(record)
+    found = {d: _comparable(plans[d], decodes[d], probes[d], replays[d]) for d in decodes if d in plans}
     shared = {domain: prompts for domain, prompts in found.items() if prompts}
     if not shared:
         raise OutputError(
@@ -136,21 +149,29 @@ def read_run(folder: Path) -> Run:
         {d: {key: _only(decodes[d][key], kept) for key in decodes[d]} for d, kept in shared.items()},
         isolated,
         baselines,
+        failures,
+        num_sessions,
     )
 
 
 def _comparable(
-    plan: PlanRecord, decodes: dict[Key, dict[str, DecodeRecord]], probes: list[ProbeRecord]
+    plan: PlanRecord,
+    decodes: dict[Key, dict[str, DecodeRecord]],
+    probes: list[ProbeRecord],
+    replays: dict[str, dict[str, Replay]],
 ) -> set[str]:
     """The prompts to compare on; empty where there is none.
 
-    Those that every planned variant decoded and every probe ran on, as an interrupted run ends in the middle
-    of one, and whose answers go on after the first token, as decoding others takes no time.
+    Those that every planned variant decoded and every probe and replay ran on, as an interrupted run ends in
+    the middle of one and a case may fail, and whose answers go on after the first token, as decoding others
+    takes no time.
     """
     planned = [decodes.get((k, gamma), {}) for k, gamma, _ in plan.variants]
     shared = set.intersection(*({p for p, r in d.items() if len(r.token_ids) > 1} for d in planned))
     num_probes = pd.Series([p.prompt_id for p in probes], dtype=object).value_counts()
     complete = set(num_probes.index[num_probes == num_probes.max()])
+    for by_prompt in replays.values():
+        shared &= by_prompt.keys()
     return shared & complete
 
 

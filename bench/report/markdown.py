@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.records import FailureRecord
 from bench.report.frames import Run
 from bench.report.tables import Tables
 from bench.report.verdict import Verdict
@@ -77,6 +78,10 @@ def write_report(run: Run, tables: Tables, verdicts: list[Verdict], figures: lis
         f"{environment['packages']['transformers']}; started {environment['started_at']}; target through the "
         f"{environment['target_runner']} runner.",
     ]
+    if run.num_sessions > 1:
+        lines += ["", f"Measured in {run.num_sessions} sessions: the run was cut off and gone on with."]
+    if run.failures:
+        lines += ["", "## Not measured", "", *[f"- {_told(failure)}" for failure in run.failures]]
     for figure in figures:
         caption = _CAPTIONS[figure.stem]
         lines += ["", f"![{caption}]({figure.parent.name}/{figure.name})", "", caption]
@@ -84,6 +89,11 @@ def write_report(run: Run, tables: Tables, verdicts: list[Verdict], figures: lis
         lines += ["", f"## {domain}", "", *_facts(run, tables, domain), "", _table(tables.summary, domain)]
     lines += ["", "## Reading it", "", _METHOD]
     path.write_text("\n".join(lines), "utf-8")
+
+
+def _told(failure: FailureRecord) -> str:
+    case = " ".join(str(part) for part in failure.case if part is not None)
+    return f"{case}: {failure.error}: {failure.message}"
 
 
 def _facts(run: Run, tables: Tables, domain: str) -> list[str]:

@@ -1,0 +1,47 @@
+"""A case that fails is recorded with its reason, and the others go on."""
+
+import gc
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from bench.errors import LostDeviceError
+from bench.records import FailureRecord
+from bench.records.cases import Case
+
+T = TypeVar("T")
+
+# After any of these a process cannot use its GPU again.
+_FATAL = ("cuda error", "hip error", "device-side assert", "illegal memory access")
+
+
+def attempt(case: Case, work: Callable[[], T]) -> T | FailureRecord:
+    """What `work` returns, or why it did not.
+
+    Only what a machine does to a measurement is caught: memory that ran out, and what torch reports of a
+    device. A defect of this program keeps its traceback.
+
+    Raises:
+        LostDeviceError: the device cannot be used any more by this process.
+    """
+    try:
+        return work()
+    except (MemoryError, RuntimeError) as error:
+        failure = FailureRecord(list(case), type(error).__name__, _first_line(error))
+        text = str(error).lower()
+        if "out of memory" not in text and any(sign in text for sign in _FATAL):
+            raise LostDeviceError(
+                f"the device failed while measuring {' '.join(map(str, case))}: {failure.message}; the "
+                "same command goes on in a new process"
+            ) from error
+    # Outside of the handler, whose traceback holds on to tensors.
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return failure
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no reason given"

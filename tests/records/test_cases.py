@@ -1,0 +1,35 @@
+from bench.records import DecodeRecord, EndRecord, FailureRecord, IsolatedRecord, ProbeRecord, SessionRecord
+from bench.records.cases import Done, case_of
+
+
+def probe(order, is_pilot=False):
+    return ProbeRecord("code", "p", 1024, 3, is_pilot, order, {"verify": [1.0]})
+
+
+def decode(order):
+    return DecodeRecord("code", "p", 1024, 3, order, 5, [1, 2], [1], 1.0, 1.0, {})
+
+
+def test_a_probe_of_the_pilot_is_another_case_than_one_of_the_proof():
+    assert case_of(probe(1)) == ("probe", "code", "p", 1024, 3)
+    assert case_of(probe(1, is_pilot=True)) == ("pilot", "code", "p", 1024, 3)
+    assert case_of(decode(1)) == ("decode", "code", "p", 1024, 3)
+    assert case_of(IsolatedRecord("lm_head", 512, None, "cold", [1.0], [1.0], 1, "precise", 0.01)) == (
+        "isolated", "lm_head", 512, None, "cold",
+    )  # fmt: skip
+
+
+def test_what_is_of_no_case():
+    assert case_of(SessionRecord("now", "host", 1)) is None
+    assert case_of(FailureRecord(["decode"], "MemoryError", "none left")) is None
+    assert case_of(EndRecord("now")) is None
+
+
+def test_each_record_is_handed_out_once_in_the_order_of_measurement():
+    done = Done([probe(4), decode(7), probe(9), SessionRecord("now", "host", 1)])
+    assert (done.num_records, done.last_order) == (3, 9)
+    case = case_of(probe(4))
+    assert done.has(case)
+    assert [done.take(case), done.take(case), done.take(case)] == [probe(4), probe(9), None]
+    assert not done.has(case)
+    assert done.take(("decode", "code", "p", 1024, 3)) == decode(7)
