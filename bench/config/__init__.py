@@ -16,6 +16,7 @@ from bench.config.domain import (
 from bench.config.export import ExportConfig
 from bench.config.run import FULL, OWN, POOLED, GpuConfig, MeasureConfig, PairConfig, VocabConfig
 from bench.config.select import CoverageOf, SelectConfig
+from bench.config.telemetry import TelemetryConfig, TelemetryMode
 from bench.config.timing import CacheState, Execution, TimingConfig
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
     "SelectConfig",
     "Source",
     "Task",
+    "TelemetryConfig",
+    "TelemetryMode",
     "TimingConfig",
     "VocabConfig",
 ]
@@ -65,6 +68,7 @@ class Config:
         vocab: measured sizes, and the split.
         measure: effort of a measurement.
         timing: of a round's parts in isolation.
+        telemetry: what is sampled beside a run.
         select: the search for k.
         export: which vocabulary of a run is exported.
         corpora: further domains, which only rank and judge vocabularies of others.
@@ -82,6 +86,7 @@ class Config:
     vocab: VocabConfig
     measure: MeasureConfig
     timing: TimingConfig = field(default_factory=TimingConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     corpora: dict[str, DomainSource] = field(default_factory=dict)

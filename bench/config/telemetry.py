@@ -1,0 +1,35 @@
+"""Whether power, clocks and load are sampled beside a run."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from bench.config.check import require
+
+
+class TelemetryMode(Enum):
+    """Names are what a user writes."""
+
+    auto = "auto"
+    required = "required"
+    off = "off"
+
+
+@dataclass
+class TelemetryConfig:
+    """What is sampled beside a run.
+
+    Attributes:
+        mode: `auto` samples what the machine tells; `required` refuses to run where NVML does not answer;
+            `off` samples nothing.
+        interval_ms: between samples.
+        steady_s: how long each proved variant decodes without a pause, on a GPU that tells its power, so that
+            energy per token is known; sensors are too slow for single decodes. 0 leaves it out.
+    """
+
+    mode: TelemetryMode = TelemetryMode.auto
+    interval_ms: int = 100
+    steady_s: float = 3.0
+
+    def __post_init__(self) -> None:
+        require(self.interval_ms >= 10, "telemetry.interval_ms", self.interval_ms, "at least 10")
+        require(self.steady_s >= 0, "telemetry.steady_s", self.steady_s, "at least 0")
