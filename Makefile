@@ -4,8 +4,14 @@ VENV := .venv
 PY := $(VENV)/bin/python
 ARGS ?=
 
+# RUNS="a b" as the command line takes it: [a,b].
+RUNS ?=
+comma := ,
+space := $(subst ,, )
+RUN_LIST = [$(subst $(space),$(comma),$(strip $(RUNS)))]
+
 .DEFAULT_GOAL := help
-.PHONY: help setup bench select export report train-draft test test-gpu test-launchers microbench check clean
+.PHONY: help setup bench select export report compare diff train-draft test test-gpu test-launchers microbench check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +37,12 @@ export: setup ## Write the trimmed draft that a run measured; ARGS="run=ID expor
 
 report: setup ## Draw a finished run again; ARGS="run=ID", the newest unless given
 	$(PY) -m bench task=report $(ARGS)
+
+compare: setup ## Several runs side by side, also of other machines; RUNS="dir1 dir2"
+	$(PY) -m bench task=compare 'runs=$(RUN_LIST)' $(ARGS)
+
+diff: setup ## Is the second run slower than the first (exit code 1)? RUNS="before after"
+	$(PY) -m bench task=diff 'runs=$(RUN_LIST)' $(ARGS)
 
 train-draft: setup ## Train the shipped draft again (hours on a CPU; resumes)
 	$(PY) -m bench.training $(ARGS)

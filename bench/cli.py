@@ -60,7 +60,7 @@ class SweepStart(Callback):
 
 
 def main() -> NoReturn:
-    """Runs the command line and exits: 0 well, 2 what the user can mend, 130 interrupted."""
+    """Runs the command line and exits: 0 well, 1 slower, 2 what the user can mend, 130 interrupted."""
     # Hydra would print its own traceback and exit with 1; errors come to us instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv[1:] = [quote_gpu_index(argument) for argument in sys.argv[1:]]
@@ -129,6 +129,9 @@ def _run(config: Config) -> None:
 
         render(find_run(config.runs_dir, config.run), console)
         return
+    if config.task in (Task.compare, Task.diff):
+        _run_on_several(config, console)
+        return
     if config.task is Task.select:
         from bench.selection.run import run_select
 
@@ -145,6 +148,18 @@ def _run(config: Config) -> None:
         run_bench(config, console)
     except InterruptedRunError as stopped:
         _stop(str(stopped), _INTERRUPTED)
+
+
+def _run_on_several(config: Config, console: Console) -> None:
+    from bench.compare.tasks import find_folders, run_compare, run_diff
+
+    folders = find_folders(config.runs_dir, config.runs)
+    if config.task is Task.compare:
+        run_compare(folders, config.reports_dir, config.out, console)
+        return
+    exit_code = run_diff(folders, config.diff.threshold, config.reports_dir, config.out, console)
+    if exit_code:
+        sys.exit(exit_code)
 
 
 def quote_gpu_index(argument: str) -> str:

@@ -24,7 +24,7 @@ from bench.records import EndRecord, Record, cut_torn_line, read_records
 ENVIRONMENT, CONFIG, _LOCK = "environment.json", "config.yaml", ".lock"
 
 # What a run goes on in spite of: it says where results go and which of them are read.
-_ELSEWHERE = ("results_dir", "run", "out", "task", "resume", "export")
+_ELSEWHERE = ("results_dir", "run", "out", "task", "resume", "export", "runs", "diff")
 # What must be the same for two halves of a run to be one: it makes the figures what they are.
 _IDENTITY = (
     "device_name", "device", "cuda", "cpu_capability", "num_threads", "packages", "git", "dtype",

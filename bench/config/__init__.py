@@ -14,7 +14,16 @@ from bench.config.domain import (
     Source,
 )
 from bench.config.export import ExportConfig
-from bench.config.run import FULL, OWN, POOLED, GpuConfig, MeasureConfig, PairConfig, VocabConfig
+from bench.config.run import (
+    FULL,
+    OWN,
+    POOLED,
+    DiffConfig,
+    GpuConfig,
+    MeasureConfig,
+    PairConfig,
+    VocabConfig,
+)
 from bench.config.select import CoverageOf, SelectConfig
 from bench.config.telemetry import TelemetryConfig, TelemetryMode
 from bench.config.timing import CacheState, Execution, TimingConfig
@@ -27,6 +36,7 @@ __all__ = [
     "ColumnsConfig",
     "Config",
     "CoverageOf",
+    "DiffConfig",
     "DomainConfig",
     "DomainSource",
     "Execution",
@@ -55,6 +65,8 @@ class Task(Enum):
     select = "select"
     export = "export"
     report = "report"
+    compare = "compare"
+    diff = "diff"
 
 
 @dataclass
@@ -71,13 +83,15 @@ class Config:
         telemetry: what is sampled beside a run.
         select: the search for k.
         export: which vocabulary of a run is exported.
+        diff: how task=diff judges.
         corpora: further domains, which only rank and judge vocabularies of others.
         task: what to do.
         dtype: of weights and arithmetic.
         results_dir: where results go.
         run: which run is reported or exported.
         resume: whether an unfinished run of the same configuration, device and models is gone on with.
-        out: folder of a selection or an export; null names it after what is in it.
+        runs: which runs are compared, as ids or folders.
+        out: folder of a selection, an export or a comparison; null names it after what is in it.
     """
 
     pair: PairConfig
@@ -89,12 +103,14 @@ class Config:
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    diff: DiffConfig = field(default_factory=DiffConfig)
     corpora: dict[str, DomainSource] = field(default_factory=dict)
     task: Task = Task.bench
     dtype: str = "auto"
     results_dir: str = "results"
     run: str = "latest"
     resume: bool = True
+    runs: list[str] = field(default_factory=list)
     out: str | None = None
 
     def __post_init__(self) -> None:
@@ -104,3 +120,8 @@ class Config:
     def runs_dir(self) -> Path:
         """Where runs are kept."""
         return Path(self.results_dir) / "runs"
+
+    @property
+    def reports_dir(self) -> Path:
+        """Where reports on several runs are kept."""
+        return Path(self.results_dir) / "reports"

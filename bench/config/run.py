@@ -156,3 +156,17 @@ class MeasureConfig:
     def also(self) -> list[tuple[int, int]]:
         """`also_decode` as numbers."""
         return [(int(size), int(gamma)) for size, gamma in (pair.split(":") for pair in self.also_decode)]
+
+
+@dataclass
+class DiffConfig:
+    """How two runs are judged against each other.
+
+    Attributes:
+        threshold: slowdown that matters, a share of the time before; smaller ones never fail.
+    """
+
+    threshold: float = 0.02
+
+    def __post_init__(self) -> None:
+        require(0 <= self.threshold < 1, "diff.threshold", self.threshold, "at least 0 and below 1")
