@@ -5,9 +5,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.compare.console import show_diff
+from bench.compare.console import show_diff, show_hardware
 from bench.compare.diff_figure import diff_figure
-from bench.compare.load import read_finished
+from bench.compare.hardware_report import HardwareReport, write_hardware_report
+from bench.compare.load import load_runs, read_finished
 from bench.compare.outcome import judge_change
 from bench.compare.write import write_figures, write_tables
 from bench.errors import ConfigError, OutputError
@@ -64,5 +65,29 @@ def run_diff(
 
 
 def run_compare(paths: Sequence[Path], reports_dir: Path, out: str | None, console: Console) -> Path:
-    """Not yet."""
-    raise ConfigError("task=compare is not there yet")
+    """Sets runs side by side, one or more per device.
+
+    Args:
+        paths: of the runs.
+        reports_dir: where reports are kept.
+        out: folder to write; None names one after the newest run.
+        console: told the summary.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: no run is named, or one twice.
+        OutputError: a folder is no finished run, or the results cannot be written.
+    """
+    runs = load_runs(paths)
+    report = HardwareReport.of(runs)
+    newest = max(item.run.folder.name for item in runs)
+    more = f"-and-{len(runs) - 1}-more" if len(runs) > 1 else ""
+    folder = Path(out) if out else reports_dir / f"compare-{newest}{more}"
+    try:
+        write_hardware_report(report, folder)
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror}; set out") from error
+    show_hardware(report, folder, console)
+    return folder

@@ -39,6 +39,7 @@ class Surface:
         num_rounds: target passes over all prompts.
         num_accepted: accepted tokens over all prompts.
         num_tokens: decoded tokens over all prompts.
+        resampled_best: fastest k and gamma of every resample `(resamples, 2)`.
     """
 
     sizes: IntArray
@@ -50,6 +51,7 @@ class Surface:
     num_rounds: Floats
     num_accepted: Floats
     num_tokens: int
+    resampled_best: IntArray
 
     @property
     def mean_acceptance_length(self) -> Floats:
@@ -66,6 +68,13 @@ class Surface:
         """Fastest size and draft length; of equals the smallest size."""
         row, column = np.unravel_index(int(np.argmax(self.tokens_per_s)), self.tokens_per_s.shape)
         return int(self.sizes[column]), self.draft_lengths[row]
+
+    @property
+    def best_intervals(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """95% bootstrap intervals of the fastest size and of its draft length; ends are values that occur."""
+        low = np.quantile(self.resampled_best, _TAIL, axis=0, method="lower")
+        high = np.quantile(self.resampled_best, 1 - _TAIL, axis=0, method="higher")
+        return (int(low[0]), int(high[0])), (int(low[1]), int(high[1]))
 
     @property
     def is_confident(self) -> np.ndarray:
@@ -126,7 +135,18 @@ def predict(
     low, high = np.quantile(speeds, [_TAIL, 1 - _TAIL], axis=1)
     best = np.unravel_index(int(np.argmax(point)), point.shape)
     ratio_high = np.quantile(speeds / speeds[best[0], :, best[1], None], 1 - _TAIL, axis=1)
-    return Surface(sizes, gammas, point, low, high, ratio_high, rounds, accepted, int(tokens.sum()))
+    return Surface(
+        sizes, gammas, point, low, high, ratio_high, rounds, accepted, int(tokens.sum()),
+        _fastest(speeds, sizes, gammas),
+    )  # fmt: skip
+
+
+def _fastest(speeds: np.ndarray, sizes: IntArray, gammas: list[int]) -> IntArray:
+    """Fastest (k, gamma) of every resample `(resamples, 2)`, of equals the smallest size."""
+    # By size first, so that the first of equals is the smallest.
+    by_resample = speeds.transpose(1, 2, 0).reshape(speeds.shape[1], -1)
+    columns, rows = np.divmod(by_resample.argmax(axis=1), len(gammas))
+    return np.stack([sizes[columns], np.array(gammas)[rows]], axis=1).astype(np.int64)
 
 
 def _grid(walks: list[list[Acceptance]], extra: list[int], full_size: int) -> IntArray:

@@ -59,7 +59,7 @@ def test_two_prompts_by_hand(tmp_path):
     assert whole["ratio"] == pytest.approx((132 / 99 * twenty) ** (1 / 4))
     head = times[times["part"] == "lm_head"].set_index("vocab_size")
     assert head.loc[100, "ratio"] == pytest.approx(2)
-    # Three rounds: 3 heads of 5.5, 3 selections of 0.5, 2 layers of 2, verification of 24; two extensions of 3.
+    # Three rounds of 3 heads (5.5), 3 selections (0.5), 2 layers (2) and 24 to verify; two extensions (3).
     assert head.loc[100, "share"] == pytest.approx(9 * 5.5 / (3 * (3 * 6 + 4 + 24) + 6))
     assert (times["num_prompts"] == 2).all()
     assert set(times["verdict"]) <= {"too few prompts", TOO_SHORT}

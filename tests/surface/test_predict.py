@@ -104,3 +104,13 @@ def test_break_even_by_hand():
     assert even.gain == pytest.approx(0.9 * 1.5 / 1.125)
     assert even.least_acceptance_ratio == pytest.approx(0.75)
     assert BreakEven(0.75, 0.25, 0.5).gain == pytest.approx(1)
+
+
+def test_the_interval_of_the_fastest_by_hand():
+    # One prompt needs 10 tokens, the other 40; resamples draw the first alone, the second alone, or both.
+    surface = surface_of({"a": intervals(10, 30), "b": intervals(40, 30)})
+    assert set(surface.resampled_best[:, 0].tolist()) == {10, 40}
+    assert set(surface.resampled_best[:, 1].tolist()) == {2}
+    assert surface.best_intervals == ((10, 40), (2, 2))
+    # The same prompt over and over leaves no doubt.
+    assert surface_of({"a": intervals(10, 9)}).best_intervals == ((10, 10), (2, 2))

@@ -1,0 +1,125 @@
+"""What can stand side by side: per case and domain, every device, on the prompts that all of them have."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from bench.compare.cases import Case, case_labels
+from bench.compare.differences import shared_prompts
+from bench.compare.load import LabelledRun
+from bench.report.frames import Run
+from bench.report.surfaces import Surfaces
+from bench.surface.predict import Surface
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One domain on one device.
+
+    Attributes:
+        case: label of the case.
+        domain: its name.
+        device: label of the device.
+        run: the run, of which only this domain and the compared prompts are left.
+        num_own_prompts: prompts that the run itself has.
+    """
+
+    case: str
+    domain: str
+    device: str
+    run: Run
+    num_own_prompts: int
+
+    @cached_property
+    def surfaces(self) -> Surfaces:
+        """Predictions."""
+        return Surfaces(self.run)
+
+    @property
+    def surface(self) -> Surface:
+        """Prediction under the ranking that the domain's vocabularies follow."""
+        return self.surfaces.of(self.domain)
+
+    @property
+    def num_prompts(self) -> int:
+        """Prompts that are compared."""
+        return len(self.run.prompts[self.domain])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several runs side by side.
+
+    Attributes:
+        runs: with labels.
+        entries: by case, domain and device.
+    """
+
+    runs: list[LabelledRun]
+    entries: list[Entry]
+
+    @property
+    def devices(self) -> list[str]:
+        """Labels of all devices, sorted."""
+        return sorted({item.label for item in self.runs})
+
+    @property
+    def cases(self) -> list[str]:
+        """Labels of all cases, sorted."""
+        return sorted({entry.case for entry in self.entries})
+
+    @property
+    def panels(self) -> list[tuple[str, str]]:
+        """Every (case, domain), sorted: what one panel of a figure shows."""
+        return sorted({(entry.case, entry.domain) for entry in self.entries})
+
+    def of(self, case: str, domain: str) -> list[Entry]:
+        """Entries of one panel, by device."""
+        return [entry for entry in self.entries if (entry.case, entry.domain) == (case, domain)]
+
+    def runs_of(self, case: str) -> dict[str, list[Run]]:
+        """Whole runs of a case, by device."""
+        labels, found = case_labels(Case.of(item.run) for item in self.runs), defaultdict(list)
+        for item in self.runs:
+            if labels[Case.of(item.run)] == case:
+                found[item.label].append(item.run)
+        return dict(found)
+
+
+def compare(runs: Sequence[LabelledRun]) -> Comparison:
+    """Sets runs side by side.
+
+    Where devices share prompts of a domain, only those count; where they share none, each keeps its own, and
+    `bench.compare.differences` says so.
+    """
+    labels = case_labels(Case.of(item.run) for item in runs)
+    panels: dict[tuple[str, str], list[LabelledRun]] = defaultdict(list)
+    for item in runs:
+        for domain in item.run.decodes:
+            panels[labels[Case.of(item.run)], domain].append(item)
+    entries = []
+    for (case, domain), items in sorted(panels.items(), key=lambda panel: panel[0]):
+        shared = shared_prompts([item.run for item in items], domain)
+        for item in sorted(items, key=lambda item: item.label):
+            own = item.run.prompts[domain]
+            entries.append(
+                Entry(case, domain, item.label, _restricted(item.run, domain, shared or own), len(own))
+            )
+    return Comparison(list(runs), entries)
+
+
+def _restricted(run: Run, domain: str, prompts: Sequence[str]) -> Run:
+    """A run of which one domain and some prompts are left."""
+    kept = set(prompts)
+    return replace(
+        run,
+        plans={domain: run.plans[domain]},
+        probes={domain: [probe for probe in run.probes[domain] if probe.prompt_id in kept]},
+        decodes={
+            domain: {
+                key: {prompt: record for prompt, record in by_prompt.items() if prompt in kept}
+                for key, by_prompt in run.decodes[domain].items()
+            }
+        },
+    )

@@ -1,0 +1,77 @@
+"""What a comparison says, in words: who is first, what to use where, and what cannot be compared."""
+
+import pandas as pd
+
+from bench.compare.comparison import Comparison
+from bench.compare.differences import pair_frame
+
+
+def verdicts(best: pd.DataFrame) -> list[str]:
+    """One sentence per case and domain: the best size of every device, and the fastest of them.
+
+    Args:
+        best: of `bench.compare.frames.best_frame`.
+    """
+    several = best["case"].nunique() > 1
+    found = []
+    for (case, domain), rows in best.groupby(["case", "domain"], sort=True):
+        where = f"{domain} ({case})" if several else domain
+        sizes = "; ".join(f"{_best(row)} on {row['device']}" for _, row in rows.iterrows())
+        found.append(f"{where}: predicted fastest is {sizes}.{_fastest(rows)}{_frugal(rows)}")
+    return found
+
+
+def _best(row: pd.Series) -> str:
+    interval = f"[{row['vocab_size_ci_low']:,}, {row['vocab_size_ci_high']:,}]"
+    return f"k = {row['vocab_size']:,} {interval}, gamma = {row['draft_length']}"
+
+
+def _fastest(rows: pd.DataFrame) -> str:
+    if len(rows) < 2:
+        return ""
+    ordered = rows.sort_values("tokens_per_s", ascending=False)
+    first, second = ordered.iloc[0], ordered.iloc[1]
+    return (
+        f" Fastest as decoded is {first['device']} with {first['tokens_per_s']:,.1f} tokens/s, "
+        f"{first['tokens_per_s'] / second['tokens_per_s']:.2f}x as fast as {second['device']}."
+    )
+
+
+def _frugal(rows: pd.DataFrame) -> str:
+    known = rows[rows["tokens_per_joule"].notna()]
+    if known.empty:
+        reasons = ", ".join(sorted(set(rows["energy_reason"])))
+        return f" Energy per token is not known: {reasons}."
+    first = known.sort_values("tokens_per_joule", ascending=False).iloc[0]
+    return f" Most tokens per joule: {first['device']}, {first['tokens_per_joule']:.3g}."
+
+
+def transfers(transferred: pd.DataFrame) -> list[str]:
+    """How well latency models moved to other devices, and why others could not be."""
+    known = transferred[transferred["mean_error"].notna()]
+    found = [
+        f"{row['case']}: the latency model of {row['source']} ({row['model']}), moved by the data sheets, "
+        f"predicts the draft step of {row['target']} with a mean error of {row['mean_error']:.1%}, at worst "
+        f"{row['worst_error']:.1%}."
+        for _, row in known.iterrows()
+    ]
+    reasons = sorted(set(transferred.loc[transferred["mean_error"].isna(), "reason"]))
+    return found + [f"Not every latency model could be moved. {reason}." for reason in reasons]
+
+
+def limits(comparison: Comparison, steps: pd.DataFrame) -> list[str]:
+    """What cannot be compared, what else differs between runs, and which devices figures leave out."""
+    found = list(pair_frame(comparison.runs)["sentence"])
+    for entry in comparison.entries:
+        if entry.num_prompts < entry.num_own_prompts:
+            found.append(
+                f"{entry.domain} on {entry.device}: only the {entry.num_prompts} of {entry.num_own_prompts} "
+                "prompts that all devices have are compared."
+            )
+    unknown = sorted(set(steps.loc[steps["memory_bytes_per_s"].isna(), "device"]))
+    if unknown:
+        found.append(
+            f"The memory bandwidth of {', '.join(unknown)} is not known: neither conf/gpu nor the run's "
+            "environment has it."
+        )
+    return found
