@@ -10,6 +10,7 @@ FILES = sorted(BENCH.rglob("*.py"))
 
 FORBIDDEN = {
     "report": ("torch", "transformers", "bench.models", "bench.decoding", "bench.device", "bench.runs"),
+    "compare": ("torch", "transformers", "bench.models", "bench.decoding", "bench.device", "bench.runs"),
     "decoding": ("bench.measure", "bench.report", "bench.runs", "bench.device"),
     "vocab": ("torch", "bench.models", "bench.decoding", "bench.device", "bench.measure", "bench.runs"),
     "models": ("bench.decoding", "bench.measure", "bench.report", "bench.runs"),

@@ -75,7 +75,10 @@ def test_smoke_run_on_real_input(tmp_path):
         (["dtype=float16"], ["dtype=float16", "bfloat16"]),
         (["domain=jsonl"], ["domain.path=FILE"]),
         (["task=report", "run=nosuch"], ["run=nosuch is not a run"]),
-        (["task=slect"], ["task=slect", "bench, select, export, report"]),
+        (["task=compare", "runs=[nosuch]"], ["run=nosuch is not a run"]),
+        (["task=compare"], ["no run is named", "runs=["]),
+        (["task=diff", "diff.threshold=-1"], ["diff.threshold=-1", "at least 0"]),
+        (["task=slect"], ["task=slect", "bench, select, export, report, compare, diff"]),
         (["select.trials=abc"], ["select.trials=abc", "Integer"]),
     ],
 )

@@ -6,7 +6,10 @@ import sys
 import pytest
 
 HEAVY = ("torch", "transformers", "hydra", "bench.models", "bench.decoding", "bench.device")
-LIGHT = ("bench.records", "bench.config", "bench.vocab.counting", "bench.domains", "bench.report.render")
+LIGHT = (
+    *("bench.records", "bench.config", "bench.vocab.counting", "bench.domains", "bench.report.render"),
+    "bench.compare.tasks",
+)
 
 
 @pytest.fixture(scope="module")

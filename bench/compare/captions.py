@@ -5,21 +5,22 @@ CAPTIONS = {
         "Speed over plain decoding for every vocabulary size at its fastest draft length. Lines: predicted "
         "from replayed acceptance and probed latency; bands: 95% bootstrap interval of the prediction over n "
         "prompts, plain decoding taken as measured. Markers: drafts as decoded, with 95% bootstrap intervals "
-        "over the same prompts as pairs; their draft length may differ from the line's."
+        "over the same prompts as pairs; hollow where their draft length is not the line's."
     ),
     "best_size": (
-        "The predicted fastest vocabulary size (marker) and its 95% bootstrap interval over n prompts (line); "
+        "The predicted fastest vocabulary size (marker), its 95% bootstrap interval over n prompts (line); "
         "wide bands: sizes that some draft length has not significantly slower than the fastest (95%)."
     ),
     "throughput": (
         "Tokens per second as decoded, over the same n prompts on every device: plain decoding, the fastest "
-        "draft with the full vocabulary, and the optimum that each run chose for itself."
+        "draft with the full vocabulary, and the optimum that each run chose for itself. Intervals of the "
+        "speedups, paired by prompt, are in the table `best`."
     ),
     "energy": "Energy per decoded token after the first, over the same n prompts on every device.",
     "step_latency": (
         "Median of a chained draft step (layer, LM head, selection) inside real rounds, against the memory "
-        "bandwidth of the device; a line per vocabulary size, a marker per device; bars: 95% bootstrap "
-        "interval of the median over steps. What is bound by memory follows the dotted line."
+        "bandwidth of the device; a colour per vocabulary size, a marker per device; bars: 95% bootstrap "
+        "interval of the median over steps. Dotted: the bytes that the step moves over the bandwidth."
     ),
     "transfer": (
         "Mean absolute error, over the measured sizes, of a draft step's latency model on a device that it "

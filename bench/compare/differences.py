@@ -25,7 +25,7 @@ _SETTINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("this project's commit", ("git", "commit")),
 )
 _COMMIT_CHARS = 8
-PAIR_COLUMNS = ["left", "right", "comparable", "sentence"]
+PAIR_COLUMNS = ["left", "right", "comparable", "alike", "sentence"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class Differences:
     def comparable(self) -> bool:
         """Whether figures of the two may stand side by side."""
         return not self.blocking
+
+    @property
+    def alike(self) -> bool:
+        """Whether nothing that is recorded differs."""
+        return not self.blocking and not self.cautions
 
     def sentence(self, left: str, right: str) -> str:
         """For readers, with the runs' names."""
@@ -92,7 +97,7 @@ def pair_frame(runs: Sequence[LabelledRun]) -> pd.DataFrame:
         (left.name, right.name): differences(left.run, right.run) for left, right in combinations(runs, 2)
     }
     rows = [
-        (left, right, difference.comparable, difference.sentence(left, right))
+        (left, right, difference.comparable, difference.alike, difference.sentence(left, right))
         for (left, right), difference in found.items()
         if not (_only_domains(difference) and _has_partner(left, found) and _has_partner(right, found))
     ]
@@ -119,7 +124,8 @@ def _settings_apart(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[s
         if values[0] != values[1]:
             found.append(f"{what} differs ({_told(values[0])} and {_told(values[1])})")
     limits = [fact(environment, "power_limit_w") for environment in (left, right)]
-    if limits[0] != limits[1]:
+    # Other devices have other limits; that needs no saying.
+    if left["device_name"] == right["device_name"] and limits[0] != limits[1]:
         found.append(f"the power limit differs ({_watts(limits[0])} and {_watts(limits[1])})")
     return list(dict.fromkeys(found))
 

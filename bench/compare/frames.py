@@ -8,7 +8,8 @@ import pandas as pd
 from bench.compare.comparison import Comparison, Entry
 from bench.compare.energy import energy_of
 from bench.compare.hardware import hardware_of
-from bench.compare.transfer import step_times
+from bench.compare.transfer import step_series, step_times
+from bench.fit.series import LatencySeries
 from bench.measure.stats import Estimate, median
 from bench.report.frames import speedup
 from bench.report.surfaces import baseline_keys, measured_tokens_per_s
@@ -28,7 +29,7 @@ SPEED_COLUMNS = [
 ]  # fmt: skip
 STEP_COLUMNS = [
     "case", "device", "vocab_size", "median_ms", "ci_low_ms", "ci_high_ms", "num_samples",
-    "memory_bytes_per_s", "rates_from",
+    "moved_bytes", "memory_bytes_per_s", "rates_from",
 ]  # fmt: skip
 RANK_COLUMNS = [
     "place", "case", "domain", "device", "vocab_size", "draft_length", "tokens_per_s", "tokens_per_joule",
@@ -122,17 +123,24 @@ def step_frame(comparison: Comparison) -> pd.DataFrame:
     """Median chained draft step inside real rounds by case, device and size, with `STEP_COLUMNS`.
 
     Domains are pooled, as a step does not depend on its text. The bandwidth is None where neither the run nor
-    a data sheet has it.
+    a data sheet has it, and the bytes that a step moves where the shape of the draft is not known.
     """
     rows = []
     for case in comparison.cases:
         for device, runs in sorted(comparison.runs_of(case).items()):
-            spec = hardware_of(runs[0])
+            spec, series = hardware_of(runs[0]), step_series(runs)
             rates = (None, None) if spec is None else (spec.memory_bytes_per_s, spec.source)
+            moved = (
+                dict(zip(series.work.sizes.tolist(), series.work.total_bytes.tolist(), strict=True))
+                if isinstance(series, LatencySeries)
+                else {}
+            )
             for size, samples in step_times(runs).items():
                 estimate = median(np.array(samples))
-                rows.append((case, device, size, *vars(estimate).values(), len(samples), *rates))
-    return pd.DataFrame(rows, columns=STEP_COLUMNS).astype({"memory_bytes_per_s": float})
+                interval = vars(estimate).values()
+                rows.append((case, device, size, *interval, len(samples), moved.get(size), *rates))
+    frame = pd.DataFrame(rows, columns=STEP_COLUMNS)
+    return frame.astype({"moved_bytes": float, "memory_bytes_per_s": float})
 
 
 def rank_by_speed(best: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.compare import figures, sentences
+from bench.compare import latency_figures, sentences, speed_figures
 from bench.compare.captions import CAPTIONS
 from bench.compare.comparison import Comparison, compare
 from bench.compare.differences import pair_frame
@@ -57,12 +57,12 @@ class HardwareReport:
         """By file name, as in `CAPTIONS`; those that nothing was measured for are left out."""
         set_style()
         drawn: dict[str, Figure | None] = {
-            "speedup_by_size": figures.speedup_figure(self.comparison),
-            "best_size": figures.best_size_figure(self.comparison, self.best),
-            "throughput": figures.throughput_figure(self.comparison, self.best),
-            "energy": figures.energy_figure(self.comparison, self.best),
-            "step_latency": figures.step_figure(self.comparison, self.steps),
-            "transfer": figures.transfer_figure(self.comparison, self.transferred),
+            "speedup_by_size": speed_figures.speedup_figure(self.comparison),
+            "best_size": speed_figures.best_size_figure(self.comparison, self.best),
+            "throughput": speed_figures.throughput_figure(self.comparison, self.best),
+            "energy": speed_figures.energy_figure(self.comparison, self.best),
+            "step_latency": latency_figures.step_figure(self.comparison, self.steps),
+            "transfer": latency_figures.transfer_figure(self.comparison, self.transferred),
         }
         return {name: figure for name, figure in drawn.items() if figure is not None}
 

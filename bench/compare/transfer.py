@@ -86,12 +86,12 @@ def _moved(
     for device in (source, target):
         found = series[device]
         if isinstance(found, str):
-            return None, None, None, f"On {device} {found}"
+            return None, None, None, f"on {device} {found}"
         if specs[device] is None:
             return None, None, None, f"{device} has no data sheet, and its run did not probe its rates"
     from_spec, to_spec, measured = specs[source], specs[target], series[target]
     assert from_spec is not None and to_spec is not None and isinstance(measured, LatencySeries)
-    reason = f"On {source} too few sizes were measured to judge a model"
+    reason = f"on {source} too few sizes were measured to judge a model"
     for judged in models:
         try:
             error: TransferError = transfer_error(
