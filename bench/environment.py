@@ -22,6 +22,7 @@ def describe(device: Device) -> dict[str, Any]:
         "device": str(device.torch_device),
         "python": platform.python_version(),
         "os": platform.platform(),
+        "host": platform.node() or None,
         "cpu_count": os.cpu_count(),
         "num_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

@@ -59,11 +59,11 @@ class Case:
             mine, its = getattr(self, item.name), getattr(other, item.name)
             if mine != its:
                 told = tell(item.name, mine), tell(item.name, its)
-                found.append(f"{_WHAT[item.name]} ({told[0]} and {told[1]})")
+                found.append(f"{CASE_NAMES[item.name]} ({told[0]} and {told[1]})")
         return found
 
 
-_WHAT = {
+CASE_NAMES = {
     "pair": "the pair",
     "dtype": "the dtype",
     "target": "the target's weights",

@@ -69,6 +69,10 @@ class Comparison:
         """Labels of all cases, sorted."""
         return sorted({entry.case for entry in self.entries})
 
+    def devices_of(self, case: str) -> list[str]:
+        """Labels of the devices that measured a case, sorted."""
+        return sorted({entry.device for entry in self.entries if entry.case == case})
+
     @property
     def panels(self) -> list[tuple[str, str]]:
         """Every (case, domain), sorted: what one panel of a figure shows."""

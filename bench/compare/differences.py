@@ -14,7 +14,7 @@ from bench.compare.load import LabelledRun
 from bench.report.frames import Run
 
 # What may explain a difference between two runs of the same case: name, and where the environment has it.
-_SETTINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
+SETTINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("the driver", ("cuda", "driver")),
     ("the driver", ("gpu", "driver_version")),
     ("the CUDA runtime", ("cuda", "runtime")),
@@ -61,7 +61,7 @@ class Differences:
 
 def differences(left: Run, right: Run) -> Differences:
     """Between two runs; in the order that matters to a reader."""
-    blocking = [f"{text} differ" for text in Case.of(left).differences(Case.of(right))]
+    blocking = [f"they differ in {text}" for text in Case.of(left).differences(Case.of(right))]
     shared_domains = [domain for domain in left.decodes if domain in right.decodes]
     if not shared_domains:
         names = [", ".join(run.decodes) for run in (left, right)]
@@ -91,7 +91,7 @@ def shared_prompts(runs: Sequence[Run], domain: str) -> list[str]:
 def pair_frame(runs: Sequence[LabelledRun]) -> pd.DataFrame:
     """One row per pair of runs that say something of each other, with `PAIR_COLUMNS`.
 
-    Left out are pairs that only differ in their domains and each stand beside another run: a sweep has many.
+    Left out are pairs without a common domain of which each stands beside another run: a sweep has many.
     """
     found = {
         (left.name, right.name): differences(left.run, right.run) for left, right in combinations(runs, 2)
@@ -99,13 +99,13 @@ def pair_frame(runs: Sequence[LabelledRun]) -> pd.DataFrame:
     rows = [
         (left, right, difference.comparable, difference.alike, difference.sentence(left, right))
         for (left, right), difference in found.items()
-        if not (_only_domains(difference) and _has_partner(left, found) and _has_partner(right, found))
+        if not (_share_no_domain(difference) and _has_partner(left, found) and _has_partner(right, found))
     ]
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
 
 
-def _only_domains(difference: Differences) -> bool:
-    return len(difference.blocking) == 1 and difference.blocking[0].startswith("no domain")
+def _share_no_domain(difference: Differences) -> bool:
+    return any(text.startswith("no domain") for text in difference.blocking)
 
 
 def _has_partner(name: str, found: Mapping[tuple[str, str], Differences]) -> bool:
@@ -119,10 +119,10 @@ def _ranked_apart(left: Run, right: Run, domain: str) -> bool:
 
 def _settings_apart(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
     found = []
-    for what, path in _SETTINGS:
-        values = _at(left, path), _at(right, path)
+    for what, path in SETTINGS:
+        values = setting(left, path), setting(right, path)
         if values[0] != values[1]:
-            found.append(f"{what} differs ({_told(values[0])} and {_told(values[1])})")
+            found.append(f"{what} differs ({tell_setting(values[0])} and {tell_setting(values[1])})")
     limits = [fact(environment, "power_limit_w") for environment in (left, right)]
     # Other devices have other limits; that needs no saying.
     if left["device_name"] == right["device_name"] and limits[0] != limits[1]:
@@ -130,14 +130,16 @@ def _settings_apart(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[s
     return list(dict.fromkeys(found))
 
 
-def _at(environment: Mapping[str, Any], path: Iterable[str]) -> Any:
+def setting(environment: Mapping[str, Any], path: Iterable[str]) -> Any:
+    """What `environment.json` says under nested keys; None where it has none."""
     found: Any = environment
     for key in path:
         found = found.get(key) if isinstance(found, Mapping) else None
     return found
 
 
-def _told(value: Any) -> str:
+def tell_setting(value: Any) -> str:
+    """One setting as a reader takes it in."""
     text = "not recorded" if value is None else str(value)
     return text[:_COMMIT_CHARS] if len(text) == 40 else text
 

@@ -12,6 +12,7 @@ from bench.compare.captions import CAPTIONS
 from bench.compare.comparison import Comparison, compare
 from bench.compare.differences import pair_frame
 from bench.compare.frames import best_frame, rank_by_energy, rank_by_speed, speed_frame, step_frame
+from bench.compare.limits import limits
 from bench.compare.load import LabelledRun
 from bench.compare.transfer import transfer_frame
 from bench.compare.write import as_text, write_figures, write_tables
@@ -76,7 +77,7 @@ class HardwareReport:
 
     def limits(self) -> list[str]:
         """What cannot be compared, and what else differs."""
-        return sentences.limits(self.comparison, self.steps)
+        return limits(self.comparison, self.steps)
 
 
 def write_hardware_report(report: HardwareReport, folder: Path) -> None:

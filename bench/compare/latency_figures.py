@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from bench.compare.comparison import Comparison
 from bench.compare.panels import device_style, finish
 
+_LEAST_TICK_RATIO = 1.12
+
 
 def step_figure(comparison: Comparison, steps: pd.DataFrame) -> Figure | None:
     """Draft step against memory bandwidth by size; None where no device's bandwidth is known."""
@@ -46,29 +48,24 @@ def transfer_figure(comparison: Comparison, transferred: pd.DataFrame) -> Figure
     if known.empty:
         return None
     cases = sorted(known["case"].unique())
-    devices = sorted({*known["source"], *known["target"]})
-    width = 1.6 + 1.5 * len(devices)
+    heights = [1.9 + 0.5 * len(comparison.devices_of(case)) for case in cases]
+    width = 3.0 + 1.1 * max(len(comparison.devices_of(case)) for case in cases)
     figure, grid = plt.subplots(
-        1,
-        len(cases),
-        figsize=(width * len(cases) + 1.5, 1.8 + 0.6 * len(devices)),
-        squeeze=False,
-        sharey=True,
+        len(cases), 1, figsize=(width, sum(heights)), squeeze=False, gridspec_kw={"height_ratios": heights}
     )
-    for axis, case in zip(grid[0], cases, strict=True):
-        rows = known[known["case"] == case]
-        table = rows.pivot(index="source", columns="target", values="mean_error")
+    for axis, case in zip(grid[:, 0], cases, strict=True):
+        devices = comparison.devices_of(case)
+        table = known[known["case"] == case].pivot(index="source", columns="target", values="mean_error")
         table = 100 * table.reindex(index=devices, columns=devices)
         sns.heatmap(table, annot=True, fmt=".1f", cmap="crest", ax=axis, cbar=False, vmin=0)
         axis.set_xlabel("predicted for")
-        axis.set_ylabel("")
+        axis.set_ylabel("fitted on")
         axis.tick_params(axis="x", rotation=25, labelsize="small")
         axis.tick_params(axis="y", rotation=0, labelsize="small")
         axis.grid(False)
         axis.set_title(case, fontsize="medium")
-    grid[0][0].set_ylabel("fitted on")
     text = "Mean error of the latency model of one device on another (%)"
-    return finish(figure, list(grid[0]), text, legend=False)
+    return finish(figure, list(grid[:, 0]), text, legend=False)
 
 
 def _point(axis: Axes, comparison: Comparison, row: pd.Series, color: Any) -> None:
@@ -96,7 +93,11 @@ def _bandwidth_axis(axis: Axes, rows: pd.DataFrame) -> None:
     """Logarithmic axes; a tick at the bandwidth of each device."""
     axis.set_xscale("log")
     axis.set_yscale("log")
-    ticks = sorted(set(rows["memory_bytes_per_s"] / 1e9))
+    ticks: list[float] = []
+    for bandwidth in sorted(set(rows["memory_bytes_per_s"] / 1e9)):
+        # Labels of neighbours would lie on each other.
+        if not ticks or bandwidth > _LEAST_TICK_RATIO * ticks[-1]:
+            ticks.append(bandwidth)
     axis.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], rotation=40, fontsize="small")
     axis.xaxis.set_minor_locator(plt.NullLocator())
     for set_formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):

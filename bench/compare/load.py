@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.compare.cases import Case
@@ -66,8 +66,13 @@ def label_runs(runs: Iterable[Run]) -> list[LabelledRun]:
     Equal hardware that measured the same domain of the same case again gets "#2", in the order of starting.
     """
     by_identity: dict[DeviceIdentity, list[Run]] = defaultdict(list)
+    hosts: dict[str, str | None] = {}
     for run in sorted(runs, key=_age):
-        by_identity[DeviceIdentity.of(run.environment)].append(run)
+        identity, uuid = DeviceIdentity.of(run.environment), fact(run.environment, "uuid")
+        if uuid is not None:
+            # One GPU is in one machine, although every container gives that another name.
+            identity = replace(identity, host=hosts.setdefault(uuid, identity.host))
+        by_identity[identity].append(run)
     labels = device_labels(by_identity)
     labelled = [
         LabelledRun(labels[identity] + ("" if place == 0 else f" #{place + 1}"), run)

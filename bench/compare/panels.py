@@ -1,6 +1,7 @@
 """What the figures of a comparison share: a panel per case and domain, and one look per device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,24 +18,49 @@ _MOST_COLUMNS = 3
 _LEGEND_COLUMNS = 3
 
 
-def panels(comparison: Comparison, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
-    """An axis per case and domain, titled; in rows of three."""
-    panels = comparison.panels
-    columns = min(len(panels), _MOST_COLUMNS)
-    rows = -(-len(panels) // columns)
+def panels(
+    comparison: Comparison, height: Callable[[int], float], sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A titled axis per case and domain, in the order of `comparison.panels`; every case in rows of its own.
+
+    Args:
+        comparison: the comparison.
+        height: of a row in inches, from its number of devices.
+        sharey: whether the panels of a row have one y axis.
+    """
+    columns = min(_MOST_COLUMNS, max(len(list(group)) for _, group in _by_case(comparison)))
+    rows: list[tuple[str, list[str]]] = []
+    for case, found in _by_case(comparison):
+        domains = [domain for _, domain in found]
+        rows += [(case, domains[at : at + columns]) for at in range(0, len(domains), columns)]
+    heights = [height(len(comparison.devices_of(case))) for case, _ in rows]
     figure, grid = plt.subplots(
-        rows, columns, figsize=(4.6 * columns + 0.9, height * rows), squeeze=False, **options
+        len(rows),
+        columns,
+        figsize=(4.6 * columns + 0.9, sum(heights)),
+        squeeze=False,
+        sharey="row" if sharey else False,
+        gridspec_kw={"height_ratios": heights},
     )
-    axes = list(grid.ravel())
-    for spare in axes[len(panels) :]:
-        spare.set_visible(False)
-    for axis, (case, domain) in zip(axes, panels, strict=False):
-        entries = comparison.of(case, domain)
-        counts = sorted({entry.num_prompts for entry in entries})
-        told = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        title = f"{domain} (n = {told})"
-        axis.set_title(f"{title}\n{case}" if len(comparison.cases) > 1 else title, fontsize="medium")
-    return figure, axes[: len(panels)]
+    axes = []
+    for (case, domains), line in zip(rows, grid, strict=True):
+        for axis, domain in zip(line, domains, strict=False):
+            axis.set_title(_panel_title(comparison, case, domain), fontsize="medium")
+            axes.append(axis)
+        for spare in line[len(domains) :]:
+            spare.set_visible(False)
+    return figure, axes
+
+
+def _by_case(comparison: Comparison) -> Iterator[tuple[str, Iterator[tuple[str, str]]]]:
+    yield from groupby(comparison.panels, key=lambda panel: panel[0])
+
+
+def _panel_title(comparison: Comparison, case: str, domain: str) -> str:
+    counts = sorted({entry.num_prompts for entry in comparison.of(case, domain)})
+    told = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    title = f"{domain} (n = {told})"
+    return f"{title}\n{case}" if len(comparison.cases) > 1 else title
 
 
 def device_style(comparison: Comparison, device: str) -> dict[str, Any]:

@@ -2,9 +2,6 @@
 
 import pandas as pd
 
-from bench.compare.comparison import Comparison
-from bench.compare.differences import pair_frame
-
 
 def verdicts(best: pd.DataFrame) -> list[str]:
     """One sentence per case and domain: the best size of every device, and the fastest of them.
@@ -62,22 +59,3 @@ def transfers(transferred: pd.DataFrame) -> list[str]:
         )
     reasons = sorted(set(transferred.loc[transferred["mean_error"].isna(), "reason"]))
     return found + ([f"Not every latency model could be moved: {'; '.join(reasons)}."] if reasons else [])
-
-
-def limits(comparison: Comparison, steps: pd.DataFrame) -> list[str]:
-    """What cannot be compared, what else differs between runs, and which devices figures leave out."""
-    pairs = pair_frame(comparison.runs)
-    found = list(pairs.loc[~pairs["alike"], "sentence"])
-    for entry in comparison.entries:
-        if entry.num_prompts < entry.num_own_prompts:
-            found.append(
-                f"{entry.domain} on {entry.device}: only the {entry.num_prompts} of {entry.num_own_prompts} "
-                "prompts that all devices have are compared."
-            )
-    unknown = sorted(set(steps.loc[steps["memory_bytes_per_s"].isna(), "device"]))
-    if unknown:
-        found.append(
-            f"The memory bandwidth of {', '.join(unknown)} is not known: neither conf/gpu nor the run's "
-            "environment has it."
-        )
-    return found

@@ -19,7 +19,7 @@ from bench.report.frames import Key, speedup
 
 def speedup_figure(comparison: Comparison) -> Figure:
     """Speed over plain decoding against k, a curve per device, with what was decoded."""
-    figure, axes = panels(comparison, height=4.4)
+    figure, axes = panels(comparison, lambda _: 4.4)
     for axis, (case, domain) in zip(axes, comparison.panels, strict=True):
         entries = comparison.of(case, domain)
         for entry in entries:
@@ -42,13 +42,13 @@ def speedup_figure(comparison: Comparison) -> Figure:
 
 def best_size_figure(comparison: Comparison, best: pd.DataFrame) -> Figure:
     """The fastest k of every device with its interval, and the sizes that are not significantly slower."""
-    num_devices = len(comparison.devices)
-    figure, axes = panels(comparison, height=1.9 + 0.55 * num_devices, sharey=True)
+    figure, axes = panels(comparison, lambda num_devices: 1.9 + 0.55 * num_devices, sharey=True)
     for axis, (case, domain) in zip(axes, comparison.panels, strict=True):
         rows = best[(best["case"] == case) & (best["domain"] == domain)].set_index("device")
+        devices = comparison.devices_of(case)[::-1]
         for entry in comparison.of(case, domain):
             style, row = device_style(comparison, entry.device), rows.loc[entry.device]
-            place = num_devices - 1 - comparison.devices.index(entry.device)
+            place = devices.index(entry.device)
             for low, high in confident_ranges(entry):
                 axis.plot([low, high], [place, place], color=style["color"], linewidth=9, alpha=0.25)
             ends = [row["vocab_size_ci_low"], row["vocab_size_ci_high"]]
@@ -58,8 +58,8 @@ def best_size_figure(comparison: Comparison, best: pd.DataFrame) -> Figure:
             side = "right" if row["vocab_size"] > entry.run.full_size / 16 else "center"
             axis.annotate(text, (row["vocab_size"], place + 0.22), ha=side, fontsize="x-small")
         size_axis(axis, max(entry.run.full_size for entry in comparison.of(case, domain)))
-        axis.set_yticks(range(num_devices), comparison.devices[::-1], fontsize="small")
-        axis.set_ylim(-0.5, num_devices - 0.35)
+        axis.set_yticks(range(len(devices)), devices, fontsize="small")
+        axis.set_ylim(-0.5, len(devices) - 0.35)
         axis.set_xlabel(K_LABEL)
     return finish(figure, axes, "The fastest vocabulary size of every device", legend=False)
 
@@ -105,10 +105,10 @@ def _bar_figure(
     comparison: Comparison, best: pd.DataFrame, bars: Sequence[tuple[str, str, int]], label: str, title: str
 ) -> Figure:
     """Bars of every device, from the top; `bars` are column, name and place in the palette."""
-    devices = comparison.devices[::-1]
-    figure, axes = panels(comparison, height=1.7 + 0.5 * len(devices), sharey=True)
+    figure, axes = panels(comparison, lambda num_devices: 1.7 + 0.5 * num_devices, sharey=True)
     thickness = 0.8 / len(bars)
     for axis, (case, domain) in zip(axes, comparison.panels, strict=True):
+        devices = comparison.devices_of(case)[::-1]
         rows = best[(best["case"] == case) & (best["domain"] == domain)].set_index("device").reindex(devices)
         places = np.arange(len(devices))
         for number, (column, name, color) in enumerate(bars):
@@ -120,6 +120,7 @@ def _bar_figure(
             told = ["" if pd.isna(v) else f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in values]
             axis.bar_label(drawn, told, fontsize="x-small", padding=2)
         axis.set_yticks(places, devices, fontsize="small")
+        axis.set_ylim(-0.6, len(devices) - 0.4)
         axis.margins(x=0.15)
         axis.set_xlabel(label)
         axis.grid(axis="y", visible=False)

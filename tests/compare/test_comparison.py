@@ -7,7 +7,9 @@ from bench.compare.cases import Case, case_labels
 from bench.compare.comparison import compare
 from bench.compare.differences import differences, pair_frame
 from bench.compare.frames import best_frame
+from bench.compare.hardware_report import HardwareReport
 from bench.compare.load import label_runs, load_runs
+from bench.compare.speed_figures import best_size_figure
 from bench.report.frames import read_run
 from tests.compare.conftest import LABELS
 from tests.compare.synthetic import Device, Experiment, write_run
@@ -54,8 +56,8 @@ def test_different_work_never_stands_in_one_panel(tmp_path):
     ]
     assert all(len(comparison.of(*panel)) == 1 for panel in comparison.panels)
     said = " ".join(pair_frame(runs)["sentence"])
-    assert "the dtype (bfloat16 and float32) differ" in said
-    assert "the temperature (greedy and 0.7) differ" in said
+    assert "they differ in the dtype (bfloat16 and float32)" in said
+    assert "they differ in the temperature (greedy and 0.7)" in said
 
 
 def test_a_case_is_told_by_what_it_differs_in(tmp_path):
@@ -80,7 +82,7 @@ def test_a_sweep_over_domains_is_no_list_of_complaints(tmp_path):
     pairs = pair_frame(runs)
     assert len(pairs) == 2
     assert pairs["comparable"].all() and pairs["alike"].all()
-    # A domain that only one run has is said.
+    # A run that stands beside no other is told of.
     lonely = pair_frame([*runs[:1], *runs[3:]])
     assert lonely["sentence"].str.contains("no domain is in both").all()
 
@@ -118,3 +120,25 @@ def test_one_run_alone_is_a_comparison_too(tmp_path):
     assert best_frame(compare(runs))["device"].tolist() == ["H100 80GB HBM3"]
     with pytest.raises(StopIteration):
         next(pair_frame(runs).iterrows())
+
+
+def test_what_keeps_many_runs_apart_is_told_once(tmp_path):
+    names = ("NVIDIA L4", "Tesla T4", "NVIDIA L40S")
+    folders = [
+        write_run(
+            tmp_path / name,
+            Device(name=name, driver="590.0" if name == "Tesla T4" else "580.1"),
+            Experiment(num_prompts=2, dtype="float32" if name == "NVIDIA L4" else "bfloat16"),
+        )
+        for name in names
+    ]
+    report = HardwareReport.of(load_runs(folders))
+    said = report.limits()
+    assert "A difference in the dtype keeps runs apart: bfloat16 on L40S, Tesla T4; float32 on L4." in said
+    assert "The driver differs, and may explain a difference: 580.1 on L4, L40S; 590.0 on Tesla T4." in said
+    assert len(said) == 2
+    assert report.comparison.devices_of("synthetic-pair, bfloat16") == ["L40S", "Tesla T4"]
+    # A panel holds the devices of its case and no others.
+    axes = best_size_figure(report.comparison, report.best).axes
+    shown = [[text.get_text() for text in axis.get_yticklabels()] for axis in axes if axis.get_visible()]
+    assert shown == [["Tesla T4", "L40S"], ["L4"]]

@@ -162,12 +162,20 @@ def test_outputs_and_acceptance(tmp_path):
     ("device", "experiment", "text"),
     [
         (Device(name="NVIDIA L4"), Experiment(), "task=compare for several"),
-        (Device(), Experiment(dtype="float32"), "the dtype .bfloat16 and float32. differ"),
-        (Device(), Experiment(temperature=0.7), "the temperature .greedy and 0.7. differ"),
-        (Device(), Experiment(draft_fingerprint="e" * 64), "the draft's weights .dddddd and eeeeee. differ"),
+        (Device(), Experiment(dtype="float32"), "they differ in the dtype .bfloat16 and float32."),
+        (Device(), Experiment(temperature=0.7), "they differ in the temperature .greedy and 0.7."),
+        (
+            Device(),
+            Experiment(draft_fingerprint="e" * 64),
+            "they differ in the draft's weights .dddddd and eeeeee.",
+        ),
         (Device(), Experiment(domains=("writing",)), "no domain is in both .code and writing."),
         (Device(), Experiment(first_prompt=6), "of code they have no prompt in common"),
-        (Device(), Experiment(max_new_tokens=32), "the longest answer .64 tokens and 32 tokens. differ"),
+        (
+            Device(),
+            Experiment(max_new_tokens=32),
+            "they differ in the longest answer .64 tokens and 32 tokens.",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(tmp_path, device, experiment, text):

@@ -259,8 +259,13 @@ def test_what_a_reader_is_told(report):
     assert "Predicted fastest: k = " in code and "Energy per token: the run measured no energy." in code
     assert writing.startswith("writing: ")
     said = report.limits()
-    assert any("the power limit differs (350 W and 700 W)" in text for text in said)
-    assert any("the driver differs (580.1 and 575.2)" in text for text in said)
+    assert any(
+        text.endswith("575.2 on L4; 580.1 on H100 80GB HBM3 (350 W), H100 80GB HBM3 (700 W).")
+        for text in said
+    )
+    pairs = " ".join(report.tables()["pairs_of_runs"]["sentence"])
+    assert "the power limit differs (350 W and 700 W)" in pairs
+    assert "the driver differs (580.1 and 575.2)" in pairs
     assert (
         "code on H100 80GB HBM3 (700 W): only the 6 of 8 prompts that all devices have are compared." in said
     )

@@ -35,6 +35,18 @@ def test_domains_of_one_device_stand_together(tmp_path):
     assert labels(paths[:2]) == {"a1": "H100 80GB HBM3", "b2": "H100 80GB HBM3"}
 
 
+def test_one_gpu_in_two_containers_is_one_device(tmp_path):
+    here, there = Device(host="3fa9"), Device(host="77c0")
+    paths = [
+        write_run(tmp_path / "a", here, started(0)),
+        write_run(tmp_path / "b", there, started(1, domains=("writing",))),
+    ]
+    assert set(labels(paths).values()) == {"H100 80GB HBM3"}
+    other = write_run(tmp_path / "c", Device(host="77c0", uuid="GPU-2"), started(2))
+    assert labels([*paths, other])["c"] == "H100 80GB HBM3 (on 77c0)"
+    assert labels([*paths, other])["b"] == "H100 80GB HBM3 (on 3fa9)"
+
+
 def test_another_case_on_the_same_device_is_no_repeat(tmp_path):
     paths = [
         write_run(tmp_path / name, None, started(n, dtype=dtype))
