@@ -13,6 +13,8 @@ from bench.compare.comparison import Comparison
 from bench.compare.panels import device_style, finish
 
 _LEAST_TICK_RATIO = 1.12
+# Below it the scale stays, so that small errors look small.
+_DARK_ERROR_PERCENT = 20.0
 
 
 def step_figure(comparison: Comparison, steps: pd.DataFrame) -> Figure | None:
@@ -49,6 +51,7 @@ def transfer_figure(comparison: Comparison, transferred: pd.DataFrame) -> Figure
         return None
     cases = sorted(known["case"].unique())
     heights = [1.9 + 0.5 * len(comparison.devices_of(case)) for case in cases]
+    darkest = max(_DARK_ERROR_PERCENT, 100 * known["mean_error"].max())
     width = 3.0 + 1.1 * max(len(comparison.devices_of(case)) for case in cases)
     figure, grid = plt.subplots(
         len(cases), 1, figsize=(width, sum(heights)), squeeze=False, gridspec_kw={"height_ratios": heights}
@@ -57,7 +60,7 @@ def transfer_figure(comparison: Comparison, transferred: pd.DataFrame) -> Figure
         devices = comparison.devices_of(case)
         table = known[known["case"] == case].pivot(index="source", columns="target", values="mean_error")
         table = 100 * table.reindex(index=devices, columns=devices)
-        sns.heatmap(table, annot=True, fmt=".1f", cmap="crest", ax=axis, cbar=False, vmin=0)
+        sns.heatmap(table, annot=True, fmt=".1f", cmap="crest", ax=axis, cbar=False, vmin=0, vmax=darkest)
         axis.set_xlabel("predicted for")
         axis.set_ylabel("fitted on")
         axis.tick_params(axis="x", rotation=25, labelsize="small")

@@ -1,11 +1,9 @@
-import io
 import itertools
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from bench.compare.captions import CAPTIONS
 from bench.compare.comparison import compare
@@ -33,11 +31,9 @@ from bench.compare.speed_figures import (
     speedup_figure,
     throughput_figure,
 )
-from bench.compare.tasks import find_folders, run_compare, run_diff
-from bench.errors import ConfigError
 from bench.report.drawing import K_LABEL
 from bench.report.frames import read_run
-from tests.compare.conftest import DEVICES, H100_350, H100_700, LABELS
+from tests.compare.conftest import LABELS
 from tests.compare.synthetic import FULL, SIZES, Device, Experiment, write_run
 from tests.report.synthetic import write_run as write_small_run
 
@@ -269,29 +265,3 @@ def test_what_a_reader_is_told(report):
     assert (
         "code on H100 80GB HBM3 (700 W): only the 6 of 8 prompts that all devices have are compared." in said
     )
-
-
-def test_the_tasks_start_to_end(run_folders, tmp_path):
-    runs_dir = run_folders[0].parent
-    console = Console(file=io.StringIO(), width=200)
-    names = [folder.name for folder in run_folders]
-    folders = find_folders(runs_dir, names)
-    assert folders == run_folders
-    folder = run_compare(folders, tmp_path / "reports", None, console)
-    assert folder == tmp_path / "reports" / "compare-l4-and-2-more"
-    assert (folder / "comparison.md").exists()
-    said = console.file.getvalue()
-    for label in LABELS:
-        assert label in said
-    with pytest.raises(ConfigError, match="task=diff takes two runs, not 3"):
-        run_diff(folders, 0.02, tmp_path / "reports", None, console)
-    # 1.9 against 1.5 ms of verification: slower by far, and faster the other way round.
-    assert run_diff(folders[:2], 0.02, tmp_path / "reports", None, console) == 1
-    assert run_diff(folders[1::-1], 0.02, tmp_path / "reports", None, console) == 0
-    assert (tmp_path / "reports" / "diff-h700-h350" / "tables" / "times.csv").exists()
-    assert H100_350.verify_ms > H100_700.verify_ms and list(DEVICES)[:2] == names[:2]
-
-
-def test_a_run_that_is_not_there(tmp_path):
-    with pytest.raises(ConfigError, match="run=nosuch is not a run"):
-        find_folders(tmp_path, ["nosuch"])
