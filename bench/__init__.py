@@ -15,6 +15,7 @@ The rooms, in the order in which data flows through them:
     records/    what a run writes down, append-only
     surface/    acceptance + latency -> speed of every (k, gamma), and the choice; pure arithmetic
     report/     records -> tables, figures, page, console; imports no torch
+    compare/    several runs -> hardware side by side, or what became slower; imports no torch
     training/   the trainer that made the shipped draft in drafts/
 
     cli.py      command line: the only file that knows Hydra

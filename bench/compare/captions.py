@@ -1,5 +1,7 @@
 """What each figure of a comparison shows, what n is, and what its intervals are."""
 
+from bench.surface.predict import NEGLIGIBLE
+
 CAPTIONS = {
     "speedup_by_size": (
         "Speed over plain decoding for every vocabulary size at its fastest draft length. Lines: predicted "
@@ -9,7 +11,8 @@ CAPTIONS = {
     ),
     "best_size": (
         "The predicted fastest vocabulary size (marker), its 95% bootstrap interval over n prompts (line); "
-        "wide bands: sizes that some draft length has not significantly slower than the fastest (95%)."
+        f"wide bands: sizes that some draft length has not significantly more than {NEGLIGIBLE:.0%} slower "
+        "than the fastest (95%)."
     ),
     "throughput": (
         "Tokens per second as decoded, over the same n prompts on every device: plain decoding, the fastest "

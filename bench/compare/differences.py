@@ -78,6 +78,7 @@ def differences(left: Run, right: Run) -> Differences:
         cautions += [
             f"the vocabularies of {d} differ" for d in shared_domains if _ranked_apart(left, right, d)
         ]
+    cautions += _incomplete(left, right)
     return Differences(blocking, cautions + _settings_apart(left.environment, right.environment))
 
 
@@ -115,6 +116,15 @@ def _has_partner(name: str, found: Mapping[tuple[str, str], Differences]) -> boo
 def _ranked_apart(left: Run, right: Run, domain: str) -> bool:
     orders = [run.rankings[run.plans[domain].source].order for run in (left, right)]
     return not np.array_equal(orders[0], orders[1])
+
+
+def _incomplete(left: Run, right: Run) -> list[str]:
+    found = []
+    if left.failures or right.failures:
+        found.append(f"cases failed ({len(left.failures)} and {len(right.failures)})")
+    if max(left.num_sessions, right.num_sessions) > 1:
+        found.append(f"they took several sessions ({left.num_sessions} and {right.num_sessions})")
+    return found
 
 
 def _settings_apart(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:

@@ -41,7 +41,7 @@ def best_frame(comparison: Comparison) -> pd.DataFrame:
     """One row per case, domain and device, with `BEST_COLUMNS`.
 
     `vocab_size` and `draft_length` are the predicted fastest, with their bootstrap intervals over prompts and
-    the sizes that are not significantly slower. `tokens_per_s`, speedups and energy are measured, of the
+    the confidence set of sizes. `tokens_per_s`, speedups and energy are measured, of the
     optimum as it was decoded, whose size is `decoded_vocab_size`.
     """
     rows = [_best_row(entry) for entry in comparison.entries]

@@ -41,7 +41,7 @@ def speedup_figure(comparison: Comparison) -> Figure:
 
 
 def best_size_figure(comparison: Comparison, best: pd.DataFrame) -> Figure:
-    """The fastest k of every device with its interval, and the sizes that are not significantly slower."""
+    """The fastest k of every device with its interval, and its confidence set."""
     figure, axes = panels(comparison, lambda num_devices: 1.9 + 0.55 * num_devices, sharey=True)
     for axis, (case, domain) in zip(axes, comparison.panels, strict=True):
         rows = best[(best["case"] == case) & (best["domain"] == domain)].set_index("device")
@@ -83,7 +83,7 @@ def energy_figure(comparison: Comparison, best: pd.DataFrame) -> Figure | None:
 
 
 def confident_ranges(entry: Entry) -> list[tuple[int, int]]:
-    """Ranges of sizes that some draft length has not significantly slower than the fastest."""
+    """Ranges of sizes that some draft length has in the confidence set."""
     surface = entry.surface
     inside = surface.is_confident.any(axis=0).astype(int)
     changes = np.flatnonzero(np.diff(np.concatenate([[0], inside, [0]])))

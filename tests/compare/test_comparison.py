@@ -10,6 +10,7 @@ from bench.compare.frames import best_frame
 from bench.compare.hardware_report import HardwareReport
 from bench.compare.load import label_runs, load_runs
 from bench.compare.speed_figures import best_size_figure
+from bench.records import FailureRecord
 from bench.report.frames import read_run
 from tests.compare.conftest import LABELS
 from tests.compare.synthetic import Device, Experiment, write_run
@@ -98,6 +99,13 @@ def test_settings_that_differ_are_cautions(tmp_path):
     ]
     assert differences(left, left).alike
     assert differences(left, left).sentence("A", "B") == "A and B were measured alike."
+
+
+def test_failures_and_sessions_are_cautions(tmp_path):
+    run = read_run(write_run(tmp_path / "a", None, Experiment(num_prompts=2)))
+    failure = FailureRecord(["decode", "code", "p9", 512, 2], "RuntimeError", "out of memory")
+    found = differences(run, replace(run, failures=[failure], num_sessions=3))
+    assert found.cautions == ["cases failed (0 and 1)", "they took several sessions (0 and 3)"]
 
 
 def test_another_ranking_is_a_caution(tmp_path):

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -134,6 +135,13 @@ def test_false_alarms_keep_to_the_stated_rate():
     assert alarms(0.0, 0.0, 300) == at_threshold
     # Two runs of the same are far inside.
     assert alarms(0.0, 0.02, 300) == 0
+
+
+def test_the_same_again_raises_no_alarm_whatever_the_seed(tmp_path):
+    device, small = Device(noise=0.01), Experiment(num_prompts=10)
+    found = [read_run(write_run(tmp_path / str(n), device, replace(small, seed=n))) for n in range(5)]
+    outcomes = [judge_change(before, after, 0.02) for before, after in itertools.pairwise(found)]
+    assert [outcome.exit_code for outcome in outcomes] == [0] * 4
 
 
 def test_five_percent_is_nearly_always_found():

@@ -38,6 +38,12 @@ def test_a_run_that_is_not_there(tmp_path):
         find_folders(tmp_path, ["nosuch"])
 
 
+def test_other_devices_are_for_the_other_task(run_folders, tmp_path):
+    text = "h700 was measured on NVIDIA H100 80GB HBM3 and l4 on NVIDIA L4: task=diff is for one device"
+    with pytest.raises(ConfigError, match=text):
+        run_diff([run_folders[0], run_folders[2]], 0.02, tmp_path, None, Console(file=io.StringIO()))
+
+
 def test_a_place_that_cannot_be_written(run_folders, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write into .*file/out.*; set out"):
@@ -57,13 +63,3 @@ def test_the_command_line_exits_with_1_where_it_is_slower(run_folders, tmp_path)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "slower: " in done.stdout and done.stderr == ""
-    # Runs that cannot be compared are something to mend.
-    other = subprocess.run(
-        [*command[:4], f"runs=[{before},{run_folders[2]}]"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert other.returncode == 2
-    assert other.stderr.startswith("bench: h700 was measured on NVIDIA H100 80GB HBM3 and l4 on NVIDIA L4: ")

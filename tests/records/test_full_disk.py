@@ -12,5 +12,7 @@ from bench.records import BaselineRecord, RecordWriter
 def test_a_disk_that_fills_up_says_how_many_records_are_kept(tmp_path):
     (tmp_path / "records.jsonl").symlink_to("/dev/full")
     writer = RecordWriter(tmp_path)
-    with pytest.raises(OutputError, match="No space left on device; the 0 records that this process wrote are kept"):
+    with pytest.raises(
+        OutputError, match="No space left on device; the 0 records that this process wrote are kept"
+    ):
         writer.append(BaselineRecord("code", "p", 1, 1.0, 1.0))
