@@ -6,19 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 _VENDORS = ("NVIDIA ", "AMD ", "Intel(R) ")
-# Where environment.json may hold a fact; the first that is there counts.
-_PLACES: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "power_limit_w": (("cuda", "power_limit_w"), ("gpu", "power_limit_w"), ("power_limit_w",)),
-    "sm_clock_mhz": (
-        ("cuda", "max_sm_clock_mhz"), ("gpu", "max_sm_clock_mhz"), ("cuda", "sm_clock_limit_mhz"),
-        ("gpu", "sm_clock_limit_mhz"), ("max_sm_clock_mhz",),
-    ),
-    "memory_clock_mhz": (
-        ("cuda", "max_memory_clock_mhz"), ("gpu", "max_memory_clock_mhz"), ("max_memory_clock_mhz",),
-    ),
-    "host": (("host",), ("hostname",)),
-    "uuid": (("cuda", "uuid"), ("gpu", "uuid")),
-}  # fmt: skip
+# What environment.json may call a fact, at the top or in one of its groups; the first with a value counts.
+_KEYS: Mapping[str, tuple[str, ...]] = {
+    "power_limit_w": ("power_limit_w",),
+    # Clocks that somebody set come before those that the board could reach.
+    "sm_clock_mhz": ("application_sm_clock_mhz", "sm_clock_max_mhz"),
+    "memory_clock_mhz": ("memory_clock_max_mhz",),
+    "host": ("host",),
+    "uuid": ("uuid",),
+    "driver": ("driver",),
+}
 
 
 @dataclass(frozen=True)
@@ -28,8 +25,8 @@ class DeviceIdentity:
     Attributes:
         name: as the driver reports it.
         power_limit_w: that it ran under.
-        sm_clock_mhz: highest clock that it may reach.
-        memory_clock_mhz: as `sm_clock_mhz`.
+        sm_clock_mhz: that was set, else the highest that it may reach.
+        memory_clock_mhz: the highest that it may reach.
         host: machine.
     """
 
@@ -52,14 +49,15 @@ class DeviceIdentity:
 
 
 def fact(environment: Mapping[str, Any], name: str) -> Any:
-    """One fact of the device from `environment.json`; None where it does not say."""
-    for path in _PLACES[name]:
-        found: Any = environment
-        for key in path:
-            found = found.get(key) if isinstance(found, Mapping) else None
-        if found is not None:
-            return found
-    return None
+    """One fact of the device from `environment.json`; None where it does not say.
+
+    Args:
+        environment: the file.
+        name: `power_limit_w`, `sm_clock_mhz`, `memory_clock_mhz`, `host`, `uuid` or `driver`.
+    """
+    groups = [environment, *(group for group in environment.values() if isinstance(group, Mapping))]
+    found = (group.get(key) for key in _KEYS[name] for group in groups)
+    return next((value for value in found if value is not None), None)
 
 
 # What is said of a device, in this order, until same-named ones are told apart.

@@ -1,6 +1,6 @@
 """What two runs cannot be compared in, and what else differs between them, in plain words."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -13,16 +13,15 @@ from bench.compare.devices import fact
 from bench.compare.load import LabelledRun
 from bench.report.frames import Run
 
-# What may explain a difference between two runs of the same case: name, and where the environment has it.
-SETTINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("the driver", ("cuda", "driver")),
-    ("the driver", ("gpu", "driver_version")),
-    ("the CUDA runtime", ("cuda", "runtime")),
-    ("torch", ("packages", "torch")),
-    ("transformers", ("packages", "transformers")),
-    ("the target's runner", ("target_runner",)),
-    ("the number of CPU threads", ("num_threads",)),
-    ("this project's commit", ("git", "commit")),
+# What may explain a difference between two runs of the same case, and where the environment has it.
+SETTINGS: tuple[tuple[str, Callable[[Mapping[str, Any]], Any]], ...] = (
+    ("the driver", lambda found: fact(found, "driver")),
+    ("the CUDA runtime", lambda found: (found.get("cuda") or {}).get("runtime")),
+    ("torch", lambda found: (found.get("packages") or {}).get("torch")),
+    ("transformers", lambda found: (found.get("packages") or {}).get("transformers")),
+    ("the target's runner", lambda found: found.get("target_runner")),
+    ("the number of CPU threads", lambda found: found.get("num_threads")),
+    ("this project's commit", lambda found: (found.get("git") or {}).get("commit")),
 )
 _COMMIT_CHARS = 8
 PAIR_COLUMNS = ["left", "right", "comparable", "alike", "sentence"]
@@ -129,22 +128,14 @@ def _incomplete(left: Run, right: Run) -> list[str]:
 
 def _settings_apart(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
     found = []
-    for what, path in SETTINGS:
-        values = setting(left, path), setting(right, path)
+    for what, read in SETTINGS:
+        values = read(left), read(right)
         if values[0] != values[1]:
             found.append(f"{what} differs ({tell_setting(values[0])} and {tell_setting(values[1])})")
     limits = [fact(environment, "power_limit_w") for environment in (left, right)]
     # Other devices have other limits; that needs no saying.
     if left["device_name"] == right["device_name"] and limits[0] != limits[1]:
         found.append(f"the power limit differs ({_watts(limits[0])} and {_watts(limits[1])})")
-    return list(dict.fromkeys(found))
-
-
-def setting(environment: Mapping[str, Any], path: Iterable[str]) -> Any:
-    """What `environment.json` says under nested keys; None where it has none."""
-    found: Any = environment
-    for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
     return found
 
 

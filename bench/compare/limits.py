@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.compare.cases import CASE_NAMES, Case, tell
 from bench.compare.comparison import Comparison
-from bench.compare.differences import SETTINGS, pair_frame, setting, tell_setting
+from bench.compare.differences import SETTINGS, pair_frame, tell_setting
 from bench.compare.load import LabelledRun
 
 
@@ -45,8 +45,8 @@ def _cases(runs: Sequence[LabelledRun]) -> Iterator[str]:
 
 
 def _settings(runs: Sequence[LabelledRun]) -> Iterator[str]:
-    for what, path in SETTINGS:
-        values = _values(runs, lambda run, path=path: tell_setting(setting(run.run.environment, path)))  # type: ignore[misc]
+    for what, read in SETTINGS:
+        values = _values(runs, lambda run, read=read: tell_setting(read(run.run.environment)))  # type: ignore[misc]
         if len(values) > 1:
             yield f"{what[0].upper()}{what[1:]} differs, and may explain a difference: {_told(values)}."
 

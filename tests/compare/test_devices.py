@@ -59,3 +59,7 @@ def test_facts_are_found_where_they_are_and_none_elsewhere():
     assert fact({"cuda": {"power_limit_w": 350.0}}, "power_limit_w") == 350.0
     assert fact({"cuda": None, "host": "a"}, "power_limit_w") is None
     assert fact({"cuda": None, "host": "a"}, "host") == "a"
+    nvml = {"cuda": {"uuid": "u"}, "nvml": {"driver": "580", "sm_clock_max_mhz": 1980.0}}
+    assert (fact(nvml, "driver"), fact(nvml, "uuid"), fact(nvml, "sm_clock_mhz")) == ("580", "u", 1980.0)
+    nvml["nvml"]["application_sm_clock_mhz"] = 1410.0
+    assert fact(nvml, "sm_clock_mhz") == 1410.0
