@@ -142,6 +142,11 @@ def _run(config: Config) -> None:
 
         run_export(config, console)
         return
+    if config.task is Task.selfcheck:
+        from bench.selfcheck import run_selfcheck
+
+        run_selfcheck(config, console)
+        return
     from bench.runs import InterruptedRunError, run_bench
 
     try:

@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from bench.environment import describe
 from bench.errors import DeviceError, FailedCasesError, OutputError
 from bench.measure.campaign import Campaign, Workload
 from bench.measure.rig import Rig
+from bench.measure.timer import timer_facts
 from bench.pair import Pair, load_pair
 from bench.records import EndRecord, FailureRecord, Record, RecordWriter, SessionRecord
 from bench.records.cases import Done
@@ -230,6 +232,7 @@ def _environment(pair: Pair, device: Device) -> dict[str, Any]:
         "draft_fingerprint": pair.draft_fingerprint,
         "full_vocab_size": len(pair.draft.vocab),
         **describe(device),
+        "timer": asdict(timer_facts(device)),
     }
 
 

@@ -64,6 +64,7 @@ class Task(Enum):
     bench = "bench"
     select = "select"
     export = "export"
+    selfcheck = "selfcheck"
     report = "report"
     compare = "compare"
     diff = "diff"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtrc
+from scipy.special import bdtr, bdtrc
 
 Floats = NDArray[np.float64]
 
@@ -37,6 +37,23 @@ def median(samples: Floats) -> Estimate:
     low = int(np.searchsorted(bdtrc((n + 1) // 2 - 1, n, shares), tail))
     high = int(np.searchsorted(bdtrc(n // 2, n, shares), 1 - tail))
     return Estimate(float(np.median(samples)), float(ordered[low]), float(ordered[min(high, n - 1)]))
+
+
+def median_ratio(a: Floats, b: Floats, confidence: float = CONFIDENCE) -> Estimate:
+    """Median of the ratios of pairs a / b `(n,)`, with its distribution-free interval.
+
+    The interval's ends are order statistics: the number of ratios below the true median is binomial(n, 1/2)
+    whatever their distribution, so that it holds for few pairs too. Of too few for the confidence it is
+    infinite.
+    """
+    ratios = np.sort(a / b)
+    n = len(ratios)
+    # Largest r with P(fewer than r of n below the median) <= half of what may go wrong.
+    below = bdtr(np.arange(n), n, 0.5)
+    r = int(np.searchsorted(below, (1 - confidence) / 2, side="right"))
+    if r == 0:
+        return Estimate(float(np.median(ratios)), 0.0, float("inf"))
+    return Estimate(float(np.median(ratios)), float(ratios[r - 1]), float(ratios[n - r]))
 
 
 def paired_speedup(

@@ -1,0 +1,110 @@
+from functools import partial
+
+import numpy as np
+import pytest
+
+from bench.config import TimingConfig
+from bench.device.scripted import ScriptedDevice
+from bench.measure import selfcheck
+from bench.measure.sampling import time_variants
+from bench.measure.selfcheck import (
+    blocks_of,
+    different,
+    fine_clock,
+    laps_add_up,
+    same,
+    small_overhead,
+    time_heads,
+)
+from bench.measure.stats import median_ratio
+from bench.measure.timer import TimerFacts, timer_facts
+from bench.records import DecodeRecord
+
+
+def noisy(rng, n, scale=1.0):
+    """Times with the long right tail of a machine that does other things now and then."""
+    return scale * (1 + rng.gamma(1.0, 0.02, n))
+
+
+def test_the_interval_of_a_median_ratio_is_of_order_statistics():
+    a = np.arange(1.0, 11.0)
+    # Of ten, the second smallest and largest hold the median with 1 - 22 / 1024 = 97.9%.
+    estimate = median_ratio(a, np.ones(10))
+    assert (estimate.value, estimate.ci_low, estimate.ci_high) == (5.5, 2, 9)
+    # Five pairs cannot be surer than 1 - 2 / 32.
+    assert median_ratio(a[:5], np.ones(5)).ci_high == float("inf")
+
+
+def test_false_alarms_are_as_rare_as_promised():
+    rng = np.random.default_rng(1)
+    alarms = sum(not same("x", (noisy(rng, 20), noisy(rng, 20)), 1).passed for _ in range(400))
+    # At most 5%; 400 draws of 5% are 35 or fewer with 99.9%.
+    assert alarms <= 35
+
+
+def test_several_comparisons_share_the_false_alarms():
+    rng = np.random.default_rng(2)
+    sets = [[same("x", (noisy(rng, 20), noisy(rng, 20)), 4).passed for _ in range(4)] for _ in range(200)]
+    assert sum(not all(found) for found in sets) <= 21  # 99.9% of 200 draws of 5%
+
+
+@pytest.mark.parametrize("change", [1.03, 1 / 1.03])
+def test_three_percent_are_found(change):
+    rng = np.random.default_rng(3)
+    found = [same("x", (noisy(rng, 60, change), noisy(rng, 60)), 4).passed for _ in range(50)]
+    assert sum(found) <= 1
+
+
+def test_other_work_must_be_found_slower():
+    slow, fast = np.full(20, 1.2), np.ones(20)
+    assert different("x", (slow, fast), 1.2).passed
+    assert not different("x", (fast, fast), 1.2).passed
+    assert not different("x", (fast, slow), 1.2).passed
+
+
+def test_a_coarse_or_dear_clock_is_told():
+    assert fine_clock(TimerFacts(0.0001, 0.0001), 0.1).passed
+    assert not fine_clock(TimerFacts(0.01, 0.0001), 0.1).passed
+    assert not fine_clock(TimerFacts(0.0001, 0.01), 0.1).passed
+    assert not fine_clock(TimerFacts(None, 0.0), 0.1).passed
+
+
+def test_laps_that_cost_are_told():
+    assert small_overhead((np.full(20, 1.005), np.ones(20))).passed
+    assert not small_overhead((np.full(20, 1.05), np.ones(20))).passed
+
+
+def decoded(decode_ms, wall_ms):
+    return DecodeRecord("code", "p", 1024, 3, 1, 5, [1, 2], [1], decode_ms, wall_ms, {})
+
+
+def test_two_clocks_that_disagree_are_told():
+    assert laps_add_up([decoded(99, 100)] * 3).passed
+    assert not laps_add_up([decoded(90, 100)] * 3).passed
+    assert not laps_add_up([decoded(110, 100)] * 3).passed
+
+
+def test_the_whole_way_on_a_scripted_device(monkeypatch):
+    device = ScriptedDevice(cache_bytes=None)
+    rng = np.random.default_rng(4)
+
+    def work(ms):
+        return lambda: device.work(ms * (1 + rng.gamma(1.0, 0.01)))
+
+    timing = TimingConfig(budget_s=0.5, max_warmup_s=0.05, max_samples=300, target_half_width=0.001)
+    monkeypatch.setattr(selfcheck, "time_variants", partial(time_variants, clock_ns=device.clock_ns))
+    times = time_heads(device, {"A": work(1.0), "B": work(1.0), "slow": work(1.03)}, timing, seed=0)
+    assert len(times["A"]) == len(times["B"]) == len(times["slow"]) > 20
+    assert same("x", (times["A"], times["B"]), 1).passed
+    assert not same("x", (times["slow"], times["B"]), 1).passed
+
+
+def test_samples_of_one_block_count_once():
+    class Series:
+        device_ms = (1.0, 2.0, 9.0, 4.0, 5.0, 6.0, 7.0)
+
+    assert blocks_of(Series, 3).tolist() == [2, 5]
+
+
+def test_the_timer_of_a_device_that_stands_still_has_no_resolution():
+    assert timer_facts(ScriptedDevice()) == TimerFacts(None, 0.0)
