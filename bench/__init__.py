@@ -10,6 +10,7 @@ The rooms, in the order in which data flows through them:
     models/     target and EAGLE-3 draft: loading, trimming, key-value cache, CPU kernels
     decoding/   greedy loops (plain and speculative), replay, batched answers
     acceptance/ replay -> what every vocabulary size accepts; pure arithmetic
+    telemetry/  power, clocks and load during a run, sampled by a process of its own
     device/     where tensors live, whose clock is read, and the lock on it
     measure/    probes and interleaved decodes, statistics
     records/    what a run writes down, append-only

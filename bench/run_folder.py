@@ -20,6 +20,7 @@ import yaml
 from bench.config import Config
 from bench.errors import OutputError
 from bench.records import EndRecord, Record, cut_torn_line, read_records
+from bench.telemetry.watch import Watch
 
 ENVIRONMENT, CONFIG, _LOCK = "environment.json", "config.yaml", ".lock"
 
@@ -88,6 +89,16 @@ def open_run(config: Config, environment: dict[str, Any]) -> Iterator[RunFolder]
         except OSError as error:
             raise _cannot_write(path, error) from error
         yield RunFolder(path, [])
+
+
+def note_telemetry(folder: Path, seen: Watch) -> None:
+    """Adds to `environment.json` what the driver says of the GPU, or why nothing is sampled."""
+    path = folder / ENVIRONMENT
+    environment = json.loads(path.read_text("utf-8"))
+    environment["telemetry"] = {"gpu": seen.gpu, "why_not": seen.why_not}
+    temporary = path.with_suffix(f".{os.getpid()}.partial")
+    temporary.write_text(json.dumps(environment, indent=2) + "\n", "utf-8")
+    temporary.replace(path)
 
 
 def point_latest(folder: Path) -> None:

@@ -27,7 +27,8 @@ from bench.measure.timer import timer_facts
 from bench.pair import Pair, load_pair
 from bench.records import EndRecord, FailureRecord, Record, RecordWriter, SessionRecord
 from bench.records.cases import Done
-from bench.run_folder import RunFolder, check_writable, open_run, point_latest
+from bench.run_folder import RunFolder, check_writable, note_telemetry, open_run, point_latest
+from bench.telemetry.watch import Watch, watch
 from bench.workloads import (
     Ranking,
     check_sizes,
@@ -89,7 +90,9 @@ def _run_alone(config: Config, console: Console) -> Path:
     with open_run(config, _environment(pair, device)) as run:
         if run.earlier:
             _say_what_is_there(run, console)
-        failures = _measure(config, device, pair, rankings, workloads, sizes, run, console)
+        with watch(config.telemetry, device.uuid, run.path) as seen:
+            note_telemetry(run.path, seen)
+            failures = _measure(config, device, pair, rankings, workloads, sizes, run, seen, console)
     point_latest(run.path)
     # Imported late: drawing brings in seconds of libraries that measuring does not need.
     from bench.report.console import show_failures
@@ -117,6 +120,7 @@ def _measure(
     workloads: list[Workload],
     sizes: list[int],
     run: RunFolder,
+    seen: Watch,
     console: Console,
 ) -> list[FailureRecord]:
     """Records everything that earlier sessions have not; returns what failed."""
@@ -126,7 +130,7 @@ def _measure(
         for name, ranking in rankings.items():
             if not done.has(("ranking", name)):
                 writer.append(ranking.record(len(must_keep(pair)), pair.target.vocab_size))
-        with closing(_measure_all(config, device, pair, workloads, sizes, done, console)) as records:
+        with closing(_measure_all(config, device, pair, workloads, sizes, done, seen, console)) as records:
             for record in records:
                 writer.append(record)
                 failures += [record] if isinstance(record, FailureRecord) else []
@@ -146,6 +150,7 @@ def _measure_all(
     workloads: list[Workload],
     sizes: list[int],
     done: Done,
+    seen: Watch,
     console: Console,
 ) -> Generator[Record, None, None]:
     measure = config.measure
@@ -168,6 +173,9 @@ def _measure_all(
             for record in campaign.run(workload, sizes):
                 yield record
                 progress.advance(bar)
+            if seen.tells_energy and config.telemetry.steady_s:
+                progress.update(bar, description=f"{workload.domain}: energy")
+                yield from campaign.run_steadily(workload, config.telemetry.steady_s)
         if config.timing.isolated:
             # What parts cost on their own does not depend on the domain.
             progress.update(bar, description="timing parts on their own", completed=num_steps)

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
+from bench.report.energy import token_energy
 from bench.report.frames import Key, Run
-
-NOT_MEASURED = "the run measured no energy"
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,5 @@ def energy_of(run: Run, domain: str, key: Key) -> Energy:
         domain: its domain.
         key: k and gamma.
     """
-    records = list(run.decodes[domain][key].values())
-    energies = [getattr(record, "energy_j", None) for record in records]
-    known = [energy for energy in energies if energy is not None]
-    if not known:
-        return Energy(None, NOT_MEASURED)
-    if len(known) < len(energies):
-        return Energy(None, f"only {len(known)} of {len(energies)} decodes have their energy")
-    return Energy(sum(known) / sum(len(record.token_ids) - 1 for record in records))
+    found = token_energy(run, domain, key)
+    return Energy(found.j_per_token, found.reason or "")

@@ -27,6 +27,7 @@ from bench.records import (
     Record,
     ReplayRecord,
     SampledReplayRecord,
+    SteadyRecord,
 )
 from bench.records.cases import Done
 from bench.surface.choice import proofs
@@ -70,6 +71,7 @@ class Campaign:
         self._done = done or Done()
         self._session = Session(rig, self._done.last_order)
         self._warm_domain: str | None = None
+        self._planned: dict[str, list[tuple[int, int]]] = {}
 
     def num_steps(self, workload: Workload, sizes: list[int]) -> int:
         """About how many records `run` yields, for a progress bar."""
@@ -112,7 +114,24 @@ class Campaign:
                 return
             plan = self._plan(workload, replays, pilot)
             yield plan
+        self._planned[workload.domain] = [(size, gamma) for size, gamma, _ in plan.variants]
         yield from self._prove(workload, plan, probes)
+
+    def run_steadily(self, workload: Workload, seconds: float) -> Iterator[SteadyRecord | FailureRecord]:
+        """Every planned variant of a measured domain on its own, for its energy."""
+        decoder = self._rig.decoder
+        for size, gamma in self._planned.get(workload.domain, []):
+            case = ("steady", workload.domain, size, gamma)
+            if self._done.has(case):
+                continue
+
+            def work(size: int = size, gamma: int = gamma) -> SteadyRecord:
+                head = self._head(workload.orders[workload.source], size) if gamma else None
+                prefills = [decoder.prefill(prompt.token_ids) for prompt in workload.prompts]
+                variant = Variant(size, gamma)
+                return self._session.decode_steadily(workload.domain, prefills, variant, head, seconds)
+
+            yield attempt(case, work)
 
     def isolate(
         self, workload: Workload, sizes: list[int], timing: TimingConfig

@@ -15,7 +15,8 @@ from bench.measure.disturbance import is_held_up
 from bench.measure.rig import Rig
 from bench.measure.variants import Variant
 from bench.models.eagle3 import DraftHead
-from bench.records import DecodeRecord, FailureRecord, ProbeRecord
+from bench.records import DecodeRecord, FailureRecord, ProbeRecord, SteadyRecord
+from bench.telemetry.clock import now_s
 
 PILOT, PROBE, DECODE = "pilot", "probe", "decode"
 
@@ -28,6 +29,8 @@ class _Timed:
     decode_ms: float
     wall_ms: float
     laps_ms: dict[str, list[float]]
+    start_s: float
+    end_s: float
     num_repeats: int = 0
 
 
@@ -78,6 +81,29 @@ class Session:
         for kind, variant in cases:
             yield self._attempt(kind, variant, domain, prompt, prefill, heads, rounds)
 
+    def decode_steadily(
+        self,
+        domain: str,
+        prefills: Sequence[Prefill],
+        variant: Variant,
+        head: DraftHead | None,
+        seconds: float,
+    ) -> SteadyRecord:
+        """Decodes prompt after prompt with one variant, at least once each and until the time is over."""
+        rig, num_tokens = self._rig, 0
+        rig.device.synchronize()
+        start_s = now_s()
+        while not num_tokens or now_s() - start_s < seconds:
+            for prefill in prefills:
+                silent = Timeline(lambda: None)
+                if head is None:
+                    decoded = rig.decoder.plain(prefill, silent)
+                else:
+                    decoded = rig.decoder.speculative(prefill, rig.draft, head, variant.draft_length, silent)
+                num_tokens += len(decoded.token_ids) - 1
+            rig.device.synchronize()
+        return SteadyRecord(domain, variant.vocab_size, variant.draft_length, num_tokens, start_s, now_s())
+
     def _attempt(
         self,
         kind: str,
@@ -116,6 +142,8 @@ class Session:
             order=self._next_order(),
             laps_ms=timed.laps_ms,
             num_repeats=timed.num_repeats,
+            start_s=timed.start_s,
+            end_s=timed.end_s,
         )
 
     def _decode_one(
@@ -141,6 +169,8 @@ class Session:
             wall_ms=timed.wall_ms,
             laps_ms=timed.laps_ms,
             num_repeats=timed.num_repeats,
+            start_s=timed.start_s,
+            end_s=timed.end_s,
         )
 
     def _timed(
@@ -165,7 +195,7 @@ class Session:
         gc.disable()
         try:
             self._rig.device.synchronize()
-            start = time.perf_counter()
+            start_s, start = now_s(), time.perf_counter()
             if head is None:
                 decoded = self._rig.decoder.plain(prefill, timeline)
             else:
@@ -177,7 +207,8 @@ class Session:
         finally:
             gc.enable()
         total_ms = timeline.total_ms(self._rig.device.elapsed_ms)
-        return _Timed(decoded, total_ms, wall_ms, self._laps_ms(timeline))
+        end_s = start_s + wall_ms / 1e3
+        return _Timed(decoded, total_ms, wall_ms, self._laps_ms(timeline), round(start_s, 6), round(end_s, 6))
 
     def _laps_ms(self, timeline: Timeline) -> dict[str, list[float]]:
         laps = timeline.laps_ms(self._rig.device.elapsed_ms)

@@ -3,16 +3,15 @@
 from bench.records.kinds import (
     BaselineRecord,
     DecodeRecord,
-    EndRecord,
-    FailureRecord,
     IsolatedRecord,
     PlanRecord,
     ProbeRecord,
     RankingRecord,
     ReplayRecord,
     SampledReplayRecord,
-    SessionRecord,
+    SteadyRecord,
 )
+from bench.records.life import EndRecord, FailureRecord, SessionRecord
 from bench.records.store import (
     FILE_NAME,
     SCHEMA_VERSION,
@@ -38,6 +37,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "SampledReplayRecord",
     "SessionRecord",
+    "SteadyRecord",
     "cut_torn_line",
     "read_records",
 ]

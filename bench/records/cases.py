@@ -13,6 +13,7 @@ from bench.records.kinds import (
     RankingRecord,
     ReplayRecord,
     SampledReplayRecord,
+    SteadyRecord,
 )
 from bench.records.store import Record
 
@@ -38,6 +39,8 @@ def case_of(record: Record) -> Case | None:
             return ("decode", record.domain, record.prompt_id, record.vocab_size, record.draft_length)
         case IsolatedRecord():
             return ("isolated", record.part, record.vocab_size, record.num_tokens, record.cache)
+        case SteadyRecord():
+            return ("steady", record.domain, record.vocab_size, record.draft_length)
         case BaselineRecord():
             return ("baseline", record.domain)
         case _:

@@ -9,47 +9,6 @@ from bench.acceptance.intervals import Intervals
 
 
 @dataclass(frozen=True)
-class SessionRecord:
-    """A process began to work on the run; a run that was killed has several.
-
-    Attributes:
-        started_at: UTC.
-        host: machine.
-        pid: process.
-    """
-
-    started_at: str
-    host: str
-    pid: int
-
-
-@dataclass(frozen=True)
-class FailureRecord:
-    """A case that could not be measured; the others go on.
-
-    Attributes:
-        case: as `bench.records.cases.case_of` would name its record.
-        error: class of the error.
-        message: its first line.
-    """
-
-    case: list[str | int | bool | None]
-    error: str
-    message: str
-
-
-@dataclass(frozen=True)
-class EndRecord:
-    """Everything was measured; what comes after this line belongs to no run.
-
-    Attributes:
-        ended_at: UTC.
-    """
-
-    ended_at: str
-
-
-@dataclass(frozen=True)
 class RankingRecord:
     """The order in which tokens enter a vocabulary.
 
@@ -155,6 +114,8 @@ class ProbeRecord:
         order: place in the run's randomised order.
         laps_ms: duration of every step by name, in order.
         num_repeats: attempts before this one that something else on the machine held up.
+        start_s: when it began, on the clock of the telemetry (`bench.telemetry.clock`).
+        end_s: when it ended.
     """
 
     domain: str
@@ -165,6 +126,8 @@ class ProbeRecord:
     order: int
     laps_ms: dict[str, list[float]]
     num_repeats: int = 0
+    start_s: float | None = None
+    end_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +147,8 @@ class DecodeRecord:
         wall_ms: the same on the host's clock.
         laps_ms: duration of every step by name, in order.
         num_repeats: as of a probe.
+        start_s: as of a probe.
+        end_s: as of a probe.
     """
 
     domain: str
@@ -198,6 +163,29 @@ class DecodeRecord:
     wall_ms: float
     laps_ms: dict[str, list[float]]
     num_repeats: int = 0
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+@dataclass(frozen=True)
+class SteadyRecord:
+    """One variant decoding prompt after prompt without a pause, for sensors that are slow.
+
+    Attributes:
+        domain: of the prompts.
+        vocab_size: k; the full size for plain decoding.
+        draft_length: gamma; 0 for plain decoding.
+        num_tokens: tokens after the first of every answer. The prompts were read before.
+        start_s: when it began, on the clock of the telemetry.
+        end_s: when it ended.
+    """
+
+    domain: str
+    vocab_size: int
+    draft_length: int
+    num_tokens: int
+    start_s: float
+    end_s: float
 
 
 @dataclass(frozen=True)

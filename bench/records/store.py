@@ -19,16 +19,15 @@ from bench.errors import OutputError
 from bench.records.kinds import (
     BaselineRecord,
     DecodeRecord,
-    EndRecord,
-    FailureRecord,
     IsolatedRecord,
     PlanRecord,
     ProbeRecord,
     RankingRecord,
     ReplayRecord,
     SampledReplayRecord,
-    SessionRecord,
+    SteadyRecord,
 )
+from bench.records.life import EndRecord, FailureRecord, SessionRecord
 
 SCHEMA_VERSION = 2
 FILE_NAME = "records.jsonl"
@@ -41,6 +40,7 @@ Record = (
     | ProbeRecord
     | DecodeRecord
     | IsolatedRecord
+    | SteadyRecord
     | BaselineRecord
     | SessionRecord
     | FailureRecord
@@ -54,6 +54,7 @@ _KINDS: dict[str, type[Any]] = {
     "probe": ProbeRecord,
     "decode": DecodeRecord,
     "isolated": IsolatedRecord,
+    "steady": SteadyRecord,
     "baseline": BaselineRecord,
     "session": SessionRecord,
     "failure": FailureRecord,

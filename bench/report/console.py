@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.records import FailureRecord
+from bench.report.doubts import doubts
 from bench.report.frames import Run
 from bench.report.verdict import Verdict
 
@@ -44,6 +45,10 @@ def show(run: Run, summary: pd.DataFrame, verdicts: list[Verdict], console: Cons
     console.print(f"Device: {run.environment['device_name']}\n", highlight=False)
     for verdict in verdicts:
         console.print(f"[bold]{verdict.sentence()}[/bold]", highlight=False)
+    for doubt in doubts(run):
+        console.print(
+            f"[yellow]Doubt[/yellow]: {escape(doubt.what)}. {escape(doubt.remedy)}.", highlight=False
+        )
     console.print("Report:", run.folder / "report.md", soft_wrap=True, highlight=False)
 
 

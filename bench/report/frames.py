@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from bench.records import (
     ReplayRecord,
     SampledReplayRecord,
     SessionRecord,
+    SteadyRecord,
     read_records,
 )
 from bench.report.rankings import Ranking
+from bench.telemetry.samples import Samples, read_samples
 
 Replay = ReplayRecord | SampledReplayRecord
 Key = tuple[int, int]  # vocabulary size, draft length
@@ -47,6 +50,7 @@ class Run:
         decodes: by domain, then variant, then prompt id.
         isolated: parts of a round on their own.
         baselines: comparisons with `transformers.generate`.
+        steady: variants that decoded without a pause, by domain and variant.
         failures: what the last session could not measure.
         num_sessions: processes that measured, one after the other.
     """
@@ -61,8 +65,14 @@ class Run:
     decodes: dict[str, dict[Key, dict[str, DecodeRecord]]]
     isolated: list[IsolatedRecord]
     baselines: list[BaselineRecord]
+    steady: dict[str, dict[Key, SteadyRecord]]
     failures: list[FailureRecord]
     num_sessions: int
+
+    @cached_property
+    def samples(self) -> Samples:
+        """What was sampled beside it."""
+        return read_samples(self.folder)
 
     @property
     def full_size(self) -> int:
@@ -109,6 +119,7 @@ def read_run(folder: Path) -> Run:
     replays: dict[str, dict[str, dict[str, Replay]]] = defaultdict(lambda: defaultdict(dict))
     probes: dict[str, list[ProbeRecord]] = defaultdict(list)
     decodes: dict[str, dict[Key, dict[str, DecodeRecord]]] = defaultdict(lambda: defaultdict(dict))
+    steady: dict[str, dict[Key, SteadyRecord]] = defaultdict(dict)
     failures: list[FailureRecord] = []
     num_sessions = 0
     full_size = int(environment["full_vocab_size"])
@@ -127,6 +138,8 @@ def read_run(folder: Path) -> Run:
             decodes[record.domain][record.vocab_size, record.draft_length][record.prompt_id] = record
         elif isinstance(record, BaselineRecord):
             baselines.append(record)
+        elif isinstance(record, SteadyRecord):
+            steady[record.domain][record.vocab_size, record.draft_length] = record
         elif isinstance(record, SessionRecord):
             # A session tries again what failed in the one before.
             failures, num_sessions = [], num_sessions + 1
@@ -149,6 +162,7 @@ def read_run(folder: Path) -> Run:
         {d: {key: _only(decodes[d][key], kept) for key in decodes[d]} for d, kept in shared.items()},
         isolated,
         baselines,
+        steady,
         failures,
         num_sessions,
     )

@@ -5,9 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from bench.records import FailureRecord
+from bench.report.doubts import doubts
+from bench.report.energy import token_energy
 from bench.report.frames import Run
 from bench.report.tables import Tables
 from bench.report.verdict import Verdict
+from bench.surface.choice import OPTIMUM
 
 _COLUMNS = {
     "role": "what",
@@ -80,6 +83,8 @@ def write_report(run: Run, tables: Tables, verdicts: list[Verdict], figures: lis
     ]
     if run.num_sessions > 1:
         lines += ["", f"Measured in {run.num_sessions} sessions: the run was cut off and gone on with."]
+    if found := doubts(run):
+        lines += ["", "## Doubts", "", *[f"- {doubt.what}: {doubt.remedy}." for doubt in found]]
     if run.failures:
         lines += ["", "## Not measured", "", *[f"- {_told(failure)}" for failure in run.failures]]
     for figure in figures:
@@ -109,6 +114,7 @@ def _facts(run: Run, tables: Tables, domain: str) -> list[str]:
         f"Prediction: mean absolute error {errors.mean():.1%}, largest {errors.max():.1%}, over {len(rows)} "
         "decoded drafts.",
     ]
+    facts.append(_energy(run, domain))
     repeats = sum(r.num_repeats for r in run.probes[domain])
     repeats += sum(r.num_repeats for by_prompt in run.decodes[domain].values() for r in by_prompt.values())
     if repeats:
@@ -124,6 +130,16 @@ def _facts(run: Run, tables: Tables, domain: str) -> list[str]:
                 f"({baseline.num_tokens} tokens, prefill included)."
             )
     return ["- " + fact for fact in facts]
+
+
+def _energy(run: Run, domain: str) -> str:
+    best = run.role_key(domain, OPTIMUM)
+    energy = token_energy(run, domain, best)
+    if energy.j_per_token is None:
+        return f"Energy per token: not known ({energy.reason})."
+    return (
+        f"Energy per token of the optimum: {energy.j_per_token:.3g} J ({energy.method}; idle power included)."
+    )
 
 
 def _held(run: Run, rows: pd.DataFrame) -> str:

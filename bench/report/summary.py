@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bench.records import DecodeRecord
+from bench.report.energy import token_energy
 from bench.report.frames import Key, Run, decode_series, speedup
 from bench.report.latency import step_samples
 from bench.report.surfaces import Surfaces, baseline_keys, replay_deviation
@@ -19,7 +20,7 @@ SUMMARY_COLUMNS = [
     "predicted_ci_high", "prediction_error", "speedup_vs_autoregressive", "speedup_vs_autoregressive_ci_low",
     "speedup_vs_autoregressive_ci_high", "speedup_vs_full_vocab", "speedup_vs_full_vocab_ci_low",
     "speedup_vs_full_vocab_ci_high", "identical_output_frac", "replay_deviating_rounds", "num_prompts",
-    "num_tokens",
+    "num_tokens", "energy_j_per_token",
 ]  # fmt: skip
 
 
@@ -67,6 +68,7 @@ def _summary_row(surfaces: Surfaces, domain: str, key: Key, role: str) -> dict[s
         "replay_deviating_rounds": replay_deviation(run, domain, key),
         "num_prompts": len(by_prompt),
         "num_tokens": int(tokens.sum()),
+        "energy_j_per_token": token_energy(run, domain, key).j_per_token,
     }
     return (
         row | _latencies(run, domain, key) | (_of_a_draft(surfaces, domain, key, measured) if gamma else {})

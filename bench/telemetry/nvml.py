@@ -109,6 +109,7 @@ class NvmlGpu:
         def mode(value: int) -> str:
             return "on" if value else "off"
 
+        self.fast()  # learns what this GPU does not tell
         return {
             "driver": ask("driver", get.nvmlSystemGetDriverVersion),
             "vbios": ask("vbios", lambda: get.nvmlDeviceGetVbiosVersion(handle)),
@@ -175,9 +176,13 @@ class NvmlGpu:
 
     def _power_w(self) -> float:
         """Power now; `nvmlDeviceGetPowerUsage` is a mean over the last second on most newer GPUs."""
-        (field,) = pynvml.nvmlDeviceGetFieldValues(self._handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])
-        if field.nvmlReturn == pynvml.NVML_SUCCESS:
-            return field.value.uiVal / 1e3
+        try:
+            (field,) = pynvml.nvmlDeviceGetFieldValues(self._handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])
+            if field.nvmlReturn == pynvml.NVML_SUCCESS:
+                return field.value.uiVal / 1e3
+        except pynvml.NVMLError as error:
+            if error.value not in _NEVER:
+                raise
         return pynvml.nvmlDeviceGetPowerUsage(self._handle) / 1e3
 
     def _throttle_reasons(self) -> list[str]:

@@ -14,8 +14,8 @@ from typing import Any
 from bench.config import TelemetryConfig, TelemetryMode
 from bench.errors import DeviceError
 from bench.telemetry.clock import offset_s
+from bench.telemetry.samples import FILE_NAME
 
-FILE_NAME = "telemetry.jsonl"
 _START_S, _STOP_S = 30.0, 5.0
 
 
@@ -30,6 +30,11 @@ class Watch:
 
     gpu: dict[str, Any] | None = None
     why_not: str | None = None
+
+    @property
+    def tells_energy(self) -> bool:
+        """Whether the GPU's energy can be known, by its counter or by its power."""
+        return self.gpu is not None and not {"energy_j", "power_w"} <= self.gpu["unsupported"].keys()
 
 
 @contextmanager

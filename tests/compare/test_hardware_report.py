@@ -7,7 +7,7 @@ import pytest
 
 from bench.compare.captions import CAPTIONS
 from bench.compare.comparison import compare
-from bench.compare.energy import NOT_MEASURED, energy_of
+from bench.compare.energy import energy_of
 from bench.compare.frames import (
     BEST_COLUMNS,
     RANK_COLUMNS,
@@ -31,24 +31,30 @@ from bench.compare.speed_figures import (
     speedup_figure,
     throughput_figure,
 )
+from bench.records import SteadyRecord
 from bench.report.drawing import K_LABEL
 from bench.report.frames import read_run
+from bench.telemetry.samples import Samples
 from tests.compare.conftest import LABELS
 from tests.compare.synthetic import FULL, SIZES, Device, Experiment, write_run
 from tests.report.synthetic import write_run as write_small_run
 
+NOT_SAMPLED = "nothing was sampled beside this run"
 
-def with_energy(report, joules: dict[str, float]):
-    """The same runs, whose decodes took so much energy each; devices without an entry keep none."""
+
+def with_energy(report, watts: dict[str, float]):
+    """The same runs, of which each variant decoded 100 tokens in ten steady seconds at so many watts."""
     entries = []
     for entry in report.comparison.entries:
-        decodes = {}
-        for key, by_prompt in entry.run.decodes[entry.domain].items():
-            decodes[key] = {name: replace(record) for name, record in by_prompt.items()}
-            for record in decodes[key].values():
-                if entry.device in joules:
-                    object.__setattr__(record, "energy_j", joules[entry.device])
-        entries.append(replace(entry, run=replace(entry.run, decodes={entry.domain: decodes})))
+        run = replace(entry.run)
+        if entry.device in watts:
+            steady = {
+                key: SteadyRecord(entry.domain, *key, 100, 1.0, 11.0) for key in run.decodes[entry.domain]
+            }
+            run = replace(run, steady={entry.domain: steady})
+            rows = [{"time_s": i / 10, "power_w": watts[entry.device]} for i in range(150)]
+            run.__dict__["samples"] = Samples(rows)
+        entries.append(replace(entry, run=run))
     comparison = replace(report.comparison, entries=entries)
     return replace(report, comparison=comparison, best=best_frame(comparison))
 
@@ -71,7 +77,7 @@ def test_the_best_by_hand(tmp_path):
     assert row["full_tokens_per_s"] == pytest.approx(8 / 99 * 1e3)
     assert row["speedup_vs_plain"] == row["speedup_vs_plain_ci_low"] == pytest.approx(160 / 69)
     assert row["speedup_vs_full"] == pytest.approx(99 / 69)
-    assert pd.isna(row["energy_j_per_token"]) and row["energy_reason"] == NOT_MEASURED
+    assert pd.isna(row["energy_j_per_token"]) and row["energy_reason"] == NOT_SAMPLED
 
 
 def test_speedups_by_size_by_hand(tmp_path):
@@ -84,9 +90,8 @@ def test_speedups_by_size_by_hand(tmp_path):
 
 
 def test_energy_per_token_by_hand(report):
-    found = with_energy(report, {"L4": 12.0, LABELS[0]: 3.0})
+    found = with_energy(report, {"L4": 5.0, LABELS[0]: 1.25})
     rows = found.best[found.best["domain"] == "code"].set_index("device")
-    # 24 tokens after the first of each answer.
     assert rows.loc["L4", "energy_j_per_token"] == pytest.approx(0.5)
     assert rows.loc["L4", "tokens_per_joule"] == pytest.approx(2)
     assert rows.loc[LABELS[0], "tokens_per_joule"] == pytest.approx(8)
@@ -95,21 +100,20 @@ def test_energy_per_token_by_hand(report):
     assert list(ranked.columns) == RANK_COLUMNS
     assert code["device"].tolist() == [LABELS[0], "L4", LABELS[1]]
     assert code["place"].tolist() == [1, 2, pd.NA]
-    assert code["note"].tolist() == ["", "", NOT_MEASURED]
+    assert code["note"].tolist() == ["", "", NOT_SAMPLED]
     assert "Most tokens per joule: H100 80GB HBM3 (350 W), 8." in verdicts(found.best)[0]
     figure = energy_figure(found.comparison, found.best)
     assert figure is not None and "energy per token (J)" in labels_of(figure)
     assert energy_figure(report.comparison, report.best) is None
 
 
-def test_energy_of_some_decodes_only_is_not_told(report):
-    entry = with_energy(report, {"L4": 1.0}).comparison.entries[2]
-    by_prompt = entry.run.decodes["code"][FULL, 0]
-    assert energy_of(entry.run, "code", (FULL, 0)).j_per_token == pytest.approx(1 / 24)
-    object.__setattr__(by_prompt["p0"], "energy_j", None)
+def test_energy_of_what_was_not_sampled_to_its_end_is_not_told(report):
+    entry = with_energy(report, {"L4": 5.0}).comparison.entries[2]
+    assert energy_of(entry.run, "code", (FULL, 0)).tokens_per_joule == pytest.approx(2)
+    entry.run.samples.rows[:] = entry.run.samples.rows[:50]
     found = energy_of(entry.run, "code", (FULL, 0))
     assert found.j_per_token is None and found.tokens_per_joule is None
-    assert found.reason == "only 5 of 6 decodes have their energy"
+    assert found.reason == "sampling began after it or ended before it"
 
 
 def test_devices_by_speed(report):
@@ -252,7 +256,7 @@ def test_everything_is_written(report, tmp_path):
 def test_what_a_reader_is_told(report):
     (code, writing) = report.verdicts()
     assert code.startswith("code: H100 80GB HBM3 (700 W) is fastest as decoded, with ")
-    assert "Predicted fastest: k = " in code and "Energy per token: the run measured no energy." in code
+    assert "Predicted fastest: k = " in code and f"Energy per token: {NOT_SAMPLED}." in code
     assert writing.startswith("writing: ")
     said = report.limits()
     assert any(

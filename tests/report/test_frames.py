@@ -71,6 +71,7 @@ def test_a_trimmed_row_by_hand(run):
         "replay_deviating_rounds": 0.0,
         "num_prompts": 2,
         "num_tokens": 16,
+        "energy_j_per_token": None,
     }
 
 

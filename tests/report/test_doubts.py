@@ -1,0 +1,113 @@
+"""Each reason to doubt, on a run that gives it and on one that does not."""
+
+from dataclasses import replace
+
+import pytest
+
+from bench.records import IsolatedRecord
+from bench.report.doubts import doubts
+from bench.report.energy import token_energy
+from bench.report.frames import read_run
+from bench.telemetry.samples import Samples
+from tests.report.synthetic import FULL, write_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return read_run(write_run(tmp_path))
+
+
+def codes(run):
+    return [doubt.code for doubt in doubts(run)]
+
+
+def sampled(run, *rows, ended=("the run ended",)):
+    found = replace(run)
+    found.__dict__["samples"] = Samples(
+        [{"time_s": float(i), **row} for i, row in enumerate(rows)], list(ended)
+    )
+    return found
+
+
+def with_plain(run, verify_ms, orders):
+    """Plain decodes of four prompts whose steps took so long."""
+    (record,) = [r for p, r in run.decodes["code"][FULL, 0].items() if p == "p1"]
+    plain = {
+        f"p{i}": replace(record, order=order, laps_ms={"verify": [ms] * 8})
+        for i, (ms, order) in enumerate(zip(verify_ms, orders, strict=True))
+    }
+    return replace(run, decodes={"code": {**run.decodes["code"], (FULL, 0): plain}})
+
+
+def test_a_quiet_run_is_not_doubted(run):
+    assert doubts(run) == []
+    quiet = {
+        "cpu_load_of_others": 0.01,
+        "sm_clock_mhz": 1410,
+        "utilization": 0.9,
+        "throttle_reasons": ["idle"],
+    }
+    assert doubts(sampled(run, *[quiet] * 20)) == []
+
+
+def test_measurements_that_were_held_up(run):
+    probes = [replace(record, num_repeats=1) for record in run.probes["code"]]
+    (doubt,) = doubts(replace(run, probes={"code": probes}))
+    assert doubt.code == "held_up"
+    total = len(probes) + sum(len(by_prompt) for by_prompt in run.decodes["code"].values())
+    assert doubt.what.startswith(f"{len(probes) / total:.0%} of the measurements")
+
+
+def test_a_machine_that_slows_down_is_told_by_order_not_by_prompt(run):
+    (doubt,) = doubts(with_plain(run, [20, 22, 20, 22], [1, 3, 2, 4]))
+    assert (doubt.code, doubt.what) == ("drift", "plain decoding of code became 10% slower during the run")
+    assert codes(with_plain(run, [20, 22, 20, 22], [1, 2, 3, 4])) == []
+
+
+def test_other_processes_on_the_cpus_and_on_the_gpu(run):
+    found = doubts(sampled(run, *[{"cpu_load_of_others": 0.3, "other_pids": [42, 7]}] * 5))
+    assert [d.code for d in found] == ["other_load", "shared_gpu"]
+    assert "30% of the CPUs" in found[0].what and "(pid 7, 42)" in found[1].what
+
+
+def test_a_clock_that_moves_while_the_gpu_works(run):
+    def rows(utilization):
+        clocks = [1410, 1300] * 10
+        return [{"sm_clock_mhz": clock, "utilization": utilization} for clock in clocks]
+
+    (doubt,) = doubts(sampled(run, *rows(0.9)))
+    assert doubt.code == "moving_clock"
+    assert "between 1300 and 1410 MHz" in doubt.what and "--lock-gpu-clocks=1300" in doubt.remedy
+    assert codes(sampled(run, *rows(0.0))) == []  # an idle GPU may do as it likes
+
+
+def test_a_gpu_that_is_slowed_down(run):
+    rows = [{"throttle_reasons": ["hw_thermal", "sw_thermal"]}] * 2 + [{"throttle_reasons": []}] * 8
+    (doubt,) = doubts(sampled(run, *rows))
+    assert (doubt.code, doubt.what) == (
+        "throttled",
+        "the GPU was slowed down by its temperature in 20% of the samples",
+    )
+
+
+def test_telemetry_that_was_lost(run):
+    (doubt,) = doubts(sampled(run, {}, ended=["the run was killed", "the GPU stopped answering: lost"]))
+    assert doubt.what == "sampling ended early: the GPU stopped answering: lost"
+
+
+def test_parts_that_are_not_known_well(run):
+    wide = IsolatedRecord("lm_head", 1024, None, "cold", [1.0], [1.0], 1, "budget", 0.2)
+    (doubt,) = doubts(replace(run, isolated=[*run.isolated, wide]))
+    assert doubt.code == "imprecise" and "the worst (lm_head at 1,024) to 20%" in doubt.what
+
+
+def test_a_clock_too_coarse_for_the_head(run):
+    timer = {"timer": {"resolution_ms": 0.001, "mark_ms": 0.1}}
+    (doubt,) = doubts(replace(run, environment={**run.environment, **timer}))
+    assert doubt.code == "coarse_timer" and "costs 1e+02 us" in doubt.what
+
+
+def test_energy_of_a_run_without_samples_says_why(run):
+    assert token_energy(run, "code", (FULL, 0)).reason == "nothing was sampled beside this run"
+    told = replace(run, environment={**run.environment, "telemetry": {"why_not": "NVML does not start"}})
+    assert token_energy(told, "code", (FULL, 0)).reason == "NVML does not start"
