@@ -11,7 +11,7 @@ space := $(subst ,, )
 RUN_LIST = [$(subst $(space),$(comma),$(strip $(RUNS)))]
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench select export selfcheck report compare diff train-draft test test-gpu test-launchers microbench check clean
+.PHONY: help setup bench select export fit selfcheck report compare diff train-draft test test-gpu test-launchers microbench check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ diff: setup ## Is the second run slower than the first (exit code 1)? RUNS="befo
 
 train-draft: setup ## Train the shipped draft again (hours on a CPU; resumes)
 	$(PY) -m bench.training $(ARGS)
+
+fit: setup ## Which latency model holds on this hardware? ARGS="run=ID", the newest unless given
+	$(PY) -m bench task=fit $(ARGS)
 
 selfcheck: setup ## Are the instruments right on this machine? The same work twice must take the same time
 	$(PY) -m bench task=selfcheck $(ARGS)

@@ -129,6 +129,16 @@ def _run(config: Config) -> None:
 
         render(find_run(config.runs_dir, config.run), console)
         return
+    if config.task is Task.fit:
+        from bench.report.render import find_run, render_fit
+
+        render_fit(find_run(config.runs_dir, config.run), console)
+        return
+    if config.task is Task.predict:
+        from bench.predict import run_predict
+
+        run_predict(config, console)
+        return
     if config.task in (Task.compare, Task.diff):
         _run_on_several(config, console)
         return

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +27,7 @@ class Pair:
         target: the target.
         draft: the draft with its largest vocabulary.
         shape: the draft's sizes, from its configuration.
+        target_config: the target's `config.json`.
         answers: known answers of the target.
         dtype: of both models' weights and arithmetic.
         target_fingerprint: identifies the target's weights.
@@ -36,6 +38,7 @@ class Pair:
     target: Target
     draft: DraftCheckpoint
     shape: DraftShape
+    target_config: dict[str, Any]
     answers: AnswerStore
     dtype: torch.dtype
     target_fingerprint: str
@@ -59,6 +62,7 @@ def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
         target=target,
         draft=load_draft(draft_folder, target),
         shape=_shape(draft_folder),
+        target_config=read_config(target_folder / "config.json")[1],
         answers=AnswerStore(fingerprint, draft_folder / ANSWERS_FILE),
         dtype=dtype,
         target_fingerprint=fingerprint,

@@ -25,7 +25,7 @@ from bench.telemetry.watch import Watch
 ENVIRONMENT, CONFIG, _LOCK = "environment.json", "config.yaml", ".lock"
 
 # What a run goes on in spite of: it says where results go and which of them are read.
-_ELSEWHERE = ("results_dir", "run", "out", "task", "resume", "export", "runs", "diff")
+_ELSEWHERE = ("results_dir", "run", "out", "task", "resume", "export", "predict", "runs", "diff")
 # What must be the same for two halves of a run to be one: it makes the figures what they are.
 _IDENTITY = (
     "device_name", "device", "cuda", "cpu_capability", "num_threads", "packages", "git", "dtype",

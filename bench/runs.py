@@ -15,19 +15,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench.config import Config, DomainSource
+from bench.cost.hardware import match
 from bench.decoding.sampling import Sampler
 from bench.device import Device, open_device
 from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
 from bench.environment import describe
 from bench.errors import DeviceError, FailedCasesError, OutputError
+from bench.fit.probe import probe
 from bench.measure.campaign import Campaign, Workload
 from bench.measure.rig import Rig
 from bench.measure.timer import timer_facts
 from bench.pair import Pair, load_pair
 from bench.records import EndRecord, FailureRecord, Record, RecordWriter, SessionRecord
 from bench.records.cases import Done
-from bench.run_folder import RunFolder, check_writable, note_telemetry, open_run, point_latest
+from bench.run_folder import RunFolder, check_writable, note_telemetry, open_run, plain, point_latest
 from bench.telemetry.watch import Watch, watch
 from bench.workloads import (
     Ranking,
@@ -240,8 +242,18 @@ def _environment(pair: Pair, device: Device) -> dict[str, Any]:
         "draft_fingerprint": pair.draft_fingerprint,
         "full_vocab_size": len(pair.draft.vocab),
         **describe(device),
+        "shapes": {"draft": plain(asdict(pair.shape)), "target": pair.target_config},
+        "hardware": _hardware(device, pair),
         "timer": asdict(timer_facts(device)),
     }
+
+
+def _hardware(device: Device, pair: Pair) -> dict[str, Any]:
+    """What the device could do at best: its data sheet, else measured."""
+    spec = match(device.name) or probe(device, pair.dtype)
+    if device.cache_bytes is not None:
+        spec = spec.with_cache(device.cache_bytes)
+    return {**asdict(spec), "peak_flops_per_s": dict(spec.peak_flops_per_s)}
 
 
 def _now() -> str:

@@ -7,11 +7,11 @@ import pandas as pd
 
 from bench.compare.comparison import Comparison, Entry
 from bench.compare.energy import energy_of
-from bench.compare.hardware import hardware_of
 from bench.compare.transfer import step_series, step_times
 from bench.fit.series import LatencySeries
 from bench.measure.stats import Estimate, median
 from bench.report.frames import speedup
+from bench.report.hardware import hardware_of
 from bench.report.surfaces import baseline_keys, measured_tokens_per_s
 
 BEST_COLUMNS = [

@@ -1,21 +1,18 @@
 """The latency model of one device on another: fitted where it was measured, moved by the data sheets."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from bench.compare.comparison import Comparison
-from bench.compare.hardware import draft_shape_of, hardware_of
 from bench.cost.hardware import HardwareSpec
 from bench.fit.errors import FitError
 from bench.fit.judge import JudgedModel, judge
-from bench.fit.laps import DTYPE_BYTES
-from bench.fit.series import DRAFT_STEP, LatencySeries, draft_work
+from bench.fit.series import DRAFT_STEP, LatencySeries
 from bench.fit.transfer import TransferError, transfer, transfer_error
+from bench.report.fit import series_of, times_of
 from bench.report.frames import Run
-from bench.report.latency import step_samples
+from bench.report.hardware import hardware_of
 
 TRANSFER_COLUMNS = ["case", "source", "target", "model", "mean_error", "worst_error", "reason"]
 # Only the coefficients themselves are moved, not their intervals.
@@ -24,12 +21,7 @@ _RESAMPLES = 20
 
 def step_times(runs: Sequence[Run]) -> dict[int, list[float]]:
     """Samples of a chained draft step inside real rounds, by k, over all domains; empty at gamma = 1."""
-    found: dict[int, list[float]] = defaultdict(list)
-    for run in runs:
-        for probes in run.probes.values():
-            for probe in probes:
-                found[probe.vocab_size] += step_samples(probe.laps_ms, probe.draft_length)["draft_step"]
-    return {size: samples for size, samples in sorted(found.items()) if samples}
+    return times_of(runs, DRAFT_STEP)
 
 
 def step_series(runs: Sequence[Run]) -> LatencySeries | str:
@@ -38,15 +30,12 @@ def step_series(runs: Sequence[Run]) -> LatencySeries | str:
     Args:
         runs: of one case on one device.
     """
-    run, times, shape = runs[0], step_times(runs), draft_shape_of(runs[0])
-    if not times:
-        return "no chained draft step was measured: measure a draft length of 2 or more"
-    if shape is None:
+    try:
+        found = {series.component: series for series in series_of(runs)}
+    except FitError:
         return "the run does not say the shape of its draft"
-    context = int(np.mean([_context(record) for record in _decodes(runs)]))
-    sizes = np.array(list(times))
-    work = draft_work(shape, DRAFT_STEP, sizes, context, dtype_bytes=DTYPE_BYTES[run.environment["dtype"]])
-    return LatencySeries(DRAFT_STEP, work, [np.array(samples) for samples in times.values()])
+    reason = "no chained draft step was measured: measure a draft length of 2 or more"
+    return found.get(DRAFT_STEP, reason)
 
 
 def transfer_frame(comparison: Comparison) -> pd.DataFrame:
@@ -114,14 +103,3 @@ def _models(series: LatencySeries, spec: HardwareSpec | None, run: Run) -> list[
         return model.fitted.model.name != judged.best, float("inf") if error is None else error
 
     return sorted(explaining, key=rank)
-
-
-def _decodes(runs: Sequence[Run]):
-    for run in runs:
-        for by_key in run.decodes.values():
-            for by_prompt in by_key.values():
-                yield from by_prompt.values()
-
-
-def _context(record) -> float:
-    return record.num_prompt_tokens + len(record.token_ids) / 2

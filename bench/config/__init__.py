@@ -14,6 +14,7 @@ from bench.config.domain import (
     Source,
 )
 from bench.config.export import ExportConfig
+from bench.config.predict import PredictConfig
 from bench.config.run import (
     FULL,
     OWN,
@@ -45,6 +46,7 @@ __all__ = [
     "HubConfig",
     "MeasureConfig",
     "PairConfig",
+    "PredictConfig",
     "Responses",
     "SelectConfig",
     "Source",
@@ -65,6 +67,8 @@ class Task(Enum):
     select = "select"
     export = "export"
     selfcheck = "selfcheck"
+    fit = "fit"
+    predict = "predict"
     report = "report"
     compare = "compare"
     diff = "diff"
@@ -83,6 +87,7 @@ class Config:
         timing: of a round's parts in isolation.
         telemetry: what is sampled beside a run.
         select: the search for k.
+        predict: what is known of a draft that is modelled.
         export: which vocabulary of a run is exported.
         diff: how task=diff judges.
         corpora: further domains, which only rank and judge vocabularies of others.
@@ -103,6 +108,7 @@ class Config:
     timing: TimingConfig = field(default_factory=TimingConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
+    predict: PredictConfig = field(default_factory=PredictConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     diff: DiffConfig = field(default_factory=DiffConfig)
     corpora: dict[str, DomainSource] = field(default_factory=dict)

@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 LM_HEAD, DRAFT_STEP, VERIFY = "lm_head", "draft_step", "verify"
 COMPONENTS = (LM_HEAD, DRAFT_STEP, VERIFY)
 
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
 
 @dataclass(frozen=True)
 class Work:

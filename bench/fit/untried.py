@@ -12,8 +12,7 @@ from bench.cost.flops import DraftShape
 from bench.cost.hardware import HardwareSpec
 from bench.fit.choice import reduction
 from bench.fit.errors import FitError
-from bench.fit.laps import DTYPE_BYTES
-from bench.fit.series import Floats, IntArray
+from bench.fit.series import DTYPE_BYTES, Floats, IntArray
 from bench.vocab.search import utility
 
 # Between launches an eager PyTorch loop spends some microseconds of the host's time.

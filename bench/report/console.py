@@ -1,13 +1,17 @@
 """The run's answer on the console."""
 
+from typing import Any
+
 import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.fit.judge import Judgement, sentence
 from bench.records import FailureRecord
 from bench.report.doubts import doubts
+from bench.report.fit_figures import fit_table
 from bench.report.frames import Run
 from bench.report.verdict import Verdict
 
@@ -50,6 +54,31 @@ def show(run: Run, summary: pd.DataFrame, verdicts: list[Verdict], console: Cons
             f"[yellow]Doubt[/yellow]: {escape(doubt.what)}. {escape(doubt.remedy)}.", highlight=False
         )
     console.print("Report:", run.folder / "report.md", soft_wrap=True, highlight=False)
+
+
+def show_fit(judgement: Judgement, console: Console) -> None:
+    """Every latency model of every component, the best on held-out sizes first, then the verdict."""
+    shown = {
+        "model": "model", "held_out_error": "held-out error", "fit_error": "fit error", "r2": "R2",
+        "chosen_k": "chosen k", "regret_tokens_per_s": "regret tok/s", "note": "",
+    }  # fmt: skip
+    for name, judged in judgement.components.items():
+        table = Table(title=name, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for heading in shown.values():
+            table.add_column(heading)
+        for _, row in fit_table(judged)[list(shown)].iterrows():
+            table.add_row(*(_told(column, value) for column, value in row.items()))
+        console.print(table)
+        console.print(f"[bold]{escape(sentence(judgement, name))}[/bold]", highlight=False)
+
+
+def _told(column: object, value: Any) -> str:
+    if value is None or pd.isna(value):
+        return ""
+    if isinstance(value, str):
+        return escape(value)
+    forms = {"held_out_error": ".1%", "fit_error": ".1%", "r2": ".3f", "chosen_k": ",.0f"}
+    return format(value, forms.get(str(column), ".3g"))
 
 
 def show_failures(failures: list[FailureRecord], console: Console) -> None:

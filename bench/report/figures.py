@@ -9,7 +9,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.fit.judge import Judgement
 from bench.report.drawing import K_LABEL, PALETTE, log_k_axis, save_figures, set_style, title_figure
+from bench.report.fit_figures import fit_figure
 from bench.report.frames import Run
 from bench.report.latency import COLD, IN_SITU, WARM
 from bench.report.summary import held_out_tokens
@@ -20,7 +22,7 @@ from bench.report.tables import Tables
 _STACK = (("layer", "draft layer"), ("lm_head", "LM head"), ("select", "token selection"))
 
 
-def draw_all(surfaces: Surfaces, tables: Tables, folder: Path) -> list[Path]:
+def draw_all(surfaces: Surfaces, tables: Tables, judgement: Judgement | None, folder: Path) -> list[Path]:
     """Draws every figure as PNG and SVG; returns the PNGs."""
     set_style()
     figures = {
@@ -34,6 +36,8 @@ def draw_all(surfaces: Surfaces, tables: Tables, folder: Path) -> list[Path]:
         "prediction": prediction_figure(surfaces.run, tables.summary),
         "cross_domain": cross_figure(surfaces.run, tables.cross),
     }
+    if judgement:
+        figures |= {f"fit_{name}": fit_figure(judgement, name) for name in judgement.components}
     return save_figures(figures, folder)
 
 

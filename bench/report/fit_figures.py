@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from bench.fit.fitting import Coefficient
 from bench.fit.judge import JudgedComponent, JudgedModel, Judgement, sentence
@@ -162,6 +163,7 @@ def _finish(above: Axes, below: Axes, judged: JudgedComponent, component: str) -
     above.set_yscale("log")
     above.set_ylabel(f"{_WHAT.get(component, component)} (ms)")
     above.legend(fontsize="small", frameon=True)
+    above.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     above.yaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
     above.yaxis.set_minor_formatter(plt.NullFormatter())
     below.set_ylabel("prediction error (%)\nabove 0: too slow")

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.fit.judge import Judgement, sentence
 from bench.records import FailureRecord
 from bench.report.doubts import doubts
 from bench.report.energy import token_energy
+from bench.report.fit_figures import fit_table
 from bench.report.frames import Run
 from bench.report.tables import Tables
 from bench.report.verdict import Verdict
@@ -39,6 +41,9 @@ _CAPTIONS = {
     "round_latency": "What every round costs beside its draft steps.",
     "isolated": "A part on its own may find its weights in the cache (warm); inside a round it does not.",
     "prediction": "Every decoded draft: predicted from replay and probes against measured.",
+    "fit_lm_head": "Latency models of the LM head.",
+    "fit_draft_step": "Latency models of a chained draft step.",
+    "fit_verify": "Latency models of a verification.",
     "cross_domain": "Vocabularies used on other domains than the one that chose them.",
 }
 
@@ -66,7 +71,14 @@ _METHOD = """\
 """
 
 
-def write_report(run: Run, tables: Tables, verdicts: list[Verdict], figures: list[Path], path: Path) -> None:
+def write_report(
+    run: Run,
+    tables: Tables,
+    verdicts: list[Verdict],
+    judgement: Judgement | None,
+    figures: list[Path],
+    path: Path,
+) -> None:
     """Writes the page; every number in it comes from the records."""
     environment = run.environment
     lines = [
@@ -92,8 +104,19 @@ def write_report(run: Run, tables: Tables, verdicts: list[Verdict], figures: lis
         lines += ["", f"![{caption}]({figure.parent.name}/{figure.name})", "", caption]
     for domain in run.decodes:
         lines += ["", f"## {domain}", "", *_facts(run, tables, domain), "", _table(tables.summary, domain)]
+    lines += _fits(judgement) if judgement else []
     lines += ["", "## Reading it", "", _METHOD]
     path.write_text("\n".join(lines), "utf-8")
+
+
+def _fits(judgement: Judgement) -> list[str]:
+    """Which latency model holds here, and what each would choose."""
+    lines = ["", "## Latency models"]
+    for name, judged in judgement.components.items():
+        table = fit_table(judged).drop(columns=["aicc", "measured_saving"])
+        lines += ["", f"**{name}**: {sentence(judgement, name)}", ""]
+        lines.append(table.to_markdown(index=False, floatfmt=".3g", missingval=""))
+    return lines
 
 
 def _told(failure: FailureRecord) -> str:

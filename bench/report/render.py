@@ -5,8 +5,11 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.errors import ConfigError, OutputError
-from bench.report.console import show
+from bench.fit.errors import FitError
+from bench.fit.judge import Judgement
+from bench.report.console import show, show_fit
 from bench.report.figures import draw_all
+from bench.report.fit import judge_run, write_fit
 from bench.report.frames import read_run
 from bench.report.latency import latency_frame
 from bench.report.markdown import write_report
@@ -29,16 +32,40 @@ def render(folder: Path, console: Console) -> None:
     surfaces = Surfaces(run)
     tables = Tables(latency_frame(run), summary_frame(surfaces), cross_frame(surfaces))
     found = verdicts(surfaces)
+    judgement = _judged(surfaces)
     try:
         tables.latency.to_csv(folder / "latency.csv", index=False)
         tables.summary.to_csv(folder / "summary.csv", index=False)
         tables.cross.to_csv(folder / "cross_domain.csv", index=False)
         surface_frame(surfaces).to_parquet(folder / "surface.parquet", index=False, compression="zstd")
-        figures = draw_all(surfaces, tables, folder / "figures")
-        write_report(run, tables, found, figures, folder / "report.md")
+        figures = draw_all(surfaces, tables, judgement, folder / "figures")
+        write_report(run, tables, found, judgement, figures, folder / "report.md")
+        if judgement:
+            write_fit(judgement, folder)
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror}; its records are kept") from error
     show(run, tables.summary, found, console)
+
+
+def render_fit(folder: Path, console: Console) -> None:
+    """Judges the latency models of a run again: `fit.json`, and a table per component on the console.
+
+    Raises:
+        OutputError: the folder is not a run, or cannot be written.
+        FitError: the run cannot be judged.
+    """
+    judgement = judge_run(Surfaces(read_run(folder)))
+    path = write_fit(judgement, folder)
+    show_fit(judgement, console)
+    console.print("written to", path, soft_wrap=True, highlight=False)
+
+
+def _judged(surfaces: Surfaces) -> Judgement | None:
+    """None for a run of an earlier version, which does not say what to judge by."""
+    try:
+        return judge_run(surfaces)
+    except FitError:
+        return None
 
 
 def find_run(runs_dir: Path, name: str) -> Path:

@@ -19,7 +19,6 @@ from bench.compare.frames import (
     speed_curve,
     speed_frame,
 )
-from bench.compare.hardware import draft_shape_of, hardware_of
 from bench.compare.hardware_report import HardwareReport, write_hardware_report
 from bench.compare.latency_figures import step_figure, transfer_figure
 from bench.compare.load import label_runs
@@ -34,6 +33,7 @@ from bench.compare.speed_figures import (
 from bench.records import SteadyRecord
 from bench.report.drawing import K_LABEL
 from bench.report.frames import read_run
+from bench.report.hardware import draft_shape_of, hardware_of
 from bench.telemetry.samples import Samples
 from tests.compare.conftest import LABELS
 from tests.compare.synthetic import FULL, SIZES, Device, Experiment, write_run

@@ -40,6 +40,15 @@ def draft_shape_of(run: Run) -> DraftShape | None:
     if values is None:
         shipped = _DRAFTS / str(run.config["pair"].get("draft")) / "config.json"
         values = json.loads(shipped.read_text("utf-8")) if shipped.is_file() else None
+    return _shape(values)
+
+
+def target_shape_of(run: Run) -> DraftShape | None:
+    """Shape of the run's target, as it recorded it; None without."""
+    return _shape((run.environment.get("shapes") or {}).get("target"))
+
+
+def _shape(values: Any) -> DraftShape | None:
     if not isinstance(values, Mapping):
         return None
     if {item.name for item in fields(DraftShape)} <= values.keys():
