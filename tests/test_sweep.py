@@ -107,7 +107,9 @@ def test_the_shells_own_number_of_threads_reaches_every_job(folder, monkeypatch)
 
 def test_an_interrupted_job_is_ended_and_listed(folder):
     code = (
-        "import sys; from pathlib import Path; from bench import sweep\n"
+        "import signal, sys; from pathlib import Path; from bench import sweep\n"
+        # Tests that run in the background of a shell have it ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "sweep._GRACE_S = 0.2\n"
         f"sys.executable = {sys.executable!r}\n"
         f"sweep.run_job(Path({str(folder)!r}), 'long', ['job=long'], Path('/'))"
