@@ -78,7 +78,7 @@ def test_smoke_run_on_real_input(tmp_path):
         (["task=compare", "runs=[nosuch]"], ["run=nosuch is not a run"]),
         (["task=compare"], ["no run is named", "runs=["]),
         (["task=diff", "diff.threshold=-1"], ["diff.threshold=-1", "at least 0"]),
-        (["task=slect"], ["task=slect", "bench, select, export, selfcheck, fit, predict, report, compare, diff"]),
+        (["task=slect"], ["task=slect", "bench, select, export, selfcheck, fit, predict, report"]),
         (["select.trials=abc"], ["select.trials=abc", "Integer"]),
     ],
 )
