@@ -29,7 +29,7 @@ from bench.measure.timer import timer_facts
 from bench.pair import Pair, load_pair
 from bench.records import EndRecord, FailureRecord, Record, RecordWriter, SessionRecord
 from bench.records.cases import Done
-from bench.run_folder import RunFolder, check_writable, note_telemetry, open_run, plain, point_latest
+from bench.run_folder import RunFolder, check_writable, note_telemetry, open_run, point_latest
 from bench.telemetry.watch import Watch, watch
 from bench.workloads import (
     Ranking,
@@ -242,7 +242,10 @@ def _environment(pair: Pair, device: Device) -> dict[str, Any]:
         "draft_fingerprint": pair.draft_fingerprint,
         "full_vocab_size": len(pair.draft.vocab),
         **describe(device),
-        "shapes": {"draft": plain(asdict(pair.shape)), "target": pair.target_config},
+        "shapes": {
+            "draft": {**asdict(pair.shape), "kind": pair.shape.kind.value},
+            "target": pair.target_config,
+        },
         "hardware": _hardware(device, pair),
         "timer": asdict(timer_facts(device)),
     }

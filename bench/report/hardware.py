@@ -53,7 +53,7 @@ def _shape(values: Any) -> DraftShape | None:
         return None
     if {item.name for item in fields(DraftShape)} <= values.keys():
         known = {item.name: values[item.name] for item in fields(DraftShape)}
-        return DraftShape(**{**known, "kind": DraftKind(known["kind"])})
+        return DraftShape(**{**known, "kind": DraftKind(str(known["kind"]).lower())})
     try:
         return DraftShape.from_config(values, "environment.json")
     except BenchError:
