@@ -109,7 +109,7 @@ class MeasureConfig:
     num_prompts: int
     max_new_tokens: int
     warmup_rounds: int = 2
-    probe_rounds: int = 3
+    probe_rounds: int = 5
     pilot_prompts: int = 2
     bootstrap_samples: int = 2000
     seed: int = 0

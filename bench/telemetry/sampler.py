@@ -18,7 +18,8 @@ from bench.telemetry.clock import now_s
 from bench.telemetry.host import Host
 from bench.telemetry.nvml import NvmlError, NvmlGpu
 
-# Asking for PCIe throughput takes NVML 20 ms each way.
+# Asking for PCIe throughput takes NVML 20 ms each way, and the host's clocks and load a millisecond of a CPU
+# that may be what is measured.
 _SLOW_EVERY_S = 1.0
 
 
@@ -36,7 +37,8 @@ class Sampler:
     def __init__(self, file: TextIO, gpu: NvmlGpu | None, host: Host, own_pids: set[int], offset_s: float):
         self._file, self._gpu, self._host = file, gpu, host
         self._own_pids, self._offset_s = own_pids, offset_s
-        self._last_s = self._last_slow_s = self._now_s()
+        self._began_s = self._now_s()
+        self._last_slow_s: float | None = None
 
     def sample(self) -> None:
         """Takes one sample.
@@ -46,14 +48,14 @@ class Sampler:
             psutil.NoSuchProcess: the process that measures has ended.
         """
         now = self._now_s()
-        values: dict[str, Any] = {"time_s": round(now, 6), **self._host.read(now - self._last_s)}
-        if self._gpu:
-            values |= self._gpu.fast()
-            if now - self._last_slow_s >= _SLOW_EVERY_S:
-                self._last_slow_s = now
-                values |= self._gpu.slow(self._own_pids)
-        self._last_s = now
-        self.write(values)
+        values: dict[str, Any] = {} if self._gpu is None else self._gpu.fast()
+        if self._last_slow_s is None or now - self._last_slow_s >= _SLOW_EVERY_S:
+            # The first sample comes one interval after the start.
+            values |= self._host.read(now - (self._last_slow_s or self._began_s))
+            values |= self._gpu.slow(self._own_pids) if self._gpu else {}
+            self._last_slow_s = now
+        if values:
+            self.write({"time_s": round(now, 6), **values})
 
     def write(self, values: dict[str, Any]) -> None:
         """One line; a disk that is full loses samples, not the run."""
