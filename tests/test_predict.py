@@ -27,8 +27,10 @@ def test_a_coverage_curve_gives_the_papers_choice(tmp_path):
 
 
 def test_a_measured_run_says_how_near_to_the_limits_a_device_comes():
-    text = said(run("task=predict", "gpu=l4", f"predict.run={EXAMPLE}", "predict.draft_length=2"))
-    assert "whole data-sheet bandwidth" in text
+    arguments = ["task=predict", "gpu=l4", f"predict.run={EXAMPLE}", "predict.draft_length=2"]
+    assert "whole data-sheet bandwidth" in said(run(*arguments))
+    text = said(run(*arguments, f"predict.calibration={EXAMPLE}"))
+    assert "of its bandwidth and launches a kernel in" in text and "as AMD EPYC" in text
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,7 @@ def test_a_measured_run_says_how_near_to_the_limits_a_device_comes():
         (["predict.coverage=nowhere.csv"], ["predict.coverage=nowhere.csv", "cannot be read"]),
         (["predict.dtype=int4"], ["predict.dtype=int4"]),
         ([f"predict.run={EXAMPLE}", "predict.coverage=x.csv"], ["predict.coverage=x.csv", "predict.run"]),
-        ([f"predict.calibration={EXAMPLE}"], ["predict.calibration=", "measure again"]),
+        (["predict.calibration=nowhere"], ["run=nowhere is not a run"]),
     ],
 )
 def test_what_cannot_be_predicted_is_one_line(arguments, parts):

@@ -46,7 +46,7 @@ def test_the_example_holds_what_is_claimed_of_it(judgement):
 
 def test_fit_json_says_for_every_component_and_model(judgement, tmp_path):
     found = json.loads(write_fit(judgement, tmp_path).read_text("utf-8"))
-    assert {"lm_head", "draft_step"} <= found["components"].keys()
+    assert found["components"].keys() == {"lm_head", "draft_step", "verify"}
     for component in found["components"].values():
         assert component["best"] in component["models"]
         for model in component["models"].values():
@@ -93,6 +93,8 @@ def test_the_task_fits_an_earlier_run_without_torch(tmp_path):
 
 def test_a_run_that_does_not_say_its_draft_is_refused(tmp_path):
     shutil.copytree(EXAMPLE, tmp_path / "run")
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text("utf-8"))
+    (tmp_path / "run" / "environment.json").write_text(json.dumps({**environment, "shapes": None}))
     config = (tmp_path / "run" / "config.yaml").read_text("utf-8")
     (tmp_path / "run" / "config.yaml").write_text(config.replace("draft: smollm2-135m-eagle3", "draft: mine"))
     check_refused(run("task=fit", f"run={tmp_path / 'run'}"), ["does not say the shape of its draft"])
