@@ -3,6 +3,8 @@
 import os
 import platform
 import subprocess
+from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,11 @@ from typing import Any
 import psutil
 import torch
 
+from bench.cost.hardware import match
 from bench.device import Device
+from bench.fit.probe import probe
+from bench.measure.timer import timer_facts
+from bench.pair import Pair
 
 _PACKAGES = ("torch", "transformers", "safetensors", "numpy", "hydra-core", "nvidia-ml-py", "vocabtrim-bench")
 
@@ -31,6 +37,40 @@ def describe(device: Device) -> dict[str, Any]:
         "cuda": _cuda(device),
         "git": _git(),
     }
+
+
+def describe_run(pair: Pair, device: Device) -> dict[str, Any]:
+    """`environment.json` of a run: what was measured, on what, and what the device could do at best."""
+    return {
+        "started_at": now(),
+        "pair": pair.name,
+        "dtype": str(pair.dtype).removeprefix("torch."),
+        "target_runner": pair.target.runner,
+        "num_packed_linears": pair.target.num_packed,
+        "target_fingerprint": pair.target_fingerprint,
+        "draft_fingerprint": pair.draft_fingerprint,
+        "full_vocab_size": len(pair.draft.vocab),
+        **describe(device),
+        "shapes": {
+            "draft": {**asdict(pair.shape), "kind": pair.shape.kind.value},
+            "target": pair.target_config,
+        },
+        "hardware": _hardware(device, pair),
+        "timer": asdict(timer_facts(device)),
+    }
+
+
+def _hardware(device: Device, pair: Pair) -> dict[str, Any]:
+    """What the device could do at best: its data sheet, else measured."""
+    spec = match(device.name) or probe(device, pair.dtype)
+    if device.cache_bytes is not None:
+        spec = spec.with_cache(device.cache_bytes)
+    return {**asdict(spec), "peak_flops_per_s": dict(spec.peak_flops_per_s)}
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _version_of(package: str) -> str | None:
