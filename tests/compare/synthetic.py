@@ -170,6 +170,7 @@ class _Maker:
 def _write_head(folder: Path, device: Device, experiment: Experiment) -> None:
     config = {
         "pair": {"name": experiment.pair, "draft": "smollm2-135m-eagle3"},
+        "select": {"coverage_weight": 0.5},
         "measure": {
             "bootstrap_samples": 200,
             "seed": experiment.seed,
