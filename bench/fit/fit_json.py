@@ -1,18 +1,24 @@
 """`fit.json`: the judgement of a run, as numbers.
 
 Format history:
-    1: per component and model: coefficients with intervals, scores, predicted R, chosen k and regret.
+    1: per component and model: coefficients with intervals, scores, predicted R, chosen k and regret of the
+        first domain, which is named with its draft length, and of every domain in `decisions`.
 """
 
 import json
 from typing import Any
 
-from bench.fit.choice import Decision
+from bench.fit.choice import Decisions
 from bench.fit.judge import Efficiency, JudgedComponent, JudgedModel, Judgement, sentence
 from bench.fit.series import VERIFY, Floats
 from bench.measure.stats import Estimate
 
 SCHEMA_VERSION = 1
+
+_DECIDED = (
+    "draft_length", "chosen_k", "best_k", "regret_tokens_per_s", "regret_share", "chosen_k_by_utility",
+    "regret_utility",
+)  # fmt: skip
 
 
 def to_json(judgement: Judgement) -> str:
@@ -62,7 +68,8 @@ def _component(component: JudgedComponent) -> dict[str, Any]:
 
 def _model(judged: JudgedModel) -> dict[str, Any]:
     fitted = judged.fitted
-    speed, by_utility = judged.decisions.get("speed"), judged.decisions.get("utility")
+    decisions = {domain: _decisions(found) for domain, found in judged.decisions.items()}
+    first = next(iter(judged.decisions), None)
     return {
         "label": fitted.model.label,
         "coefficients": {
@@ -73,12 +80,19 @@ def _model(judged: JudgedModel) -> dict[str, Any]:
         **vars(judged.scores),
         "predicted_ms": fitted.predict(fitted.work).tolist(),
         "reduction": judged.reduction.tolist(),
-        "chosen_k": _of(speed, "vocab_size"),
-        "regret_tokens_per_s": _of(speed, "regret"),
-        "regret_share": _of(speed, "regret_share"),
-        "chosen_k_by_utility": _of(by_utility, "vocab_size"),
-        "regret_utility": _of(by_utility, "regret"),
+        "domain": first,
+        **(decisions[first] if first else dict.fromkeys(_DECIDED)),
+        "decisions": decisions,
     }
+
+
+def _decisions(found: Decisions) -> dict[str, int | float]:
+    speed, by_utility = found.speed, found.utility
+    values = (
+        found.draft_length, speed.vocab_size, speed.best_vocab_size, speed.regret, speed.regret_share,
+        by_utility.vocab_size, by_utility.regret,
+    )  # fmt: skip
+    return dict(zip(_DECIDED, values, strict=True))
 
 
 def _efficiency(efficiency: Efficiency) -> dict[str, Any]:
@@ -92,10 +106,6 @@ def _efficiency(efficiency: Efficiency) -> dict[str, Any]:
 
 def _estimate(value: Estimate) -> dict[str, float]:
     return {"value": value.value, "ci_low": value.ci_low, "ci_high": value.ci_high}
-
-
-def _of(decision: Decision | None, name: str) -> Any:
-    return None if decision is None else getattr(decision, name)
 
 
 def _list(values: Floats | None) -> list[float] | None:

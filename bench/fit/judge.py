@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.cost.hardware import HardwareSpec
-from bench.fit.choice import Decision, Goal, decide, reduction
+from bench.fit.choice import Decision, Decisions, Goal, Goals, decide, reduction
 from bench.fit.errors import FitError
 from bench.fit.fitting import FittedModel, Unfit, fit, resample_medians
 from bench.fit.models import PUBLISHED, all_models
@@ -29,13 +29,13 @@ class JudgedModel:
         fitted: with its coefficients.
         scores: how well it fits.
         reduction: R that it predicts for every measured size `(n,)`.
-        decisions: the k that it would choose, by goal.
+        decisions: the k that it would choose, by domain.
     """
 
     fitted: FittedModel
     scores: Scores
     reduction: Floats
-    decisions: Mapping[str, Decision]
+    decisions: Mapping[str, Decisions]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def judge(
     series: LatencySeries,
     spec: HardwareSpec | None,
     dtype: str,
-    goals: Mapping[str, Goal] | None = None,
+    goals: Mapping[str, Goals] | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> JudgedComponent:
@@ -115,7 +115,7 @@ def judge(
         series: what was measured.
         spec: of the device.
         dtype: of the arithmetic, as torch names it.
-        goals: what a k is chosen for, by name; none for a verification.
+        goals: what a k is chosen for, by domain; none for a verification.
         num_resamples: bootstrap resamples.
         seed: of the bootstrap.
     """
@@ -134,8 +134,15 @@ def judge(
     )
 
 
-def _judged(fitted: FittedModel, series: LatencySeries, goals: Mapping[str, Goal]) -> JudgedModel:
-    decisions = {name: _decision(fitted, series, goal) for name, goal in goals.items()}
+def _judged(fitted: FittedModel, series: LatencySeries, goals: Mapping[str, Goals]) -> JudgedModel:
+    decisions = {
+        domain: Decisions(
+            goal.draft_length,
+            _decision(fitted, series, goal.speed),
+            _decision(fitted, series, goal.utility),
+        )
+        for domain, goal in goals.items()
+    }
     return JudgedModel(fitted, score(fitted, series), reduction(fitted.predict(fitted.work)), decisions)
 
 

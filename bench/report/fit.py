@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.errors import OutputError
-from bench.fit.choice import Goal, SpeedGoal, UtilityGoal
+from bench.fit.choice import Goals, SpeedGoal, UtilityGoal
 from bench.fit.errors import FitError
 from bench.fit.fit_json import to_json
 from bench.fit.judge import Judgement, judge
@@ -35,7 +35,7 @@ _MOST_CANDIDATES = 400
 def judge_run(surfaces: Surfaces) -> Judgement:
     """Every latency model of every component, on what was timed inside real rounds.
 
-    What a wrong model would lose is judged on the first domain.
+    What a wrong model would lose is judged on every domain, at the draft length that is fastest there.
 
     Raises:
         FitError: the run does not say the shape of its draft.
@@ -44,7 +44,7 @@ def judge_run(surfaces: Surfaces) -> Judgement:
     spec, dtype = hardware_of(run), run.environment["dtype"]
     components = {}
     for series in series_of([run]):
-        goals = _goals(surfaces, series)
+        goals = goals_of(surfaces, series)
         components[series.component] = judge(series, spec, dtype, goals, run.num_resamples, run.seed)
     return Judgement(run.environment["device_name"], dtype, spec, components)
 
@@ -122,12 +122,25 @@ def _context(runs: Sequence[Run]) -> int:
     return int(np.mean([record.num_prompt_tokens + len(record.token_ids) / 2 for record in records]))
 
 
-def _goals(surfaces: Surfaces, series: LatencySeries) -> dict[str, Goal]:
-    """What k is chosen for: speed with the replayed acceptance, and the paper's utility."""
+def goals_of(surfaces: Surfaces, series: LatencySeries) -> dict[str, Goals]:
+    """What k is chosen for, by domain: speed with the replayed acceptance, and the paper's utility.
+
+    A round of gamma drafts has gamma heads and, but for a constant, gamma chained steps: its first step has
+    no layer, whatever k is. So either component changes a round by gamma times what it changes by itself.
+    The rest of a round is what they leave of it, on average over the sizes, as what a round costs beside its
+    heads is also known on average only: a layer is slower behind a head that fills the cache.
+
+    Args:
+        surfaces: of a run.
+        series: of one of its components; a verification has no k to choose, and no goals.
+    """
     if series.component == VERIFY:
         return {}
-    run, domain = surfaces.run, next(iter(surfaces.run.decodes))
-    surface, sizes = surfaces.of(domain), series.work.sizes
+    return {domain: _goals(surfaces, series, domain) for domain in surfaces.run.decodes}
+
+
+def _goals(surfaces: Surfaces, series: LatencySeries, domain: str) -> Goals:
+    run, surface, sizes = surfaces.run, surfaces.of(domain), series.work.sizes
     candidates = surface.sizes[(surface.sizes >= sizes[0]) & (surface.sizes <= sizes[-1])]
     candidates = candidates[:: max(1, len(candidates) // _MOST_CANDIDATES)]
     candidates = np.union1d(candidates, sizes[[0, -1]])
@@ -136,14 +149,12 @@ def _goals(surfaces: Surfaces, series: LatencySeries) -> dict[str, Goal]:
     tau = surface.mean_acceptance_length[surface.draft_lengths.index(gamma)][columns]
     latency = surfaces.latency[domain]
     once = np.ones((1, len(latency.prompts)))
-    full_ms = float(gamma * latency.head_ms(sizes[-1:], once)[0, 0] + latency.fixed_ms(gamma, once)[0])
-    # A round of gamma drafts has gamma heads, and one chained step less than that.
-    runs_per_round = gamma if series.component == LM_HEAD else gamma - 1
-    other_ms = max(0.0, full_ms - runs_per_round * float(series.medians_ms[-1]))
-    goals: dict[str, Goal] = {}
-    if runs_per_round:
-        goals["speed"] = SpeedGoal(candidates, 1 / tau, runs_per_round, other_ms)
+    round_ms = gamma * latency.head_ms(sizes, once)[0] + latency.fixed_ms(gamma, once)[0]
+    other_ms = float((round_ms - gamma * series.medians_ms).mean())
     ranking = run.rankings[run.plans[domain].source]
     coverage = ranking.coverage_of(held_out_tokens(run, domain))[candidates - 1]
-    goals["utility"] = UtilityGoal(candidates, coverage, float(run.config["select"]["coverage_weight"]))
-    return goals
+    return Goals(
+        gamma,
+        SpeedGoal(candidates, 1 / tau, gamma, other_ms),
+        UtilityGoal(candidates, coverage, float(run.config["select"]["coverage_weight"])),
+    )

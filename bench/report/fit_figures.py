@@ -1,19 +1,20 @@
-"""The latency models of one component: a figure, and a table with what each would choose."""
+"""The latency models of one component, drawn."""
 
 import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from bench.fit.fitting import Coefficient
 from bench.fit.judge import JudgedComponent, JudgedModel, Judgement, sentence
 from bench.fit.series import DRAFT_STEP, LM_HEAD, VERIFY, IntArray
 from bench.report.drawing import K_LABEL, PALETTE, log_k_axis
+from bench.report.fit_tables import fit_table
+
+__all__ = ["fit_figure", "fit_table"]
 
 _WHAT = {LM_HEAD: "LM head", DRAFT_STEP: "draft step", VERIFY: "verification"}
 _TOKENS_LABEL = "tokens verified (draft length + 1)"
@@ -22,12 +23,6 @@ _CURVE_POINTS = 200
 _SAME_CURVE = 0.002
 _GOOD_ERROR_PERCENT = 5
 _LINE_STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)))
-_SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-
-TABLE_COLUMNS = [
-    "model", "coefficients", "held_out_error", "fit_error", "worst_error", "r2", "aicc",
-    "predicted_saving", "measured_saving", "chosen_k", "regret_tokens_per_s", "note",
-]  # fmt: skip
 
 
 def fit_figure(judgement: Judgement, component: str) -> Figure:
@@ -55,55 +50,6 @@ def fit_figure(judgement: Judgement, component: str) -> Figure:
     figure.suptitle("\n".join(textwrap.wrap(sentence(judgement, component), 92)), fontsize="medium")
     figure.tight_layout()
     return figure
-
-
-def fit_table(judged: JudgedComponent) -> pd.DataFrame:
-    """One row per model, best first; shares of 1, and None where there is no value.
-
-    Savings are those of the smallest size; models that could not be fitted come last, with the reason.
-    """
-    ranked = sorted(judged.models, key=lambda m: (m.fitted.model.is_yardstick, m.scores.loo_mape or np.inf))
-    rows = [_row(model, judged) for model in ranked]
-    rows += [{"model": unfit.model.label, "note": unfit.reason} for unfit in judged.unfit]
-    return pd.DataFrame(rows, columns=TABLE_COLUMNS).astype(object).replace({np.nan: None})
-
-
-def _row(judged: JudgedModel, component: JudgedComponent) -> dict[str, object]:
-    fitted, scores = judged.fitted, judged.scores
-    decision = judged.decisions.get("speed")
-    return {
-        "model": fitted.model.label,
-        "coefficients": ", ".join(_coefficient(c) for c in fitted.coefficients()),
-        "held_out_error": scores.loo_mape,
-        "fit_error": scores.mape,
-        "worst_error": scores.worst_error,
-        "r2": scores.r2,
-        "aicc": scores.aicc,
-        "predicted_saving": judged.reduction[0],
-        "measured_saving": component.reductions[0].value,
-        "chosen_k": None if decision is None else decision.vocab_size,
-        "regret_tokens_per_s": None if decision is None else decision.regret,
-        "note": _note(judged, component.best),
-    }
-
-
-def _note(judged: JudgedModel, best: str | None) -> str:
-    if judged.fitted.model.is_yardstick:
-        return "yardstick"
-    return "best" if judged.fitted.model.name == best else ""
-
-
-def _coefficient(coefficient: Coefficient) -> str:
-    """As a reader takes it in: value, interval and unit."""
-    name = coefficient.name.partition("_")[0] if coefficient.name == "t0_ms" else coefficient.name
-    if coefficient.value is None:
-        return f"{name} not bounded by these sizes"
-    scale, prefix = next(((s, p) for s, p in _SCALES if coefficient.value >= s), (1.0, ""))
-    ends = [
-        "unbounded" if end is None else f"{end / scale:.3g}"
-        for end in (coefficient.ci_low, coefficient.ci_high)
-    ]
-    return f"{name} {coefficient.value / scale:.3g} [{ends[0]}, {ends[1]}] {prefix}{coefficient.unit}"
 
 
 def _dense_sizes(judged: JudgedComponent) -> IntArray:

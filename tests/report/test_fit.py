@@ -6,12 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
-from bench.report.fit import judge_run, series_of, times_of, write_fit
-from bench.report.fit_figures import fit_figure, fit_table
+from bench.fit.series import LatencySeries, draft_work, verify_work
+from bench.report.fit import goals_of, judge_run, series_of, times_of, write_fit
+from bench.report.fit_figures import fit_figure
+from bench.report.fit_tables import decision_table, fit_table
 from bench.report.frames import read_run
 from bench.report.surfaces import Surfaces
+from tests.fit.synthetic import decoder_lm, smollm2_draft
 from tests.report.synthetic import write_run
 from tests.test_cli import check_refused, run
 
@@ -40,8 +45,57 @@ def test_the_example_holds_what_is_claimed_of_it(judgement):
     assert step.model(step.best).scores.loo_mape <= 0.05
     # FLOPs alone leave out what does not shrink.
     assert step.model("flops_published").scores.loo_mape > step.model(step.best).scores.loo_mape
-    decision = step.model(step.best).decisions["speed"]
+    decision = step.model(step.best).decisions["code"].speed
     assert sizes[0] <= decision.vocab_size <= sizes[-1] and decision.regret >= 0
+
+
+def test_head_and_step_tell_the_same_speed(judgement):
+    head, step = (judgement.components[name].models[0].decisions for name in ("lm_head", "draft_step"))
+    assert head.keys() == step.keys() == {"code", "function_calling", "writing"}
+    for domain, decisions in step.items():
+        assert decisions.draft_length == head[domain].draft_length
+        assert decisions.speed.best_value == pytest.approx(head[domain].speed.best_value, rel=0.02)
+    # Where one token is drafted there is no chained step, but its head's cost still decides.
+    assert step["writing"].draft_length == 1
+
+
+@pytest.mark.parametrize("gamma", [1, 3])
+def test_goals_by_hand(tmp_path, gamma):
+    write_run(tmp_path, draft_length=gamma)
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text("utf-8"))
+    config["select"] = {"coverage_weight": 0.5}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    surfaces = Surfaces(read_run(tmp_path))
+    work = draft_work(smollm2_draft(), "draft_step", np.array([10, 100]), 20)
+    # Head and selection of 1 or 6 ms; a chained step has a layer of 2 ms more.
+    heads = LatencySeries("lm_head", work, [np.array([0.5]), np.array([5.5])])
+    steps = LatencySeries("draft_step", work, [np.array([3.0]), np.array([8.0])])
+    for series in (heads, steps):
+        goal = goals_of(surfaces, series)["code"]
+        assert goal.draft_length == goal.speed.runs_per_round == gamma
+        assert goal.speed.sizes[[0, -1]].tolist() == [10, 100]
+        # gamma heads, gamma - 1 layers, a verification of 24 ms and an extension of 3 ms; everything is
+        # accepted, so that gamma + 1 tokens come of a round.
+        round_ms = gamma * 1.0 + (gamma - 1) * 2.0 + 24 + 3
+        found = goal.speed.worth(np.interp(goal.speed.sizes, [10, 100], series.medians_ms))
+        assert found[0] == pytest.approx(1e3 * (gamma + 1) / round_ms)
+        assert found[-1] == pytest.approx(1e3 * (gamma + 1) / (round_ms + 5 * gamma))
+    verify = LatencySeries("verify", verify_work(decoder_lm(), np.array([4]), 20), [np.array([24.0])])
+    assert goals_of(surfaces, verify) == {}
+
+
+def test_every_domain_has_its_decision(judgement):
+    table = decision_table(judgement.components["draft_step"])
+    assert list(table["domain"].unique()) == ["code", "function_calling", "writing"]
+    assert (table["regret_tokens_per_s"] >= 0).all() and (table["tokens_per_s"] > 0).all()
+    lost = (table["best_tokens_per_s"] - table["tokens_per_s"]).to_numpy()
+    assert lost == pytest.approx(table["regret_tokens_per_s"].to_numpy())
+    assert decision_table(judgement.components["verify"]).empty
+    by_model = fit_table(judgement.components["draft_step"], "writing").set_index("model")
+    row = table[table["domain"] == "writing"].set_index("model").loc["t0 + B/W"]
+    assert by_model.loc["t0 + B/W", "domain"] == "writing"
+    assert by_model.loc["t0 + B/W", "draft_length"] == row["draft_length"] == 1
+    assert by_model.loc["t0 + B/W", "chosen_k"] == row["chosen_k"]
 
 
 def test_fit_json_says_for_every_component_and_model(judgement, tmp_path):
