@@ -54,6 +54,8 @@ def _component(component: JudgedComponent) -> dict[str, Any]:
     return {
         "size_is": "num_tokens" if component.series.component == VERIFY else "vocab_size",
         "sizes": work.sizes.tolist(),
+        "num_prompts": component.series.num_groups or None,
+        "interval_doubt": component.doubt,
         "num_samples": [len(samples) for samples in component.series.samples_ms],
         "flops": work.flops.tolist(),
         "bytes": work.total_bytes.tolist(),

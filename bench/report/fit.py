@@ -1,7 +1,7 @@
 """The latency models of a run: series from its probes, goals from its surface, judgement, `fit.json`."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from bench.fit.series import (
     DTYPE_BYTES,
     LM_HEAD,
     VERIFY,
+    Floats,
+    IntArray,
     LatencySeries,
     draft_work,
     verify_work,
@@ -28,6 +30,8 @@ from bench.report.summary import held_out_tokens
 from bench.report.surfaces import Surfaces
 
 FILE_NAME = "fit.json"
+# A prompt of one of the runs, and what was timed on it at once.
+_Block = tuple[tuple[int, str, str], list[float]]
 # Goals look at every size at which acceptance changes; this many of them tell the same.
 _MOST_CANDIDATES = 400
 
@@ -87,29 +91,45 @@ def series_of(runs: Sequence[Run]) -> list[LatencySeries]:
     context, width = _context(runs), DTYPE_BYTES[run.environment["dtype"]]
     found = []
     for component in (LM_HEAD, DRAFT_STEP, VERIFY):
-        times = times_of(runs, component)
-        if not times or (component == VERIFY and target is None):
+        laps = _laps_of(runs, component)
+        if not laps or (component == VERIFY and target is None):
             continue
-        sizes = np.array(list(times), dtype=np.int64)
+        sizes = np.array(list(laps), dtype=np.int64)
         if component == VERIFY:
             assert target is not None
             work = verify_work(target, sizes, context, dtype_bytes=width)
         else:
             work = draft_work(draft, component, sizes, context, dtype_bytes=width)
-        found.append(LatencySeries(component, work, [np.array(samples) for samples in times.values()]))
+        found.append(LatencySeries(component, work, *_grouped(laps.values())))
     return found
 
 
 def times_of(runs: Sequence[Run], component: str) -> dict[int, list[float]]:
     """Samples in ms by size: k, or the tokens that a verification takes in."""
-    found: dict[int, list[float]] = defaultdict(list)
-    for run in runs:
-        for probes in run.probes.values():
+    laps = _laps_of(runs, component)
+    return {size: [time for _, samples in blocks for time in samples] for size, blocks in laps.items()}
+
+
+def _laps_of(runs: Sequence[Run], component: str) -> dict[int, list[_Block]]:
+    """Samples in ms with the prompt that they were taken on, by size."""
+    found: dict[int, list[_Block]] = defaultdict(list)
+    for place, run in enumerate(runs):
+        for domain, probes in run.probes.items():
             for probe in probes:
-                samples = step_samples(probe.laps_ms, probe.draft_length)
+                samples = step_samples(probe.laps_ms, probe.draft_length).get(component)
                 size = probe.draft_length + 1 if component == VERIFY else probe.vocab_size
-                found[size] += samples.get(component, [])
-    return {size: samples for size, samples in sorted(found.items()) if samples}
+                if samples:
+                    found[size].append(((place, domain, probe.prompt_id), samples))
+    return dict(sorted(found.items()))
+
+
+def _grouped(laps: Iterable[list[_Block]]) -> tuple[list[Floats], list[IntArray]]:
+    """Samples of every size, and the number of the prompt of each."""
+    laps = list(laps)
+    number = {prompt: place for place, prompt in enumerate(sorted({p for blocks in laps for p, _ in blocks}))}
+    samples = [np.concatenate([times for _, times in blocks]) for blocks in laps]
+    groups = [np.concatenate([np.full(len(times), number[p]) for p, times in blocks]) for blocks in laps]
+    return samples, groups
 
 
 def _context(runs: Sequence[Run]) -> int:
