@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.fit.choice import Decisions
 from bench.fit.judge import Efficiency, JudgedComponent, JudgedModel, Judgement, sentence
-from bench.fit.series import VERIFY, Floats
+from bench.fit.series import Floats
 from bench.measure.stats import Estimate
 
 SCHEMA_VERSION = 1
@@ -52,7 +52,7 @@ def to_values(judgement: Judgement) -> dict[str, Any]:
 def _component(component: JudgedComponent) -> dict[str, Any]:
     work = component.series.work
     return {
-        "size_is": "num_tokens" if component.series.component == VERIFY else "vocab_size",
+        "size_is": component.series.size_is,
         "sizes": work.sizes.tolist(),
         "num_prompts": component.series.num_groups or None,
         "interval_doubt": component.doubt,

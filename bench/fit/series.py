@@ -89,6 +89,11 @@ class LatencySeries:
             raise FitError(f"{self.component}: every sample needs a group")
 
     @property
+    def size_is(self) -> str:
+        """What a size counts: `vocab_size`, or `num_tokens` of a verification."""
+        return "num_tokens" if self.component == VERIFY else "vocab_size"
+
+    @property
     def num_groups(self) -> int:
         """Prompts that were measured; 0 where samples are independent."""
         return 0 if self.groups is None else 1 + max(int(group.max()) for group in self.groups)

@@ -1,6 +1,7 @@
 """The latency models of one component, drawn."""
 
 import textwrap
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,8 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from bench.fit.choice import reduction
 from bench.fit.judge import JudgedComponent, JudgedModel, Judgement, sentence
 from bench.fit.series import DRAFT_STEP, LM_HEAD, VERIFY, IntArray
+from bench.measure.stats import Estimate
 from bench.report.drawing import K_LABEL, PALETTE, log_k_axis
 from bench.report.fit_tables import fit_table
 
@@ -26,24 +29,38 @@ _LINE_STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3
 
 
 def fit_figure(judgement: Judgement, component: str) -> Figure:
-    """Latency by size with every model's curve, and how far off each is.
+    """Latency by size with every model's curve, what a smaller vocabulary saves, and how far off each is.
+
+    A verification has no vocabulary, and no panel of savings.
 
     Args:
         judgement: of a run.
         component: one of its components.
     """
     judged = judgement.components[component]
-    figure, (above, below) = plt.subplots(
-        2, 1, figsize=(9.5, 8.2), sharex=True, gridspec_kw={"height_ratios": [3, 2]}
+    has_k = component != VERIFY
+    figure, axes = plt.subplots(
+        3 if has_k else 2,
+        1,
+        figsize=(9.5, 11.4 if has_k else 8.2),
+        sharex=True,
+        gridspec_kw={"height_ratios": [3, 2.4, 1.6] if has_k else [3, 2]},
     )
+    above, below, work = axes[0], axes[-1], judged.series.work
     dense = _dense_sizes(judged)
-    groups = _groups(judged, dense)
-    for place, group in enumerate(groups):
-        style = _style(place, group, judged.best)
-        work = judged.series.work
-        above.plot(dense, group[0].fitted.predict(work.at(dense)), label=_label(group), **style)
+    for place, group in enumerate(_groups(judged, dense)):
+        style, curve = _style(place, group, judged.best), group[0].fitted.predict(work.at(dense))
+        above.plot(dense, curve, label=_label(group), **style)
+        if has_k:
+            axes[1].plot(dense, 100 * reduction(curve), **style)
         below.plot(work.sizes, 100 * group[0].fitted.relative_errors, marker="o", markersize=4, **style)
-    _measured(above, judged)
+    _measured(above, work.sizes, judged.medians, "measured median, 95% interval")
+    if has_k:
+        _measured(axes[1], work.sizes, judged.reductions, "measured, 95% interval", 100)
+        axes[1].set_ylabel("latency reduction R(k)\n(% of the full vocabulary's)")
+        axes[1].legend(fontsize="small", frameon=True)
+        lowest = min(estimate.ci_low for estimate in judged.reductions)
+        axes[1].set_ylim(bottom=min(-3.0, 110 * lowest), top=103)
     below.axhspan(-_GOOD_ERROR_PERCENT, _GOOD_ERROR_PERCENT, color="0.5", alpha=0.15, zorder=0)
     below.axhline(0, color="0.3", linewidth=1)
     _finish(above, below, judged, component)
@@ -89,19 +106,16 @@ def _label(group: list[JudgedModel]) -> str:
     return f"{names}: {told}"
 
 
-def _measured(axis: Axes, judged: JudgedComponent) -> None:
-    values = np.array([estimate.value for estimate in judged.medians])
-    low, high = (np.array([getattr(e, end) for e in judged.medians]) for end in ("ci_low", "ci_high"))
-    axis.errorbar(
-        judged.series.work.sizes,
-        values,
-        yerr=[values - low, high - values],
-        fmt="o",
-        color="black",
-        capsize=3,
-        zorder=5,
-        label="measured median, 95% interval",
+def _measured(
+    axis: Axes, sizes: IntArray, estimates: Sequence[Estimate], label: str, scale: float = 1.0
+) -> None:
+    values, low, high = (
+        scale * np.array([getattr(estimate, name) for estimate in estimates])
+        for name in ("value", "ci_low", "ci_high")
     )
+    # A resampled interval of a value that is known exactly may miss it by rounding.
+    spread = np.maximum([values - low, high - values], 0)
+    axis.errorbar(sizes, values, yerr=spread, fmt="o", color="black", capsize=3, zorder=5, label=label)
 
 
 def _finish(above: Axes, below: Axes, judged: JudgedComponent, component: str) -> None:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from bench.fit.fitting import Coefficient
 from bench.fit.judge import JudgedComponent, JudgedModel
-from bench.fit.series import VERIFY
+from bench.fit.series import VERIFY, Floats
 
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -51,6 +51,40 @@ def decision_table(judged: JudgedComponent) -> pd.DataFrame:
             )  # fmt: skip
             rows.append(dict(zip(DECISION_COLUMNS, values, strict=True)))
     return pd.DataFrame(rows, columns=DECISION_COLUMNS)
+
+
+def size_table(judged: JudgedComponent) -> pd.DataFrame:
+    """One row per measured size: latency, R(k) measured and by every model, and distance to the limits.
+
+    Columns: `vocab_size` (of a verification `num_tokens`); `measured_ms` with its 95% interval; `reduction`,
+    the share of the full vocabulary's latency that a size saves, with its interval; the same by model as
+    `reduction_<name in fit.json>`; `bandwidth_share`, `peak_share` and `launch_share` (t0) of the latency, as
+    `bench.fit.judge.Efficiency`. A verification has no R(k). None where a limit is not known.
+    """
+    series, efficiency = judged.series, judged.efficiency
+    columns: dict[str, object] = {
+        series.size_is: series.work.sizes,
+        "measured_ms": [estimate.value for estimate in judged.medians],
+        "measured_ci_low": [estimate.ci_low for estimate in judged.medians],
+        "measured_ci_high": [estimate.ci_high for estimate in judged.medians],
+    }
+    if series.component != VERIFY:
+        columns |= {
+            "reduction": [estimate.value for estimate in judged.reductions],
+            "reduction_ci_low": [estimate.ci_low for estimate in judged.reductions],
+            "reduction_ci_high": [estimate.ci_high for estimate in judged.reductions],
+        }
+        columns |= {f"reduction_{m.fitted.model.name}": m.reduction for m in _ranked(judged)}
+    columns |= {
+        "bandwidth_share": _or_none(efficiency.bandwidth_share, len(series.work)),
+        "peak_share": _or_none(efficiency.peak_share, len(series.work)),
+        "launch_share": _or_none(efficiency.launch_share, len(series.work)),
+    }
+    return pd.DataFrame(columns)
+
+
+def _or_none(values: Floats | None, count: int) -> Floats | list[None]:
+    return [None] * count if values is None else values
 
 
 def _ranked(judged: JudgedComponent) -> list[JudgedModel]:
