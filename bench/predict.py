@@ -13,7 +13,7 @@ from rich.table import Table
 from bench.config import Config
 from bench.cost.components import draft_step_cost, total_cost
 from bench.cost.flops import DraftShape
-from bench.cost.hardware import HardwareSpec, match, read_specs
+from bench.cost.hardware import HardwareSpec, data_sheet, match
 from bench.errors import ConfigError
 from bench.fit.models import AFFINE_BYTES
 from bench.fit.series import DRAFT_STEP, DTYPE_BYTES, Floats, IntArray
@@ -82,7 +82,7 @@ def _shapes(config: Config) -> tuple[DraftShape, DraftShape]:
 def _spec(config: Config) -> HardwareSpec:
     """The data sheet of a named GPU, present or not; else of the device here, by name or measured."""
     if config.gpu.name_pattern:
-        return next(spec for spec in read_specs() if spec.name_pattern == config.gpu.name_pattern)
+        return data_sheet(config.gpu.name_pattern, config.gpu.spec)
     import torch
 
     from bench.device import open_device

@@ -1,7 +1,6 @@
 """One run, start to end: a pair on one device, over one domain or a set of them."""
 
 import os
-import re
 import socket
 from collections.abc import Generator
 from contextlib import closing
@@ -17,7 +16,7 @@ from bench.device import Device, open_device
 from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
 from bench.environment import describe_run, now
-from bench.errors import DeviceError, FailedCasesError, OutputError
+from bench.errors import FailedCasesError, OutputError
 from bench.measure.campaign import Campaign, Workload
 from bench.measure.rig import Rig
 from bench.pair import Pair, load_pair
@@ -68,12 +67,7 @@ def run_bench(config: Config, console: Console) -> Path:
 
 
 def _run_alone(config: Config, console: Console) -> Path:
-    device = open_device(config.gpu.device)
-    pattern = config.gpu.name_pattern
-    if pattern and not re.fullmatch(pattern, device.name):
-        raise DeviceError(
-            f"the gpu asked for is a {pattern}, but {config.gpu.device} is a {device.name}; use gpu=auto"
-        )
+    device = open_device(config.gpu.device, config.gpu.name_pattern)
     check_writable(config.runs_dir)
     with console.status("fetching the domains"):
         texts = {s.name: load_prompts(s) for s in [*config.domain.sources(), *config.corpora.values()]}

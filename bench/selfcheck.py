@@ -58,7 +58,7 @@ def run_selfcheck(config: Config, console: Console) -> Path:
         BenchError: anything the user can mend.
     """
     with hold_device(physical_id(config.gpu.device), console.print):
-        device = open_device(config.gpu.device)
+        device = open_device(config.gpu.device, config.gpu.name_pattern)
         with console.status("loading the models"):
             pair = load_pair(config.pair, device, config.dtype)
         with console.status("checking"):

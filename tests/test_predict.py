@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.test_cli import check_refused, run
 
@@ -31,6 +32,19 @@ def test_a_measured_run_says_how_near_to_the_limits_a_device_comes():
     assert "whole data-sheet bandwidth" in said(run(*arguments))
     text = said(run(*arguments, f"predict.calibration={EXAMPLE}"))
     assert "of its bandwidth and launches a kernel in" in text and "as AMD EPYC" in text
+
+
+def test_a_family_of_cards_is_never_the_card_that_is_here():
+    check_refused(
+        run("task=predict", "gpu=h100"), ["gpu=h100 is several cards: choose h100-pcie or h100-sxm"]
+    )
+
+
+@pytest.mark.parametrize("gpu", ["h100-sxm", "h100"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_named_gpu_that_is_not_here_is_not_measured(gpu, tmp_path):
+    parts = [f"gpu={gpu} is not here: this machine has no GPU", "gpu=auto", "gpu=cpu", "task=predict"]
+    check_refused(run(f"gpu={gpu}", f"results_dir={tmp_path}"), parts)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Values of one measured run: pair, device, vocabulary sizes, effort."""
 
+import re
 from dataclasses import dataclass, field
 
 from bench.config.check import require
@@ -49,6 +50,10 @@ class GpuConfig:
         kind, _, index = self.device.partition(":")
         known = self.device in ("auto", "cpu") or (kind == "cuda" and index.isdecimal())
         require(known, "gpu.device", self.device, DEVICES_HINT)
+        try:
+            re.compile(self.name_pattern or "")
+        except re.error:
+            require(False, "gpu.name_pattern", self.name_pattern, "a regular expression")
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import torch
 
+from bench.cost.hardware import require_present
 from bench.device.base import Device, Mark
 from bench.device.cpu import CpuDevice
 from bench.device.cuda import CudaDevice
@@ -10,12 +11,25 @@ from bench.device.scripted import ScriptedDevice
 __all__ = ["CpuDevice", "CudaDevice", "Device", "Mark", "ScriptedDevice", "default_dtype", "open_device"]
 
 
-def open_device(name: str) -> Device:
+def open_device(name: str, name_pattern: str | None = None) -> Device:
     """`auto` (first GPU if there is one), `cpu`, or `cuda:<index>`.
 
+    Args:
+        name: of the device.
+        name_pattern: that what it is called by its driver must match; None for any.
+
     Raises:
-        DeviceError: a GPU was asked for and is not there.
+        DeviceError: a GPU was asked for and is not there, or is another.
     """
+    if name_pattern and name.startswith("cuda") and not torch.cuda.is_available():
+        require_present(name_pattern, None)
+    device = _open(name)
+    if name_pattern:
+        require_present(name_pattern, device.name)
+    return device
+
+
+def _open(name: str) -> Device:
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return CpuDevice()
     return CudaDevice(0 if name == "auto" else int(name.removeprefix("cuda:")))
