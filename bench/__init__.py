@@ -25,7 +25,7 @@ The rooms, in the order in which data flows through them:
     selection/  `task=select`, start to end: corpus -> vocab + cost -> export -> report, and `task=export`
     runs.py     one run, start to end: pair.py (models) + workloads.py (data) -> measure -> report
     selfcheck.py  `task=selfcheck`: the instruments held against themselves
-    predict.py  `task=predict`: a draft that is modelled from its configuration
+    predict/    `task=predict`: a draft that is modelled from its configuration
     run_folder.py  where a run writes, and how an unfinished one is found again
     sweep.py    the jobs of a sweep, each a process with a log and a note of how it ended
 

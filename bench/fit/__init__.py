@@ -7,7 +7,8 @@ resampling.py medians of prompts drawn anew
 fitting.py    model + series -> coefficients with intervals; scores.py how well it fits
 choice.py     latency -> the k it would choose, and what that loses
 judge.py      every model of every component; fit_json.py writes it down
-transfer.py   one device's coefficients on another; untried.py a draft never loaded
+transfer.py   one device's coefficients on another
+calibration.py a device from its limits; untried.py a draft never loaded
 probe.py      what a device without a data sheet reaches
 
 Import rule: of this program it needs `cost`, `vocab`, `records` and the statistics of `measure`, no models.
