@@ -12,7 +12,16 @@ from bench.fit.errors import FitError
 from bench.fit.fit_json import to_json
 from bench.fit.judge import Judgement, judge, sentence
 from bench.fit.series import VERIFY, LatencySeries, verify_work
-from tests.fit.synthetic import SIZES, bytes_law, decoder_lm, device, flops_law, series, step_work
+from tests.fit.synthetic import (
+    SIZES,
+    blocked_series,
+    bytes_law,
+    decoder_lm,
+    device,
+    flops_law,
+    series,
+    step_work,
+)
 
 KS = np.unique(np.geomspace(512, 49152, 60).astype(int))
 
@@ -128,6 +137,17 @@ def test_candidates_beyond_the_measured_sizes_are_refused():
     data = series(bytes_law(), work=step_work(SIZES[2:]))
     with pytest.raises(FitError, match="candidates 512 to 49152 go beyond the measured sizes, 2048 to 49152"):
         judge(data, None, "bfloat16", goals(), num_resamples=20)
+
+
+def test_doubts_stand_in_the_verdict_and_in_the_file():
+    data = blocked_series(bytes_law(), 0.02, 3, work=step_work(SIZES[[0, 4, 9]]))
+    judgement = Judgement(
+        "X1", "bfloat16", None, {"draft_step": judge(data, None, "bfloat16", num_resamples=20)}
+    )
+    told = "intervals rest on 3 prompts only"
+    assert told in sentence(judgement, "draft_step")
+    component = json.loads(to_json(judgement))["components"]["draft_step"]
+    assert component["num_prompts"] == 3 and told in component["interval_doubt"]
 
 
 def test_the_file_holds_every_component_and_model(affine):

@@ -89,6 +89,12 @@ def test_few_prompts_are_said():
     assert interval_doubt(blocked_series(law, 0.02, 7)) == (
         "intervals rest on 7 prompts only and are wide for it; measure 8 or more"
     )
+    three = step_work(SIZES[[0, 4, 9]])
+    assert interval_doubt(series(law, work=three)) == (
+        "3 sizes are too few to trust the interval of a coefficient; measure 4 or more"
+    )
+    both = interval_doubt(blocked_series(law, 0.02, 3, work=three))
+    assert "rest on 3 prompts only" in both and "; 3 sizes are too few" in both
     assert "all samples are of one prompt" in interval_doubt(blocked_series(law, 0.02, 1))
 
 
