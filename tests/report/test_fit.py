@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import yaml
 
+from bench.compare.transfer import step_medians
 from bench.fit.judge import judge
 from bench.fit.series import LatencySeries, draft_work, verify_work
+from bench.measure.stats import median
 from bench.report.fit import goals_of, judge_run, series_of, times_of, write_fit
 from bench.report.fit_figures import fit_figure
 from bench.report.fit_tables import decision_table, fit_table, size_table
@@ -154,6 +156,17 @@ def test_every_size_has_its_reduction_and_its_distance_to_the_limits(judgement):
     assert smallest["launch_share"] == pytest.approx(t0_ms / smallest["measured_ms"])
     verify = size_table(judgement.components["verify"])
     assert verify.columns[0] == "num_tokens" and not any("reduction" in name for name in verify.columns)
+
+
+def test_comparisons_tell_the_intervals_of_the_fit(judgement, tmp_path):
+    step, found = judgement.components["draft_step"], step_medians([read_run(EXAMPLE)])
+    assert found == dict(zip(step.series.work.sizes.tolist(), step.medians, strict=True))
+    # Steps of one prompt drift together: taken as independent they would seem better known.
+    alone = [median(samples) for samples in step.series.samples_ms]
+    widths = [sum(e.ci_high - e.ci_low for e in estimates) for estimates in (step.medians, alone)]
+    assert widths[0] > widths[1]
+    small = step_medians([read_run(write_run(tmp_path))])
+    assert small[10] == median(np.full(12, 3.0)) and list(small) == [10, 100]
 
 
 def test_without_a_data_sheet_shares_are_empty():
