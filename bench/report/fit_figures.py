@@ -14,7 +14,7 @@ from bench.fit.choice import reduction
 from bench.fit.judge import JudgedComponent, JudgedModel, Judgement, sentence
 from bench.fit.series import DRAFT_STEP, LM_HEAD, VERIFY, IntArray
 from bench.measure.stats import Estimate
-from bench.report.drawing import K_LABEL, PALETTE, log_k_axis
+from bench.report.drawing import INK, K_LABEL, PALETTE, log_k_axis
 from bench.report.fit_tables import fit_table
 
 __all__ = ["fit_figure", "fit_table"]
@@ -62,7 +62,7 @@ def fit_figure(judgement: Judgement, component: str) -> Figure:
         lowest = min(estimate.ci_low for estimate in judged.reductions)
         axes[1].set_ylim(bottom=min(-3.0, 110 * lowest), top=103)
     below.axhspan(-_GOOD_ERROR_PERCENT, _GOOD_ERROR_PERCENT, color="0.5", alpha=0.15, zorder=0)
-    below.axhline(0, color="0.3", linewidth=1)
+    below.axhline(0, color=INK, linewidth=1)
     _finish(above, below, judged, component)
     figure.suptitle("\n".join(textwrap.wrap(sentence(judgement, component), 92)), fontsize="medium")
     figure.tight_layout()
@@ -115,7 +115,7 @@ def _measured(
     )
     # A resampled interval of a value that is known exactly may miss it by rounding.
     spread = np.maximum([values - low, high - values], 0)
-    axis.errorbar(sizes, values, yerr=spread, fmt="o", color="black", capsize=3, zorder=5, label=label)
+    axis.errorbar(sizes, values, yerr=spread, fmt="o", color=INK, capsize=3, zorder=5, label=label)
 
 
 def _finish(above: Axes, below: Axes, judged: JudgedComponent, component: str) -> None:
