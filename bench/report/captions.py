@@ -33,8 +33,8 @@ _CAPTIONS = {
     "second, from counted FLOPs and bytes and median times inside real rounds ({n}). The roof is the data "
     "sheet's, or measured by a probe where there is none. Numbers are k, or tokens verified.",
     "telemetry": "What was sampled beside the run; shaded: when each domain was measured ({n}).",
-    f"fit_{LM_HEAD}": f"Latency models of the LM head over k, how far off each is, and the share that it says "
-    f"a size saves ({{n}}). Bars: {_OF_MEDIAN} over whole prompts.",
+    f"fit_{LM_HEAD}": f"Latency models of the LM head over k, how far off each is, and the share that it "
+    f"says a size saves ({{n}}). Bars: {_OF_MEDIAN} over whole prompts.",
     f"fit_{DRAFT_STEP}": f"Latency models of a chained draft step over k, how far off each is, and the share "
     f"that it says a size saves ({{n}}). Bars: {_OF_MEDIAN} over whole prompts.",
     f"fit_{VERIFY}": f"Latency models of a verification by its tokens ({{n}}). Bars: {_OF_MEDIAN} over whole "

@@ -15,9 +15,6 @@ from bench.fit.judge import JudgedComponent, JudgedModel, Judgement, sentence
 from bench.fit.series import DRAFT_STEP, LM_HEAD, VERIFY, IntArray
 from bench.measure.stats import Estimate
 from bench.report.drawing import INK, K_LABEL, PALETTE, log_k_axis
-from bench.report.fit_tables import fit_table
-
-__all__ = ["fit_figure", "fit_table"]
 
 _WHAT = {LM_HEAD: "LM head", DRAFT_STEP: "draft step", VERIFY: "verification"}
 _TOKENS_LABEL = "tokens verified (draft length + 1)"
