@@ -16,7 +16,7 @@ from bench.decoding.sampling import Sampler
 from bench.device import Device, open_device
 from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
-from bench.environment import describe_run, now
+from bench.environment import data_ids, describe_run, now
 from bench.errors import DeviceError, FailedCasesError, OutputError
 from bench.measure.campaign import Campaign, Workload
 from bench.measure.rig import Rig
@@ -75,15 +75,17 @@ def _run_alone(config: Config, console: Console) -> Path:
             f"the gpu asked for is a {pattern}, but {config.gpu.device} is a {device.name}; use gpu=auto"
         )
     check_writable(config.runs_dir)
+    sources = [*config.domain.sources(), *config.corpora.values()]
     with console.status("fetching the domains"):
-        texts = {s.name: load_prompts(s) for s in [*config.domain.sources(), *config.corpora.values()]}
+        data = data_ids(sources)
+        texts = {source.name: load_prompts(source) for source in sources}
     with console.status("loading the models"):
         pair = load_pair(config.pair, device, config.dtype)
     sizes = check_sizes(pair, config.vocab, config.measure)
     rankings = _rank(config, pair, texts, console)
     workloads = [_workload(config, pair, s, texts[s.name], rankings) for s in config.domain.sources()]
     _say_what_lacks(config, workloads, console)
-    with open_run(config, describe_run(pair, device)) as run:
+    with open_run(config, describe_run(pair, device, data)) as run:
         if run.earlier:
             _say_what_is_there(run, console)
         with watch(config.telemetry, device.uuid, run.path) as seen:

@@ -37,6 +37,18 @@ class NvmlError(Exception):
     """NVML, or the GPU behind it, cannot be used (any more); the message says why."""
 
 
+def driver_version() -> str | None:
+    """Of the GPUs' driver; None where NVML does not answer."""
+    try:
+        pynvml.nvmlInit()
+        try:
+            return pynvml.nvmlSystemGetDriverVersion()
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+
+
 class NvmlGpu:
     """Reads one GPU.
 
