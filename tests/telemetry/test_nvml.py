@@ -18,7 +18,8 @@ FAST = {
 
 
 def test_a_sample_is_in_our_units(ask):
-    found = json.loads(ask(ONE, "print(json.dumps({**gpu.fast(), **gpu.slow({1})}))"))
+    script = f"{ONE}processes GPU-a 7 4242\n"
+    found = json.loads(ask(script, "print(json.dumps({**gpu.fast(), **gpu.slow({7})}))"))
     assert found.pop("energy_j") < 250
     assert found == {
         "power_w": 250.0,
@@ -36,6 +37,15 @@ def test_a_sample_is_in_our_units(ask):
 
 def test_own_processes_are_no_strangers(ask):
     assert ask(ONE, "print(gpu.slow({4242})['other_pids'])") == "[]"
+
+
+@pytest.mark.parametrize("pids", ["4242 0", "0 0"])
+def test_a_container_that_is_told_other_numbers_has_no_strangers_to_name(ask, pids):
+    """The driver lists the host's numbers, or nobody: a process that does not find itself knows nothing."""
+    code = "print(json.dumps([gpu.slow({7})['other_pids'], gpu.unsupported['other_pids']]))"
+    others, why = json.loads(ask(f"{ONE}processes GPU-a {pids}\n", code))
+    assert others is None
+    assert why.startswith("this process is not among those that the driver lists")
 
 
 def test_what_does_not_change_is_described_once(ask):
@@ -63,10 +73,16 @@ def test_the_gpu_is_found_by_uuid_whatever_its_number(ask, uuid):
 
 
 @pytest.mark.parametrize("uuid", ["MIG-s", "s"])
-def test_a_slice_is_read_from_the_gpu_that_it_is_cut_from(ask, uuid):
-    script = "gpu GPU-a 2 2\ngpu MIG-s 0 0\n"
-    code = "print(gpu.fast()['power_w'], gpu.is_mig, gpu.describe()['mig'])"
-    assert ask(script, code, uuid) == "2.0 True a slice"
+def test_a_slice_has_memory_and_processes_of_its_own_and_no_energy(ask, uuid):
+    script = "gpu GPU-a 2 2\ngpu MIG-s 0 0\nprocesses GPU-a 7 4242\nprocesses MIG-s 7 0\n"
+    code = "print(json.dumps([gpu.is_mig, gpu.describe()['mig'], {**gpu.fast(), **gpu.slow({7})}, gpu.unsupported]))"
+    is_mig, mig, found, unsupported = json.loads(ask(script, code, uuid))
+    assert (is_mig, mig) == (True, "a slice")
+    assert (found["memory_used_bytes"], found["other_pids"]) == (500, [])
+    assert (found["sm_clock_mhz"], found["temperature_c"]) == (1410, 56)  # of the whole GPU
+    shared = ["power_w", "energy_j", "pcie_tx_bytes_per_s", "pcie_rx_bytes_per_s"]
+    assert [found[name] for name in shared] == [None] * 4
+    assert unsupported == dict.fromkeys(shared, "a MIG slice has no sensor of its own")
 
 
 @pytest.mark.parametrize(("code", "reason"), [(3, "not supported by this GPU"), (4, "no permission")])
