@@ -24,8 +24,8 @@ _NEVER = {
 _OF_THE_WHOLE_GPU = ("power_w", "energy_j", "pcie_tx_bytes_per_s", "pcie_rx_bytes_per_s")
 _NO_SENSOR = "a MIG slice has no sensor of its own"
 _HIDDEN_PIDS = (
-    "this process is not among those that the driver lists by number, as in a container: others cannot be told "
-    "from it"
+    "this process is not among those that the driver lists, as in a container, which numbers its processes "
+    "anew: others cannot be told from it"
 )
 _REASONS = {
     "idle": pynvml.nvmlClocksEventReasonGpuIdle,

@@ -75,7 +75,10 @@ def test_the_gpu_is_found_by_uuid_whatever_its_number(ask, uuid):
 @pytest.mark.parametrize("uuid", ["MIG-s", "s"])
 def test_a_slice_has_memory_and_processes_of_its_own_and_no_energy(ask, uuid):
     script = "gpu GPU-a 2 2\ngpu MIG-s 0 0\nprocesses GPU-a 7 4242\nprocesses MIG-s 7 0\n"
-    code = "print(json.dumps([gpu.is_mig, gpu.describe()['mig'], {**gpu.fast(), **gpu.slow({7})}, gpu.unsupported]))"
+    code = (
+        "mig, found = gpu.describe()['mig'], {**gpu.fast(), **gpu.slow({7})}\n"
+        "print(json.dumps([gpu.is_mig, mig, found, gpu.unsupported]))"
+    )
     is_mig, mig, found, unsupported = json.loads(ask(script, code, uuid))
     assert (is_mig, mig) == (True, "a slice")
     assert (found["memory_used_bytes"], found["other_pids"]) == (500, [])
