@@ -20,6 +20,7 @@ from bench.domains import content_id
 from bench.fit.probe import probe
 from bench.measure.timer import timer_facts
 from bench.pair import Pair
+from bench.telemetry.frequency import cpu_frequency
 from bench.telemetry.nvml import driver_version
 
 _PACKAGES = ("torch", "transformers", "safetensors", "numpy", "hydra-core", "nvidia-ml-py", "vocabtrim-bench")
@@ -35,6 +36,7 @@ def describe(device: Device) -> dict[str, Any]:
         "host": platform.node() or None,
         "cpu_count": os.cpu_count(),
         "num_threads": torch.get_num_threads(),
+        "cpu_frequency": cpu_frequency(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "memory_bytes": psutil.virtual_memory().total,
         "packages": {name: _version_of(name) for name in _PACKAGES},

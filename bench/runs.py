@@ -25,6 +25,7 @@ from bench.records import EndRecord, FailureRecord, Record, RecordWriter, Sessio
 from bench.records.cases import Done
 from bench.run_folder import RunFolder, check_writable, note_telemetry, open_run, point_latest
 from bench.telemetry.watch import Watch, watch
+from bench.telemetry.windows import long_enough_s
 from bench.workloads import (
     Ranking,
     check_sizes,
@@ -173,7 +174,8 @@ def _measure_all(
                 progress.advance(bar)
             if seen.tells_energy and config.telemetry.steady_s:
                 progress.update(bar, description=f"{workload.domain}: energy")
-                yield from campaign.run_steadily(workload, config.telemetry.steady_s)
+                seconds = max(config.telemetry.steady_s, long_enough_s(config.telemetry.interval_ms / 1e3))
+                yield from campaign.run_steadily(workload, seconds)
         if config.timing.isolated:
             # What parts cost on their own does not depend on the domain.
             progress.update(bar, description="timing parts on their own", completed=num_steps)

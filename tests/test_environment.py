@@ -9,6 +9,7 @@ from bench import environment
 from bench.cost.flops import DraftShape
 from bench.cost.hardware import HardwareSpec
 from bench.device import CpuDevice
+from bench.telemetry.frequency import cpu_frequency
 
 
 @pytest.fixture
@@ -37,3 +38,25 @@ def described(pair, monkeypatch):
 def test_the_data_is_named_by_its_content(described):
     assert described["data"] == {"code": "sha256:abc"}
     assert described["cuda"] is None
+
+
+def test_how_the_clock_is_set_or_why_that_is_not_known(described, tmp_path):
+    assert described["cpu_frequency"].keys() == {"governor", "turbo", "why_not"}
+    assert cpu_frequency(tmp_path) == {
+        "governor": None,
+        "turbo": None,
+        "why_not": {
+            "governor": "the kernel tells none, as in a virtual machine",
+            "turbo": "the kernel does not tell",
+        },
+    }
+    for number, governor in enumerate(("powersave", "performance", "powersave")):
+        folder = tmp_path / f"cpu{number}" / "cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "scaling_governor").write_text(f"{governor}\n")
+    (tmp_path / "cpufreq").mkdir()
+    (tmp_path / "cpufreq" / "boost").write_text("1\n")
+    assert cpu_frequency(tmp_path) == {"governor": "performance,powersave", "turbo": "on", "why_not": {}}
+    (tmp_path / "intel_pstate").mkdir()
+    (tmp_path / "intel_pstate" / "no_turbo").write_text("1\n")
+    assert cpu_frequency(tmp_path)["turbo"] == "off"

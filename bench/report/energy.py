@@ -31,16 +31,22 @@ def token_energy(run: Run, domain: str, key: Key) -> TokenEnergy:
         ]
         windows = [(r.start_s, r.end_s) for r in decodes if r.start_s is not None and r.end_s is not None]
         num_tokens = sum(len(record.token_ids) - 1 for record in decodes)
-    if not run.samples.rows or not windows:
-        telemetry = run.environment.get("telemetry") or {}
+    telemetry = run.environment.get("telemetry") or {}
+    of_gpu = bool(run.environment.get("cuda"))
+    if not run.samples.rows or not windows or (of_gpu and telemetry.get("why_not")):
         return TokenEnergy(None, None, telemetry.get("why_not") or "nothing was sampled beside this run")
-    found = [energy_between(run.samples.rows, *window) for window in windows]
+    found = [energy_between(run.samples.rows, *window, of_gpu) for window in windows]
     total_j = 0.0
     for energy in found:
         if energy.energy_j is None:
-            unsupported = run.samples.unsupported
-            known = {name: unsupported[name] for name in ("power_w", "cpu_energy_j") if name in unsupported}
-            why = "; ".join(f"{name}: {text}" for name, text in known.items())
-            return TokenEnergy(None, None, why or energy.reason)
+            return TokenEnergy(None, None, _no_sensor(run, of_gpu) or energy.reason)
         total_j += energy.energy_j
     return TokenEnergy(total_j / num_tokens, found[0].method)
+
+
+def _no_sensor(run: Run, of_gpu: bool) -> str | None:
+    """Why no sensor tells the energy of the device; None where one does."""
+    fields, unsupported = ("energy_j", "power_w") if of_gpu else ("cpu_energy_j",), run.samples.unsupported
+    if not all(name in unsupported for name in fields):
+        return None
+    return "; ".join(dict.fromkeys(unsupported[name] for name in fields))
