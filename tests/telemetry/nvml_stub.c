@@ -6,6 +6,9 @@
  *   lost <seconds>                              after nvmlInit, from when every call says that the GPU is lost
  *   no_instant                                  the power field is not supported
  *   error <function> <code>                     what that function returns
+ *   clock <file>                                time is the number in that file, in seconds after nvmlInit
+ *
+ * With OLD_DRIVER it lacks the functions that drivers got last.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -21,8 +24,17 @@ static struct failure failures[MOST];
 static int num_gpus, num_failures, no_instant;
 static double began_s, step_s = 1e9, lost_s = 1e9;
 
+static char clock_file[256];
+
 static double now_s(void) {
     struct timespec t;
+    FILE *file = *clock_file ? fopen(clock_file, "r") : NULL;
+    double scripted;
+    if (file) {
+        int found = fscanf(file, "%lf", &scripted);
+        fclose(file);
+        if (found == 1) return scripted;
+    }
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9 - began_s;
 }
@@ -50,9 +62,10 @@ static void list_processes(const char *line) {
 }
 
 int nvmlInitWithFlags(unsigned flags) {
-    char line[256];
+    char line[300];
     FILE *file = fopen(getenv("NVML_STUB"), "r");
     (void)flags;
+    *clock_file = 0;
     began_s = 0;
     began_s = now_s();
     num_gpus = num_failures = no_instant = 0;
@@ -66,13 +79,14 @@ int nvmlInitWithFlags(unsigned flags) {
         list_processes(line);
         sscanf(line, "step %lf", &step_s);
         sscanf(line, "lost %lf", &lost_s);
+        sscanf(line, "clock %255s", clock_file);
         no_instant |= !strncmp(line, "no_instant", 10);
     }
     if (file) fclose(file);
     ANSWER();
     return OK;
 }
-int nvmlShutdown(void) { return OK; }
+int nvmlShutdown(void) { ANSWER(); return OK; }
 const char *nvmlErrorString(int code) {
     static char text[32];
     snprintf(text, sizeof text, "stub error %d", code);
@@ -117,9 +131,13 @@ int nvmlDeviceGetMemoryInfo(struct gpu *gpu, unsigned long long *bytes) {
     bytes[0] = 1000, bytes[1] = 600, bytes[2] = 400 + 100 * (unsigned long long)(gpu - gpus);
     return OK;
 }
+#ifndef OLD_DRIVER
+int nvmlDeviceGetCurrentClocksEventReasons(struct gpu *gpu, unsigned long long *bits) { (void)gpu; ANSWER(); *bits = 0x8 | 0x40; return OK; }
+#endif
 int nvmlDeviceGetCurrentClocksThrottleReasons(struct gpu *gpu, unsigned long long *bits) { (void)gpu; ANSWER(); *bits = 0x4; return OK; }
 int nvmlDeviceGetPcieThroughput(struct gpu *gpu, int counter, unsigned *kb) { (void)gpu; ANSWER(); *kb = counter ? 20 : 10; return OK; }
 struct process { unsigned pid; unsigned long long memory; unsigned gi, ci; };
+#ifndef OLD_DRIVER
 int nvmlDeviceGetComputeRunningProcesses_v3(struct gpu *gpu, unsigned *count, struct process *found) {
     ANSWER();
     unsigned num_pids = !!gpu->pids[0] + !!gpu->pids[1];
@@ -129,6 +147,7 @@ int nvmlDeviceGetComputeRunningProcesses_v3(struct gpu *gpu, unsigned *count, st
     for (unsigned i = 0; i < num_pids; i++) found[i] = (struct process){gpu->pids[i], 7, 0, 0};
     return OK;
 }
+#endif
 int nvmlSystemGetDriverVersion(char *text, unsigned n) { ANSWER(); snprintf(text, n, "580.00"); return OK; }
 int nvmlDeviceGetVbiosVersion(struct gpu *gpu, char *text, unsigned n) { (void)gpu; ANSWER(); snprintf(text, n, "96.00"); return OK; }
 int nvmlDeviceGetEnforcedPowerLimit(struct gpu *gpu, unsigned *mw) { (void)gpu; ANSWER(); *mw = 400000; return OK; }
