@@ -1,5 +1,6 @@
 """One run, start to end: a pair on one device, over one domain or a set of them."""
 
+import math
 import os
 import re
 import socket
@@ -18,7 +19,8 @@ from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
 from bench.environment import data_ids, describe_run, now
 from bench.errors import DeviceError, FailedCasesError, OutputError
-from bench.measure.campaign import Campaign, Workload
+from bench.measure.campaign import Campaign
+from bench.measure.cases import Workload
 from bench.measure.rig import Rig
 from bench.pair import Pair, load_pair
 from bench.records import EndRecord, FailureRecord, Record, RecordWriter, SessionRecord
@@ -174,8 +176,11 @@ def _measure_all(
                 progress.advance(bar)
             if seen.tells_energy and config.telemetry.steady_s:
                 progress.update(bar, description=f"{workload.domain}: energy")
-                seconds = max(config.telemetry.steady_s, long_enough_s(config.telemetry.interval_ms / 1e3))
-                yield from campaign.run_steadily(workload, seconds)
+                least_s = long_enough_s(config.telemetry.interval_ms / 1e3)
+                seconds = max(config.telemetry.steady_s, least_s)
+                # The counters of a CPU are quick, and its decodes may well be long enough for them.
+                enough_s = least_s if seen.cpu_energy else math.inf
+                yield from campaign.run_steadily(workload, seconds, enough_s)
         if config.timing.isolated:
             # What parts cost on their own does not depend on the domain.
             progress.update(bar, description="timing parts on their own", completed=num_steps)

@@ -6,6 +6,7 @@ import numpy as np
 
 from bench.records import DecodeRecord, ProbeRecord
 from bench.report.doubt import Doubt
+from bench.report.energy import token_energy
 from bench.report.frames import Run
 from bench.telemetry.samples import RUN_ENDED, RUN_KILLED
 
@@ -13,6 +14,7 @@ from bench.telemetry.samples import RUN_ENDED, RUN_KILLED
 _MOST_OTHERS = 0.05  # load of other processes, as a share of all CPUs
 _MOST_CLOCK_SPREAD = 0.03  # of the GPU's SM clock while it is measured
 _MOST_CPU_CLOCK_SPREAD = 0.05  # of the fastest CPU's clock while it is measured
+_MOST_ENERGY_SPREAD = 0.1  # of energy per token between two windows of the same variant
 _LEAST_CLOCKS = 10  # readings, to tell a spread
 
 _SLOWED = {
@@ -35,6 +37,7 @@ _SETTINGS = {
 def telemetry_doubts(run: Run) -> list[Doubt]:
     """What the samples beside a run, and what it says of its device, make doubtful."""
     found = [_others(run), _clock(run), _cpu_clock(run)]
+    found.append(_unsteady_energy(run))
     several = (*_slowed(run), *_strangers(run), *_cut_off(run), *_changed(run))
     return [doubt for doubt in (*found, *several) if doubt]
 
@@ -131,6 +134,19 @@ def _cut_off(run: Run) -> list[Doubt]:
             for why in ended
         ),
     ]
+
+
+def _unsteady_energy(run: Run) -> Doubt | None:
+    """The same work took another energy in its second window."""
+    energies = [token_energy(run, domain, key) for domain in run.decodes for key in run.decodes[domain]]
+    worst = max((energy.spread or 0.0 for energy in energies), default=0.0)
+    if worst <= _MOST_ENERGY_SPREAD:
+        return None
+    return Doubt(
+        "unsteady_energy",
+        f"energy per token of the same variant differed by up to {worst:.0%} between its two windows",
+        "raise telemetry.steady_s, and keep clocks and temperature steady",
+    )
 
 
 def _changed(run: Run) -> list[Doubt]:

@@ -194,7 +194,7 @@ def test_energy_of_a_run_without_samples_says_why(run):
 
 def test_energy_of_a_gpu_is_never_that_of_the_host(run):
     """NVML did not answer, and the host was sampled on: its counters are not the GPU's."""
-    steady = {"code": {(FULL, 0): SteadyRecord("code", FULL, 0, 100, 0.0, 20.0)}}
+    steady = {"code": {(FULL, 0): [SteadyRecord("code", FULL, 0, 100, 0.0, 20.0)]}}
     rows = [{"cpu_energy_j": 50.0 * i} for i in range(22)]
     on_cpu = sampled(replace(run, steady=steady), *rows)
     assert token_energy(on_cpu, "code", (FULL, 0)) == TokenEnergy(10.0, "rapl")  # 1000 J over 100 tokens
@@ -207,7 +207,7 @@ def test_energy_of_a_gpu_is_never_that_of_the_host(run):
 
 
 def test_energy_of_a_slice_is_not_known(run):
-    steady = {"code": {(FULL, 0): SteadyRecord("code", FULL, 0, 100, 0.0, 20.0)}}
+    steady = {"code": {(FULL, 0): [SteadyRecord("code", FULL, 0, 100, 0.0, 20.0)]}}
     environment = {**run.environment, "cuda": {}, "telemetry": {"gpu": {"mig": "a slice"}, "why_not": None}}
     found = sampled(
         replace(run, steady=steady, environment={**environment, "cuda": {"driver": "580"}}),
@@ -216,3 +216,20 @@ def test_energy_of_a_slice_is_not_known(run):
     reason = "a MIG slice has no sensor of its own"
     found.samples.unsupported.update(power_w=reason, energy_j=reason, cpu_energy_j="none")
     assert token_energy(found, "code", (FULL, 0)) == TokenEnergy(None, None, reason)
+
+
+def in_two_windows(run, *powers_w):
+    """Plain decoding of 100 tokens in each of two windows of 20 s, with so many watts in each."""
+    windows = [SteadyRecord("code", FULL, 0, 100, 25.0 * w, 25.0 * w + 20, w) for w in (0, 1)]
+    rows = [{"power_w": powers_w[i >= 25]} for i in range(46)]
+    return sampled(replace(run, steady={"code": {(FULL, 0): windows}}), *rows)
+
+
+def test_energy_of_two_windows_is_taken_together_and_their_difference_told(run):
+    # 2000 J and 2100 J over 200 tokens; the difference is 1 J over a mean of 20.5 J a token.
+    found = in_two_windows(run, 100.0, 105.0)
+    expected = TokenEnergy(pytest.approx(20.5), "integrated", None, pytest.approx(1 / 20.5))
+    assert token_energy(found, "code", (FULL, 0)) == expected
+    assert codes(found) == []
+    (doubt,) = doubts(in_two_windows(run, 100.0, 120.0))
+    assert doubt.code == "unsteady_energy" and "by up to 18% between" in doubt.what
