@@ -26,7 +26,7 @@ from bench.pair import Pair, load_pair
 from bench.records import EndRecord, FailureRecord, Record, RecordWriter, SessionRecord
 from bench.records.cases import Done
 from bench.run_folder import RunFolder, check_writable, note_telemetry, open_run, point_latest
-from bench.telemetry.watch import Watch, watch
+from bench.telemetry.watch import Watch, check_telemetry, watch
 from bench.telemetry.windows import long_enough_s
 from bench.workloads import (
     Ranking,
@@ -66,7 +66,9 @@ def run_bench(config: Config, console: Console) -> Path:
     """
     if config.measure.num_threads:
         torch.set_num_threads(config.measure.num_threads)
-    with hold_device(physical_id(config.gpu.device), console.print):
+    device_id = physical_id(config.gpu.device)
+    check_telemetry(config.telemetry, is_on_cpu=device_id == "cpu")
+    with hold_device(device_id, console.print):
         return _run_alone(config, console)
 
 

@@ -43,6 +43,19 @@ class Watch:
         return not {"energy_j", "power_w"} <= self.gpu["unsupported"].keys()
 
 
+def check_telemetry(config: TelemetryConfig, is_on_cpu: bool) -> None:
+    """Whether there is a GPU to ask; before anything is waited for or loaded.
+
+    Raises:
+        DeviceError: telemetry is required of a run on the CPU.
+    """
+    if config.mode is TelemetryMode.required and is_on_cpu:
+        raise DeviceError(
+            "telemetry.mode=required asks for a GPU's telemetry, and this run is on the CPU; choose a GPU "
+            "with gpu=, or set telemetry.mode=auto"
+        )
+
+
 @contextmanager
 def watch(
     config: TelemetryConfig, uuid: str | None, folder: Path, powercap: Path = POWERCAP
@@ -61,11 +74,7 @@ def watch(
     if config.mode is TelemetryMode.off:
         yield Watch(why_not="telemetry.mode=off")
         return
-    if config.mode is TelemetryMode.required and uuid is None:
-        raise DeviceError(
-            "telemetry.mode=required asks for a GPU's telemetry, and this run is on the CPU; choose a GPU "
-            "with gpu=, or set telemetry.mode=auto"
-        )
+    check_telemetry(config, is_on_cpu=uuid is None)
     # A file and not a pipe: nobody reads it while the run goes on.
     with tempfile.TemporaryFile() as complaints:
         process = _start(config, uuid, folder, powercap, complaints)
