@@ -8,7 +8,7 @@ import re
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -29,7 +29,7 @@ _ELSEWHERE = ("results_dir", "run", "out", "task", "resume", "export", "predict"
 # What must be the same for two halves of a run to be one: it makes the figures what they are.
 _IDENTITY = (
     "device_name", "device", "cuda", "cpu_capability", "num_threads", "packages", "git", "dtype",
-    "target_fingerprint", "draft_fingerprint",
+    "target_fingerprint", "draft_fingerprint", "data",
 )  # fmt: skip
 
 
@@ -92,24 +92,46 @@ def open_run(config: Config, environment: dict[str, Any]) -> Iterator[RunFolder]
 
 
 def note_telemetry(folder: Path, seen: Watch) -> None:
-    """Adds to `environment.json` what the driver says of the GPU, or why nothing is sampled."""
+    """Adds to `environment.json` what the driver says of the GPU, or why nothing is sampled.
+
+    What it said to an earlier session is kept as `earlier_telemetry`, where that was something else.
+
+    Raises:
+        OutputError: the file cannot be written; the run's folder is as before.
+    """
     path = folder / ENVIRONMENT
-    environment = json.loads(path.read_text("utf-8"))
-    environment["telemetry"] = {"gpu": seen.gpu, "why_not": seen.why_not}
+    told = {"gpu": seen.gpu, "why_not": seen.why_not}
     temporary = path.with_suffix(f".{os.getpid()}.partial")
-    temporary.write_text(json.dumps(environment, indent=2) + "\n", "utf-8")
-    temporary.replace(path)
+    try:
+        environment = json.loads(path.read_text("utf-8"))
+        before = environment.get("telemetry")
+        if before not in (None, told):
+            environment["earlier_telemetry"] = [*environment.get("earlier_telemetry", []), before]
+        environment["telemetry"] = told
+        temporary.write_text(json.dumps(environment, indent=2) + "\n", "utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _cannot_write(folder, error) from error
 
 
 def point_latest(folder: Path) -> None:
-    """`latest` names the newest run: a link where the file system has links, else a text file."""
+    """`latest` names the newest run: a link where the file system has links, else a text file.
+
+    Raises:
+        OutputError: neither can be written.
+    """
     link, temporary = folder.parent / "latest", folder.parent / f".latest-{os.getpid()}"
     try:
         temporary.symlink_to(folder.name)
         temporary.replace(link)
     except OSError:
-        temporary.unlink(missing_ok=True)
-        link.with_suffix(".txt").write_text(folder.name + "\n", "utf-8")
+        try:
+            temporary.unlink(missing_ok=True)
+            link.with_suffix(".txt").write_text(folder.name + "\n", "utf-8")
+        except OSError as error:
+            raise _cannot_write(folder.parent, error) from error
 
 
 def plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """One run, start to end: a pair on one device, over one domain or a set of them."""
 
+import math
 import os
 import socket
 from collections.abc import Generator
@@ -15,15 +16,17 @@ from bench.decoding.sampling import Sampler
 from bench.device import Device, open_device
 from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
-from bench.environment import describe_run, now
+from bench.environment import data_ids, describe_run, now
 from bench.errors import FailedCasesError, OutputError
-from bench.measure.campaign import Campaign, Workload
+from bench.measure.campaign import Campaign
+from bench.measure.cases import Workload
 from bench.measure.rig import Rig
 from bench.pair import Pair, load_pair
 from bench.records import EndRecord, FailureRecord, Record, RecordWriter, SessionRecord
 from bench.records.cases import Done
 from bench.run_folder import RunFolder, check_writable, note_telemetry, open_run, point_latest
-from bench.telemetry.watch import Watch, watch
+from bench.telemetry.watch import Watch, check_telemetry, watch
+from bench.telemetry.windows import long_enough_s
 from bench.workloads import (
     Ranking,
     check_sizes,
@@ -62,22 +65,26 @@ def run_bench(config: Config, console: Console) -> Path:
     """
     if config.measure.num_threads:
         torch.set_num_threads(config.measure.num_threads)
-    with hold_device(physical_id(config.gpu.device), console.print):
+    device_id = physical_id(config.gpu.device)
+    check_telemetry(config.telemetry, is_on_cpu=device_id == "cpu")
+    with hold_device(device_id, console.print):
         return _run_alone(config, console)
 
 
 def _run_alone(config: Config, console: Console) -> Path:
     device = open_device(config.gpu.device, config.gpu.name_pattern)
     check_writable(config.runs_dir)
+    sources = [*config.domain.sources(), *config.corpora.values()]
     with console.status("fetching the domains"):
-        texts = {s.name: load_prompts(s) for s in [*config.domain.sources(), *config.corpora.values()]}
+        data = data_ids(sources)
+        texts = {source.name: load_prompts(source) for source in sources}
     with console.status("loading the models"):
         pair = load_pair(config.pair, device, config.dtype)
     sizes = check_sizes(pair, config.vocab, config.measure)
     rankings = _rank(config, pair, texts, console)
     workloads = [_workload(config, pair, s, texts[s.name], rankings) for s in config.domain.sources()]
     _say_what_lacks(config, workloads, console)
-    with open_run(config, describe_run(pair, device)) as run:
+    with open_run(config, describe_run(pair, device, data)) as run:
         if run.earlier:
             _say_what_is_there(run, console)
         with watch(config.telemetry, device.uuid, run.path) as seen:
@@ -165,7 +172,11 @@ def _measure_all(
                 progress.advance(bar)
             if seen.tells_energy and config.telemetry.steady_s:
                 progress.update(bar, description=f"{workload.domain}: energy")
-                yield from campaign.run_steadily(workload, config.telemetry.steady_s)
+                least_s = long_enough_s(config.telemetry.interval_ms / 1e3)
+                seconds = max(config.telemetry.steady_s, least_s)
+                # The counters of a CPU are quick, and its decodes may well be long enough for them.
+                enough_s = least_s if seen.cpu_energy else math.inf
+                yield from campaign.run_steadily(workload, seconds, enough_s)
         if config.timing.isolated:
             # What parts cost on their own does not depend on the domain.
             progress.update(bar, description="timing parts on their own", completed=num_steps)

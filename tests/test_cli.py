@@ -52,6 +52,8 @@ def test_smoke_run_on_real_input(tmp_path):
     assert len(surface) == 3 * 6 * (49152 - 3 + 1)
     assert surface["tokens_per_s"].notna().sum() == len(rows) - 3
     environment = json.loads((folder / "environment.json").read_text())
+    assert set(environment["data"]) == set(domains)
+    assert all(identity.startswith("sha256:") for identity in environment["data"].values())
     assert environment["pair"] == "smollm2-135m" and environment["packages"]["torch"]
     assert (folder / "config.yaml").read_text().startswith("pair:")
     for name in ("speedup", "surface", "draft_latency", "acceptance", "prediction", "cross_domain"):
@@ -79,6 +81,7 @@ def test_smoke_run_on_real_input(tmp_path):
         (["task=compare", "runs=[nosuch]"], ["run=nosuch is not a run"]),
         (["task=compare"], ["no run is named", "runs=["]),
         (["task=diff", "diff.threshold=-1"], ["diff.threshold=-1", "at least 0"]),
+        (["telemetry.mode=required", "gpu=cpu"], ["telemetry.mode=required", "this run is on the CPU"]),
         (["task=slect"], ["task=slect", "bench, select, export, selfcheck, fit, predict, report"]),
         (["select.trials=abc"], ["select.trials=abc", "Integer"]),
     ],

@@ -19,6 +19,7 @@ SMALL = [
     "domain=code", "gpu=cpu",
     "vocab.sizes=[full,1024]", "measure.draft_lengths=[1,2]", "timing.isolated=false",
     f"measure.num_prompts={NUM_PROMPTS}", "measure.max_new_tokens=8", "measure.bootstrap_samples=100",
+    "telemetry.steady_s=0",
 ]  # fmt: skip
 NUM_KILLS = 3
 

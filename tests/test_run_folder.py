@@ -1,5 +1,7 @@
 """How a run's folder is made, found again, and kept to one process."""
 
+import errno
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,11 +12,19 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bench.cli import _CONF
+from bench.environment import data_ids
 from bench.errors import OutputError
 from bench.records import EndRecord, RecordWriter, SessionRecord
-from bench.run_folder import check_writable, open_run
+from bench.run_folder import check_writable, note_telemetry, open_run, point_latest
+from bench.telemetry.watch import Watch
 
-HERE = {"device": "cuda:0", "device_name": "GPU", "dtype": "float32", "draft_fingerprint": "a"}
+HERE = {
+    "device": "cuda:0",
+    "device_name": "GPU",
+    "dtype": "float32",
+    "draft_fingerprint": "a",
+    "cuda": {"driver": "580.1", "runtime": "13.0"},
+}
 
 
 def config(tmp_path, *overrides):
@@ -48,6 +58,65 @@ def test_another_configuration_is_another_run(tmp_path, overrides):
 @pytest.mark.parametrize("key", ["device_name", "dtype", "draft_fingerprint", "packages", "git"])
 def test_another_machine_model_or_version_is_another_run(tmp_path, key):
     assert begin(config(tmp_path)).path != begin(config(tmp_path), {**HERE, key: "changed"}).path
+
+
+def test_another_driver_is_another_run(tmp_path):
+    other = {**HERE, "cuda": {**HERE["cuda"], "driver": "580.2"}}
+    assert begin(config(tmp_path)).path != begin(config(tmp_path), other).path
+
+
+def test_a_prompt_file_that_was_edited_is_another_run(tmp_path):
+    """Prompts of a file are named by their lines, so records of the old text would pass for the new."""
+    prompts = tmp_path / "prompts.jsonl"
+    wanted = config(tmp_path, "domain=jsonl", f"domain.path={prompts}")
+
+    def run_now():
+        return begin(wanted, {**HERE, "data": data_ids(wanted.domain.sources())})
+
+    prompts.write_text('{"prompt": "one"}\n')
+    first, same = run_now(), run_now()
+    prompts.write_text('{"prompt": "two"}\n')
+    edited = run_now()
+    assert same.path == first.path and len(same.earlier) == 1
+    assert edited.path != first.path and edited.earlier == []
+    told = json.loads((edited.path / "environment.json").read_text())["data"]
+    assert told == {"jsonl": "sha256:" + hashlib.sha256(b'{"prompt": "two"}\n').hexdigest()}
+
+
+def test_what_the_driver_told_an_earlier_session_is_kept(tmp_path):
+    path = begin(config(tmp_path)).path
+    for limit_w in (700, 700, 350):
+        note_telemetry(path, Watch({"power_limit_w": limit_w}))
+    environment = json.loads((path / "environment.json").read_text())
+    assert environment["telemetry"] == {"gpu": {"power_limit_w": 350}, "why_not": None}
+    assert environment["earlier_telemetry"] == [{"gpu": {"power_limit_w": 700}, "why_not": None}]
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk that takes no more text: what a full or a read-only one does, also to root."""
+
+    def refuse(self, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+
+
+def test_a_full_disk_when_telemetry_is_noted_is_one_line(tmp_path, request):
+    path = begin(config(tmp_path)).path
+    before = (path / "environment.json").read_text()
+    request.getfixturevalue("full_disk")
+    with pytest.raises(OutputError, match=r"cannot write into .*: No space left on device; set results_dir"):
+        note_telemetry(path, Watch())
+    assert (path / "environment.json").read_text() == before
+    assert not list(path.glob("*.partial"))
+
+
+def test_a_full_disk_when_the_newest_run_is_noted_is_one_line(tmp_path, full_disk):
+    with pytest.raises(OutputError, match=r"cannot write into .*: No space left on device") as caught:
+        point_latest(tmp_path / "run")
+    assert caught.value.exit_code == 2
 
 
 def test_what_is_only_read_does_not_make_another_run(tmp_path):

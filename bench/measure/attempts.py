@@ -12,8 +12,16 @@ from bench.records.cases import Case
 
 T = TypeVar("T")
 
-# After any of these a process cannot use its GPU again.
-_FATAL = ("cuda error", "hip error", "device-side assert", "illegal memory access")
+# After any of these a process cannot use its GPU again. Many other "CUDA error"s, such as a cuBLAS handle
+# that found no memory or a launch that was refused, leave it as it was.
+_FATAL = (
+    "device-side assert",
+    "illegal memory access",
+    "illegal instruction",
+    "misaligned address",
+    "unspecified launch failure",
+    "uncorrectable ecc",
+)
 
 
 def attempt(case: Case, work: Callable[[], T]) -> T | FailureRecord:
@@ -29,8 +37,7 @@ def attempt(case: Case, work: Callable[[], T]) -> T | FailureRecord:
         return work()
     except (MemoryError, RuntimeError) as error:
         failure = FailureRecord(list(case), type(error).__name__, _first_line(error))
-        text = str(error).lower()
-        if "out of memory" not in text and any(sign in text for sign in _FATAL):
+        if _is_lost(error):
             raise LostDeviceError(
                 f"the device failed while measuring {' '.join(map(str, case))}: {failure.message}; the "
                 "same command goes on in a new process"
@@ -40,6 +47,20 @@ def attempt(case: Case, work: Callable[[], T]) -> T | FailureRecord:
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return failure
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether the device is of no more use: by what the error says, else by whether it still answers."""
+    text = str(error).lower()
+    if any(sign in text for sign in _FATAL):
+        return True
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:  # an error that stays is told again by every call
+        return True
+    return False
 
 
 def _first_line(error: BaseException) -> str:

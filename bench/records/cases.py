@@ -40,7 +40,7 @@ def case_of(record: Record) -> Case | None:
         case IsolatedRecord():
             return ("isolated", record.part, record.vocab_size, record.num_tokens, record.cache)
         case SteadyRecord():
-            return ("steady", record.domain, record.vocab_size, record.draft_length)
+            return ("steady", record.domain, record.vocab_size, record.draft_length, record.window)
         case BaselineRecord():
             return ("baseline", record.domain)
         case _:

@@ -178,6 +178,7 @@ class SteadyRecord:
         num_tokens: tokens after the first of every answer. The prompts were read before.
         start_s: when it began, on the clock of the telemetry.
         end_s: when it ended.
+        window: which of the variant's windows, from 0.
     """
 
     domain: str
@@ -186,6 +187,7 @@ class SteadyRecord:
     num_tokens: int
     start_s: float
     end_s: float
+    window: int = 0
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def with_energy(report, watts: dict[str, float]):
         run = replace(entry.run)
         if entry.device in watts:
             steady = {
-                key: SteadyRecord(entry.domain, *key, 100, 1.0, 11.0) for key in run.decodes[entry.domain]
+                key: [SteadyRecord(entry.domain, *key, 100, 1.0, 11.0)] for key in run.decodes[entry.domain]
             }
             run = replace(run, steady={entry.domain: steady})
             rows = [{"time_s": i / 10, "power_w": watts[entry.device]} for i in range(150)]

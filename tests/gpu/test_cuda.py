@@ -11,7 +11,8 @@ from bench.device import CudaDevice, default_dtype, open_device
 from bench.device.graphs import capture, compiled
 from bench.domains import load_prompts
 from bench.errors import DeviceError
-from bench.measure.campaign import Campaign, Workload
+from bench.measure.campaign import Campaign
+from bench.measure.cases import Workload
 from bench.measure.isolated import isolated_parts
 from bench.measure.rig import Rig
 from bench.measure.sampling import time_variants

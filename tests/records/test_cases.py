@@ -1,4 +1,12 @@
-from bench.records import DecodeRecord, EndRecord, FailureRecord, IsolatedRecord, ProbeRecord, SessionRecord
+from bench.records import (
+    DecodeRecord,
+    EndRecord,
+    FailureRecord,
+    IsolatedRecord,
+    ProbeRecord,
+    SessionRecord,
+    SteadyRecord,
+)
 from bench.records.cases import Done, case_of
 
 
@@ -17,6 +25,11 @@ def test_a_probe_of_the_pilot_is_another_case_than_one_of_the_proof():
     assert case_of(IsolatedRecord("lm_head", 512, None, "cold", [1.0], [1.0], 1, "precise", 0.01)) == (
         "isolated", "lm_head", 512, None, "cold",
     )  # fmt: skip
+
+
+def test_two_windows_of_a_variant_are_two_cases():
+    assert case_of(SteadyRecord("code", 1024, 3, 10, 0.0, 1.0)) == ("steady", "code", 1024, 3, 0)
+    assert case_of(SteadyRecord("code", 1024, 3, 10, 5.0, 6.0, 1)) == ("steady", "code", 1024, 3, 1)
 
 
 def test_what_is_of_no_case():

@@ -72,6 +72,7 @@ def test_a_trimmed_row_by_hand(run):
         "num_prompts": 2,
         "num_tokens": 16,
         "energy_j_per_token": None,
+        "energy_spread": None,
     }
 
 
