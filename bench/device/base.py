@@ -11,7 +11,8 @@ Mark = Any
 class Device(Protocol):
     """One device that models run on.
 
-    Marks are cheap and never wait for the device; read their distance only after `synchronize`.
+    Marks are cheap and never wait for the device; read their distance only after `synchronize`, and before
+    the next `recycle_marks`.
 
     Attributes:
         name: as it appears in results.
@@ -29,6 +30,12 @@ class Device(Protocol):
 
     def mark(self) -> Mark:
         """The point where work queued so far ends."""
+
+    def recycle_marks(self, num_marks: int = 0) -> None:
+        """Before a timing begins: all marks made so far were read, and about so many will be made.
+
+        Any number may be made; those beyond may delay the host when they are.
+        """
 
     def elapsed_ms(self, start: Mark, end: Mark) -> float:
         """Device time between two marks, once the device has passed both."""

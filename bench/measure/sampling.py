@@ -197,6 +197,7 @@ class _Sampler:
 
     def _device_ms(self, call: Callable[[], object], calls: int, num_samples: int) -> list[float]:
         device, marks = self._device, []
+        device.recycle_marks(2 * num_samples)
         for _ in range(num_samples):
             if self._is_cold:
                 device.evict_cache()

@@ -157,7 +157,8 @@ def with_and_without_laps(
         for _ in range(num_repeats):
             took = {}
             for is_lapped in (True, False) if coin.random() < 0.5 else (False, True):
-                timeline = rig.timeline() if is_lapped else Timeline(lambda: None)
+                whole = rig.timeline(draft_length)  # either makes room for marks
+                timeline = whole if is_lapped else Timeline(lambda: None)
                 rig.device.synchronize()
                 start = rig.device.mark()
                 rig.decoder.speculative(prefill, rig.draft, head, draft_length, timeline)

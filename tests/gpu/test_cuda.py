@@ -42,6 +42,22 @@ def test_events_time_the_gpu_not_the_host(device):
     assert 4 < long / short < 16
 
 
+def test_a_timeline_of_more_marks_than_the_pool_held_adds_up(device):
+    x = torch.ones(1 << 16, device=device.torch_device)
+    device.recycle_marks()
+    num_marks = len(device._pool) + 1000
+    assert num_marks > 8192
+    marks = [device.mark()]
+    for _ in range(num_marks):
+        x.add_(1)
+        marks.append(device.mark())
+    device.synchronize()
+    laps = np.array([device.elapsed_ms(a, b) for a, b in zip(marks, marks[1:], strict=False)])
+    total = device.elapsed_ms(marks[0], marks[-1])
+    print(f"\n{num_marks} laps: shortest {laps.min() * 1e3:.2f} us, sum {laps.sum():.3f} of {total:.3f} ms")
+    assert (laps > 0).all() and laps.sum() == pytest.approx(total, rel=0.01)
+
+
 def test_auto_takes_the_gpu_and_bfloat16(device):
     assert open_device("auto").torch_device.type == "cuda"
     assert default_dtype(device) is torch.bfloat16
