@@ -1,18 +1,16 @@
 """What makes a run's figures doubtful, in plain words with the remedy; from its records and samples alone."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from bench.report.doubt import Doubt
 from bench.report.frames import Run
+from bench.report.timing_doubts import timing_doubts
 
 # A run is doubted beyond these; each is far above what a quiet machine shows and small enough to matter.
 _MOST_REPEATED = 0.05  # share of measurements that were held up and taken again
 _MOST_DRIFT = 0.05  # change of the same work from one half of the run to the other
 _MOST_OTHERS = 0.05  # load of other processes, as a share of all CPUs
-_MOST_HALF_WIDTH = 0.05  # of the median of a part timed on its own
 _MOST_CLOCK_SPREAD = 0.03  # of the GPU's SM clock while it works
-_MOST_MARK = 0.01  # cost of a mark over the shortest kind of lap
 _BUSY = 0.5  # utilisation from which a GPU counts as working
 
 _SLOWED = {
@@ -24,24 +22,9 @@ _SLOWED = {
 }
 
 
-@dataclass(frozen=True)
-class Doubt:
-    """A reason not to trust a figure.
-
-    Attributes:
-        code: short and stable, for programs.
-        what: what was seen.
-        remedy: what to do.
-    """
-
-    code: str
-    what: str
-    remedy: str
-
-
 def doubts(run: Run) -> list[Doubt]:
     """Everything that is doubtful about a run."""
-    found = [_repeats(run), _drift(run), _others(run), _imprecise(run), _clock(run), _timer(run)]
+    found = [_repeats(run), _drift(run), _others(run), _clock(run), *timing_doubts(run)]
     return [doubt for doubt in (*found, *_slowed(run), *_strangers(run), *_cut_off(run)) if doubt]
 
 
@@ -103,21 +86,6 @@ def _others(run: Run) -> Doubt | None:
     )
 
 
-def _imprecise(run: Run) -> Doubt | None:
-    wide = [record for record in run.isolated if record.relative_half_width > _MOST_HALF_WIDTH]
-    if not wide:
-        return None
-    worst = max(wide, key=lambda record: record.relative_half_width)
-    size = worst.vocab_size or worst.num_tokens
-    return Doubt(
-        "imprecise",
-        f"{len(wide)} of {len(run.isolated)} parts timed on their own are known to no better than "
-        f"{_MOST_HALF_WIDTH:.0%}, the worst ({worst.part}{f' at {size:,}' if size else ''}) to "
-        f"{worst.relative_half_width:.0%}",
-        "raise timing.budget_s",
-    )
-
-
 def _clock(run: Run) -> Doubt | None:
     rows = [row for row in run.samples.rows if (row.get("utilization") or 0) >= _BUSY]
     clocks = np.array([row["sm_clock_mhz"] for row in rows if row.get("sm_clock_mhz")], dtype=float)
@@ -164,27 +132,6 @@ def _cut_off(run: Run) -> list[Doubt]:
     text = "sampling ended early: {}"
     remedy = "see the driver's log (dmesg); figures after that moment have no telemetry"
     return [Doubt("telemetry_lost", text.format(why), remedy) for why in lost]
-
-
-def _timer(run: Run) -> Doubt | None:
-    timer = run.environment.get("timer")
-    laps = [
-        lap
-        for probes in run.probes.values()
-        for record in probes
-        for lap in record.laps_ms.get("lm_head", [])
-    ]
-    if not timer or not laps:
-        return None
-    shortest = float(np.quantile(laps, 0.05))
-    if timer["mark_ms"] <= _MOST_MARK * shortest:
-        return None
-    return Doubt(
-        "coarse_timer",
-        f"a mark on the clock costs {timer['mark_ms'] * 1e3:.2g} us, more than {_MOST_MARK:.0%} of the "
-        f"shortest LM head ({shortest * 1e3:.3g} us)",
-        "read the shortest parts as upper bounds",
-    )
 
 
 def _column(run: Run, field: str) -> np.ndarray:

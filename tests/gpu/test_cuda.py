@@ -15,6 +15,7 @@ from bench.measure.campaign import Campaign, Workload
 from bench.measure.isolated import isolated_parts
 from bench.measure.rig import Rig
 from bench.measure.sampling import time_variants
+from bench.measure.timer import timer_facts
 from bench.pair import load_pair
 from bench.records import DecodeRecord, ReplayRecord
 from bench.vocab.draft_vocab import DraftVocab
@@ -56,6 +57,20 @@ def test_a_timeline_of_more_marks_than_the_pool_held_adds_up(device):
     total = device.elapsed_ms(marks[0], marks[-1])
     print(f"\n{num_marks} laps: shortest {laps.min() * 1e3:.2f} us, sum {laps.sum():.3f} of {total:.3f} ms")
     assert (laps > 0).all() and laps.sum() == pytest.approx(total, rel=0.01)
+
+
+def test_a_mark_is_timed_at_the_pace_of_the_gpu(device):
+    facts = timer_facts(device)
+    device.recycle_marks(500)
+    device.synchronize()
+    marks = [device.mark() for _ in range(500)]
+    device.synchronize()
+    idle_ms = float(np.median([device.elapsed_ms(a, b) for a, b in zip(marks, marks[1:], strict=False)]))
+    print(
+        f"\nclock: steps of {facts.resolution_ms * 1e6:.0f} ns, a mark costs {facts.mark_ms * 1e3:.2f} us; "
+        f"on an idle GPU marks are {idle_ms * 1e3:.2f} us apart"
+    )
+    assert facts.is_device_pace and 0 < facts.resolution_ms <= facts.mark_ms < idle_ms
 
 
 def test_auto_takes_the_gpu_and_bfloat16(device):

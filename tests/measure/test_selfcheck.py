@@ -115,7 +115,9 @@ def test_the_whole_way_on_a_scripted_device(monkeypatch):
 
     timing = TimingConfig(budget_s=0.5, max_warmup_s=0.05, max_samples=300, target_half_width=0.001)
     monkeypatch.setattr(selfcheck, "time_variants", partial(time_variants, clock_ns=device.clock_ns))
-    times, num_calls = time_heads(device, {"A": work(1.0), "B": work(1.0), "slow": work(1.03)}, timing, seed=0)
+    times, num_calls = time_heads(
+        device, {"A": work(1.0), "B": work(1.0), "slow": work(1.03)}, timing, seed=0
+    )
     assert num_calls == {"A": 1, "B": 1, "slow": 1}
     assert len(times["A"]) == len(times["B"]) == len(times["slow"]) > 20
     assert same("x", (times["A"], times["B"]), 1).passed

@@ -101,10 +101,25 @@ def test_parts_that_are_not_known_well(run):
     assert doubt.code == "imprecise" and "the worst (lm_head at 1,024) to 20%" in doubt.what
 
 
-def test_a_clock_too_coarse_for_the_head(run):
-    timer = {"timer": {"resolution_ms": 0.001, "mark_ms": 0.1}}
-    (doubt,) = doubts(replace(run, environment={**run.environment, **timer}))
-    assert doubt.code == "coarse_timer" and "costs 1e+02 us" in doubt.what
+def timed_by(run, **timer):
+    return replace(run, environment={**run.environment, "timer": timer})
+
+
+def test_a_clock_too_coarse_for_a_draft_step(run):
+    # The shortest step takes 2 + 0.5 + 0.5 ms and three marks, the shortest head 0.5 ms.
+    (doubt,) = doubts(timed_by(run, resolution_ms=0.001, mark_ms=0.1, is_device_pace=True))
+    assert doubt.code == "coarse_timer"
+    assert doubt.what == "the marks of a draft step cost 3e+02 us, more than 5% of the shortest (3e+03 us)"
+    (doubt,) = doubts(timed_by(run, resolution_ms=0.1, mark_ms=0.001))
+    assert doubt.what == "the clock has steps of 1e+02 us, and the shortest LM head takes 500 us"
+    (doubt,) = doubts(timed_by(run, resolution_ms=None, mark_ms=0.0))
+    assert doubt.what.startswith("the clock stands still")
+
+
+def test_a_part_that_is_short_beside_a_mark_is_no_reason_to_doubt_the_clock(run):
+    assert codes(timed_by(run, resolution_ms=0.001, mark_ms=0.04, is_device_pace=True)) == []
+    # Of an idle device the host's pace was measured.
+    assert codes(timed_by(run, resolution_ms=0.001, mark_ms=0.1, is_device_pace=False)) == []
 
 
 def test_energy_of_a_run_without_samples_says_why(run):
