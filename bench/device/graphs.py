@@ -16,6 +16,10 @@ from bench.errors import DeviceError
 # Libraries choose kernels and allocate workspaces in their first calls, which must not be captured.
 _NUM_WARMUP = 3
 
+# Versions of one function that the compiler keeps. Every part of a round is called through the same frame,
+# that of `inference_mode`, and beyond its limit torch would go on without compiling, in silence.
+_MOST_VERSIONS = 4096
+
 
 @dataclass(frozen=True)
 class CapturedGraph:
@@ -88,6 +92,7 @@ def compiled(fn: Callable[[], object], backend: str = "inductor") -> Callable[[]
     Raises:
         DeviceError: it cannot be compiled, for example because there is no compiler.
     """
+    _raise_compile_limits()
     fast = torch.compile(fn, backend=backend, dynamic=False)
     try:
         # Twice: what the first call leaves behind (a longer cache) may be compiled for again.
@@ -99,6 +104,16 @@ def compiled(fn: Callable[[], object], backend: str = "inductor") -> Callable[[]
             "names"
         ) from error
     return fast
+
+
+def _raise_compile_limits() -> None:
+    # Imported late: it takes seconds, and few runs compile.
+    import torch._dynamo.config as dynamo
+
+    dynamo.recompile_limit = _MOST_VERSIONS
+    dynamo.accumulated_recompile_limit = _MOST_VERSIONS
+    # What would not be compiled all the same is an error, and no eager time under another name.
+    dynamo.fail_on_recompile_limit_hit = True
 
 
 def _first_line(error: Exception) -> str:

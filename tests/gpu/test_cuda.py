@@ -70,7 +70,7 @@ def test_a_mark_is_timed_at_the_pace_of_the_gpu(device):
         f"\nclock: steps of {facts.resolution_ms * 1e6:.0f} ns, a mark costs {facts.mark_ms * 1e3:.2f} us; "
         f"on an idle GPU marks are {idle_ms * 1e3:.2f} us apart"
     )
-    assert facts.is_device_pace and 0 < facts.resolution_ms <= facts.mark_ms < idle_ms
+    assert facts.is_device_pace and 0 < facts.resolution_ms <= facts.mark_ms <= idle_ms
 
 
 def test_auto_takes_the_gpu_and_bfloat16(device):
