@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.config import Config, DomainSource
 from bench.decoding.sampling import Sampler
 from bench.device import Device, open_device
+from bench.device.graphs import executions
 from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
 from bench.environment import describe_run, now
@@ -74,6 +75,8 @@ def _run_alone(config: Config, console: Console) -> Path:
         raise DeviceError(
             f"the gpu asked for is a {pattern}, but {config.gpu.device} is a {device.name}; use gpu=auto"
         )
+    if config.timing.isolated:
+        executions(device, config.timing.execution)  # refuses what this device cannot do
     check_writable(config.runs_dir)
     with console.status("fetching the domains"):
         texts = {s.name: load_prompts(s) for s in [*config.domain.sources(), *config.corpora.values()]}

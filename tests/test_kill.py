@@ -17,7 +17,8 @@ from tests.test_cli import ROOT, run
 NUM_PROMPTS = 2
 SMALL = [
     "domain=code", "gpu=cpu",
-    "vocab.sizes=[full,1024]", "measure.draft_lengths=[1,2]", "timing.isolated=false",
+    "vocab.sizes=[full,1024]", "measure.draft_lengths=[1,2]",
+    "timing.budget_s=0.01", "timing.min_warmup_s=0", "timing.max_warmup_s=0.01", "timing.samples_per_block=2",
     f"measure.num_prompts={NUM_PROMPTS}", "measure.max_new_tokens=8", "measure.bootstrap_samples=100",
 ]  # fmt: skip
 NUM_KILLS = 3
@@ -69,6 +70,7 @@ def check_whole(folder: Path) -> None:
         "pilot",
         "probe",
         "decode",
+        "isolated",
         "baseline",
     }
     decodes = {case: n for case, n in found.items() if case[0] == "decode"}

@@ -19,6 +19,7 @@ class Device(Protocol):
         torch_device: where tensors go.
         uuid: of a GPU or a MIG slice, as the driver names it everywhere; None for a CPU.
         asynchronous: whether a call may return before its work is done.
+        has_graphs: whether work can be captured as a CUDA graph.
         cache_bytes: last cache before memory (L2 of a GPU); None where it cannot be known.
     """
 
@@ -26,6 +27,7 @@ class Device(Protocol):
     torch_device: torch.device
     uuid: str | None
     asynchronous: bool
+    has_graphs: bool
     cache_bytes: int | None
 
     def mark(self) -> Mark:

@@ -23,7 +23,7 @@ class CpuDevice:
         self.torch_device = torch.device("cpu")
         self.name = f"{_model_name()} ({torch.get_num_threads()} threads)"
         self.uuid: str | None = None
-        self.asynchronous = False
+        self.asynchronous = self.has_graphs = False
         self.cache_bytes = last_level_cache_bytes(_SYSFS, _usable_cpus())
         self._buffer: torch.Tensor | None = None
 

@@ -29,7 +29,7 @@ class CudaDevice:
         self.name = torch.cuda.get_device_name(index)
         properties = torch.cuda.get_device_properties(index)
         self.uuid: str | None = str(properties.uuid)
-        self.asynchronous = True
+        self.asynchronous = self.has_graphs = True
         self.cache_bytes: int | None = properties.L2_cache_size or None
         self._buffer: torch.Tensor | None = None
         # Looking the stream up at every mark would take about as long as the mark.

@@ -11,7 +11,7 @@ import torch
 
 from bench.config.timing import Execution
 from bench.device.base import Device
-from bench.errors import DeviceError
+from bench.errors import DeviceError, LostDeviceError
 
 # Libraries choose kernels and allocate workspaces in their first calls, which must not be captured.
 _NUM_WARMUP = 3
@@ -39,12 +39,26 @@ class CapturedGraph:
         return self.output
 
 
+def executions(device: Device, wanted: Execution) -> tuple[Execution, ...]:
+    """Every way in which a configuration has parts executed on a device.
+
+    Raises:
+        DeviceError: the device cannot do so.
+    """
+    if wanted is Execution.auto:
+        return (Execution.eager, Execution.graph) if device.has_graphs else (Execution.eager,)
+    if wanted is Execution.graph:
+        _require_graphs(device)
+    return (wanted,)
+
+
 def execute_as(device: Device, fn: Callable[[], object], execution: Execution) -> Callable[[], object]:
-    """The callable, executed as asked.
+    """The callable, executed as asked: one of what `executions` gives.
 
     Raises:
         DeviceError: it cannot be, on this device.
     """
+    assert execution is not Execution.auto
     if execution is Execution.graph:
         return capture(device, fn)
     return compiled(fn) if execution is Execution.compiled else fn
@@ -60,9 +74,9 @@ def capture(device: Device, fn: Callable[[], object]) -> CapturedGraph:
 
     Raises:
         DeviceError: the device has no graphs, or the call cannot be captured.
+        LostDeviceError: the device failed.
     """
-    if device.torch_device.type != "cuda":
-        raise DeviceError(f"{device.name} has no CUDA graphs; use timing.execution=eager or compiled")
+    _require_graphs(device)
     stream = torch.cuda.Stream(device.torch_device)
     current = torch.cuda.current_stream(device.torch_device)
     stream.wait_stream(current)
@@ -76,6 +90,7 @@ def capture(device: Device, fn: Callable[[], object]) -> CapturedGraph:
         with torch.cuda.graph(graph, stream=stream):
             output = fn()
     except RuntimeError as error:
+        _require_life(device)
         raise DeviceError(
             f"this cannot run as a CUDA graph: {_first_line(error)}; use timing.execution=eager or compiled"
         ) from error
@@ -104,6 +119,24 @@ def compiled(fn: Callable[[], object], backend: str = "inductor") -> Callable[[]
             "names"
         ) from error
     return fast
+
+
+def _require_graphs(device: Device) -> None:
+    if not device.has_graphs:
+        raise DeviceError(
+            f"{device.name} has no CUDA graphs; use timing.execution=eager or compiled, or a CUDA gpu="
+        )
+
+
+def _require_life(device: Device) -> None:
+    """Torch words a failed capture like a failed device, but only a device that lives can be waited for."""
+    try:
+        device.synchronize()
+    except RuntimeError as error:
+        raise LostDeviceError(
+            f"the device failed while a graph was captured: {_first_line(error)}; the same command goes on "
+            "in a new process"
+        ) from error
 
 
 def _raise_compile_limits() -> None:

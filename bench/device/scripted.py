@@ -30,6 +30,7 @@ class ScriptedDevice:
         num_marks: marks that it has to begin with.
         mark_ms: device time of a mark.
         mark_host_ms: host time to queue a mark.
+        has_graphs: whether it says that work can be captured; it captures none itself.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class ScriptedDevice:
         num_marks: int = 4,
         mark_ms: float = 0.0,
         mark_host_ms: float = 0.0,
+        has_graphs: bool = False,
     ):
         self.name, self.torch_device, self.uuid = "scripted device", torch.device("cpu"), uuid
-        self.asynchronous, self.cache_bytes = asynchronous, cache_bytes
+        self.asynchronous, self.cache_bytes, self.has_graphs = asynchronous, cache_bytes, has_graphs
         self.is_cold = False
         self.num_evictions = 0
         self.num_synchronizations = 0

@@ -13,15 +13,17 @@ import numpy as np
 from bench.config import CacheState, TimingConfig
 from bench.decoding.timeline import Timeline
 from bench.device import Device
+from bench.errors import DeviceError
 from bench.measure.cases import EncodedPrompt
 from bench.measure.rig import Rig
-from bench.measure.sampling import TimedSeries, time_variants
+from bench.measure.sampling import time_variants
+from bench.measure.series import TimedSeries
 from bench.measure.session import DECODE, Session
 from bench.measure.stats import CONFIDENCE, Estimate, Floats, median_ratio
 from bench.measure.timer import TimerFacts
 from bench.measure.variants import Variant
 from bench.models.eagle3 import DraftHead
-from bench.records import DecodeRecord
+from bench.records import DecodeRecord, FailureRecord
 
 # More than this share of what is timed, and the timing itself is what is measured.
 MOST_OVERHEAD = 0.01
@@ -149,7 +151,11 @@ def time_heads(
     """Block medians by name, cut to equal numbers, and calls that share a sample; cold where possible."""
     cache = CacheState.warm if device.cache_bytes is None else CacheState.cold
     config = TimingConfig(**{**vars(timing), "cache": cache})
-    found = time_variants(device, calls, config, seed)
+    found = []
+    for series in time_variants(device, calls, config, seed):
+        if isinstance(series, FailureRecord):
+            raise DeviceError(f"{series.case[0]} cannot be timed here: {series.message}")
+        found.append(series)
     blocks = {series.name: blocks_of(series, config.samples_per_block) for series in found}
     shortest = min(map(len, blocks.values()))
     times = {name: medians[:shortest] for name, medians in blocks.items()}

@@ -8,8 +8,8 @@ import torch
 
 from bench.config.timing import Execution
 from bench.decoding.decoder import Decoder
-from bench.device import CpuDevice
-from bench.device.graphs import capture, compiled, execute_as
+from bench.device import CpuDevice, ScriptedDevice
+from bench.device.graphs import capture, compiled, execute_as, executions
 from bench.errors import DeviceError
 from bench.measure.isolated import isolated_parts
 from bench.vocab.draft_vocab import DraftVocab
@@ -71,3 +71,14 @@ def test_eager_is_the_call_itself():
     assert execute_as(CpuDevice(), call, Execution.eager) is call
     with pytest.raises(DeviceError, match="no CUDA graphs"):
         execute_as(CpuDevice(), call, Execution.graph)
+
+
+def test_auto_adds_graphs_where_there_are_any():
+    cpu, gpu = CpuDevice(), ScriptedDevice(has_graphs=True)
+    assert executions(cpu, Execution.auto) == (Execution.eager,)
+    assert executions(gpu, Execution.auto) == (Execution.eager, Execution.graph)
+    for device in (cpu, gpu):
+        assert executions(device, Execution.compiled) == (Execution.compiled,)
+    assert executions(gpu, Execution.graph) == (Execution.graph,)
+    with pytest.raises(DeviceError, match="use timing.execution=eager or compiled, or a CUDA gpu="):
+        executions(cpu, Execution.graph)

@@ -1,6 +1,6 @@
 import pytest
 
-from bench.errors import LostDeviceError
+from bench.errors import DeviceError, LostDeviceError
 from bench.measure.attempts import attempt
 from bench.records import FailureRecord
 
@@ -44,6 +44,12 @@ def test_a_device_that_is_lost_ends_the_run(text):
         attempt(CASE, failing(RuntimeError(text)))
     assert caught.value.exit_code == 1
     assert "decode code p1 1024 3" in str(caught.value)
+
+
+def test_what_a_device_cannot_do_is_recorded_and_the_device_lives_on():
+    # A capture that fails is worded like a device that fails.
+    error = DeviceError("this cannot run as a CUDA graph: CUDA error: operation not permitted; use eager")
+    assert attempt(CASE, failing(error)) == FailureRecord(list(CASE), "DeviceError", str(error))
 
 
 def test_a_defect_keeps_its_traceback():

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from bench.config.timing import CacheState, TimingConfig
 from bench.device import ScriptedDevice
 from bench.errors import ConfigError, DeviceError
-from bench.measure.sampling import Stopped, relative_half_width, time_variants
+from bench.measure.sampling import time_variants
+from bench.measure.series import Stopped, relative_half_width
+from bench.records import FailureRecord
 
 
 def config(**changes) -> TimingConfig:
@@ -20,7 +22,9 @@ def config(**changes) -> TimingConfig:
 
 
 def run(device, variants, timing, seed=0):
-    return time_variants(device, variants, timing, seed, clock_ns=device.clock_ns)
+    """All series in the order of the variants, however they came."""
+    found = {s.name: s for s in time_variants(device, variants, timing, seed, clock_ns=device.clock_ns)}
+    return [found[name] for name in variants]
 
 
 def test_device_time_wall_time_and_what_lies_between():
@@ -170,6 +174,59 @@ def test_variants_take_turns_in_blocks_and_one_that_is_done_leaves():
     assert all(sorted(block) == ["s"] * 6 + ["u"] * 6 for block in blocks)
     assert {block[0] for block in blocks} == {"s", "u"}
     assert set(turns[72:]) == {"u"}
+
+
+def test_a_series_is_there_as_soon_as_it_is_done():
+    device, steps = ScriptedDevice(asynchronous=False), []
+    rough = cycle([1.0, 9.0])
+
+    def unsteady():
+        steps.append(1)
+        device.work(next(rough))
+
+    variants = {"unsteady": unsteady, "steady": lambda: device.work(1.0)}
+    found = time_variants(
+        device, variants, config(max_samples=60, budget_s=1e3), seed=0, clock_ns=device.clock_ns
+    )
+    first = next(found)
+    so_far = len(steps)
+    (second,) = found
+    assert (first.name, second.name) == ("steady", "unsteady")
+    # Thirty samples of one were enough; the other was called for thirty more of its own afterwards.
+    assert len(steps) - so_far >= 30
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"), MemoryError("none left")]
+)
+@pytest.mark.parametrize("at", [0, 40])
+def test_one_that_fails_leaves_and_the_others_go_on(error, at):
+    device, calls = ScriptedDevice(asynchronous=False), []
+
+    def failing():
+        calls.append(1)
+        if len(calls) > at:
+            raise error
+        device.work(1.0)
+
+    variants = {"a": failing, "b": lambda: device.work(1.0), "c": lambda: device.work(2.0)}
+    found = list(time_variants(device, variants, config(), seed=0, clock_ns=device.clock_ns))
+    failure, *series = found
+    assert failure == FailureRecord(["a"], type(error).__name__, str(error).splitlines()[0])
+    assert {(s.name, len(s.device_ms), s.stopped) for s in series} == {
+        ("b", 30, "precise"),
+        ("c", 30, "precise"),
+    }
+    assert gc.isenabled()
+
+
+def test_garbage_is_collected_again_when_nobody_wants_the_rest():
+    device = ScriptedDevice()
+    found = time_variants(device, {n: lambda: device.work(1.0) for n in "ab"}, config(), 0, device.clock_ns)
+    next(found)
+    assert not gc.isenabled()
+    found.close()
+    assert gc.isenabled()
 
 
 def order_of(seed):
