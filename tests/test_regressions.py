@@ -152,7 +152,7 @@ def test_graphs_are_refused_on_a_cpu_before_models_are_loaded(monkeypatch, tmp_p
         DomainConfig("code", Source.human_eval),
         GpuConfig("cpu"),
         VocabConfig(["full"]),
-        MeasureConfig(),
+        MeasureConfig([1], 1, 8),
         TimingConfig(execution=Execution.graph),
         results_dir=str(tmp_path),
     )
