@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from bench.records import IsolatedRecord
 from bench.report.doubt import Doubt
 from bench.report.frames import Run
 from bench.report.latency import step_samples
@@ -10,11 +11,13 @@ _MOST_HALF_WIDTH = 0.05  # of the median of a part timed on its own
 _MOST_MARKS = 0.05  # cost of the marks of a draft step, over the step
 _MARKS_PER_STEP = 3  # layer, LM head and selection
 _MOST_RESOLUTION = 0.1  # of the clock over the shortest LM head; many laps average a finer one out
+_MOST_TREND = 0.1  # change of a part from the first half of its samples to the second
+_MOST_LAUNCH_RATIO = 1.5  # of a part launched kernel by kernel over the same as a CUDA graph
 
 
 def timing_doubts(run: Run) -> list[Doubt]:
     """Everything that is doubtful about how a run timed."""
-    return [doubt for doubt in (_imprecise(run), _timer(run)) if doubt]
+    return [doubt for doubt in (_imprecise(run), _unsettled(run), _timer(run), _launches(run)) if doubt]
 
 
 def _imprecise(run: Run) -> Doubt | None:
@@ -30,6 +33,68 @@ def _imprecise(run: Run) -> Doubt | None:
         f"{worst.relative_half_width:.0%}",
         "raise timing.budget_s",
     )
+
+
+def _unsettled(run: Run) -> Doubt | None:
+    """Times that had not settled when sampling began, and went on changing."""
+    found = []
+    for record in run.isolated:
+        half = len(record.device_ms) // 2
+        # A slow part ends its warm-up before it was called often enough to tell; its samples then tell.
+        if record.warmup_stable is False and half >= 2:
+            before, after = np.median(record.device_ms[:half]), np.median(record.device_ms[half:])
+            found += [record] if abs(after / before - 1) > _MOST_TREND else []
+    if not found:
+        return None
+    names = ", ".join(sorted({record.part for record in found}))
+    return Doubt(
+        "unsettled",
+        f"{len(found)} of {len(run.isolated)} parts timed on their own ({names}) had not settled when their "
+        f"warm-up ended, and changed by more than {_MOST_TREND:.0%} while they were timed",
+        "raise timing.max_warmup_s",
+    )
+
+
+def _launches(run: Run) -> Doubt | None:
+    """Parts of a draft step that take longer to launch than to compute, so that a smaller head gains less."""
+    worst: tuple[float, int, str, float, float] | None = None
+    for size in sorted({r.vocab_size for r in run.isolated if r.vocab_size is not None}):
+        for name, parts in (("LM head", ("lm_head",)), ("draft step", ("layer", "lm_head", "select"))):
+            eager, graph = (_sums(run.isolated, parts, size, how) for how in ("eager", "graph"))
+            if eager is None or graph is None:
+                continue
+            # Behind a queue or from an idle device: launches may hide in the one, and show in the other.
+            ratio, eager_ms, graph_ms = max((e / g, e, g) for e, g in zip(eager, graph, strict=True))
+            if worst is None or ratio > worst[0]:
+                worst = ratio, size, name, eager_ms, graph_ms
+    if worst is None or worst[0] <= _MOST_LAUNCH_RATIO:
+        return None
+    _, size, name, eager_ms, graph_ms = worst
+    return Doubt(
+        "launch_bound",
+        f"rounds here are bound by launches: the {name} of k = {size:,} takes {eager_ms:.3g} ms launched "
+        f"kernel by kernel, and {graph_ms:.3g} ms as a CUDA graph",
+        "an engine with CUDA graphs gains more from a smaller head than is measured here: see latency.csv",
+    )
+
+
+def _sums(
+    records: list[IsolatedRecord], parts: tuple[str, ...], size: int, execution: str
+) -> tuple[float, float] | None:
+    """Device and wall time of these parts together; None where one lacks."""
+    # Rounds find the cache cold, as far as it can be told.
+    cache = "cold" if any(record.cache == "cold" for record in records) else "warm"
+    found = [
+        record
+        for record in records
+        if (record.cache, record.execution) == (cache, execution)
+        and record.part in parts
+        and record.vocab_size in (None, size)
+    ]
+    if len(found) < len(parts):
+        return None
+    device_ms = sum(float(np.median(record.device_ms)) for record in found)
+    return device_ms, sum(float(np.median(record.wall_ms)) for record in found)
 
 
 def _timer(run: Run) -> Doubt | None:
