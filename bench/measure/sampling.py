@@ -103,9 +103,11 @@ class _Sampler:
         num_calls = len(times_ms)
         calls_per_sample = 1
         if not self._is_cold:
-            # On a GPU the wall time of one call is mostly launch, so the device is asked.
-            one_ms = float(np.median(self._device_ms(call, 1, _WINDOW)))
-            num_calls += _WINDOW
+            one_ms = float(np.median(times_ms[-_WINDOW:]))
+            if self._device.asynchronous:
+                # The wall time of one call is mostly launch, so the device is asked.
+                one_ms = float(np.median(self._device_ms(call, 1, _WINDOW)))
+                num_calls += _WINDOW
             calls_per_sample = _calls_needed(one_ms, config.min_sample_ms)
         return Growing(name, call, num_calls, stable, calls_per_sample)
 
