@@ -136,7 +136,7 @@ def _goals(surfaces: Surfaces, series: LatencySeries) -> dict[str, Goal]:
     tau = surface.mean_acceptance_length[surface.draft_lengths.index(gamma)][columns]
     latency = surfaces.latency[domain]
     once = np.ones((1, len(latency.prompts)))
-    full_ms = float(gamma * latency.head_ms(sizes[-1:], once)[0, 0] + latency.fixed_ms(gamma, once)[0])
+    full_ms = float(latency.round_ms(gamma, sizes[-1:], once)[0, 0])
     # A round of gamma drafts has gamma heads, and one chained step less than that.
     runs_per_round = gamma if series.component == LM_HEAD else gamma - 1
     other_ms = max(0.0, full_ms - runs_per_round * float(series.medians_ms[-1]))
