@@ -12,12 +12,15 @@ from bench.device.graphs import capture, compiled
 from bench.domains import load_prompts
 from bench.errors import DeviceError
 from bench.measure.campaign import Campaign, Workload
+from bench.measure.cases import EncodedPrompt, Probes
 from bench.measure.isolated import isolated_parts
 from bench.measure.rig import Rig
 from bench.measure.sampling import time_variants
+from bench.measure.standalone import isolate
 from bench.measure.timer import timer_facts
 from bench.pair import load_pair
-from bench.records import DecodeRecord, ReplayRecord
+from bench.records import DecodeRecord, FailureRecord, ReplayRecord
+from bench.records.cases import Done, case_of
 from bench.vocab.draft_vocab import DraftVocab
 from bench.workloads import check_sizes, count_answers, held_out_prompts, make_rankings, paper_size
 
@@ -116,19 +119,30 @@ def test_a_domain_is_measured_on_the_gpu(device, dtype):
             assert record.accepted == expected
 
 
+PROMPT = EncodedPrompt("p", list(range(100, 164)))
+
+
 @pytest.fixture(scope="module")
-def parts(device):
+def pair(device):
     config = PairConfig("smollm2-135m", "smollm2-135m-instruct", "smollm2-135m-eagle3")
-    pair = load_pair(config, device, "bfloat16")
+    return load_pair(config, device, "bfloat16")
+
+
+@pytest.fixture(scope="module")
+def heads(pair):
     full = pair.target.vocab_size
-    heads = {k: pair.draft.head(DraftVocab(np.arange(k), full)) for k in (1024, full)}
-    prefill = Decoder(pair.target, 8).prefill(list(range(100, 164)))
+    return {k: pair.draft.head(DraftVocab(np.arange(k), full)) for k in (1024, full)}
+
+
+@pytest.fixture(scope="module")
+def parts(pair, heads):
+    prefill = Decoder(pair.target, 8).prefill(PROMPT.token_ids)
     return isolated_parts(pair.target, pair.draft.draft, heads, [3], prefill)
 
 
 def medians_of(device, variants, **changes):
     config = TimingConfig(**{"budget_s": 1.0, **changes})
-    found = time_variants(device, variants, config, seed=0)
+    found = list(time_variants(device, variants, config, seed=0))
     for series in found:
         print(
             f"{series.name} ({series.cache}): device {np.median(series.device_ms):.4f} ms, wall "
@@ -174,6 +188,33 @@ def test_a_graph_of_a_draft_step_is_launched_faster_than_its_kernels(device, par
     layer = next(part for key, part in parts.items() if key.part == "layer")
     times = medians_of(device, {"eager": layer, "graph": capture(device, layer)})
     assert times["graph"][1] < times["eager"][1]
+
+
+def test_every_part_is_timed_eagerly_and_as_a_graph_cold_and_warm(device, pair, heads, parts):
+    full_head = heads[pair.target.vocab_size]
+    rig = Rig(device, pair.target, pair.draft.draft, full_head, 8, seed=0)
+    timing = TimingConfig(budget_s=0.2, max_warmup_s=0.2)
+    records = list(isolate(rig, PROMPT, Probes(heads, [3], 2), timing, Done()))
+    assert not [record for record in records if isinstance(record, FailureRecord)]
+    by_case = {case_of(record): record for record in records}
+    assert len(by_case) == len(records) == 4 * len(parts)
+    for key in parts:
+        for cache in CacheState:
+            case = ("isolated", key.part, key.vocab_size, key.num_tokens, cache.value)
+            eager, graph = (by_case[(*case, how)] for how in ("eager", "graph"))
+            print(
+                f"{key.label} ({cache.value}): eager {np.median(eager.device_ms):.4f} ms, wall "
+                f"{np.median(eager.wall_ms):.4f}; graph {np.median(graph.device_ms):.4f}, wall "
+                f"{np.median(graph.wall_ms):.4f}"
+            )
+    verify = ("isolated", "verify", None, 4, "cold")
+    assert np.median(by_case[(*verify, "graph")].wall_ms) < np.median(by_case[(*verify, "eager")].wall_ms)
+
+
+def test_every_part_can_be_compiled(device, parts):
+    for key, part in parts.items():
+        # It raises where torch would go on eagerly.
+        torch.testing.assert_close(compiled(part)(), part(), rtol=5e-2, atol=5e-2, msg=key.label)
 
 
 def test_a_compiled_draft_step_gives_the_same(device, parts):
