@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from bench.measure.stats import median
 from bench.records import IsolatedRecord
 from bench.report.doubt import Doubt
 from bench.report.frames import Run
@@ -37,13 +38,8 @@ def _imprecise(run: Run) -> Doubt | None:
 
 def _unsettled(run: Run) -> Doubt | None:
     """Times that had not settled when sampling began, and went on changing."""
-    found = []
-    for record in run.isolated:
-        half = len(record.device_ms) // 2
-        # A slow part ends its warm-up before it was called often enough to tell; its samples then tell.
-        if record.warmup_stable is False and half >= 2:
-            before, after = np.median(record.device_ms[:half]), np.median(record.device_ms[half:])
-            found += [record] if abs(after / before - 1) > _MOST_TREND else []
+    # A slow part ends its warm-up before it was called often enough to tell; its samples then tell.
+    found = [r for r in run.isolated if r.warmup_stable is False and _has_trend(r.device_ms)]
     if not found:
         return None
     names = ", ".join(sorted({record.part for record in found}))
@@ -53,6 +49,16 @@ def _unsettled(run: Run) -> Doubt | None:
         f"warm-up ended, and changed by more than {_MOST_TREND:.0%} while they were timed",
         "raise timing.max_warmup_s",
     )
+
+
+def _has_trend(samples_ms: list[float]) -> bool:
+    """Whether the medians of either half are apart, by much and beyond their intervals."""
+    half = len(samples_ms) // 2
+    if half < 3:
+        return False
+    before, after = median(np.array(samples_ms[:half])), median(np.array(samples_ms[half:]))
+    are_apart = before.ci_low > after.ci_high or after.ci_low > before.ci_high
+    return are_apart and abs(after.value / before.value - 1) > _MOST_TREND
 
 
 def _launches(run: Run) -> Doubt | None:
