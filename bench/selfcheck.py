@@ -104,7 +104,10 @@ def _check(config: Config, device: Device, pair: Pair) -> list[Check]:
             for name, text in names.items()
         ]
         found.append(same("A/A whole decode", decoded, _NUM_SAME, attempt))
-        samples = {text: np.median(times[f"{n} A"]) * num_calls[f"{n} A"] for n, text in names.items()}
+        samples = {
+            text: float(np.median(times[f"{name} A"])) * num_calls[f"{name} A"]
+            for name, text in names.items()
+        }
         return found, {"times": times, "samples": samples, "records": records}
 
     checks, seen = compare_with_itself(1)

@@ -1,5 +1,7 @@
+import json
 from functools import partial
 from io import StringIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from bench.measure.selfcheck import (
 from bench.measure.stats import median_ratio
 from bench.measure.timer import TimerFacts
 from bench.records import DecodeRecord
-from bench.selfcheck import _show
+from bench.selfcheck import _show, _write
 
 
 def noisy(rng, n, scale=1.0):
@@ -129,6 +131,23 @@ def test_samples_of_one_block_count_once():
         device_ms = (1.0, 2.0, 9.0, 4.0, 5.0, 6.0, 7.0)
 
     assert blocks_of(Series, 3).tolist() == [2, 5]
+
+
+def test_what_was_found_is_written_down_as_it_is(tmp_path):
+    samples = {"head": float(np.median(np.array([0.01, 0.02])))}
+    ones, more = np.ones(20), np.full(20, 1.03)
+    checks = [
+        same("a", (ones, ones), 1),
+        different("b", (more, ones), 1.03),
+        fine_clock(TimerFacts(32e-6, 1e-3), samples),
+        small_overhead((more, ones), asynchronous=True),
+        laps_add_up([decoded(99, 100)] * 3),
+    ]
+    path = _write(SimpleNamespace(results_dir=str(tmp_path)), ScriptedDevice(), checks)
+    written = json.loads(path.read_text("utf-8"))["checks"]
+    assert [check["passed"] for check in written] == [True] * 5
+    assert written[2]["note"].startswith("a mark is more than 1% of head")
+    assert written[3]["note"] == "rounds are bound by launches: their laps cost about 3.0%"
 
 
 def test_a_note_is_shown_beside_what_passed():
