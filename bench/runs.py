@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.config import Config, DomainSource
 from bench.decoding.sampling import Sampler
 from bench.device import Device, open_device
+from bench.device.graphs import executions
 from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
 from bench.environment import data_ids, describe_run, now
@@ -73,6 +74,8 @@ def run_bench(config: Config, console: Console) -> Path:
 
 def _run_alone(config: Config, console: Console) -> Path:
     device = open_device(config.gpu.device, config.gpu.name_pattern)
+    if config.timing.isolated:
+        executions(device, config.timing.execution)  # refuses what this device cannot do
     check_writable(config.runs_dir)
     sources = [*config.domain.sources(), *config.corpora.values()]
     with console.status("fetching the domains"):

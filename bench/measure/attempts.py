@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from bench.errors import LostDeviceError
+from bench.errors import DeviceError, LostDeviceError
 from bench.records import FailureRecord
 from bench.records.cases import Case
 
@@ -27,14 +27,16 @@ _FATAL = (
 def attempt(case: Case, work: Callable[[], T]) -> T | FailureRecord:
     """What `work` returns, or why it did not.
 
-    Only what a machine does to a measurement is caught: memory that ran out, and what torch reports of a
-    device. A defect of this program keeps its traceback.
+    Only what a machine does to a measurement is caught: memory that ran out, what torch reports of a device,
+    and what a device cannot do. A defect of this program keeps its traceback.
 
     Raises:
         LostDeviceError: the device cannot be used any more by this process.
     """
     try:
         return work()
+    except DeviceError as error:
+        failure = FailureRecord(list(case), type(error).__name__, _first_line(error))
     except (MemoryError, RuntimeError) as error:
         failure = FailureRecord(list(case), type(error).__name__, _first_line(error))
         if _is_lost(error):

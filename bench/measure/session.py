@@ -46,7 +46,7 @@ class Session:
         rig, longest = self._rig, max(probes.draft_lengths)
         prefill = rig.decoder.prefill(prompt.token_ids)
         for head in probes.heads.values():
-            rig.decoder.speculative(prefill, rig.draft, head, longest, rig.timeline(), rounds)
+            rig.decoder.speculative(prefill, rig.draft, head, longest, rig.timeline(longest, rounds), rounds)
         rig.device.synchronize()
         # What is loaded by now stays; leaving it out makes every later collection short.
         gc.collect()
@@ -166,7 +166,7 @@ class Session:
     def _time_once(
         self, prefill: Prefill, head: DraftHead | None, draft_length: int, rounds: int | None
     ) -> _Timed:
-        timeline = self._rig.timeline()
+        timeline = self._rig.timeline(draft_length, rounds)
         # A collection in the middle of a round would be charged to that round.
         gc.collect()
         gc.disable()

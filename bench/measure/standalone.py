@@ -1,60 +1,116 @@
 """What is measured once a run and outside of rounds: parts on their own, and the baseline's own baseline."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 
 import torch
 
 from bench.config import CacheState, TimingConfig
-from bench.device.graphs import execute_as
+from bench.config.timing import Execution
+from bench.device.graphs import execute_as, executions
 from bench.measure.attempts import attempt
 from bench.measure.cases import EncodedPrompt, Probes
 from bench.measure.isolated import Part, PartKey, isolated_parts
 from bench.measure.rig import Rig
 from bench.measure.sampling import time_variants
+from bench.measure.series import TimedSeries
 from bench.records import BaselineRecord, FailureRecord, IsolatedRecord
-from bench.records.cases import Done
+from bench.records.cases import Case, Done
+from bench.telemetry.clock import offset_s
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One part, executed in one way."""
+
+    key: PartKey
+    execution: Execution
+
+    @property
+    def label(self) -> str:
+        return f"{self.key.label} {self.execution.value}"
+
+    def case(self, cache: CacheState) -> Case:
+        """As `bench.records.cases.case_of` of its record."""
+        key = self.key
+        return ("isolated", key.part, key.vocab_size, key.num_tokens, cache.value, self.execution.value)
 
 
 def isolate(
     rig: Rig, prompt: EncodedPrompt, probes: Probes, timing: TimingConfig, done: Done
 ) -> Iterator[IsolatedRecord | FailureRecord]:
-    """Every part of a round on its own, with the cache cold and warm, unless it is done."""
+    """Every part of a round on its own, with the cache cold and warm, unless it is done.
+
+    Parts of one kind, heads of every size for example, take turns: those are what is compared. The next kind
+    begins when they are done, so that little is lost with a process that is killed.
+
+    Raises:
+        DeviceError: this device cannot execute as asked.
+    """
+    ways = executions(rig.device, timing.execution)
+    has_cold = rig.device.cache_bytes is not None
+    caches = [cache for cache in CacheState if has_cold or cache is not CacheState.cold]
+    parts = attempt(("isolated",), partial(_parts, rig, prompt, probes))
+    if isinstance(parts, FailureRecord):
+        yield parts
+        return
+    for _, keys in groupby(parts, key=lambda key: key.part):
+        missing = {
+            way: [cache for cache in caches if not done.has(way.case(cache))]
+            for way in (_Way(key, execution) for key in keys for execution in ways)
+        }
+        yield from _time_kind(rig, parts, {way: left for way, left in missing.items() if left}, timing)
+
+
+def _parts(rig: Rig, prompt: EncodedPrompt, probes: Probes) -> dict[PartKey, Part]:
     prefill = rig.decoder.prefill(prompt.token_ids)
     parts = isolated_parts(rig.target, rig.draft, probes.heads, probes.draft_lengths, prefill)
+    return dict(sorted(parts.items(), key=lambda item: item[0].part))
+
+
+def _time_kind(
+    rig: Rig, parts: dict[PartKey, Part], missing: dict[_Way, list[CacheState]], timing: TimingConfig
+) -> Iterator[IsolatedRecord | FailureRecord]:
+    """Parts of one kind; a part that cannot be prepared or that fails does so alone."""
+    ready: dict[_Way, Callable[[], object]] = {}
+    for way in missing:
+        case = ("isolated", way.key.part, way.key.vocab_size, way.key.num_tokens, way.execution.value)
+        call = attempt(case, partial(execute_as, rig.device, parts[way.key], way.execution))
+        if isinstance(call, FailureRecord):
+            yield call
+        else:
+            ready[way] = call
     for cache in CacheState:
-        if cache is CacheState.cold and rig.device.cache_bytes is None:
-            continue
-        missing = {
-            key: call
-            for key, call in parts.items()
-            if not done.has(("isolated", key.part, key.vocab_size, key.num_tokens, cache.value))
-        }
-        if missing:
-            config = replace(timing, cache=cache)
-            found = attempt(("isolated", cache.value), partial(_isolated, rig, missing, config))
-            yield from [found] if isinstance(found, FailureRecord) else found
+        calls = {way.label: call for way, call in ready.items() if cache in missing[way]}
+        by_label = {way.label: way for way in ready}
+        for found in (
+            time_variants(rig.device, calls, replace(timing, cache=cache), rig.seed) if calls else ()
+        ):
+            if isinstance(found, FailureRecord):
+                yield replace(found, case=list(by_label[str(found.case[0])].case(cache)))
+            else:
+                yield _record(by_label[found.name], found)
 
 
-def _isolated(rig: Rig, parts: dict[PartKey, Part], timing: TimingConfig) -> list[IsolatedRecord]:
-    keys = {key.label: key for key in parts}
-    calls = {key.label: execute_as(rig.device, call, timing.execution) for key, call in parts.items()}
-    return [
-        IsolatedRecord(
-            part=keys[series.name].part,
-            vocab_size=keys[series.name].vocab_size,
-            num_tokens=keys[series.name].num_tokens,
-            cache=series.cache,
-            device_ms=[round(ms, 5) for ms in series.device_ms],
-            wall_ms=[round(ms, 5) for ms in series.wall_ms],
-            calls_per_sample=series.calls_per_sample,
-            stopped=str(series.stopped),
-            relative_half_width=series.relative_half_width,
-        )
-        for series in time_variants(rig.device, calls, timing, rig.seed)
-    ]
+def _record(way: _Way, series: TimedSeries) -> IsolatedRecord:
+    return IsolatedRecord(
+        part=way.key.part,
+        vocab_size=way.key.vocab_size,
+        num_tokens=way.key.num_tokens,
+        cache=series.cache,
+        device_ms=[round(ms, 5) for ms in series.device_ms],
+        wall_ms=[round(ms, 5) for ms in series.wall_ms],
+        calls_per_sample=series.calls_per_sample,
+        stopped=str(series.stopped),
+        relative_half_width=series.relative_half_width,
+        execution=way.execution.value,
+        num_warmup=series.num_warmup,
+        warmup_stable=series.warmup_stable,
+        block_start_s=[round(start / 1e9 + offset_s(), 4) for start, _ in series.blocks_ns],
+    )
 
 
 def compare_with_generate(rig: Rig, domain: str, prompt: EncodedPrompt) -> BaselineRecord:

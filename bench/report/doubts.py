@@ -9,6 +9,7 @@ import numpy as np
 from bench.report.doubt import Doubt
 from bench.report.frames import Run
 from bench.report.telemetry_doubts import telemetry_doubts
+from bench.report.timing_doubts import timing_doubts
 
 __all__ = ["Doubt", "doubts", "write_doubts"]
 
@@ -17,13 +18,11 @@ FILE_NAME = "doubts.json"
 # A run is doubted beyond these; each is far above what a quiet machine shows and small enough to matter.
 _MOST_REPEATED = 0.05  # share of measurements that were held up and taken again
 _MOST_DRIFT = 0.05  # change of the same work from one half of the run to the other
-_MOST_HALF_WIDTH = 0.05  # of the median of a part timed on its own
-_MOST_MARK = 0.01  # cost of a mark over the shortest kind of lap
 
 
 def doubts(run: Run) -> list[Doubt]:
     """Everything that is doubtful about a run."""
-    found = [_repeats(run), _drift(run), _imprecise(run), _timer(run)]
+    found = [_repeats(run), _drift(run), *timing_doubts(run)]
     return [*(doubt for doubt in found if doubt), *telemetry_doubts(run)]
 
 
@@ -77,40 +76,4 @@ def _drift(run: Run) -> Doubt | None:
         "run",
         "warm the machine up, keep its clocks fixed, and measure again; ratios of what was interleaved hold "
         "better than absolute figures",
-    )
-
-
-def _imprecise(run: Run) -> Doubt | None:
-    wide = [record for record in run.isolated if record.relative_half_width > _MOST_HALF_WIDTH]
-    if not wide:
-        return None
-    worst = max(wide, key=lambda record: record.relative_half_width)
-    size = worst.vocab_size or worst.num_tokens
-    return Doubt(
-        "imprecise",
-        f"{len(wide)} of {len(run.isolated)} parts timed on their own are known to no better than "
-        f"{_MOST_HALF_WIDTH:.0%}, the worst ({worst.part}{f' at {size:,}' if size else ''}) to "
-        f"{worst.relative_half_width:.0%}",
-        "raise timing.budget_s",
-    )
-
-
-def _timer(run: Run) -> Doubt | None:
-    timer = run.environment.get("timer")
-    laps = [
-        lap
-        for probes in run.probes.values()
-        for record in probes
-        for lap in record.laps_ms.get("lm_head", [])
-    ]
-    if not timer or not laps:
-        return None
-    shortest = float(np.quantile(laps, 0.05))
-    if timer["mark_ms"] <= _MOST_MARK * shortest:
-        return None
-    return Doubt(
-        "coarse_timer",
-        f"a mark on the clock costs {timer['mark_ms'] * 1e3:.2g} us, more than {_MOST_MARK:.0%} of the "
-        f"shortest LM head ({shortest * 1e3:.3g} us)",
-        "read the shortest parts as upper bounds",
     )

@@ -169,7 +169,7 @@ def _goals(surfaces: Surfaces, series: LatencySeries, domain: str) -> Goals:
     tau = surface.mean_acceptance_length[surface.draft_lengths.index(gamma)][columns]
     latency = surfaces.latency[domain]
     once = np.ones((1, len(latency.prompts)))
-    round_ms = gamma * latency.head_ms(sizes, once)[0] + latency.fixed_ms(gamma, once)[0]
+    round_ms = latency.round_ms(gamma, sizes, once)[0]
     other_ms = float((round_ms - gamma * series.medians_ms).mean())
     ranking = run.rankings[run.plans[domain].source]
     coverage = ranking.coverage_of(held_out_tokens(run, domain))[candidates - 1]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bench.errors import LostDeviceError
+from bench.errors import DeviceError, LostDeviceError
 from bench.measure.attempts import attempt
 from bench.records import FailureRecord
 
@@ -71,6 +71,12 @@ def test_a_device_that_does_not_answer_any_more_ends_the_run(monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", failing(RuntimeError("CUDA error: unknown error")))
     with pytest.raises(LostDeviceError, match="CUBLAS_STATUS_EXECUTION_FAILED"):
         attempt(CASE, failing(RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED")))
+
+
+def test_what_a_device_cannot_do_is_recorded_and_the_device_lives_on():
+    # A capture that fails is worded like a device that fails.
+    error = DeviceError("this cannot run as a CUDA graph: CUDA error: operation not permitted; use eager")
+    assert attempt(CASE, failing(error)) == FailureRecord(list(CASE), "DeviceError", str(error))
 
 
 def test_a_defect_keeps_its_traceback():

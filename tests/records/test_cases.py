@@ -23,7 +23,7 @@ def test_a_probe_of_the_pilot_is_another_case_than_one_of_the_proof():
     assert case_of(probe(1, is_pilot=True)) == ("pilot", "code", "p", 1024, 3)
     assert case_of(decode(1)) == ("decode", "code", "p", 1024, 3)
     assert case_of(IsolatedRecord("lm_head", 512, None, "cold", [1.0], [1.0], 1, "precise", 0.01)) == (
-        "isolated", "lm_head", 512, None, "cold",
+        "isolated", "lm_head", 512, None, "cold", "eager",
     )  # fmt: skip
 
 

@@ -180,10 +180,79 @@ def test_parts_that_are_not_known_well(run):
     assert doubt.code == "imprecise" and "the worst (lm_head at 1,024) to 20%" in doubt.what
 
 
-def test_a_clock_too_coarse_for_the_head(run):
-    timer = {"timer": {"resolution_ms": 0.001, "mark_ms": 0.1}}
-    (doubt,) = doubts(replace(run, environment={**run.environment, **timer}))
-    assert doubt.code == "coarse_timer" and "costs 1e+02 us" in doubt.what
+def isolated(part, size, execution, device_ms, wall_ms, cache="cold"):
+    samples = ([device_ms] * 6, [wall_ms] * 6)
+    return IsolatedRecord(part, size, None, cache, *samples, 1, "precise", 0.0, execution=execution)
+
+
+def step(execution, device_ms, wall_ms):
+    """Parts of a draft step of 100 tokens, each as long as the others."""
+    parts = (("layer", None), ("lm_head", FULL), ("select", FULL))
+    return [isolated(part, size, execution, device_ms, wall_ms) for part, size in parts]
+
+
+def test_rounds_that_are_bound_by_launches(run):
+    # Behind a queue launches are hidden: 0.06 ms in all. From an idle device they show: 0.6 ms against 0.3.
+    (doubt,) = doubts(replace(run, isolated=[*step("eager", 0.02, 0.2), *step("graph", 0.02, 0.1)]))
+    assert doubt.code == "launch_bound"
+    assert doubt.what == (
+        "rounds here are bound by launches: the LM head of k = 100 takes 0.2 ms launched kernel by kernel, "
+        "and 0.1 ms as a CUDA graph"
+    )
+    assert doubt.remedy.endswith("see latency.csv")
+    # On the device's clock too.
+    slow = [*step("eager", 0.08, 0.1), *step("graph", 0.02, 0.1)]
+    assert "takes 0.08 ms launched" in doubts(replace(run, isolated=slow))[0].what
+    # A slow layer alone makes the step slow.
+    layer = isolated("layer", None, "eager", 0.5, 0.5)
+    (doubt,) = doubts(replace(run, isolated=[layer, *step("eager", 0.1, 0.1)[1:], *step("graph", 0.1, 0.1)]))
+    assert "the draft step of k = 100 takes 0.7 ms launched kernel by kernel, and 0.3 ms" in doubt.what
+
+
+def test_rounds_whose_launches_hide_or_of_which_no_graph_was_timed(run):
+    assert codes(replace(run, isolated=[*step("eager", 0.14, 0.14), *step("graph", 0.1, 0.1)])) == []
+    assert codes(replace(run, isolated=step("eager", 0.2, 0.4))) == []
+    # Warm times stand in only where no cold ones could be had.
+    warm = [isolated("lm_head", FULL, how, ms, ms, "warm") for how, ms in (("eager", 0.4), ("graph", 0.1))]
+    assert codes(replace(run, isolated=warm)) == ["launch_bound"]
+    assert codes(replace(run, isolated=[*warm, isolated("layer", None, "eager", 1, 1)])) == []
+
+
+def test_parts_that_were_still_changing_when_they_were_timed(run):
+    def layer(device_ms, stable):
+        record = isolated("layer", None, "eager", 1.0, 1.0)
+        return replace(record, device_ms=device_ms, warmup_stable=stable)
+
+    falling, steady = [1.3, 1.3, 1.2, 1.0, 1.1, 1.0], [1.0, 1.02, 1.0, 1.01, 1.0, 1.0]
+    (doubt,) = doubts(replace(run, isolated=[layer(falling, False), layer(steady, False)]))
+    assert doubt.code == "unsettled"
+    assert doubt.what.startswith("1 of 2 parts timed on their own (layer) had not settled")
+    # A warm-up too short to tell is no reason to doubt what was steady; nor is noise after a settled one.
+    assert codes(replace(run, isolated=[layer(steady, False), layer(falling, True)])) == []
+    assert codes(replace(run, isolated=[layer(falling, None)])) == []
+    # Halves that overlap may be noise.
+    assert codes(replace(run, isolated=[layer([1.3, 1.3, 1.0, 1.0, 1.1, 1.0], False)])) == []
+
+
+def timed_by(run, **timer):
+    return replace(run, environment={**run.environment, "timer": timer})
+
+
+def test_a_clock_too_coarse_for_a_draft_step(run):
+    # The shortest step takes 2 + 0.5 + 0.5 ms and three marks, the shortest head 0.5 ms.
+    (doubt,) = doubts(timed_by(run, resolution_ms=0.001, mark_ms=0.1, is_device_pace=True))
+    assert doubt.code == "coarse_timer"
+    assert doubt.what == "the marks of a draft step cost 3e+02 us, more than 5% of the shortest (3e+03 us)"
+    (doubt,) = doubts(timed_by(run, resolution_ms=0.1, mark_ms=0.001))
+    assert doubt.what == "the clock has steps of 1e+02 us, and the shortest LM head takes 500 us"
+    (doubt,) = doubts(timed_by(run, resolution_ms=None, mark_ms=0.0))
+    assert doubt.what.startswith("the clock stands still")
+
+
+def test_a_part_that_is_short_beside_a_mark_is_no_reason_to_doubt_the_clock(run):
+    assert codes(timed_by(run, resolution_ms=0.001, mark_ms=0.04, is_device_pace=True)) == []
+    # Of an idle device the host's pace was measured.
+    assert codes(timed_by(run, resolution_ms=0.001, mark_ms=0.1, is_device_pace=False)) == []
 
 
 def test_energy_of_a_run_without_samples_says_why(run):
