@@ -8,6 +8,8 @@ The spread of few prompts is itself uncertain. Every draw is therefore widened a
 normal distribution: by a factor of which half are near 1 for 24 prompts, and which is large for two.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from bench.fit.choice import reduction
@@ -33,13 +35,43 @@ def resample_medians(series: LatencySeries, num_resamples: int, seed: int) -> Fl
     if series.groups is None or count < 2:
         columns = [_independent(samples, num_resamples, rng) for samples in series.samples_ms]
         return np.stack(columns, axis=1)
+    pairs = list(zip(series.samples_ms, series.groups, strict=True))
+    return _drawn_by_group(pairs, series.medians_ms, count, num_resamples, rng)
+
+
+def grouped_median(samples: Floats, groups: IntArray, num_resamples: int, seed: int) -> Estimate:
+    """Median of samples that were taken prompt by prompt, with its interval over whole prompts.
+
+    Samples of one prompt are taken as independent.
+
+    Args:
+        samples: above 0 `(n,)`.
+        groups: number of the prompt of each `(n,)`.
+        num_resamples: bootstrap resamples.
+        seed: of the bootstrap.
+    """
+    numbers, places = np.unique(groups, return_inverse=True)
+    if len(numbers) < 2:
+        return median(samples)
+    middle, rng = np.array([np.median(samples)]), np.random.default_rng(seed)
+    drawn = _drawn_by_group([(samples, places)], middle, len(numbers), num_resamples, rng)
+    return _estimates(middle, drawn)[0]
+
+
+def _drawn_by_group(
+    pairs: Sequence[tuple[Floats, IntArray]],
+    medians: Floats,
+    count: int,
+    num_resamples: int,
+    rng: np.random.Generator,
+) -> Floats:
+    """Medians of every series of samples and their groups, over `count` groups drawn anew for all at once."""
     picks = rng.multinomial(count, np.full(count, 1 / count), size=num_resamples).astype(np.float64)
-    pairs = zip(series.samples_ms, series.groups, strict=True)
     drawn = np.stack([_weighted_medians(samples, group, picks) for samples, group in pairs], axis=1)
     # n / (n - 1), as a resample's variance is that of its n draws; and the scale as unsure as it is.
     scale = np.sqrt(count / rng.chisquare(count - 1, (num_resamples, 1)))
-    deviation = scale * np.log(drawn / series.medians_ms)
-    return series.medians_ms * np.exp(np.clip(deviation, -_MOST_DEVIATION, _MOST_DEVIATION))
+    deviation = scale * np.log(drawn / medians)
+    return medians * np.exp(np.clip(deviation, -_MOST_DEVIATION, _MOST_DEVIATION))
 
 
 def median_estimates(series: LatencySeries, resampled_ms: Floats) -> list[Estimate]:

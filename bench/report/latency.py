@@ -5,19 +5,24 @@ from collections import defaultdict
 import numpy as np
 import pandas as pd
 
-from bench.measure.stats import median
+from bench.fit.resampling import grouped_median
+from bench.measure.stats import Estimate, median
 from bench.records import IsolatedRecord
 from bench.report.frames import Run
 
 IN_SITU, COLD, WARM = "in_situ", "isolated_cold", "isolated_warm"
 EAGER = "eager"
+_RESAMPLES = 400
 _KEY = ["domain", "setting", "part", "execution", "vocab_size", "draft_length"]
 LATENCY_COLUMNS = [*_KEY, "median_ms", "ci_low_ms", "ci_high_ms", "num_samples", "median_wall_ms"]
 _BY_SIZE, _BY_LENGTH = ("layer", "lm_head", "select", "draft_step"), ("verify", "extend", "other")
 
 
 def latency_frame(run: Run) -> pd.DataFrame:
-    """Median latency of every part with its interval: inside real rounds, and on its own, cold and warm.
+    """Median latency of every part: inside real rounds, and on its own, cold and warm.
+
+    Its 95% interval is over whole prompts inside rounds, as laps of one prompt are not independent, and over
+    samples for parts on their own.
 
     LM head, selection, layer and a whole chained draft step depend on the vocabulary size (the layer by what
     the head left in the cache), verification, extension and the rest on the draft length; the other of the
@@ -28,18 +33,30 @@ def latency_frame(run: Run) -> pd.DataFrame:
     """
     rows = [_isolated_row(record) for record in run.isolated]
     for domain, probes in run.probes.items():
-        pooled: dict[tuple[str, int | None, int | None], list[float]] = defaultdict(list)
+        pooled: dict[tuple[str, int | None, int | None], list[tuple[int, list[float]]]] = defaultdict(list)
+        prompts = sorted({probe.prompt_id for probe in probes})
         for probe in probes:
+            prompt = prompts.index(probe.prompt_id)
             for part, samples in step_samples(probe.laps_ms, probe.draft_length).items():
                 size = probe.vocab_size if part in _BY_SIZE else None
-                pooled[part, size, probe.draft_length if part in _BY_LENGTH else None].extend(samples)
-        for (part, size, gamma), samples in pooled.items():
-            if samples:
-                key = (domain, IN_SITU, part, EAGER, size, gamma)
-                rows.append((*key, *vars(median(np.array(samples))).values(), len(samples), None))
+                if samples:
+                    gamma = probe.draft_length if part in _BY_LENGTH else None
+                    pooled[part, size, gamma].append((prompt, samples))
+        for (part, size, gamma), blocks in pooled.items():
+            estimate, count = _over_prompts(blocks, run.seed)
+            rows.append((domain, IN_SITU, part, EAGER, size, gamma, *vars(estimate).values(), count, None))
     frame = pd.DataFrame(rows, columns=LATENCY_COLUMNS)
     frame = frame.astype({"vocab_size": "Int64", "draft_length": "Int64", "median_wall_ms": "float64"})
     return frame.sort_values(_KEY, ignore_index=True)
+
+
+def _over_prompts(blocks: list[tuple[int, list[float]]], seed: int) -> tuple[Estimate, int]:
+    """Median of the samples of all prompts, with its interval over whole prompts, and their number."""
+    samples = np.concatenate([times for _, times in blocks])
+    groups = np.concatenate([np.full(len(times), prompt) for prompt, times in blocks])
+    if (samples <= 0).any():
+        return median(samples), len(samples)  # a clock that is too coarse for a part
+    return grouped_median(samples, groups, _RESAMPLES, seed), len(samples)
 
 
 def _isolated_row(record: IsolatedRecord) -> tuple[object, ...]:

@@ -5,12 +5,14 @@ import pytest
 
 from bench.fit.errors import FitError
 from bench.fit.resampling import (
+    grouped_median,
     interval_doubt,
     median_estimates,
     reduction_estimates,
     resample_medians,
 )
 from bench.fit.series import LatencySeries
+from bench.measure.stats import median
 from tests.fit.synthetic import SIZES, blocked_series, bytes_law, series, step_work
 
 NUM_DRAWS = 200
@@ -101,3 +103,16 @@ def test_few_prompts_are_said():
 def test_every_sample_needs_its_prompt():
     with pytest.raises(FitError, match="every sample needs a group"):
         of_two_sizes([np.array([1.0]), np.array([2.0])], [np.array([0]), np.array([0, 1])])
+
+
+def test_a_median_over_prompts_is_as_unsure_as_the_prompts_are_apart():
+    rng = np.random.default_rng(3)
+    pace = np.repeat(np.exp(0.1 * rng.standard_normal(10)), 50)
+    samples = pace * np.exp(0.01 * rng.standard_normal(500))
+    groups = np.repeat(np.arange(10), 50)
+    over_prompts, alone = grouped_median(samples, groups, 400, 0), median(samples)
+    assert over_prompts.value == alone.value == np.median(samples)
+    # Fifty samples of a prompt share its pace: they say hardly more than one.
+    wide, narrow = (found.ci_high - found.ci_low for found in (over_prompts, alone))
+    assert 2 * narrow < wide < 0.4
+    assert grouped_median(samples[:50], groups[:50], 400, 0) == median(samples[:50])
