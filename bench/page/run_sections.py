@@ -114,28 +114,34 @@ def _models(view: RunView, drawn: Collection[str]) -> Section:
     judgement = view.judgement
     if judgement is None:
         return Section(_anchor(view, "models"), "")
-    parts = []
-    for name, judged in judgement.components.items():
-        what = FIT_NAMES[name]
-        grids = [
-            Grid.of(_readable(fit_table(judged)), f"Latency models of {what}, best on held-out sizes first."),
-            Grid.of(_by_size(judged), f"{what}: latency, what a size saves, and distance to the limits."),
-        ]
-        if len(decisions := decision_table(judged)):
-            grids.append(
-                Grid.of(decisions, f"{what}: the k that each model would choose, and what it loses.")
-            )
-        parts.append(
-            Section(
-                _anchor(view, f"models-{name}"),
-                what,
-                [sentence(judgement, name)],
-                pictures=_pictures(view, drawn, f"fit_{name}"),
-                grids=grids,
-            )
-        )
+    parts = [_component(view, drawn, name) for name in judgement.components]
     title = "Would FLOPs have picked it, and which latency model holds here?"
     return Section(_anchor(view, "models"), title, parts=parts)
+
+
+def _component(view: RunView, drawn: Collection[str], name: str) -> Section:
+    """The latency models of one part of a round."""
+    judgement = view.judgement
+    assert judgement is not None
+    judged, what = judgement.components[name], FIT_NAMES[name]
+    decisions = decision_table(judged)
+    choices = Section(
+        _anchor(view, f"choices-{name}"),
+        f"What k would each model choose, by the {what}, on every domain?",
+        grids=[Grid.of(decisions, f"{what}: the k that each model would choose, and what it loses.")],
+        is_folded=True,
+    )
+    return Section(
+        _anchor(view, f"models-{name}"),
+        what,
+        [sentence(judgement, name)],
+        pictures=_pictures(view, drawn, f"fit_{name}"),
+        grids=[
+            Grid.of(_readable(fit_table(judged)), f"Latency models of {what}, best on held-out sizes first."),
+            Grid.of(_by_size(judged), f"{what}: latency, what a size saves, and distance to the limits."),
+        ],
+        parts=[choices] if len(decisions) else [],
+    )
 
 
 def _by_size(judged: JudgedComponent) -> pd.DataFrame:
