@@ -14,7 +14,8 @@ import psutil
 import torch
 
 from bench.config import DomainSource
-from bench.cost.hardware import match
+from bench.cores import num_allowed
+from bench.cost.hardware import HardwareSpec, match
 from bench.device import Device
 from bench.domains import content_id
 from bench.fit.probe import probe
@@ -35,6 +36,7 @@ def describe(device: Device) -> dict[str, Any]:
         "os": platform.platform(),
         "host": platform.node() or None,
         "cpu_count": os.cpu_count(),
+        "cpu_affinity": num_allowed(),
         "num_threads": torch.get_num_threads(),
         "cpu_frequency": cpu_frequency(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -77,14 +79,23 @@ def describe_run(pair: Pair, device: Device, data: dict[str, str]) -> dict[str, 
             "draft": {**asdict(pair.shape), "kind": pair.shape.kind.value},
             "target": pair.target_config,
         },
-        "hardware": _hardware(device, pair),
+        "hardware": _hardware(device),
         "timer": asdict(timer_facts(device)),
     }
 
 
-def _hardware(device: Device, pair: Pair) -> dict[str, Any]:
-    """What the device could do at best: its data sheet, else measured."""
-    spec = match(device.name) or probe(device, pair.dtype)
+def measured_hardware(device: Device, dtype: torch.dtype) -> dict[str, Any]:
+    """What a device without a data sheet does at best; takes a second or two."""
+    return _plain(probe(device, dtype), device)
+
+
+def _hardware(device: Device) -> dict[str, Any] | None:
+    """What the device could do at best by its data sheet; None without one."""
+    spec = match(device.name)
+    return None if spec is None else _plain(spec, device)
+
+
+def _plain(spec: HardwareSpec, device: Device) -> dict[str, Any]:
     if device.cache_bytes is not None:
         spec = spec.with_cache(device.cache_bytes)
     return {**asdict(spec), "peak_flops_per_s": dict(spec.peak_flops_per_s)}

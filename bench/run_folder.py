@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -99,15 +99,37 @@ def note_telemetry(folder: Path, seen: Watch) -> None:
     Raises:
         OutputError: the file cannot be written; the run's folder is as before.
     """
-    path = folder / ENVIRONMENT
     told = {"gpu": seen.gpu, "why_not": seen.why_not}
-    temporary = path.with_suffix(f".{os.getpid()}.partial")
-    try:
-        environment = json.loads(path.read_text("utf-8"))
+
+    def note(environment: dict[str, Any]) -> None:
         before = environment.get("telemetry")
         if before not in (None, told):
             environment["earlier_telemetry"] = [*environment.get("earlier_telemetry", []), before]
         environment["telemetry"] = told
+
+    _amend(folder, note)
+
+
+def note_hardware(folder: Path, measure: Callable[[], dict[str, Any]]) -> None:
+    """Adds to `environment.json` what the device does at best, where no data sheet and no session told.
+
+    Raises:
+        OutputError: the file cannot be written; the run's folder is as before.
+    """
+
+    def note(environment: dict[str, Any]) -> None:
+        if environment.get("hardware") is None:
+            environment["hardware"] = measure()
+
+    _amend(folder, note)
+
+
+def _amend(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = folder / ENVIRONMENT
+    temporary = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        environment = json.loads(path.read_text("utf-8"))
+        change(environment)
         temporary.write_text(json.dumps(environment, indent=2) + "\n", "utf-8")
         temporary.replace(path)
     except OSError as error:
@@ -172,7 +194,7 @@ def _make_folder(config: Config, device: str) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     # Runs of several machines are put beside each other; their names must not meet.
     host = re.sub(r"[^\w-]+", "_", socket.gethostname().partition(".")[0])
-    name = f"{stamp}-{config.pair.name}-{config.domain.name}-{device.replace(':', '')}-{host}"
+    name = f"{stamp}-{config.pair.label}-{config.domain.name}-{device.replace(':', '')}-{host}"
     for attempt in range(100):
         folder = config.runs_dir / (name if not attempt else f"{name}-{attempt}")
         try:

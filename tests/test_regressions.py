@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 from bench import runs
-from bench.cli import _CONF, _explain
+from bench.cli import CONF, explain
 from bench.config import (
     Config,
     DomainConfig,
@@ -138,9 +138,9 @@ def test_half_an_emoji_is_a_broken_line(tmp_path):
     ],
 )
 def test_an_unknown_key_is_explained(override, hint):
-    with initialize_config_dir(str(_CONF), version_base="1.3"), pytest.raises(Exception) as caught:
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(Exception) as caught:
         compose("config", [override])
-    assert hint in _explain(caught.value)
+    assert hint in explain(caught.value)
 
 
 def test_graphs_are_refused_on_a_cpu_before_models_are_loaded(monkeypatch, tmp_path):

@@ -11,11 +11,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bench.cli import _CONF
+from bench.cli import CONF
 from bench.environment import data_ids
 from bench.errors import OutputError
 from bench.records import EndRecord, RecordWriter, SessionRecord
-from bench.run_folder import check_writable, note_telemetry, open_run, point_latest
+from bench.run_folder import check_writable, note_hardware, note_telemetry, open_run, point_latest
 from bench.telemetry.watch import Watch
 
 HERE = {
@@ -28,7 +28,7 @@ HERE = {
 
 
 def config(tmp_path, *overrides):
-    with initialize_config_dir(str(_CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return OmegaConf.to_object(compose("config", [f"results_dir={tmp_path}", *overrides]))
 
 
@@ -131,6 +131,21 @@ def test_a_torn_line_is_removed_and_said(tmp_path):
     assert again.was_torn and again.path == path
     lines = (path / "records.jsonl").read_text().splitlines()
     assert [json.loads(line)["kind"] for line in lines] == ["session", "session"]
+
+
+def test_what_the_device_does_at_best_is_measured_once(tmp_path):
+    def never():
+        raise AssertionError("it was known")
+
+    folder = begin(config(tmp_path), {**HERE, "hardware": None}).path
+    note_hardware(folder, lambda: {"memory_bytes_per_s": 9e9})
+    note_hardware(folder, never)
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["hardware"] == {"memory_bytes_per_s": 9e9} and environment["device_name"] == "GPU"
+    # A run is found again by what was known when it was made.
+    assert begin(config(tmp_path), {**HERE, "hardware": None}).path == folder
+    sheet = begin(config(tmp_path, "resume=false"), {**HERE, "hardware": {"name": "H100"}}).path
+    note_hardware(sheet, never)
 
 
 def test_a_second_process_is_refused_and_a_dead_one_is_not_waited_for(tmp_path):

@@ -9,6 +9,7 @@ choice.py     latency -> the k it would choose, and what that loses
 judge.py      every model of every component; fit_json.py writes it down
 transfer.py   one device's coefficients on another
 calibration.py a device from its limits; untried.py a draft never loaded
+values.py     coefficients as readers know them; errors.py what can be wrong with measurements
 probe.py      what a device without a data sheet reaches
 
 Import rule: of this program it needs `cost`, `vocab`, `records` and the statistics of `measure`, no models.

@@ -47,7 +47,7 @@ def run_predict(config: Config, console: Console) -> Untried:
         _calibration(config),
         proposals,
     )
-    show_prediction(f"{config.pair.name} on {spec.name}", found, console)
+    show_prediction(f"{config.pair.label} on {spec.name}", found, console)
     return found
 
 
