@@ -71,7 +71,8 @@ def run_bench(config: Config, console: Console) -> Path:
         torch.set_num_threads(config.measure.num_threads)
     device_id = physical_id(config.gpu.device)
     check_telemetry(config.telemetry, is_on_cpu=device_id == "cpu")
-    with hold_device(device_id, console.print):
+    # A holder's command line is no markup, though `sizes=[full,1024]` looks like it.
+    with hold_device(device_id, console.out):
         return _run_alone(config, console)
 
 

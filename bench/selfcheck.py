@@ -57,7 +57,7 @@ def run_selfcheck(config: Config, console: Console) -> Path:
         FailedCasesError: a check did not pass.
         BenchError: anything the user can mend.
     """
-    with hold_device(physical_id(config.gpu.device), console.print):
+    with hold_device(physical_id(config.gpu.device), console.out):
         device = open_device(config.gpu.device, config.gpu.name_pattern)
         with console.status("loading the models"):
             pair = load_pair(config.pair, device, config.dtype)

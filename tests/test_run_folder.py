@@ -2,15 +2,19 @@
 
 import errno
 import hashlib
+import io
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from rich.console import Console
 
+from bench import runs
 from bench.cli import CONF
 from bench.environment import data_ids
 from bench.errors import OutputError
@@ -166,3 +170,19 @@ def test_runs_that_cannot_be_written(tmp_path):
     (tmp_path / "runs").write_text("")
     with pytest.raises(OutputError, match="cannot write into .*runs: .*set results_dir"):
         check_writable(Path(tmp_path / "runs"))
+
+
+def test_a_second_run_is_told_the_whole_command_of_the_first(tmp_path, monkeypatch):
+    """Square brackets are markup to what prints, and `vocab.sizes=[full,1024]` would lose its value."""
+    holding = "cpu is being measured by process 7 (vocab.sizes=[full,1024] results_dir=[red]); waiting"
+
+    @contextmanager
+    def held(device_id, on_wait):
+        on_wait(holding)
+        yield
+
+    monkeypatch.setattr(runs, "hold_device", held)
+    monkeypatch.setattr(runs, "_run_alone", lambda config, console: tmp_path)
+    said = io.StringIO()
+    runs.run_bench(config(tmp_path, "gpu=cpu"), Console(file=said, width=40))
+    assert said.getvalue() == holding + "\n"

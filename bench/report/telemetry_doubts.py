@@ -138,7 +138,7 @@ def _cut_off(run: Run) -> list[Doubt]:
 
 def _unsteady_energy(run: Run) -> Doubt | None:
     """The same work took another energy in its second window."""
-    energies = [token_energy(run, domain, key) for domain in run.decodes for key in run.decodes[domain]]
+    energies = [token_energy(run, domain, key) for domain in run.steady for key in run.steady[domain]]
     worst = max((energy.spread or 0.0 for energy in energies), default=0.0)
     if worst <= _MOST_ENERGY_SPREAD:
         return None
