@@ -16,9 +16,9 @@ The rooms, in the order in which data flows through them:
     records/    what a run writes down, append-only
     fit/        latency models fitted to measurements, judged and carried to other devices
     surface/    acceptance + latency -> speed of every (k, gamma), and the choice; pure arithmetic
-    report/     records -> tables, figures, page, console; imports no torch
+    report/     records of one run -> tables, figures, Markdown, console; imports no torch
     compare/    several runs -> hardware side by side, or what became slower; imports no torch
-    page/       one self-contained page of one run or of many
+    page/       one run or several -> one self-contained HTML page; imports no torch
     training/   the trainer that made the shipped draft in drafts/
 
     cli.py      command line: the only file that knows Hydra

@@ -9,9 +9,11 @@ import pytest
 BENCH = Path(__file__).parent.parent / "bench"
 FILES = sorted(BENCH.rglob("*.py"))
 
+MEASURING = ("torch", "transformers", "bench.models", "bench.decoding", "bench.device", "bench.runs")
 FORBIDDEN = {
-    "report": ("torch", "transformers", "bench.models", "bench.decoding", "bench.device", "bench.runs"),
-    "compare": ("torch", "transformers", "bench.models", "bench.decoding", "bench.device", "bench.runs"),
+    "report": (*MEASURING, "bench.compare", "bench.page"),
+    "compare": (*MEASURING, "bench.page"),
+    "page": MEASURING,
     "decoding": ("bench.measure", "bench.report", "bench.runs", "bench.device"),
     "vocab": ("torch", "bench.models", "bench.decoding", "bench.device", "bench.measure", "bench.runs"),
     "models": ("bench.decoding", "bench.measure", "bench.report", "bench.runs"),
