@@ -77,8 +77,8 @@ class Verdict:
         now = f"k = {advice.best[0]:,}, gamma = {advice.best[1]}"
         return [
             *([f"With everything measured, the prediction's fastest is {now}."] if moved else []),
-            f"The fastest lies between k = {sizes[0]:,} and {sizes[1]:,}, gamma = {gammas[0]} and {gammas[1]}, in "
-            "95% of bootstrap resamples of the prompts.",
+            f"The fastest lies between k = {sizes[0]:,} and {sizes[1]:,}, gamma = {gammas[0]} and {gammas[1]}, "
+            "in 95% of bootstrap resamples of the prompts.",
             f"Any size from {low:,} to {high:,} tokens may be as good: with a fitting gamma it is not "
             f"significantly more than {NEGLIGIBLE:.0%} slower than the fastest.",
             f"Down to {advice.lossless:,} tokens the draft needs no more target passes than with the full "
