@@ -77,7 +77,7 @@ class Verdict:
         now = f"k = {advice.best[0]:,}, gamma = {advice.best[1]}"
         return [
             *([f"With everything measured, the prediction's fastest is {now}."] if moved else []),
-            f"The fastest lies between k = {sizes[0]:,} and {sizes[1]:,}, gamma = {gammas[0]} and {gammas[1]}, "
+            f"The fastest is between k = {sizes[0]:,} and {sizes[1]:,}, gamma = {gammas[0]} and {gammas[1]} "
             "in 95% of bootstrap resamples of the prompts.",
             f"Any size from {low:,} to {high:,} tokens may be as good: with a fitting gamma it is not "
             f"significantly more than {NEGLIGIBLE:.0%} slower than the fastest.",
