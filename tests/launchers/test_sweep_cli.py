@@ -40,10 +40,11 @@ def sweep(launcher: str, results: Path):
 def test_a_failed_job_is_listed_loses_no_other_and_is_completed_later(launcher, tmp_path):
     need(launcher)
     (tmp_path / "runs").mkdir()
-    there = write_run(tmp_path / "runs" / "there")
+    write_run(tmp_path / "runs" / "there")
     done = sweep(launcher, tmp_path)
     assert done.returncode == 2, done.stderr
-    assert (there / "report.md").exists()
+    pages = tmp_path / "reports"
+    assert (pages / "there" / "index.html").exists()
     said = [line for line in done.stderr.splitlines() if line.startswith("bench: ")]
     assert said[0] == f"bench: sweep in {tmp_path / 'sweep'}: one log per job"
     assert said[1] == f"bench: 1 of 2 jobs of {tmp_path / 'sweep'} are done"
@@ -51,10 +52,10 @@ def test_a_failed_job_is_listed_loses_no_other_and_is_completed_later(launcher, 
     assert "run=late is not a run" in Path(said[2].rpartition("log: ")[2]).read_text()
     assert said[3].endswith(f"hydra.sweep.dir={tmp_path / 'sweep'}")
 
-    (there / "report.md").unlink()
-    late = write_run(tmp_path / "runs" / "late")
+    (pages / "there" / "index.html").unlink()
+    write_run(tmp_path / "runs" / "late")
     again = sweep(launcher, tmp_path)
     assert again.returncode == 0, again.stderr
     assert f"bench: 2 of 2 jobs of {tmp_path / 'sweep'} are done" in again.stderr.splitlines()
-    assert (late / "report.md").exists()
-    assert not (there / "report.md").exists(), "a job that was done ran again"
+    assert (pages / "late" / "index.html").exists()
+    assert not (pages / "there" / "index.html").exists(), "a job that was done ran again"
