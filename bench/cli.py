@@ -124,6 +124,7 @@ def _typed(composed: DictConfig) -> Config:
 def _run(config: Config) -> None:
     # The heavy imports wait until the configuration is known to be good.
     console = Console()
+    config.check_target()
     if config.task is Task.report:
         from bench.report.render import find_run, render
 
@@ -160,7 +161,12 @@ def _run(config: Config) -> None:
     from bench.runs import InterruptedRunError, run_bench
 
     try:
-        run_bench(config, console)
+        if config.task is Task.draft:
+            from bench.draft_run import run_draft
+
+            run_draft(config, console)
+        else:
+            run_bench(config, console)
     except InterruptedRunError as stopped:
         _stop(str(stopped), _INTERRUPTED)
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import psutil
 import torch
 
+from bench.cost.hardware import match
 from bench.device import Device
+from bench.fit.probe import probe
 
 _PACKAGES = ("torch", "transformers", "safetensors", "numpy", "hydra-core", "nvidia-ml-py", "vocabtrim-bench")
 
@@ -31,6 +34,14 @@ def describe(device: Device) -> dict[str, Any]:
         "cuda": _cuda(device),
         "git": _git(),
     }
+
+
+def describe_hardware(device: Device, dtype: torch.dtype) -> dict[str, Any]:
+    """What the device could do at best: its data sheet, else measured."""
+    spec = match(device.name) or probe(device, dtype)
+    if device.cache_bytes is not None:
+        spec = spec.with_cache(device.cache_bytes)
+    return {**asdict(spec), "peak_flops_per_s": dict(spec.peak_flops_per_s)}
 
 
 def _version_of(package: str) -> str | None:

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.assets import notice_of
 from bench.config import Config
 from bench.cost.components import draft_step_cost, total_cost
 from bench.cost.flops import DraftShape
@@ -19,6 +19,7 @@ from bench.fit.models import AFFINE_BYTES
 from bench.fit.series import DRAFT_STEP, DTYPE_BYTES, Floats, IntArray
 from bench.fit.untried import Calibration, Setting, Untried, calibrate, predict_untried
 from bench.model_config import read_config
+from bench.report.coverage_table import read_coverage
 from bench.report.fit import judge_run
 from bench.report.frames import read_run
 from bench.report.hardware import draft_shape_of, hardware_of
@@ -43,7 +44,7 @@ def run_predict(config: Config, console: Console) -> Untried:
     Raises:
         BenchError: anything the user can mend.
     """
-    draft, target = _shapes(config)
+    draft, target = _shapes(config, console)
     spec = _spec(config)
     known = _known(config, draft)
     sizes = known.sizes if known.sizes is not None else _spread(draft.draft_vocab_size)
@@ -64,12 +65,14 @@ def run_predict(config: Config, console: Console) -> Untried:
     return found
 
 
-def _shapes(config: Config) -> tuple[DraftShape, DraftShape]:
+def _shapes(config: Config, console: Console) -> tuple[DraftShape, DraftShape]:
     # Imported late: they bring in torch, which a refused configuration does not need.
     from bench.models.checkpoint import resolve_draft
     from bench.models.target import resolve_tokenizer
 
     pair = config.pair
+    if notice := notice_of(pair.draft):
+        console.print(notice, soft_wrap=True, highlight=False)
     folders = (
         resolve_draft(pair.draft, pair.draft_revision, weights=False),
         resolve_tokenizer(pair.target, pair.target_revision),
@@ -120,20 +123,8 @@ def _acceptance(config: Config, draft: DraftShape) -> _Known:
 
 
 def _coverage(path: Path, draft: DraftShape) -> _Known:
-    path = path / "coverage.parquet" if path.is_dir() else path
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"predict.coverage={path} cannot be read: {error}") from error
-    name = next((c for c in ("coverage_heldout", "coverage", "coverage_train") if c in table), None)
-    if name is None or "vocab_size" not in table or table[name].isna().all():
-        raise ConfigError(f"predict.coverage={path} needs the columns vocab_size and coverage")
-    table = table.dropna(subset=[name]).sort_values("vocab_size")
-    values = table[name].to_numpy(dtype=float)
-    if values.min() < 0 or values.max() > 1:
-        raise ConfigError(f"predict.coverage={path}: {name} must lie between 0 and 1")
     sizes = _spread(draft.draft_vocab_size)
-    return _Known(coverage=np.interp(sizes, table["vocab_size"].to_numpy(dtype=float), values), sizes=sizes)
+    return _Known(coverage=read_coverage(path, "predict.coverage").at(sizes), sizes=sizes)
 
 
 _SMALLEST = 64

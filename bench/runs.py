@@ -14,15 +14,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bench.config import Config, DomainSource
-from bench.cost.hardware import match
+from bench.config import Config, DomainSource, GpuConfig
 from bench.decoding.sampling import Sampler
 from bench.device import Device, open_device
 from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
-from bench.environment import describe
+from bench.environment import describe, describe_hardware
 from bench.errors import DeviceError, FailedCasesError, OutputError
-from bench.fit.probe import probe
 from bench.measure.campaign import Campaign, Workload
 from bench.measure.rig import Rig
 from bench.measure.timer import timer_facts
@@ -74,12 +72,7 @@ def run_bench(config: Config, console: Console) -> Path:
 
 
 def _run_alone(config: Config, console: Console) -> Path:
-    device = open_device(config.gpu.device)
-    pattern = config.gpu.name_pattern
-    if pattern and not re.fullmatch(pattern, device.name):
-        raise DeviceError(
-            f"the gpu asked for is a {pattern}, but {config.gpu.device} is a {device.name}; use gpu=auto"
-        )
+    device = open_named(config.gpu)
     check_writable(config.runs_dir)
     with console.status("fetching the domains"):
         texts = {s.name: load_prompts(s) for s in [*config.domain.sources(), *config.corpora.values()]}
@@ -91,7 +84,7 @@ def _run_alone(config: Config, console: Console) -> Path:
     _say_what_lacks(config, workloads, console)
     with open_run(config, _environment(pair, device)) as run:
         if run.earlier:
-            _say_what_is_there(run, console)
+            say_what_is_there(run, console)
         with watch(config.telemetry, device.uuid, run.path) as seen:
             note_telemetry(run.path, seen)
             failures = _measure(config, device, pair, rankings, workloads, sizes, run, seen, console)
@@ -112,6 +105,20 @@ def _run_alone(config: Config, console: Console) -> Path:
             f"{len(failures)} cases could not be measured (listed above); the same command tries them again"
         )
     return run.path
+
+
+def open_named(gpu: GpuConfig) -> Device:
+    """Opens the device, which must be the model that was asked for, where one was.
+
+    Raises:
+        DeviceError: it is not there, or another model.
+    """
+    device = open_device(gpu.device)
+    if gpu.name_pattern and not re.fullmatch(gpu.name_pattern, device.name):
+        raise DeviceError(
+            f"the gpu asked for is a {gpu.name_pattern}, but {gpu.device} is a {device.name}; use gpu=auto"
+        )
+    return device
 
 
 def _measure(
@@ -187,7 +194,8 @@ def _measure_all(
         yield from campaign.compare_with_generate(workloads[0])
 
 
-def _say_what_is_there(run: RunFolder, console: Console) -> None:
+def say_what_is_there(run: RunFolder, console: Console) -> None:
+    """That an unfinished run is gone on with."""
     torn = "; its last line was torn, and removed" if run.was_torn else ""
     console.print(
         f"going on with {run.path}: {len(run.earlier)} records are there{torn}. resume=false starts afresh",
@@ -246,17 +254,9 @@ def _environment(pair: Pair, device: Device) -> dict[str, Any]:
             "draft": {**asdict(pair.shape), "kind": pair.shape.kind.value},
             "target": pair.target_config,
         },
-        "hardware": _hardware(device, pair),
+        "hardware": describe_hardware(device, pair.dtype),
         "timer": asdict(timer_facts(device)),
     }
-
-
-def _hardware(device: Device, pair: Pair) -> dict[str, Any]:
-    """What the device could do at best: its data sheet, else measured."""
-    spec = match(device.name) or probe(device, pair.dtype)
-    if device.cache_bytes is not None:
-        spec = spec.with_cache(device.cache_bytes)
-    return {**asdict(spec), "peak_flops_per_s": dict(spec.peak_flops_per_s)}
 
 
 def _now() -> str:

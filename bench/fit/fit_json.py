@@ -1,7 +1,8 @@
 """`fit.json`: the judgement of a run, as numbers.
 
 Format history:
-    1: per component and model: coefficients with intervals, scores, predicted R, chosen k and regret.
+    1: per component and model: coefficients with intervals, scores, predicted R, chosen k and regret. Later
+        files also say where the samples are from, and why there is no k for speed where there is none.
 """
 
 import json
@@ -27,6 +28,8 @@ def to_values(judgement: Judgement) -> dict[str, Any]:
         "schema": SCHEMA_VERSION,
         "device_name": judgement.device_name,
         "dtype": judgement.dtype,
+        "setting": judgement.setting,
+        "why_no_speed": judgement.why_no_speed,
         "hardware": None
         if spec is None
         else {

@@ -93,12 +93,17 @@ class Judgement:
         dtype: of the arithmetic.
         spec: of the device; None where it has no data sheet and was not probed.
         components: by name.
+        setting: where the samples are from: `in_situ` (inside real rounds), `isolated_cold` or
+            `isolated_warm`.
+        why_no_speed: why no k was chosen for speed; None where one was.
     """
 
     device_name: str
     dtype: str
     spec: HardwareSpec | None
     components: Mapping[str, JudgedComponent] = field(default_factory=dict)
+    setting: str = "in_situ"
+    why_no_speed: str | None = None
 
 
 def judge(

@@ -1,13 +1,14 @@
 """What is measured once a run and outside of rounds: parts on their own, and the baseline's own baseline."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
 import torch
 
 from bench.config import CacheState, TimingConfig
+from bench.device import Device
 from bench.device.graphs import execute_as
 from bench.measure.attempts import attempt
 from bench.measure.cases import EncodedPrompt, Probes
@@ -24,8 +25,25 @@ def isolate(
     """Every part of a round on its own, with the cache cold and warm, unless it is done."""
     prefill = rig.decoder.prefill(prompt.token_ids)
     parts = isolated_parts(rig.target, rig.draft, probes.heads, probes.draft_lengths, prefill)
+    yield from time_parts(rig.device, parts, timing, rig.seed, done)
+
+
+def time_parts(
+    device: Device, parts: Mapping[PartKey, Part], timing: TimingConfig, seed: int, done: Done
+) -> Iterator[IsolatedRecord | FailureRecord]:
+    """Times parts against each other, with the cache cold and warm, unless they are done.
+
+    Where the device does not say how large its cache is, the warm times are all there are.
+
+    Args:
+        device: where they run.
+        parts: what to time.
+        timing: effort and execution; its cache state is not looked at.
+        seed: of the order.
+        done: records of earlier sessions.
+    """
     for cache in CacheState:
-        if cache is CacheState.cold and rig.device.cache_bytes is None:
+        if cache is CacheState.cold and device.cache_bytes is None:
             continue
         missing = {
             key: call
@@ -34,13 +52,15 @@ def isolate(
         }
         if missing:
             config = replace(timing, cache=cache)
-            found = attempt(("isolated", cache.value), partial(_isolated, rig, missing, config))
+            found = attempt(("isolated", cache.value), partial(_timed, device, missing, config, seed))
             yield from [found] if isinstance(found, FailureRecord) else found
 
 
-def _isolated(rig: Rig, parts: dict[PartKey, Part], timing: TimingConfig) -> list[IsolatedRecord]:
+def _timed(
+    device: Device, parts: dict[PartKey, Part], timing: TimingConfig, seed: int
+) -> list[IsolatedRecord]:
     keys = {key.label: key for key in parts}
-    calls = {key.label: execute_as(rig.device, call, timing.execution) for key, call in parts.items()}
+    calls = {key.label: execute_as(device, call, timing.execution) for key, call in parts.items()}
     return [
         IsolatedRecord(
             part=keys[series.name].part,
@@ -53,7 +73,7 @@ def _isolated(rig: Rig, parts: dict[PartKey, Part], timing: TimingConfig) -> lis
             stopped=str(series.stopped),
             relative_half_width=series.relative_half_width,
         )
-        for series in time_variants(rig.device, calls, timing, rig.seed)
+        for series in time_variants(device, calls, timing, seed)
     ]
 
 

@@ -1,0 +1,103 @@
+"""Figures of a draft that was measured alone: what a step costs by size, and what smaller sizes save."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from bench.fit.judge import Judgement
+from bench.fit.series import DRAFT_STEP, LM_HEAD
+from bench.measure.stats import median
+from bench.report.draft_fit import reduction_table
+from bench.report.draft_frames import DraftRun
+from bench.report.drawing import K_LABEL, PALETTE, log_k_axis, save_figures, set_style, title_figure
+from bench.report.fit_figures import fit_figure
+from bench.report.latency import COLD, WARM
+
+_STACK = (("layer_ms", "decoder layers"), ("lm_head_ms", "LM head"), ("select_ms", "token selection"))
+_WHAT = {LM_HEAD: "LM head", DRAFT_STEP: "draft step"}
+_CACHES = ((COLD, "cold cache", "o-"), (WARM, "warm cache", "^:"))
+_LINE_STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)))
+
+
+def draw_draft(draft: DraftRun, steps: pd.DataFrame, judgement: Judgement, folder: Path) -> list[Path]:
+    """Draws every figure as PNG and SVG; returns the PNGs."""
+    set_style()
+    figures = {
+        "draft_latency": step_figure(draft, steps),
+        "isolated": cache_figure(draft),
+        "saving": saving_figure(draft, judgement),
+    }
+    figures |= {f"fit_{name}": fit_figure(judgement, name) for name in judgement.components}
+    return save_figures(figures, folder)
+
+
+def step_figure(draft: DraftRun, steps: pd.DataFrame) -> Figure:
+    """Median step by size: its parts stacked, and the whole measured as one."""
+    figure, axis = plt.subplots(figsize=(9, 4.8))
+    names = [f"{k:,}" for k in steps["vocab_size"]]
+    base = np.zeros(len(steps))
+    for color, (column, label) in zip(sns.color_palette(PALETTE), _STACK, strict=False):
+        heights = steps[column].to_numpy(dtype=float)
+        axis.bar(names, heights, bottom=base, color=color, label=label)
+        base += np.nan_to_num(heights)
+    value = steps["draft_step_ms"]
+    spread = [value - steps["draft_step_ci_low_ms"], steps["draft_step_ci_high_ms"] - value]
+    axis.errorbar(
+        names, value, yerr=spread, fmt="D", color="black", markersize=5, capsize=3, label="whole step"
+    )
+    axis.set_xlabel(K_LABEL)
+    axis.set_ylabel("median latency (ms)")
+    axis.tick_params(axis="x", rotation=40, labelsize="small")
+    axis.legend()
+    text = "Where a draft step's time goes: parts and the whole step; bars: 95% interval of the median"
+    return title_figure(figure, draft.run.environment, text)
+
+
+def cache_figure(draft: DraftRun) -> Figure:
+    """LM head and draft step with the cache cold and warm."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4))
+    for axis, part in zip(axes, (LM_HEAD, DRAFT_STEP), strict=True):
+        for setting, label, style in _CACHES:
+            times = draft.times(part, setting)
+            if not times:
+                continue
+            found = [median(np.array(samples)) for samples in times.values()]
+            value = np.array([estimate.value for estimate in found])
+            spread = [value - [e.ci_low for e in found], [e.ci_high for e in found] - value]
+            axis.errorbar(list(times), value, yerr=spread, fmt=style, capsize=3, label=label)
+        axis.set_xlabel(K_LABEL)
+        axis.set_ylabel(f"median {_WHAT[part]} (ms)")
+        axis.set_ylim(bottom=0)
+        log_k_axis(axis, draft.times(part))
+    axes[0].legend(fontsize="small")
+    text = "Cold and warm cache; bars: 95% interval of the median"
+    return title_figure(figure, draft.run.environment, text)
+
+
+def saving_figure(draft: DraftRun, judgement: Judgement) -> Figure:
+    """R(k) measured, and predicted by every model that was fitted."""
+    figure, axes = plt.subplots(1, len(judgement.components), figsize=(12.5, 5.2), sharey=True, squeeze=False)
+    for axis, (name, judged) in zip(axes[0], judgement.components.items(), strict=True):
+        table = reduction_table(judged)
+        models = table.columns[4:]
+        colors = sns.color_palette(PALETTE, len(models))
+        for color, style, label in zip(colors, _LINE_STYLES, models, strict=False):
+            axis.plot(table["vocab_size"], 100 * table[label], linestyle=style, color=color, label=label)
+        value = 100 * table["measured"]
+        spread = [value - 100 * table["ci_low"], 100 * table["ci_high"] - value]
+        # A resampled interval may end a hair beside the median.
+        spread = [side.clip(lower=0) for side in spread]
+        axis.errorbar(
+            table["vocab_size"], value, yerr=spread, fmt="o", color="black", capsize=3, label="measured"
+        )
+        axis.set_title(_WHAT[name])
+        axis.set_xlabel(K_LABEL)
+        log_k_axis(axis, table["vocab_size"])
+    axes[0, 0].set_ylabel("saving against the full vocabulary, R(k) (%)")
+    axes[0, -1].legend(fontsize="small")
+    text = "What a smaller vocabulary saves: measured, and by each latency model"
+    return title_figure(figure, draft.run.environment, text)
