@@ -15,7 +15,7 @@ from rich.console import Console
 from bench.assets import notice_of
 from bench.config import Config
 from bench.cost.flops import DraftShape
-from bench.device import Device
+from bench.device import Device, open_gpu
 from bench.device.lock import hold_device, physical_id
 from bench.environment import describe, describe_hardware
 from bench.errors import ConfigError, FailedCasesError, VocabError
@@ -39,7 +39,7 @@ from bench.records.cases import Done
 from bench.report.coverage_table import read_coverage
 from bench.report.draft_page import render_draft
 from bench.run_folder import RunFolder, check_writable, note_telemetry, open_run, point_latest
-from bench.runs import InterruptedRunError, open_named, say_what_is_there
+from bench.runs import InterruptedRunError, say_what_is_there
 from bench.telemetry.watch import watch
 
 TASK = "draft"
@@ -64,7 +64,7 @@ def run_draft(config: Config, console: Console) -> Path:
 
 
 def _run_alone(config: Config, console: Console) -> Path:
-    device = open_named(config.gpu)
+    device = open_gpu(config.gpu)
     check_writable(config.runs_dir)
     coverage = _coverage(config)
     folder, shape = _resolve(config, console)

@@ -1,7 +1,6 @@
 """One run, start to end: a pair on one device, over one domain or a set of them."""
 
 import os
-import re
 import socket
 from collections.abc import Generator
 from contextlib import closing
@@ -14,13 +13,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bench.config import Config, DomainSource, GpuConfig
+from bench.config import Config, DomainSource
 from bench.decoding.sampling import Sampler
-from bench.device import Device, open_device
+from bench.device import Device, open_gpu
 from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
 from bench.environment import describe, describe_hardware
-from bench.errors import DeviceError, FailedCasesError, OutputError
+from bench.errors import FailedCasesError, OutputError
 from bench.measure.campaign import Campaign, Workload
 from bench.measure.rig import Rig
 from bench.measure.timer import timer_facts
@@ -72,7 +71,7 @@ def run_bench(config: Config, console: Console) -> Path:
 
 
 def _run_alone(config: Config, console: Console) -> Path:
-    device = open_named(config.gpu)
+    device = open_gpu(config.gpu)
     check_writable(config.runs_dir)
     with console.status("fetching the domains"):
         texts = {s.name: load_prompts(s) for s in [*config.domain.sources(), *config.corpora.values()]}
@@ -105,20 +104,6 @@ def _run_alone(config: Config, console: Console) -> Path:
             f"{len(failures)} cases could not be measured (listed above); the same command tries them again"
         )
     return run.path
-
-
-def open_named(gpu: GpuConfig) -> Device:
-    """Opens the device, which must be the model that was asked for, where one was.
-
-    Raises:
-        DeviceError: it is not there, or another model.
-    """
-    device = open_device(gpu.device)
-    if gpu.name_pattern and not re.fullmatch(gpu.name_pattern, device.name):
-        raise DeviceError(
-            f"the gpu asked for is a {gpu.name_pattern}, but {gpu.device} is a {device.name}; use gpu=auto"
-        )
-    return device
 
 
 def _measure(
