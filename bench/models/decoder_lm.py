@@ -5,6 +5,7 @@ of the key-value cache, and takes the LM head over the draft vocabulary.
 """
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from bench.models.checkpoint import resolve_draft
 from bench.models.eagle3 import DraftHead
 from bench.models.kv_cache import KVCache
 from bench.models.lean_decoder import KNOWN_MODEL_TYPES, LeanDecoder
+from bench.models.lean_gemma import LeanGemma, is_lean_gemma
 from bench.models.packed_linear import pack_linears
+
+Forward = Callable[[Tensor, KVCache], Tensor]
 
 
 class CappedHead(DraftHead):
@@ -53,14 +57,10 @@ class DecoderLM:
         self.head_weight: Tensor = model.get_output_embeddings().weight
         self.has_tied_head = self.head_weight.data_ptr() == embedding.data_ptr()
         self.logit_cap: float | None = getattr(config, "final_logit_softcapping", None)
-        self._decoder, self._num_layers = model.get_decoder(), config.num_hidden_layers
-        # Newer versions of transformers renamed it, model by model.
-        takes = inspect.signature(self._decoder.forward).parameters
-        self._cache_keyword = "cache" if "cache" in takes else "past_key_values"
-        self.num_packed = pack_linears(self._decoder)
-        lean = config.model_type in KNOWN_MODEL_TYPES
-        self.runner = "lean" if lean else "transformers"
-        self._lean = LeanDecoder(self._decoder, ()) if lean else None
+        self._num_layers: int = config.num_hidden_layers
+        decoder = model.get_decoder()
+        self.num_packed = pack_linears(decoder)
+        self.runner, self._forward = _forward_of(decoder, config)
 
     @property
     def vocab_size(self) -> int:
@@ -82,9 +82,7 @@ class DecoderLM:
         Returns:
             Final normed hidden states `(1, n, H)`, the LM head's input.
         """
-        if self._lean:
-            return self._lean.forward(ids, cache)[0]
-        return self._decoder(input_ids=ids, use_cache=True, **{self._cache_keyword: cache}).last_hidden_state
+        return self._forward(ids, cache)
 
     def head(self, size: int) -> DraftHead:
         """The LM head cut to its first `size` rows.
@@ -102,6 +100,21 @@ class DecoderLM:
         if self.logit_cap is None:
             return DraftHead(weight, ids)
         return CappedHead(weight, ids, self.logit_cap)
+
+
+def _forward_of(decoder: Any, config: Any) -> tuple[str, Forward]:
+    """The runner's name, and the pass: a lean one where the architecture is known."""
+    if config.model_type in KNOWN_MODEL_TYPES:
+        llama = LeanDecoder(decoder, ())
+        return "lean", lambda ids, cache: llama.forward(ids, cache)[0]
+    if is_lean_gemma(config):
+        return "lean", LeanGemma(decoder).forward
+    # Newer versions of transformers renamed it, model by model.
+    keyword = "cache" if "cache" in inspect.signature(decoder.forward).parameters else "past_key_values"
+    return (
+        "transformers",
+        lambda ids, cache: decoder(input_ids=ids, use_cache=True, **{keyword: cache}).last_hidden_state,
+    )
 
 
 def resolve_decoder_lm(

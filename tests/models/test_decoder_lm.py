@@ -13,6 +13,8 @@ from transformers import (
 
 from bench.errors import AssetError, CheckpointError
 from bench.models.decoder_lm import DecoderLM, load_decoder_lm, resolve_decoder_lm
+from bench.models.kv_cache import KVCache
+from bench.models.lean_gemma import LeanGemma
 
 VOCAB_SIZE = 60
 SIZES = {
@@ -30,7 +32,12 @@ KINDS = {
     "llama": LlamaConfig(**SIZES, tie_word_embeddings=False),
     "qwen3": Qwen3Config(**SIZES, tie_word_embeddings=True),
     "gemma2": Gemma2Config(**SIZES, final_logit_softcapping=2.0, sliding_window=32),
-    "gemma3": Gemma3TextConfig(**SIZES, sliding_window=32),
+    "gemma3": Gemma3TextConfig(
+        **SIZES,
+        sliding_window=32,
+        query_pre_attn_scalar=12,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
 }
 IDS = torch.tensor([[3, 14, 15, 9, 26, 5]])
 
@@ -53,7 +60,25 @@ def test_steps_on_a_context_give_the_models_own_logits(kind):
         torch.testing.assert_close(trimmed.logits(hidden), expected[:, rows, :17], rtol=1e-4, atol=1e-4)
     cache.rewind(5)
     torch.testing.assert_close(draft.step(IDS[:, 5:], cache), hidden)
-    assert draft.runner == ("lean" if kind == "llama" else "transformers")
+    assert draft.runner == ("lean" if kind in ("llama", "gemma3") else "transformers")
+
+
+@torch.inference_mode()
+def test_the_lean_gemma_rounds_as_the_model_does():
+    torch.manual_seed(0)
+    model = make_model(KINDS["gemma3"]).to(torch.bfloat16)
+    for name, weight in model.named_parameters():
+        if "norm" in name:
+            weight.copy_(torch.randn_like(weight))
+    expected = model.model(IDS).last_hidden_state
+    found = LeanGemma(model.model).forward(IDS, KVCache(2))
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
+
+
+def test_the_lean_gemma_refuses_what_its_window_does_not_hold():
+    draft = DecoderLM(make_model(KINDS["gemma3"]))
+    with pytest.raises(ValueError, match="33 tokens exceed the 32 positions"):
+        draft.step(torch.zeros(1, 33, dtype=torch.long), draft.new_cache())
 
 
 def test_a_soft_cap_is_kept():
