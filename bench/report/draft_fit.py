@@ -61,6 +61,21 @@ def utility_choices(judged: JudgedComponent) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "chosen_k", "best_k", "regret_utility"])
 
 
+def choices_told(judgement: Judgement) -> list[str]:
+    """Which k is chosen, or why none is, in sentences."""
+    told = [f"No k is chosen for speed: {judgement.why_no_speed}."]
+    judged = judgement.components[DRAFT_STEP]
+    best = judged.model(judged.best)
+    decision = best.decisions.get("utility") if best else None
+    if best is None or decision is None:
+        return [*told, f"No k is chosen by utility: {WHY_NO_UTILITY}."]
+    text = (
+        f"By the utility of arXiv 2603.05210 with the coverage given, the measured draft step chooses "
+        f"k = {decision.best_vocab_size:,}"
+    )
+    return [*told, f"{text}, {best.fitted.model.label} chooses {decision.vocab_size:,}."]
+
+
 def _series(draft: DraftRun) -> list[LatencySeries]:
     run = draft.run
     shape = draft_shape_of(run)

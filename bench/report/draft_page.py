@@ -9,13 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.errors import OutputError
-from bench.fit.judge import Judgement, sentence
+from bench.fit.judge import JudgedComponent, Judgement, sentence
 from bench.fit.series import DTYPE_BYTES
 from bench.records import FailureRecord
 from bench.report.console import show_failures, show_fit
 from bench.report.doubts import doubts
 from bench.report.draft_figures import draw_draft
-from bench.report.draft_fit import WHY_NO_UTILITY, judge_draft, reduction_table, utility_choices
+from bench.report.draft_fit import choices_told, judge_draft, reduction_table, utility_choices
 from bench.report.draft_frames import DraftRun, read_draft_run, step_frame
 from bench.report.fit import write_fit
 from bench.report.fit_figures import fit_table
@@ -73,7 +73,7 @@ def render_draft(folder: Path, console: Console) -> None:
     _show(draft, steps, judgement, console)
 
 
-def facts(draft: DraftRun, steps: pd.DataFrame) -> list[str]:
+def facts(draft: DraftRun, steps: pd.DataFrame, judgement: Judgement) -> list[str]:
     """What the measured times say, in sentences."""
     environment = draft.run.environment
     smallest, full = steps.iloc[0], steps.iloc[-1]
@@ -90,6 +90,7 @@ def facts(draft: DraftRun, steps: pd.DataFrame) -> list[str]:
     )
     if environment.get("has_tied_head"):
         found.append(_copies(draft))
+    found += choices_told(judgement)
     if draft.setting != COLD:
         found.append("The device does not say how large its cache is: all times are with a warm cache.")
     return found
@@ -111,7 +112,7 @@ def _page(draft: DraftRun, steps: pd.DataFrame, judgement: Judgement, figures: l
     run, environment = draft.run, draft.run.environment
     lines = [f"# What does a draft step cost? {environment['pair']} on {environment['device_name']}", ""]
     lines += [f"- **{name}: {sentence(judgement, name)}**" for name in judgement.components]
-    lines += [f"- {fact}" for fact in facts(draft, steps)]
+    lines += [f"- {fact}" for fact in facts(draft, steps, judgement)]
     lines += [
         "",
         f"{environment['dtype']}; {run.config['draft']['context_length']} positions held; torch "
@@ -127,7 +128,7 @@ def _page(draft: DraftRun, steps: pd.DataFrame, judgement: Judgement, figures: l
     for figure in figures:
         caption = _CAPTIONS[figure.stem]
         lines += ["", f"![{caption}]({figure.parent.name}/{figure.name})", "", caption]
-    lines += ["", "## Latency", "", steps.to_markdown(index=False, floatfmt=".4g", missingval="")]
+    lines += ["", "## Latency", "", _step_table(steps).to_markdown(index=False, disable_numparse=True)]
     for name in judgement.components:
         lines += _models(judgement, name)
     lines += ["", "## Reading it", "", _METHOD]
@@ -141,11 +142,32 @@ def _models(judgement: Judgement, name: str) -> list[str]:
     lines = ["", f"## Latency models: {name}", "", sentence(judgement, name), ""]
     lines += [fit_table(judged).drop(columns=unused).to_markdown(index=False, floatfmt=".3g", missingval="")]
     lines += ["", "Saving R(k), measured and predicted:", ""]
-    lines += [reduction_table(judged).to_markdown(index=False, floatfmt=".4f", missingval="")]
-    lines += ["", f"k by speed: none, as {judgement.why_no_speed}.", ""]
+    lines += [_saving_table(judged).to_markdown(index=False, disable_numparse=True)]
     if choices.empty:
-        return [*lines, f"k by utility: none, as {WHY_NO_UTILITY}."]
-    return [*lines, "k by utility:", "", choices.to_markdown(index=False, floatfmt=".3g")]
+        return lines
+    lines += ["", "k that each would choose by the utility of arXiv 2603.05210, with the coverage given:", ""]
+    return [*lines, choices.to_markdown(index=False, floatfmt=".3g", intfmt=",")]
+
+
+def _step_table(steps: pd.DataFrame) -> pd.DataFrame:
+    table = {
+        heading: [_cell(value, form) for value in steps[name]] for name, heading, form in _CONSOLE_COLUMNS
+    }
+    ends = zip(steps["draft_step_ci_low_ms"], steps["draft_step_ci_high_ms"], strict=True)
+    table["step ms"] = [
+        f"{value} [{low:.2f}, {high:.2f}]" for value, (low, high) in zip(table["step ms"], ends, strict=True)
+    ]
+    return pd.DataFrame(table)
+
+
+def _saving_table(judged: JudgedComponent) -> pd.DataFrame:
+    found = reduction_table(judged)
+    ends = zip(found["measured"], found["ci_low"], found["ci_high"], strict=True)
+    table = {
+        "k": [f"{k:,}" for k in found["vocab_size"]],
+        "measured": [f"{value:.1%} [{low:.1%}, {high:.1%}]" for value, low, high in ends],
+    }
+    return pd.DataFrame(table | {label: [f"{r:.1%}" for r in found[label]] for label in found.columns[4:]})
 
 
 def _told(failure: FailureRecord) -> str:
@@ -164,9 +186,8 @@ def _show(draft: DraftRun, steps: pd.DataFrame, judgement: Judgement, console: C
     console.print(table)
     console.print(f"Device: {environment['device_name']}\n", highlight=False)
     show_fit(judgement, console)
-    for fact in facts(draft, steps):
-        console.print(fact, highlight=False)
-    console.print(f"No k is chosen: {judgement.why_no_speed}.", highlight=False)
+    for fact in facts(draft, steps, judgement):
+        console.print(escape(fact), highlight=False)
     for doubt in doubts(draft.run):
         console.print(
             f"[yellow]Doubt[/yellow]: {escape(doubt.what)}. {escape(doubt.remedy)}.", highlight=False

@@ -82,6 +82,9 @@ def test_with_a_coverage_the_utility_chooses(tmp_path):
     judged = judge_draft(read_draft_run(write_draft_run(tmp_path, coverage=curve))).components["draft_step"]
     choices = utility_choices(judged).set_index("model")
     assert choices.loc["t0 + B/W", "chosen_k"] == 8192 and choices.loc["t0 + B/W", "regret_utility"] == 0
+    render(tmp_path, quiet())
+    page = (tmp_path / "report.md").read_text("utf-8")
+    assert "the measured draft step chooses k = 8,192, t0 + B/W chooses 8,192" in page
 
 
 def test_everything_is_written(folder):
@@ -92,7 +95,8 @@ def test_everything_is_written(folder):
     for text in (page, said):
         assert "predicts held-out sizes within" in text and "no acceptance" in text
         assert "the LM head" in text and "tied" in text
-    assert "k by utility: none, as no coverage is known" in page
+    assert "No k is chosen by utility: no coverage is known" in page
+    assert "| 16,384 " in page
     latency = pd.read_csv(folder / "latency.csv")
     assert set(latency["setting"]) == {"isolated_cold", "isolated_warm"}
     assert set(latency["part"]) == {"layer", "lm_head", "select", "draft_step"}
