@@ -45,9 +45,7 @@ def test_graphs_compute_what_the_parts_compute(device, parts):
 
 
 def test_a_whole_head_takes_longer_than_a_trimmed_one(device, parts):
-    heads = {
-        PartKey("lm_head", vocab_size=size): parts[PartKey("lm_head", vocab_size=size)] for size in SIZES
-    }
+    heads = {key: part for key, part in parts.items() if key.part == "lm_head"}
     times = {}
     for record in time_parts(device, heads, TimingConfig(budget_s=1.0), 0, Done()):
         assert isinstance(record, IsolatedRecord)
