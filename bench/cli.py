@@ -125,11 +125,6 @@ def _run(config: Config) -> None:
     # The heavy imports wait until the configuration is known to be good.
     console = Console()
     config.check_target()
-    if config.task is Task.report:
-        from bench.report.render import find_run, render
-
-        render(find_run(config.runs_dir, config.run), console)
-        return
     if config.task is Task.fit:
         from bench.report.render import find_run, render_fit
 
@@ -140,7 +135,7 @@ def _run(config: Config) -> None:
 
         run_predict(config, console)
         return
-    if config.task in (Task.compare, Task.diff):
+    if config.task in (Task.report, Task.compare, Task.diff):
         _run_on_several(config, console)
         return
     if config.task is Task.select:
@@ -172,12 +167,15 @@ def _run(config: Config) -> None:
 
 
 def _run_on_several(config: Config, console: Console) -> None:
-    from bench.compare.tasks import find_folders, run_compare, run_diff
+    from bench.compare.tasks import find_folders, run_diff
 
-    folders = find_folders(config.runs_dir, config.runs)
-    if config.task is Task.compare:
-        run_compare(folders, config.reports_dir, config.out, console)
+    if config.task is not Task.diff:
+        from bench.page.task import run_report
+
+        folders = find_folders(config.runs_dir, config.runs or [config.run])
+        run_report(folders, config.runs_dir, config.reports_dir, config.out, console)
         return
+    folders = find_folders(config.runs_dir, config.runs)
     exit_code = run_diff(folders, config.diff.threshold, config.reports_dir, config.out, console)
     if exit_code:
         sys.exit(exit_code)

@@ -4,7 +4,6 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from bench.config import Config
 from bench.cost.flops import DraftShape
 from bench.device import Device, open_gpu
 from bench.device.lock import hold_device, physical_id
-from bench.environment import describe, describe_hardware
+from bench.environment import describe, describe_hardware, now
 from bench.errors import ConfigError, FailedCasesError, VocabError
 from bench.measure.attempts import attempt
 from bench.measure.draft_alone import draft_parts
@@ -102,14 +101,14 @@ def _measure(
     """Records everything that earlier sessions have not; returns what failed."""
     writer, done, failures = RecordWriter(run.path), Done(run.earlier), []
     try:
-        writer.append(SessionRecord(_now(), socket.gethostname(), os.getpid()))
+        writer.append(SessionRecord(now(), socket.gethostname(), os.getpid()))
         if coverage and not done.has(("coverage",)):
             writer.append(coverage)
         for record in _timed(config, device, draft, sizes, done):
             writer.append(record)
             failures += [record] if isinstance(record, FailureRecord) else []
         if not failures:
-            writer.append(EndRecord(_now()))
+            writer.append(EndRecord(now()))
     except KeyboardInterrupt:
         raise InterruptedRunError(run.path, len(run.earlier) + writer.num_written) from None
     finally:
@@ -183,7 +182,7 @@ def _environment(
     config: Config, device: Device, draft: DecoderLM, shape: DraftShape, folder: Path, dtype: torch.dtype
 ) -> dict[str, Any]:
     return {
-        "started_at": _now(),
+        "started_at": now(),
         "task": TASK,
         "pair": config.pair.name,
         "dtype": str(dtype).removeprefix("torch."),
@@ -198,7 +197,3 @@ def _environment(
         "hardware": describe_hardware(device, dtype),
         "timer": asdict(timer_facts(device)),
     }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import torch
 from bench.cost.hardware import match
 from bench.device import Device
 from bench.fit.probe import probe
+from bench.measure.timer import timer_facts
+from bench.pair import Pair
 
 _PACKAGES = ("torch", "transformers", "safetensors", "numpy", "hydra-core", "nvidia-ml-py", "vocabtrim-bench")
 
@@ -36,12 +39,38 @@ def describe(device: Device) -> dict[str, Any]:
     }
 
 
+def describe_run(pair: Pair, device: Device) -> dict[str, Any]:
+    """`environment.json` of a run: what was measured, on what, and what the device could do at best."""
+    return {
+        "started_at": now(),
+        "pair": pair.name,
+        "dtype": str(pair.dtype).removeprefix("torch."),
+        "target_runner": pair.target.runner,
+        "num_packed_linears": pair.target.num_packed,
+        "target_fingerprint": pair.target_fingerprint,
+        "draft_fingerprint": pair.draft_fingerprint,
+        "full_vocab_size": len(pair.draft.vocab),
+        **describe(device),
+        "shapes": {
+            "draft": {**asdict(pair.shape), "kind": pair.shape.kind.value},
+            "target": pair.target_config,
+        },
+        "hardware": describe_hardware(device, pair.dtype),
+        "timer": asdict(timer_facts(device)),
+    }
+
+
 def describe_hardware(device: Device, dtype: torch.dtype) -> dict[str, Any]:
     """What the device could do at best: its data sheet, else measured."""
     spec = match(device.name) or probe(device, dtype)
     if device.cache_bytes is not None:
         spec = spec.with_cache(device.cache_bytes)
     return {**asdict(spec), "peak_flops_per_s": dict(spec.peak_flops_per_s)}
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _version_of(package: str) -> str | None:

@@ -4,10 +4,7 @@ import os
 import socket
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -18,11 +15,10 @@ from bench.decoding.sampling import Sampler
 from bench.device import Device, open_gpu
 from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
-from bench.environment import describe, describe_hardware
+from bench.environment import describe_run, now
 from bench.errors import FailedCasesError, OutputError
 from bench.measure.campaign import Campaign, Workload
 from bench.measure.rig import Rig
-from bench.measure.timer import timer_facts
 from bench.pair import Pair, load_pair
 from bench.records import EndRecord, FailureRecord, Record, RecordWriter, SessionRecord
 from bench.records.cases import Done
@@ -81,7 +77,7 @@ def _run_alone(config: Config, console: Console) -> Path:
     rankings = _rank(config, pair, texts, console)
     workloads = [_workload(config, pair, s, texts[s.name], rankings) for s in config.domain.sources()]
     _say_what_lacks(config, workloads, console)
-    with open_run(config, _environment(pair, device)) as run:
+    with open_run(config, describe_run(pair, device)) as run:
         if run.earlier:
             say_what_is_there(run, console)
         with watch(config.telemetry, device.uuid, run.path) as seen:
@@ -120,7 +116,7 @@ def _measure(
     """Records everything that earlier sessions have not; returns what failed."""
     writer, done, failures = RecordWriter(run.path), Done(run.earlier), []
     try:
-        writer.append(SessionRecord(_now(), socket.gethostname(), os.getpid()))
+        writer.append(SessionRecord(now(), socket.gethostname(), os.getpid()))
         for name, ranking in rankings.items():
             if not done.has(("ranking", name)):
                 writer.append(ranking.record(len(must_keep(pair)), pair.target.vocab_size))
@@ -129,7 +125,7 @@ def _measure(
                 writer.append(record)
                 failures += [record] if isinstance(record, FailureRecord) else []
         if not failures:
-            writer.append(EndRecord(_now()))
+            writer.append(EndRecord(now()))
     except KeyboardInterrupt:
         raise InterruptedRunError(run.path, len(run.earlier) + writer.num_written) from None
     finally:
@@ -222,27 +218,3 @@ def _say_what_lacks(config: Config, workloads: list[Workload], console: Console)
 def _progress(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console)
-
-
-def _environment(pair: Pair, device: Device) -> dict[str, Any]:
-    return {
-        "started_at": _now(),
-        "pair": pair.name,
-        "dtype": str(pair.dtype).removeprefix("torch."),
-        "target_runner": pair.target.runner,
-        "num_packed_linears": pair.target.num_packed,
-        "target_fingerprint": pair.target_fingerprint,
-        "draft_fingerprint": pair.draft_fingerprint,
-        "full_vocab_size": len(pair.draft.vocab),
-        **describe(device),
-        "shapes": {
-            "draft": {**asdict(pair.shape), "kind": pair.shape.kind.value},
-            "target": pair.target_config,
-        },
-        "hardware": describe_hardware(device, pair.dtype),
-        "timer": asdict(timer_facts(device)),
-    }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

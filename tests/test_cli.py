@@ -67,6 +67,7 @@ def test_smoke_run_on_real_input(tmp_path):
     [
         (["domain=poetry"], ["unknown domain 'poetry'", "function_calling"]),
         (["pair=gpt"], ["unknown pair 'gpt'", "smollm2-135m"]),
+        (["experiment=smok"], ["unknown experiment 'smok'", "smoke"]),
         (["measure.num_promts=3"], ["num_promts", "did you mean num_prompts"]),
         (["wat=1"], ["unknown key 'wat'", "top-level keys are"]),
         (["measure.num_prompts=many"], ["many"]),

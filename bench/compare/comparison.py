@@ -23,6 +23,7 @@ class Entry:
         device: label of the device.
         run: the run, of which only this domain and the compared prompts are left.
         num_own_prompts: prompts that the run itself has.
+        whole: predictions of the whole run.
     """
 
     case: str
@@ -30,11 +31,12 @@ class Entry:
     device: str
     run: Run
     num_own_prompts: int
+    whole: Surfaces
 
     @cached_property
     def surfaces(self) -> Surfaces:
-        """Predictions."""
-        return Surfaces(self.run)
+        """Predictions: those of the whole run where all of its prompts are compared."""
+        return self.whole if self.num_prompts == self.num_own_prompts else Surfaces(self.run)
 
     @property
     def surface(self) -> Surface:
@@ -107,9 +109,8 @@ def compare(runs: Sequence[LabelledRun]) -> Comparison:
         shared = shared_prompts([item.run for item in items], domain)
         for item in sorted(items, key=lambda item: item.label):
             own = item.run.prompts[domain]
-            entries.append(
-                Entry(case, domain, item.label, _restricted(item.run, domain, shared or own), len(own))
-            )
+            run = _restricted(item.run, domain, shared or own)
+            entries.append(Entry(case, domain, item.label, run, len(own), item.surfaces))
     return Comparison(list(runs), entries)
 
 

@@ -47,7 +47,7 @@ def show_diff(outcome: Outcome, folder: Path, console: Console) -> None:
     console.print("All comparisons, and a figure:", folder, soft_wrap=True, highlight=False)
 
 
-def show_hardware(report: HardwareReport, folder: Path, console: Console) -> None:
+def show_hardware(report: HardwareReport, console: Console) -> None:
     """Devices by measured speed, the verdicts, and what cannot be compared."""
     ranked = rank_by_speed(report.best)
     for (case, domain), rows in ranked.groupby(["case", "domain"], sort=True):
@@ -61,7 +61,6 @@ def show_hardware(report: HardwareReport, folder: Path, console: Console) -> Non
         console.print(text, style="bold", highlight=False, markup=False)
     for text in (*report.transfers(), *report.limits()):
         console.print(f"- {text}", highlight=False, markup=False)
-    console.print("Comparison:", folder / "comparison.md", soft_wrap=True, highlight=False)
 
 
 def cell(value: object, form: str) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from bench.compare.diff import FASTER, SAME, SLOWER, TOO_FEW, TOO_SHORT, UNCLEAR
 from bench.compare.outcome import Outcome, row_name
-from bench.report.drawing import PALETTE
+from bench.report.drawing import INK, PALETTE
 
 # Places in the palette: vermilion is bad, green is good, blue is nothing new.
 _COLORS = {SLOWER: 3, FASTER: 2, SAME: 0, UNCLEAR: 7, TOO_FEW: 7}
@@ -51,7 +51,7 @@ def diff_figure(outcome: Outcome) -> Figure:
         )
     bounds = 1 / (1 + outcome.threshold), 1 + outcome.threshold
     axis.axvspan(*bounds, color="0.5", alpha=0.15, zorder=0, label=f"threshold, {outcome.threshold:.1%}")
-    axis.axvline(1, color="0.3", linewidth=1)
+    axis.axvline(1, color=INK, linewidth=1)
     axis.set_yticks(range(len(rows)), [row_name(row) for _, row in rows.iterrows()], fontsize="small")
     axis.set_ylim(-0.7, len(rows) - 0.3)
     axis.set_xlabel("time after / time before (x; above 1: slower)")

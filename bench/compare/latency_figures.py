@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from bench.compare.comparison import Comparison
 from bench.compare.panels import device_style, finish
+from bench.report.drawing import INK
 
 _LEAST_TICK_RATIO = 1.12
 # Below it the scale stays, so that small errors look small.
@@ -34,10 +35,10 @@ def step_figure(comparison: Comparison, steps: pd.DataFrame) -> Figure | None:
             for _, row in rows[rows["vocab_size"] == size].iterrows():
                 _point(axis, comparison, row, color)
             _memory_limit(axis, rows, rows[rows["vocab_size"] == size]["moved_bytes"].median(), color)
-        axis.plot([], [], color="0.3", linestyle=":", label="bytes / bandwidth")
+        axis.plot([], [], color=INK, linestyle=":", label="bytes / bandwidth")
         for device in sorted(rows["device"].unique()):
             marker = device_style(comparison, device)["marker"]
-            axis.plot([], [], color="0.3", marker=marker, linestyle="", label=device)
+            axis.plot([], [], color=INK, marker=marker, linestyle="", label=device)
         _bandwidth_axis(axis, rows)
         axis.set_title(case, fontsize="medium")
     grid[0][0].set_ylabel("median draft step (ms)")

@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 from bench.compare.cases import Case
@@ -12,6 +13,8 @@ from bench.compare.devices import DeviceIdentity, device_labels, fact
 from bench.errors import ConfigError, OutputError
 from bench.records import FILE_NAME, SCHEMA_VERSION
 from bench.report.frames import Run, read_run
+from bench.report.parallel import in_parallel
+from bench.report.surfaces import Surfaces
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class LabelledRun:
     def name(self) -> str:
         """Label and run id, for sentences about this run alone."""
         return f"{self.label} [{self.run.folder.name}]"
+
+    @cached_property
+    def surfaces(self) -> Surfaces:
+        """Predictions of the whole run."""
+        return Surfaces(self.run)
 
 
 def load_runs(paths: Sequence[Path]) -> list[LabelledRun]:
@@ -57,7 +65,7 @@ def read_finished(paths: Sequence[Path]) -> list[Run]:
     if not folders:
         raise ConfigError("no run is named: name folders, as in runs=[results/runs/A,results/runs/B]")
     _refuse_doubles(folders)
-    return [_read_finished(folder) for folder in folders]
+    return in_parallel([partial(_read_finished, folder) for folder in folders])
 
 
 def label_runs(runs: Iterable[Run]) -> list[LabelledRun]:

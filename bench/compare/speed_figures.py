@@ -13,7 +13,7 @@ from bench.compare.comparison import Comparison, Entry
 from bench.compare.frames import speed_curve
 from bench.compare.panels import device_style, finish, panels, size_axis
 from bench.measure.stats import Estimate
-from bench.report.drawing import K_LABEL, PALETTE
+from bench.report.drawing import INK, K_LABEL, PALETTE
 from bench.report.frames import Key, speedup
 
 
@@ -33,7 +33,7 @@ def speedup_figure(comparison: Comparison) -> Figure:
             axis.plot(best["vocab_size"], best["predicted_speedup_vs_plain"], "*", **star)
             axis.plot([], [], markersize=6, label=entry.device, **style)
         axis.plot([], [], "*", color="0.8", markeredgecolor="black", markersize=11, label="predicted fastest")
-        axis.axhline(1, color="0.3", linewidth=1, linestyle="--")
+        axis.axhline(1, color=INK, linewidth=1, linestyle="--")
         size_axis(axis, max(entry.run.full_size for entry in entries))
         axis.set_xlabel(K_LABEL)
     axes[0].set_ylabel("speed over plain decoding (x)")

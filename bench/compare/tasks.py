@@ -1,19 +1,18 @@
-"""`task=compare` and `task=diff`, start to end: folders of runs to a folder of results and the console."""
+"""`task=diff`, start to end: two folders of runs to a folder of results and the console."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from bench.compare.console import show_diff, show_hardware
+from bench.compare.console import show_diff
 from bench.compare.diff_figure import diff_figure
-from bench.compare.hardware_report import HardwareReport, write_hardware_report
-from bench.compare.load import load_runs, read_finished
+from bench.compare.load import read_finished
 from bench.compare.outcome import judge_change
-from bench.compare.write import write_figures, write_tables
 from bench.errors import ConfigError, OutputError
-from bench.report.drawing import set_style
+from bench.report.drawing import REPORT_FORMATS, draw
 from bench.report.render import find_run
+from bench.report.table_files import write_tables
 
 
 def find_folders(runs_dir: Path, names: Sequence[str]) -> list[Path]:
@@ -54,40 +53,10 @@ def run_diff(
     before, after = runs
     outcome = judge_change(before, after, threshold)
     folder = Path(out) if out else reports_dir / f"diff-{outcome.before}-{outcome.after}"
-    set_style()
     try:
         write_tables({"times": outcome.times, "outputs": outcome.outputs}, folder / "tables")
-        write_figures({"diff": diff_figure(outcome)}, folder / "figures")
+        draw({"diff": lambda: diff_figure(outcome)}, folder / "figures", REPORT_FORMATS)
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror}; set out") from error
     show_diff(outcome, folder, console)
     return outcome.exit_code
-
-
-def run_compare(paths: Sequence[Path], reports_dir: Path, out: str | None, console: Console) -> Path:
-    """Sets runs side by side, one or more per device.
-
-    Args:
-        paths: of the runs.
-        reports_dir: where reports are kept.
-        out: folder to write; None names one after the newest run.
-        console: told the summary.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ConfigError: no run is named, or one twice.
-        OutputError: a folder is no finished run, or the results cannot be written.
-    """
-    runs = load_runs(paths)
-    report = HardwareReport.of(runs)
-    newest = max(item.run.folder.name for item in runs)
-    more = f"-and-{len(runs) - 1}-more" if len(runs) > 1 else ""
-    folder = Path(out) if out else reports_dir / f"compare-{newest}{more}"
-    try:
-        write_hardware_report(report, folder)
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder}: {error.strerror}; set out") from error
-    show_hardware(report, folder, console)
-    return folder

@@ -1,5 +1,6 @@
 """The target model: any `transformers` causal LM, run at batch 1 with its EAGLE-3 features exposed."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,9 @@ class Target:
         self.embedding_weight: Tensor = model.get_input_embeddings().weight
         self.vocab_size: int = self.config.vocab_size
         self.feature_layers = default_feature_layers(self.config.num_hidden_layers)
+        # transformers 5.24 gave it a shorter name.
+        accepted = inspect.signature(self.decoder.forward).parameters
+        self._cache_argument = "cache" if "cache" in accepted else "past_key_values"
         self._lean = None
         if self.config.model_type in KNOWN_MODEL_TYPES:
             self._lean = LeanDecoder(self.decoder, self.feature_layers)
@@ -99,9 +103,10 @@ class Target:
             return TargetOutput(*self._lean.forward(ids, cache))
         return self.forward_batch(ids, cache)
 
-    def forward_batch(self, ids: Tensor, cache: KVCache, **kwargs: Tensor) -> TargetOutput:
+    def forward_batch(self, ids: Tensor, cache: KVCache, **kwargs: Any) -> TargetOutput:
         """As `forward` for `(batch, num_tokens)`, with `attention_mask` and `position_ids`."""
-        output = self.decoder(input_ids=ids, past_key_values=cache, use_cache=True, **kwargs)
+        kwargs[self._cache_argument] = cache
+        output = self.decoder(input_ids=ids, use_cache=True, **kwargs)
         features = torch.cat([self._captured[layer] for layer in self.feature_layers], dim=-1)
         return TargetOutput(output.last_hidden_state, features)
 

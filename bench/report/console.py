@@ -15,16 +15,17 @@ from bench.report.fit_figures import fit_table
 from bench.report.frames import Run
 from bench.report.verdict import Verdict
 
-# Short enough for 80 columns; the page and summary.csv have the long names. tau: mean acceptance length.
+# Short enough for 80 columns; the page and summary.csv have the long names. head: of the LM, in ms; tau: mean
+# acceptance length; pred.: tok/s as predicted.
 _COLUMNS = (
     ("role", "what", "s"),
     ("vocab_size", "k", "d"),
     ("draft_length", "len", "d"),
     ("coverage_heldout", "cover", ".3f"),
-    ("lm_head_ms", "head ms", ".2f"),
+    ("lm_head_ms", "head", ".2f"),
     ("mean_acceptance_length", "tau", ".2f"),
     ("tokens_per_s", "tok/s", ".1f"),
-    ("predicted_tokens_per_s", "predicted", ".1f"),
+    ("predicted_tokens_per_s", "pred.", ".1f"),
     ("speedup_vs_autoregressive", "x plain", ".2f"),
     ("speedup_vs_full_vocab", "x full", ".2f"),
     ("identical_output_frac", "same", ".0%"),
@@ -37,7 +38,7 @@ def show(run: Run, summary: pd.DataFrame, verdicts: list[Verdict], console: Cons
         title = f"{domain}: {run.environment['pair']}, {run.environment['dtype']}"
         table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for _, heading, _ in _COLUMNS:
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", no_wrap=True)
         for _, row in summary[summary["domain"] == domain].iterrows():
             table.add_row(*(_cell(row[name], form) for name, _, form in _COLUMNS))
         console.print(table)
@@ -53,7 +54,6 @@ def show(run: Run, summary: pd.DataFrame, verdicts: list[Verdict], console: Cons
         console.print(
             f"[yellow]Doubt[/yellow]: {escape(doubt.what)}. {escape(doubt.remedy)}.", highlight=False
         )
-    console.print("Report:", run.folder / "report.md", soft_wrap=True, highlight=False)
 
 
 def show_fit(judgement: Judgement, console: Console) -> None:

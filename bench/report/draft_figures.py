@@ -1,6 +1,6 @@
 """Figures of a draft that was measured alone: what a step costs by size, and what smaller sizes save."""
 
-from pathlib import Path
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,9 +13,11 @@ from bench.fit.series import DRAFT_STEP, LM_HEAD
 from bench.measure.stats import median
 from bench.report.draft_fit import reduction_table
 from bench.report.draft_frames import DraftRun
-from bench.report.drawing import K_LABEL, PALETTE, log_k_axis, save_figures, set_style, title_figure
+from bench.report.drawing import INK, K_LABEL, PALETTE, Drawing, Drawings, log_k_axis, title_figure
 from bench.report.fit_figures import fit_figure
 from bench.report.latency import COLD, WARM
+from bench.report.roofline_figure import roofline_figure
+from bench.report.telemetry_figure import telemetry_figure
 
 _STACK = (("layer_ms", "decoder layers"), ("lm_head_ms", "LM head"), ("select_ms", "token selection"))
 _WHAT = {LM_HEAD: "LM head", DRAFT_STEP: "draft step"}
@@ -23,16 +25,18 @@ _CACHES = ((COLD, "cold cache", "o-"), (WARM, "warm cache", "^:"))
 _LINE_STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)))
 
 
-def draw_draft(draft: DraftRun, steps: pd.DataFrame, judgement: Judgement, folder: Path) -> list[Path]:
-    """Draws every figure as PNG and SVG; returns the PNGs."""
-    set_style()
-    figures = {
-        "draft_latency": step_figure(draft, steps),
-        "isolated": cache_figure(draft),
-        "saving": saving_figure(draft, judgement),
+def draft_drawings(draft: DraftRun, steps: pd.DataFrame, judgement: Judgement) -> Drawings:
+    """Every figure of a draft that was measured alone, by name, to be drawn."""
+    drawings: dict[str, Drawing] = {
+        "draft_latency": lambda: step_figure(draft, steps),
+        "isolated": lambda: cache_figure(draft),
+        "saving": lambda: saving_figure(draft, judgement),
+        "roofline": lambda: roofline_figure(judgement),
+        "telemetry": lambda: telemetry_figure(draft.run),
     }
-    figures |= {f"fit_{name}": fit_figure(judgement, name) for name in judgement.components}
-    return save_figures(figures, folder)
+    for name in judgement.components:
+        drawings[f"fit_{name}"] = partial(fit_figure, judgement, name)
+    return drawings
 
 
 def step_figure(draft: DraftRun, steps: pd.DataFrame) -> Figure:
@@ -46,9 +50,7 @@ def step_figure(draft: DraftRun, steps: pd.DataFrame) -> Figure:
         base += np.nan_to_num(heights)
     value = steps["draft_step_ms"]
     spread = [value - steps["draft_step_ci_low_ms"], steps["draft_step_ci_high_ms"] - value]
-    axis.errorbar(
-        names, value, yerr=spread, fmt="D", color="black", markersize=5, capsize=3, label="whole step"
-    )
+    axis.errorbar(names, value, yerr=spread, fmt="D", color=INK, markersize=5, capsize=3, label="whole step")
     axis.set_xlabel(K_LABEL)
     axis.set_ylabel("median latency (ms)")
     axis.tick_params(axis="x", rotation=40, labelsize="small")
@@ -92,7 +94,7 @@ def saving_figure(draft: DraftRun, judgement: Judgement) -> Figure:
         # A resampled interval may end a hair beside the median.
         spread = [side.clip(lower=0) for side in spread]
         axis.errorbar(
-            table["vocab_size"], value, yerr=spread, fmt="o", color="black", capsize=3, label="measured"
+            table["vocab_size"], value, yerr=spread, fmt="o", color=INK, capsize=3, label="measured"
         )
         axis.set_title(_WHAT[name])
         axis.set_xlabel(K_LABEL)

@@ -14,9 +14,10 @@ from bench.fit.series import DTYPE_BYTES
 from bench.records import FailureRecord
 from bench.report.console import show_failures, show_fit
 from bench.report.doubts import doubts
-from bench.report.draft_figures import draw_draft
+from bench.report.draft_figures import draft_drawings
 from bench.report.draft_fit import choices_told, judge_draft, reduction_table, utility_choices
 from bench.report.draft_frames import DraftRun, read_draft_run, step_frame
+from bench.report.drawing import draw
 from bench.report.fit import write_fit
 from bench.report.fit_figures import fit_table
 from bench.report.hardware import draft_shape_of
@@ -36,6 +37,8 @@ _CAPTIONS = {
     "draft_latency": "A draft step by vocabulary size: its parts on their own, and the whole as one.",
     "isolated": "The same work with the cache emptied before every call, and repeated without a pause.",
     "saving": "What a smaller vocabulary saves: measured, and by each latency model.",
+    "roofline": "Work per byte against work per second, under the device's limits. Numbers are k.",
+    "telemetry": "What was sampled beside the run.",
     "fit_lm_head": "Latency models of the LM head.",
     "fit_draft_step": "Latency models of a draft step.",
 }
@@ -54,23 +57,28 @@ _METHOD = """\
 """
 
 
-def render_draft(folder: Path, console: Console) -> None:
+def render_draft(folder: Path, console: Console) -> Path:
     """Writes `latency.csv`, `fit.json`, `figures/` and `report.md` into the run's folder.
+
+    Returns:
+        The page.
 
     Raises:
         OutputError: the folder is not a run of `task=draft`, or cannot be written.
         FitError: the run cannot be judged.
     """
-    draft = read_draft_run(folder)
+    draft, page = read_draft_run(folder), folder / "report.md"
     steps, judgement = step_frame(draft), judge_draft(draft)
     try:
         latency_frame(draft.run).to_csv(folder / "latency.csv", index=False)
         write_fit(judgement, folder)
-        figures = draw_draft(draft, steps, judgement, folder / "figures")
-        (folder / "report.md").write_text(_page(draft, steps, judgement, figures), "utf-8")
+        figures = draw(draft_drawings(draft, steps, judgement), folder / "figures")
+        page.write_text(_page(draft, steps, judgement, figures), "utf-8")
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror}; its records are kept") from error
     _show(draft, steps, judgement, console)
+    console.print("Report:", page, soft_wrap=True, highlight=False)
+    return page
 
 
 def facts(draft: DraftRun, steps: pd.DataFrame, judgement: Judgement) -> list[str]:
@@ -194,7 +202,6 @@ def _show(draft: DraftRun, steps: pd.DataFrame, judgement: Judgement, console: C
         )
     if draft.run.failures:
         show_failures(draft.run.failures, console)
-    console.print("Report:", draft.run.folder / "report.md", soft_wrap=True, highlight=False)
 
 
 def _cell(value: float | None, form: str) -> str:

@@ -1,6 +1,6 @@
 """The run's figures: what was decoded, what a draft step costs, what trimming costs in acceptance."""
 
-from pathlib import Path
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,35 +10,40 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.fit.judge import Judgement
-from bench.report.drawing import K_LABEL, PALETTE, log_k_axis, save_figures, set_style, title_figure
+from bench.report.drawing import INK, K_LABEL, PALETTE, Drawing, Drawings, log_k_axis, title_figure
 from bench.report.fit_figures import fit_figure
 from bench.report.frames import Run
 from bench.report.latency import COLD, IN_SITU, WARM
+from bench.report.roofline_figure import roofline_figure
 from bench.report.summary import held_out_tokens
 from bench.report.surface_figures import cross_figure, position_figure, prediction_figure, surface_figure
 from bench.report.surfaces import Surfaces
 from bench.report.tables import Tables
+from bench.report.telemetry_figure import telemetry_figure
 
 _STACK = (("layer", "draft layer"), ("lm_head", "LM head"), ("select", "token selection"))
 
 
-def draw_all(surfaces: Surfaces, tables: Tables, judgement: Judgement | None, folder: Path) -> list[Path]:
-    """Draws every figure as PNG and SVG; returns the PNGs."""
-    set_style()
-    figures = {
-        "speedup": speedup_figure(surfaces.run, tables.summary),
-        "surface": surface_figure(surfaces),
-        "acceptance": acceptance_figure(surfaces),
-        "position": position_figure(surfaces),
-        "draft_latency": latency_figure(surfaces.run, tables.latency),
-        "round_latency": round_figure(surfaces.run, tables.latency),
-        **({"isolated": isolated_figure(surfaces.run, tables.latency)} if surfaces.run.isolated else {}),
-        "prediction": prediction_figure(surfaces.run, tables.summary),
-        "cross_domain": cross_figure(surfaces.run, tables.cross),
+def run_drawings(surfaces: Surfaces, tables: Tables, judgement: Judgement | None) -> Drawings:
+    """Every figure of a run by name, to be drawn."""
+    run = surfaces.run
+    drawings: dict[str, Drawing] = {
+        "speedup": lambda: speedup_figure(run, tables.summary),
+        "surface": lambda: surface_figure(surfaces),
+        "acceptance": lambda: acceptance_figure(surfaces),
+        "position": lambda: position_figure(surfaces),
+        "draft_latency": lambda: latency_figure(run, tables.latency),
+        "round_latency": lambda: round_figure(run, tables.latency),
+        "isolated": lambda: isolated_figure(run, tables.latency) if run.isolated else None,
+        "prediction": lambda: prediction_figure(run, tables.summary),
+        "cross_domain": lambda: cross_figure(run, tables.cross),
+        "telemetry": lambda: telemetry_figure(run),
     }
     if judgement:
-        figures |= {f"fit_{name}": fit_figure(judgement, name) for name in judgement.components}
-    return save_figures(figures, folder)
+        drawings["roofline"] = lambda: roofline_figure(judgement)
+        for name in judgement.components:
+            drawings[f"fit_{name}"] = partial(fit_figure, judgement, name)
+    return drawings
 
 
 def panels(run: Run, rows: int = 1, height: float = 4.2, **options) -> tuple[Figure, np.ndarray]:
@@ -64,8 +69,8 @@ def speedup_figure(run: Run, summary: pd.DataFrame) -> Figure:
         low, high = (rows[f"speedup_vs_autoregressive_ci_{end}"] for end in ("low", "high"))
         is_best = ["optimum" in role.split("+") for role in rows["role"]]
         colors = [sns.color_palette(PALETTE)[1 if best else 0] for best in is_best]
-        axis.barh(names, value, xerr=[value - low, high - value], color=colors, capsize=3)
-        axis.axvline(1, color="0.3", linewidth=1, linestyle="--")
+        axis.barh(names, value, xerr=[value - low, high - value], color=colors, ecolor=INK, capsize=3)
+        axis.axvline(1, color=INK, linewidth=1, linestyle="--")
         axis.set_xlabel("speedup over plain decoding (x)")
         axis.tick_params(axis="y", labelsize="small")
     counts = ", ".join(f"{domain} n = {len(prompts)}" for domain, prompts in run.prompts.items())

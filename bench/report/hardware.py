@@ -38,7 +38,7 @@ def draft_shape_of(run: Run) -> DraftShape | None:
     """Shape of the run's draft: as it recorded it, else that of a shipped draft; None without."""
     values = (run.environment.get("shapes") or {}).get("draft")
     if values is None:
-        shipped = _DRAFTS / str(run.config["pair"].get("draft")) / "config.json"
+        shipped = _DRAFTS / str((run.config.get("pair") or {}).get("draft")) / "config.json"
         values = json.loads(shipped.read_text("utf-8")) if shipped.is_file() else None
     return _shape(values)
 

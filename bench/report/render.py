@@ -10,8 +10,8 @@ from bench.fit.judge import Judgement
 from bench.report.console import show, show_fit
 from bench.report.draft_fit import judge_draft
 from bench.report.draft_frames import read_draft_run
-from bench.report.draft_page import render_draft
-from bench.report.figures import draw_all
+from bench.report.drawing import draw
+from bench.report.figures import run_drawings
 from bench.report.fit import judge_run, write_fit
 from bench.report.frames import is_of_draft_alone, read_run, read_settings
 from bench.report.latency import latency_frame
@@ -31,26 +31,24 @@ def render(folder: Path, console: Console) -> None:
     Raises:
         OutputError: the folder is not a run, or cannot be written.
     """
-    if is_of_draft_alone(read_settings(folder)[0]):
-        render_draft(folder, console)
-        return
     run = read_run(folder)
     surfaces = Surfaces(run)
     tables = Tables(latency_frame(run), summary_frame(surfaces), cross_frame(surfaces))
     found = verdicts(surfaces)
-    judgement = _judged(surfaces)
+    judgement = judged(surfaces)
     try:
         tables.latency.to_csv(folder / "latency.csv", index=False)
         tables.summary.to_csv(folder / "summary.csv", index=False)
         tables.cross.to_csv(folder / "cross_domain.csv", index=False)
         surface_frame(surfaces).to_parquet(folder / "surface.parquet", index=False, compression="zstd")
-        figures = draw_all(surfaces, tables, judgement, folder / "figures")
+        figures = draw(run_drawings(surfaces, tables, judgement), folder / "figures")
         write_report(run, tables, found, judgement, figures, folder / "report.md")
         if judgement:
             write_fit(judgement, folder)
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror}; its records are kept") from error
     show(run, tables.summary, found, console)
+    console.print("Report:", folder / "report.md", soft_wrap=True, highlight=False)
 
 
 def render_fit(folder: Path, console: Console) -> None:
@@ -69,7 +67,7 @@ def render_fit(folder: Path, console: Console) -> None:
     console.print("written to", path, soft_wrap=True, highlight=False)
 
 
-def _judged(surfaces: Surfaces) -> Judgement | None:
+def judged(surfaces: Surfaces) -> Judgement | None:
     """None for a run of an earlier version, which does not say what to judge by."""
     try:
         return judge_run(surfaces)

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report.drawing import K_LABEL, PALETTE, log_k_axis, save_figures, set_style
+from bench.report.drawing import K_LABEL, PALETTE, draw, log_k_axis
 from bench.report.selection_frames import SelectionData
 
 _COLORS: list[tuple[float, float, float]] = list(sns.color_palette(PALETTE))
@@ -23,14 +23,13 @@ def draw_selection(data: SelectionData, others: dict[str, np.ndarray]) -> list[P
         data: the selection.
         others: held-out coverage of other domains at every k by this ranking, by name.
     """
-    set_style()
-    figures = {
-        "coverage": coverage_figure(data, others),
-        "utility": utility_figure(data),
-        "pareto": pareto_figure(data),
-        "rank_frequency": rank_frequency_figure(data),
+    drawings = {
+        "coverage": lambda: coverage_figure(data, others),
+        "utility": lambda: utility_figure(data),
+        "pareto": lambda: pareto_figure(data),
+        "rank_frequency": lambda: rank_frequency_figure(data),
     }
-    return save_figures(figures, data.folder / "figures")
+    return draw(drawings, data.folder / "figures")
 
 
 def coverage_figure(data: SelectionData, others: dict[str, np.ndarray]) -> Figure:

@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from bench.report.drawing import K_LABEL, PALETTE, log_k_axis, title_figure
+from bench.report.drawing import INK, K_LABEL, PALETTE, log_k_axis, title_figure
 from bench.report.frames import Run
 from bench.report.surfaces import Surfaces, acceptance_by_position
 from bench.surface.predict import NEGLIGIBLE
@@ -78,7 +78,7 @@ def prediction_figure(run: Run, summary: pd.DataFrame) -> Figure:
             rows["tokens_per_s"], predicted, yerr=spread, fmt="o", color=color, capsize=2, label=label
         )
     limits = np.array([drafts["tokens_per_s"].min() * 0.9, drafts["tokens_per_s"].max() * 1.1])
-    axis.plot(limits, limits, color="0.3", linewidth=1)
+    axis.plot(limits, limits, color=INK, linewidth=1)
     axis.fill_between(limits, limits * 0.93, limits * 1.07, color="0.5", alpha=0.15, label="within 7%")
     axis.set_xlabel("measured tokens/s")
     axis.set_ylabel("predicted tokens/s")

@@ -45,6 +45,10 @@ class Surfaces:
             )
         return self._made[domain, source]
 
+    def keep(self, domain: str, surface: Surface) -> None:
+        """Takes the surface of a domain under its own ranking, which another process made."""
+        self._made[domain, self.run.plans[domain].source] = surface
+
     def advice(self, domain: str) -> "Advice":
         """What the surface of a domain says in numbers."""
         return Advice(self, domain)

@@ -1,11 +1,20 @@
 """The answer in words: which vocabulary size and draft length to use, and what it buys."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 from bench.measure.stats import Estimate
 from bench.report.frames import Key, speedup
 from bench.report.surfaces import Advice, Surfaces, baseline_keys
 from bench.surface.predict import NEGLIGIBLE
+
+
+class Decision(Enum):
+    """What the measured interval over the full-vocabulary draft says."""
+
+    trim = "trim"
+    do_not_trim = "do_not_trim"
+    ambiguous = "ambiguous"
 
 
 @dataclass(frozen=True)
@@ -20,6 +29,7 @@ class Verdict:
         over_full: measured throughput over that of the fastest full-vocabulary draft; None where the optimum
             is the full vocabulary itself.
         over_plain: measured throughput over plain decoding.
+        num_prompts: that both are measured on.
         advice: what the surface says beside it.
     """
 
@@ -29,7 +39,15 @@ class Verdict:
     full_draft_length: int
     over_full: Estimate | None
     over_plain: Estimate
+    num_prompts: int
     advice: Advice
+
+    @property
+    def decision(self) -> Decision:
+        """Whether to trim."""
+        if self.over_full is None or self.over_full.ci_high < 1:
+            return Decision.do_not_trim
+        return Decision.trim if self.over_full.ci_low > 1 else Decision.ambiguous
 
     def sentence(self) -> str:
         """One sentence a reader can act on."""
@@ -41,12 +59,11 @@ class Verdict:
             advice = f"do not trim: the full vocabulary is fastest, with gamma = {gamma}"
         else:
             full = f"{_with_interval(self.over_full)} as fast as the full-vocabulary draft"
-            if self.over_full.ci_low > 1:
-                advice = f"trim to {what}: {full}"
-            elif self.over_full.ci_high < 1:
-                advice = f"do not trim: the best trimmed draft, {what}, is {full}"
-            else:
-                advice = f"ambiguous: the best trimmed draft, {what}, is {full}"
+            advice = {
+                Decision.trim: f"trim to {what}: {full}",
+                Decision.do_not_trim: f"do not trim: the best trimmed draft, {what}, is {full}",
+                Decision.ambiguous: f"ambiguous: the best trimmed draft, {what}, is {full}",
+            }[self.decision]
         worth = "" if self.over_plain.ci_low > 1 else " - speculation itself is not a clear gain here"
         return f"{self.domain}: {advice}, {plain} as fast as plain decoding{worth}."
 
@@ -82,7 +99,9 @@ def _verdict(surfaces: Surfaces, domain: str) -> Verdict:
     over_plain = speedup(run, domain, best, plain)
     assert over_plain is not None
     over_full = None if best[0] == run.full_size else speedup(run, domain, best, full)
-    return Verdict(domain, best, run.full_size, full[1], over_full, over_plain, surfaces.advice(domain))
+    num_prompts = len(run.prompts[domain])
+    advice = surfaces.advice(domain)
+    return Verdict(domain, best, run.full_size, full[1], over_full, over_plain, num_prompts, advice)
 
 
 def _with_interval(estimate: Estimate) -> str:

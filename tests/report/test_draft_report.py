@@ -8,12 +8,14 @@ import pytest
 from rich.console import Console
 
 from bench.errors import OutputError
+from bench.page.task import run_report
 from bench.records import CoverageRecord
 from bench.report.draft_figures import saving_figure, step_figure
 from bench.report.draft_fit import judge_draft, reduction_table, utility_choices
 from bench.report.draft_frames import read_draft_run, step_frame
+from bench.report.draft_page import render_draft
 from bench.report.frames import read_run
-from bench.report.render import render, render_fit
+from bench.report.render import render_fit
 from tests.report.synthetic_draft import BYTES_PER_S, LAYER_MS, SIZES, T0_MS, WARM, write_draft_run
 
 
@@ -82,15 +84,16 @@ def test_with_a_coverage_the_utility_chooses(tmp_path):
     judged = judge_draft(read_draft_run(write_draft_run(tmp_path, coverage=curve))).components["draft_step"]
     choices = utility_choices(judged).set_index("model")
     assert choices.loc["t0 + B/W", "chosen_k"] == 8192 and choices.loc["t0 + B/W", "regret_utility"] == 0
-    render(tmp_path, quiet())
+    render_draft(tmp_path, quiet())
     page = (tmp_path / "report.md").read_text("utf-8")
     assert "the measured draft step chooses k = 8,192, t0 + B/W chooses 8,192" in page
 
 
 def test_everything_is_written(folder):
     console = quiet()
-    render(folder, console)
-    page = (folder / "report.md").read_text("utf-8")
+    written = run_report([folder], folder.parent, folder.parent / "reports", None, console)
+    assert written == folder / "report.md"
+    page = written.read_text("utf-8")
     said = console.export_text()
     for text in (page, said):
         assert "predicts held-out sizes within" in text and "no acceptance" in text
@@ -100,7 +103,7 @@ def test_everything_is_written(folder):
     latency = pd.read_csv(folder / "latency.csv")
     assert set(latency["setting"]) == {"isolated_cold", "isolated_warm"}
     assert set(latency["part"]) == {"layer", "lm_head", "select", "draft_step"}
-    names = ("draft_latency", "isolated", "saving", "fit_lm_head", "fit_draft_step")
+    names = ("draft_latency", "isolated", "saving", "roofline", "fit_lm_head", "fit_draft_step")
     for name in names:
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
         assert f"figures/{name}.png" in page
@@ -116,7 +119,7 @@ def test_axes_have_units(draft, judgement):
 def test_a_device_that_does_not_tell_its_cache_has_warm_times(tmp_path):
     draft = read_draft_run(write_draft_run(tmp_path, caches=("warm",)))
     assert judge_draft(draft).setting == "isolated_warm"
-    render(tmp_path, quiet())
+    render_draft(tmp_path, quiet())
     assert "all times are with a warm cache" in (tmp_path / "report.md").read_text("utf-8")
 
 
@@ -124,7 +127,7 @@ def test_few_sizes_fit_no_model_and_say_so(tmp_path):
     judged = judge_draft(read_draft_run(write_draft_run(tmp_path, sizes=(512, 262144))))
     step = judged.components["draft_step"]
     assert "bytes_affine" in {unfit.model.name for unfit in step.unfit}
-    render(tmp_path, quiet())
+    render_draft(tmp_path, quiet())
     assert "2 sizes cannot judge 2 parameters" in (tmp_path / "report.md").read_text("utf-8")
 
 

@@ -1,14 +1,10 @@
-"""Tables and figures of a comparison as files: CSV for programs, Markdown and LaTeX for texts."""
+"""Tables of a report as files: CSV for programs, Markdown and LaTeX for texts."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
 
-_FIGURE_SUFFIXES = ("png", "svg", "pdf")
-_DPI = 130
 _TEX_SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -32,23 +28,6 @@ def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]
         path.with_suffix(".md").write_text(markdown + "\n", "utf-8")
         path.with_suffix(".tex").write_text(to_latex(shown), "utf-8")
         paths.append(path)
-    return paths
-
-
-def write_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Writes every figure by name as PNG, SVG and PDF, and closes it; returns the PNGs.
-
-    Args:
-        figures: by file name.
-        folder: made if it is not there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, figure in figures.items():
-        for suffix in _FIGURE_SUFFIXES:
-            figure.savefig(folder / f"{name}.{suffix}", dpi=_DPI, bbox_inches="tight")
-        plt.close(figure)
-        paths.append(folder / f"{name}.png")
     return paths
 
 

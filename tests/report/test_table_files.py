@@ -1,5 +1,4 @@
 import pandas as pd
-
 from bench.compare.write import as_text, to_latex, write_tables
 
 
