@@ -10,6 +10,10 @@ comma := ,
 space := $(subst ,, )
 RUN_LIST = [$(subst $(space),$(comma),$(strip $(RUNS)))]
 
+# `make bench domain=code` is `make bench ARGS="domain=code"`: what make is given is the bench's to read.
+OURS := PYTHON VENV PY ARGS RUNS
+GIVEN = $(strip $(foreach name,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),'$(name)=$($(name))')))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup bench select export fit draft selfcheck report compare diff train-draft test test-gpu test-launchers microbench check clean
 
@@ -26,35 +30,34 @@ $(VENV)/.installed: pyproject.toml
 	$(PY) -m pip install -qq --editable '.[dev]'
 	@touch $@
 
-bench: setup ## Measure and report; ARGS="domain=code gpu=0" changes anything
-	$(PY) -m bench $(ARGS)
+bench: setup ## Measure and report; any key can follow: make bench domain=code gpu=0
+	$(PY) -m bench $(GIVEN) $(ARGS)
 
 select: setup ## Choose and export a vocabulary from text alone; ARGS="domain=jsonl domain.path=F"
-	$(PY) -m bench task=select $(ARGS)
+	$(PY) -m bench task=select $(GIVEN) $(ARGS)
 
 export: setup ## Write the trimmed draft that a run measured; ARGS="run=ID export.domain=code"
-	$(PY) -m bench task=export $(ARGS)
+	$(PY) -m bench task=export $(GIVEN) $(ARGS)
 
-report: setup ## Draw a finished run again; ARGS="run=ID", the newest unless given
-	$(PY) -m bench task=report $(ARGS)
+report: setup ## Write the page of the newest run, or of RUNS="dir1 dir2", also of other machines, side by side
+	$(PY) -m bench task=report $(if $(strip $(RUNS)),'runs=$(RUN_LIST)') $(GIVEN) $(ARGS)
 
-compare: setup ## Several runs side by side, also of other machines; RUNS="dir1 dir2"
-	$(PY) -m bench task=compare 'runs=$(RUN_LIST)' $(ARGS)
+compare: report ## As report: several runs on one page; RUNS="dir1 dir2"
 
 diff: setup ## Is the second run slower than the first (exit code 1)? RUNS="before after"
-	$(PY) -m bench task=diff 'runs=$(RUN_LIST)' $(ARGS)
+	$(PY) -m bench task=diff 'runs=$(RUN_LIST)' $(GIVEN) $(ARGS)
 
 train-draft: setup ## Train the shipped draft again (hours on a CPU; resumes)
 	$(PY) -m bench.training $(ARGS)
 
 fit: setup ## Which latency model holds on this hardware? ARGS="run=ID", the newest unless given
-	$(PY) -m bench task=fit $(ARGS)
+	$(PY) -m bench task=fit $(GIVEN) $(ARGS)
 
 draft: setup ## Measure a decoder-LM draft alone, without a target; ARGS="pair=gemma3-270m"
 	$(PY) -m bench task=draft $(ARGS)
 
 selfcheck: setup ## Are the instruments right on this machine? The same work twice must take the same time
-	$(PY) -m bench task=selfcheck $(ARGS)
+	$(PY) -m bench task=selfcheck $(GIVEN) $(ARGS)
 
 test: setup ## Run the tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m 'not gpu and not launcher' $(ARGS)

@@ -14,10 +14,19 @@ CAPTIONS = {
         f"wide bands: sizes that some draft length has not significantly more than {NEGLIGIBLE:.0%} slower "
         "than the fastest (95%)."
     ),
+    "acceptance_by_size": (
+        "Tokens per target pass of every vocabulary size, replayed over n held-out answers: a line per "
+        "device at its own fastest draft length, one for all that accept the same. Dotted: what the sizes "
+        "cover of those answers. Counts, so without intervals."
+    ),
+    "draft_step_split": (
+        "Median time of a chained draft step by vocabulary size on every device, split into draft layer, LM "
+        "head and token selection, inside real rounds; over all domains of the device's runs."
+    ),
     "throughput": (
         "Tokens per second as decoded, over the same n prompts on every device: plain decoding, the fastest "
         "draft with the full vocabulary, and the optimum that each run chose for itself. Intervals of the "
-        "speedups, paired by prompt, are in the table `best`."
+        "speedups, paired by prompt, are in the table best."
     ),
     "energy": "Energy per decoded token after the first, over the same n prompts on every device.",
     "step_latency": (

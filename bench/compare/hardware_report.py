@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bench.compare import latency_figures, sentences, speed_figures
+from bench.compare import latency_figures, question_figures, sentences, speed_figures
 from bench.compare.comparison import Comparison, compare
 from bench.compare.differences import pair_frame
 from bench.compare.frames import best_frame, rank_by_energy, rank_by_speed, speed_frame, step_frame
@@ -23,12 +23,14 @@ class HardwareReport:
         comparison: the runs.
         best: as `bench.compare.frames.best_frame`.
         steps: as `bench.compare.frames.step_frame`.
+        split: as `bench.compare.question_figures.split_frame`.
         transferred: as `bench.compare.transfer.transfer_frame`.
     """
 
     comparison: Comparison
     best: pd.DataFrame
     steps: pd.DataFrame
+    split: pd.DataFrame
     transferred: pd.DataFrame
 
     @classmethod
@@ -36,7 +38,8 @@ class HardwareReport:
         """From runs with labels; see `bench.compare.load`."""
         comparison = compare(runs)
         steps, transferred = step_frame(comparison), transfer_frame(comparison)
-        return cls(comparison, best_frame(comparison), steps, transferred)
+        split = question_figures.split_frame(comparison)
+        return cls(comparison, best_frame(comparison), steps, split, transferred)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """By file name."""
@@ -46,6 +49,7 @@ class HardwareReport:
             "best": self.best,
             "speedup_by_size": speed_frame(self.comparison),
             "step_latency": self.steps,
+            "draft_step_split": self.split,
             "transfer": self.transferred,
             "pairs_of_runs": pair_frame(self.comparison.runs),
         }
@@ -55,6 +59,8 @@ class HardwareReport:
         return {
             "speedup_by_size": lambda: speed_figures.speedup_figure(self.comparison),
             "best_size": lambda: speed_figures.best_size_figure(self.comparison, self.best),
+            "acceptance_by_size": lambda: question_figures.acceptance_figure(self.comparison),
+            "draft_step_split": lambda: question_figures.split_figure(self.comparison, self.split),
             "throughput": lambda: speed_figures.throughput_figure(self.comparison, self.best),
             "energy": lambda: speed_figures.energy_figure(self.comparison, self.best),
             "step_latency": lambda: latency_figures.step_figure(self.comparison, self.steps),

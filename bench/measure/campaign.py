@@ -40,7 +40,7 @@ Replay = ReplayRecord | SampledReplayRecord
 # Whether to choose is all that the pilot's surface is for, so its intervals may be rough.
 _PILOT_RESAMPLES = 100
 # Distinct variants that a plan can hold beside those that the user adds; see `bench.surface.choice.proofs`.
-_MOST_PROOFS = 6
+_MOST_PROOFS = 7
 _GRID_SIZES = 24
 
 

@@ -21,11 +21,11 @@ def hardware_section(report: HardwareReport, drawn: Collection[str]) -> Section:
         drawn: names of the figures that there are.
     """
     tables = report.tables()
-    shown = [
-        Grid.of(tables[name], caption)
-        for name, caption in _TABLES.items()
-        if len(tables[name]) and (name != "transfer" or len(report.comparison.devices) > 1)
-    ]
+    empty = {
+        "by_tokens_per_joule": report.best["tokens_per_joule"].isna().all(),
+        "transfer": not len(tables["transfer"]),
+    }
+    shown = [Grid.of(tables[name], caption) for name, caption in _TABLES.items() if not empty.get(name)]
     limits = Section(
         "limits", "What differs between the runs, and what cannot be compared", points=report.limits()
     )

@@ -30,7 +30,7 @@ def inline_svg(path: Path, caption: str) -> Markup:
     text = _METADATA.sub("", text[text.index("<svg") :])
     for plain, themed in _THEME.items():
         text = text.replace(plain, themed)
-    text = _IDS.sub(lambda found: f"{found[1]}{path.stem}-{found[2]}", text)
+    text = _own_ids(text, path.stem)
     box = re.search(r'viewBox="([^"]+)"', text)
     assert box is not None  # matplotlib writes one
     width = float(box[1].split()[2])
@@ -40,3 +40,17 @@ def inline_svg(path: Path, caption: str) -> Markup:
         f'style="max-width: {width * _PX_PER_PT:.0f}px">'
     )
     return Markup(_OPENING.sub(lambda _: opening, text, count=1))
+
+
+def _own_ids(text: str, prefix: str) -> str:
+    """Ids and references to them with a prefix; matplotlib gives equal images of one figure the same id."""
+    seen: dict[str, int] = {}
+
+    def rename(found: re.Match[str]) -> str:
+        name = f"{prefix}-{found[2]}"
+        if "href" in found[1] or "url" in found[1]:
+            return found[1] + name
+        seen[name] = seen.get(name, 0) + 1
+        return found[1] + (name if seen[name] == 1 else f"{name}-{seen[name]}")
+
+    return _IDS.sub(rename, text)

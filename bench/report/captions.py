@@ -8,8 +8,9 @@ _OVER_PROMPTS = "95% bootstrap intervals over prompts"
 _OF_MEDIAN = "95% bootstrap intervals of the median"
 
 _CAPTIONS = {
-    "speedup": f"Measured speed of everything that was decoded, over plain decoding on the same prompts. "
-    f"Bars: {_OVER_PROMPTS}, resampled as pairs ({{n}}).",
+    "speedup": "Measured speed of everything that was decoded, on the same prompts: over plain decoding "
+    "(bars), and over the faster full-vocabulary draft (numbers on them). Error bars and brackets: "
+    f"{_OVER_PROMPTS}, resampled as pairs ({{n}}).",
     "surface": "Predicted tokens per second of every vocabulary size and draft length ({n}). The star is the "
     "fastest, the diamond the paper's k* at its best draft length; inside the red border nothing is "
     f"significantly more than {NEGLIGIBLE:.0%} slower than the fastest (95%, paired bootstrap over prompts).",
@@ -49,11 +50,12 @@ METHOD = (
     "T_first(k) + (gamma - 1) T_step(k) + T_verify(gamma + 1) + T_other. Its 95% interval and the set of "
     f"sizes that are not significantly more than {NEGLIGIBLE:.0%} slower than the fastest are percentile "
     "bootstrap over prompts, of acceptance and latency together.",
-    "What is decoded is chosen from a pilot: plain; the full vocabulary; the predicted optimum; the paper's "
-    "k* (the optimum of U(k) = a C(k) + (1 - a) R(k), arXiv 2603.05210) with its best draft length; the "
-    "smallest size that loses no acceptance; and another draft length as a check. All share every prompt, in "
-    "seeded random order. The optimum of the pilot may differ from that of the surface shown here, which all "
-    "probes went into.",
+    "What is decoded is chosen from a pilot: plain; the full vocabulary, at its own best draft length and at "
+    "that of the optimum (trimming is compared with the faster); the predicted optimum; the paper's k* (the "
+    "optimum of U(k) = a C(k) + (1 - a) R(k), arXiv 2603.05210) at its best draft length; the smallest size "
+    "that loses no acceptance; and another draft length as a check. All share every prompt, in seeded random "
+    "order. The optimum of the pilot may differ from that of the surface shown here, which all probes went "
+    "into.",
     "tokens/s counts the tokens after the first, over the time from the end of the target's prefill; the "
     "draft's own prefill is in that time. Speedups are total throughput over the same prompts, with 95% "
     "bootstrap intervals over prompts, resampled as pairs.",

@@ -25,8 +25,8 @@ class Verdict:
         domain: the domain.
         best: k and gamma of the optimum.
         full_size: k of the untrimmed draft.
-        full_draft_length: gamma of the fastest full-vocabulary draft.
-        over_full: measured throughput over that of the fastest full-vocabulary draft; None where the optimum
+        full_draft_length: gamma of the full-vocabulary draft that decoded fastest.
+        over_full: measured throughput over that full-vocabulary draft; None where the optimum
             is the full vocabulary itself.
         over_plain: measured throughput over plain decoding.
         num_prompts: that both are measured on.

@@ -43,10 +43,13 @@ def proofs(surface: Surface, paper_size: int, also: list[tuple[int, int]]) -> li
     found: dict[tuple[int, int], list[str]] = {}
 
     def add(key: tuple[int, int], role: str) -> None:
-        found.setdefault(key, []).append(role)
+        roles = found.setdefault(key, [])
+        roles += [] if role in roles else [role]
 
     add((full_size, 0), PLAIN)
-    add((full_size, surface.best_draft_length(full_size)), FULL)
+    # Trimming is judged by the faster of the two, as the best draft length is only predicted.
+    for length in (surface.best_draft_length(full_size), gamma):
+        add((full_size, length), FULL)
     add((size, gamma), OPTIMUM)
     add((paper_size, surface.best_draft_length(paper_size)), PAPER)
     lossless = lossless_size(surface, gamma)

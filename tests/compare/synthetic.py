@@ -113,7 +113,8 @@ class _Maker:
         low = np.sort(text.choice([1, 40, 700, 3000, 9000, FULL + 1], (places, max(GAMMAS))), axis=1)
         high = np.full_like(low, FULL + 1)
         prompt, token_ids = f"p{number}", text.integers(0, 40, experiment.num_tokens).tolist()
-        yield ReplayRecord(domain, prompt, domain, token_ids, low.tolist(), high.tolist(), 5.0)
+        for source in self.experiment.domains:
+            yield ReplayRecord(domain, prompt, source, token_ids, low.tolist(), high.tolist(), 5.0)
         pace = float(np.exp(device.noise * self.rng.standard_normal()))
         for size in SIZES:
             for gamma in GAMMAS:
@@ -170,6 +171,7 @@ class _Maker:
 def _write_head(folder: Path, device: Device, experiment: Experiment) -> None:
     config = {
         "pair": {"name": experiment.pair, "draft": "smollm2-135m-eagle3"},
+        "select": {"coverage_weight": 0.5},
         "measure": {
             "bootstrap_samples": 200,
             "seed": experiment.seed,

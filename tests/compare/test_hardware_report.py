@@ -19,9 +19,10 @@ from bench.compare.frames import (
     speed_curve,
     speed_frame,
 )
-from bench.compare.hardware_report import HardwareReport, write_hardware_report
+from bench.compare.hardware_report import HardwareReport
 from bench.compare.latency_figures import step_figure, transfer_figure
 from bench.compare.load import label_runs
+from bench.compare.question_figures import acceptance_figure, split_figure
 from bench.compare.sentences import verdicts
 from bench.compare.speed_figures import (
     best_size_figure,
@@ -31,9 +32,10 @@ from bench.compare.speed_figures import (
     throughput_figure,
 )
 from bench.records import SteadyRecord
-from bench.report.drawing import K_LABEL
+from bench.report.drawing import K_LABEL, REPORT_FORMATS, draw
 from bench.report.frames import read_run
 from bench.report.hardware import draft_shape_of, hardware_of
+from bench.report.table_files import write_tables
 from bench.telemetry.samples import Samples
 from tests.compare.conftest import LABELS
 from tests.compare.synthetic import FULL, SIZES, Device, Experiment, write_run
@@ -238,19 +240,34 @@ def test_confident_ranges_hold_the_best(report):
         assert all(low <= high for low, high in ranges)
 
 
-def test_everything_is_written(report, tmp_path):
-    write_hardware_report(with_energy(report, dict.fromkeys(LABELS, 4.0)), tmp_path)
+def test_everything_is_drawn_and_written(report, tmp_path):
+    report = with_energy(report, dict.fromkeys(LABELS, 4.0))
+    assert set(report.drawings()) == set(CAPTIONS)
+    draw(report.drawings(), tmp_path, REPORT_FORMATS)
     for name in CAPTIONS:
         for suffix, start in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
-            assert (tmp_path / "figures" / f"{name}.{suffix}").read_bytes().startswith(start)
+            assert (tmp_path / f"{name}.{suffix}").read_bytes().startswith(start)
+    write_tables(report.tables(), tmp_path)
     for name, table in report.tables().items():
-        read = pd.read_csv(tmp_path / "tables" / f"{name}.csv")
+        read = pd.read_csv(tmp_path / f"{name}.csv")
         assert list(read.columns) == list(table.columns)
-        assert len((tmp_path / "tables" / f"{name}.md").read_text().splitlines()) == len(table) + 2
-        assert r"\toprule" in (tmp_path / "tables" / f"{name}.tex").read_text()
-    page = (tmp_path / "comparison.md").read_text()
-    for text in (*CAPTIONS.values(), *report.limits(), "figures/energy.png", "## By tokens per joule"):
-        assert text in page
+        assert len((tmp_path / f"{name}.md").read_text().splitlines()) == len(table) + 2
+        assert r"\toprule" in (tmp_path / f"{name}.tex").read_text()
+
+
+def test_a_device_takes_its_place_in_the_figures_of_the_questions(report):
+    figure = acceptance_figure(report.comparison)
+    assert {K_LABEL, "mean acceptance length (tokens)", "coverage (share of tokens)"} <= labels_of(figure)
+    # All three accept the same, at the same fastest draft length: one line.
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == [f"{LABELS[0]} and 2 more, gamma = 3", "held-out coverage (right)"]
+    split = split_figure(report.comparison, report.split)
+    assert [axis.get_title() for axis in split.axes if axis.get_visible()] == LABELS
+    first = report.split[report.split["device"] == LABELS[0]]
+    total = sum(first[first["vocab_size"] == FULL]["median_ms"])
+    layers = first[(first["part"] == "layer") & first["vocab_size"].isna()]["median_ms"]
+    top = max(patch.get_y() + patch.get_height() for patch in split.axes[0].patches)
+    assert top == pytest.approx(total + layers.sum())
 
 
 def test_what_a_reader_is_told(report):

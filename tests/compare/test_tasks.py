@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.compare.tasks import find_folders, run_compare, run_diff
+from bench.compare.tasks import find_folders, run_diff
 from bench.errors import ConfigError, OutputError
+from bench.page.task import run_report
 from tests.compare.conftest import LABELS
 
 ROOT = Path(__file__).parents[2]
@@ -19,9 +20,8 @@ def test_the_tasks_start_to_end(run_folders, tmp_path):
     names = [folder.name for folder in run_folders]
     folders = find_folders(runs_dir, names)
     assert folders == run_folders
-    folder = run_compare(folders, tmp_path / "reports", None, console)
-    assert folder == tmp_path / "reports" / "compare-l4-and-2-more"
-    assert (folder / "comparison.md").exists()
+    page = run_report(folders, runs_dir, tmp_path / "reports", None, console)
+    assert page == tmp_path / "reports" / "l4-and-2-more" / "index.html" and page.exists()
     said = console.file.getvalue()
     for label in LABELS:
         assert label in said

@@ -1,12 +1,13 @@
 import matplotlib.pyplot as plt
 import pytest
 
+from bench.report.drawing import draw
 from bench.report.figures import (
     acceptance_figure,
-    draw_all,
     isolated_figure,
     latency_figure,
     round_figure,
+    run_drawings,
     speedup_figure,
 )
 from bench.report.frames import read_run
@@ -81,7 +82,7 @@ def test_the_caption_names_pair_device_dtype_and_sample_size(parts):
 
 
 def test_every_figure_is_written_as_png_and_svg(parts, tmp_path):
-    names = {path.stem for path in draw_all(*parts, None, tmp_path / "figures")}
+    names = {path.stem for path in draw(run_drawings(*parts, None), tmp_path / "figures")}
     assert names == {
         *("speedup", "surface", "acceptance", "position", "draft_latency", "round_latency", "prediction"),
         *("cross_domain", "isolated"),

@@ -30,7 +30,7 @@ def test_render_writes_tables_figures_page_and_says_the_answer(tmp_path):
     parts = (
         "trim to 10 tokens",
         "figures/speedup.png",
-        "1.20x as fast as `transformers.generate`",
+        "1.20x as fast as transformers.generate",
         "Replay: 7 ms a prompt",
         "0 of the decodes' rounds accepted another number",
         "mean absolute error 0.0%",

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -97,6 +99,16 @@ def test_what_is_decoded():
         (FULL, 1): "extra",
     }
     assert lossless_size(surface, 2) == 10
+
+
+def test_the_full_vocabulary_is_also_decoded_with_the_draft_length_of_the_optimum():
+    surface = surface_of({"a": intervals(10, 9)})
+    speeds = surface.tokens_per_s.copy()
+    speeds[surface.draft_lengths.index(1), -1] = speeds[:, -1].max() + 0.1
+    found = {
+        (p.vocab_size, p.draft_length): p.role for p in proofs(replace(surface, tokens_per_s=speeds), 20, [])
+    }
+    assert (found[FULL, 1], found[FULL, 2], found[10, 2]) == ("full", "full", "optimum+lossless")
 
 
 def test_break_even_by_hand():

@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from bench.report.drawing import INK, draw
+from bench.report.fit import judge_run
+from bench.report.frames import read_run
+from bench.report.parallel import in_parallel
+from bench.report.roofline_figure import roofline_figure
+from bench.report.surfaces import Surfaces
+from bench.report.telemetry_figure import telemetry_figure
+from bench.telemetry.samples import Samples
+from tests.report.synthetic import write_run
+
+EXAMPLE = Path(__file__).parents[2] / "results" / "example"
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+def test_the_roof_is_the_lower_of_bandwidth_and_peak_and_points_are_work_over_time():
+    judgement = judge_run(Surfaces(read_run(EXAMPLE)))
+    (axis,) = roofline_figure(judgement).axes
+    assert (axis.get_xlabel(), axis.get_ylabel()) == (
+        "arithmetic intensity (FLOP/byte)",
+        "work per time (GFLOP/s)",
+    )
+    lines = {line.get_label(): line for line in axis.get_lines()}
+    roof = next(line for label, line in lines.items() if label.startswith("limit: "))
+    x, y = roof.get_data()
+    spec = judgement.spec
+    peak = spec.peak_flops_per_s["float32"]
+    assert np.allclose(y, np.minimum(np.asarray(x) * spec.memory_bytes_per_s, peak) / 1e9)
+    assert roof.get_color() == INK and y[-1] == pytest.approx(peak / 1e9)
+    # A head of k tokens multiplies and adds once for every weight of four bytes: about half a FLOP a byte.
+    head = judgement.components["lm_head"].series
+    x, y = lines["LM head"].get_data()
+    assert np.all((np.asarray(x) > 0.4) & (np.asarray(x) <= 0.5))
+    assert y[-1] == pytest.approx(2 * 576 * 49152 / head.medians_ms[-1] / 1e6)
+
+
+def test_what_was_sampled_is_drawn_over_the_time_of_the_run(tmp_path):
+    run = read_run(write_run(tmp_path / "run"))
+    assert telemetry_figure(run) is None
+    rows = [
+        {"time_s": 5.0 + i, "power_w": 100.0 + i, "sm_clock_mhz": 1500, "memory_used_bytes": 2e9}
+        for i in range(3)
+    ]
+    run.__dict__["samples"] = Samples([*rows, {"time_s": 9.0, "cpu_load": 0.5}])
+    figure = telemetry_figure(run)
+    assert [axis.get_ylabel() for axis in figure.axes] == [
+        "power (W)",
+        "clock (MHz)",
+        "load (share)",
+        "GPU memory (GB)",
+    ]
+    assert figure.axes[-1].get_xlabel() == "time since the run began (s)"
+    x, y = figure.axes[0].get_lines()[0].get_data()
+    assert (list(x), list(y)) == ([0, 1, 2], [100, 101, 102])
+    assert list(figure.axes[3].get_lines()[0].get_ydata()) == [2, 2, 2]
+    assert list(figure.axes[2].get_lines()[0].get_xdata()) == [4]
+
+
+def test_the_same_drawing_is_the_same_file(tmp_path):
+    def drawing():
+        figure, axis = plt.subplots()
+        axis.plot([1, 2], label="a")
+        axis.legend()
+        return figure
+
+    for name in ("first", "second"):
+        draw({"figure": drawing, "nothing": lambda: None}, tmp_path / name, ("svg", "png", "pdf"))
+    files = sorted(path.name for path in (tmp_path / "first").iterdir())
+    assert files == ["figure.pdf", "figure.png", "figure.svg"]
+    for name in files:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_results_come_in_order_and_the_first_error_is_raised():
+    assert in_parallel([lambda: 1, lambda: 2, lambda: 3]) == [1, 2, 3]
+    assert in_parallel([]) == []
+
+    def fail():
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        in_parallel([lambda: 1, fail])
