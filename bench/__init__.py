@@ -14,9 +14,11 @@ The rooms, in the order in which data flows through them:
     device/     where tensors live, whose clock is read, and the lock on it
     measure/    probes and interleaved decodes, statistics
     records/    what a run writes down, append-only
+    fit/        latency models fitted to measurements, judged and carried to other devices
     surface/    acceptance + latency -> speed of every (k, gamma), and the choice; pure arithmetic
-    report/     records -> tables, figures, page, console; imports no torch
+    report/     records of one run -> tables, figures, Markdown, console; imports no torch
     compare/    several runs -> hardware side by side, or what became slower; imports no torch
+    page/       one run or several -> one self-contained HTML page; imports no torch
     training/   the trainer that made the shipped draft in drafts/
 
     cli.py      command line: the only file that knows Hydra
@@ -25,10 +27,14 @@ The rooms, in the order in which data flows through them:
     selection/  `task=select`, start to end: corpus -> vocab + cost -> export -> report, and `task=export`
     runs.py     one run, start to end: pair.py (models) + workloads.py (data) -> measure -> report
     selfcheck.py  `task=selfcheck`: the instruments held against themselves
-    predict.py  `task=predict`: a draft that is modelled from its configuration
+    predict/    `task=predict`: a draft that is modelled from its configuration
     draft_run.py  `task=draft`: a decoder-LM draft measured alone, without a target
+    progress.py  the bar of a run, over all that it does
     run_folder.py  where a run writes, and how an unfinished one is found again
-    sweep.py    the jobs of a sweep, each a process with a log and a note of how it ended
+    explain.py  what the command line says: errors of Hydra in one line, options of a group
+    sweep.py    the jobs of a sweep, each a process with a log
+    job_notes.py  how each of them ended and where its run is
+    cores.py    CPU cores of jobs that run at the same time
 
 Import rule: data flows one way. `errors`, `config`, `vocab`, `cost` and `acceptance` import nothing above
 them; `decoding` never imports `measure`; `report` reads records and nothing else. A test holds this.

@@ -3,18 +3,19 @@
 The only file that knows Hydra.
 """
 
-import difflib
 import hashlib
 import os
 import re
 import sys
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -24,16 +25,17 @@ from rich.console import Console
 
 from bench.config import Config, Task
 from bench.errors import BenchError, ConfigError
-from bench.sweep import describe_end, job_name, prepare_sweep, run_job
+from bench.explain import CONF, explain, explain_missing, explain_usage, wrapped_options
+from bench.job_notes import with_sweeps_opened
+from bench.sweep import describe_end, devices_of, job_name, prepare_sweep, run_job
 
-_CONF = Path(__file__).resolve().parent.parent / "conf"
 _INTERRUPTED = 130
 
-# Launchers that ask for one kind of GPU for all jobs of a sweep; the extra that brings each plugin.
+# Launchers that ask for one kind of GPU for all jobs of a sweep.
 _ONE_KIND = ("slurm", "ray_cluster")
-_EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "ray": "ray"}
 
 ConfigStore.instance().store(name="schema", node=Config)
+OmegaConf.register_new_resolver("options", wrapped_options, replace=True)
 
 
 class SweepStart(Callback):
@@ -44,6 +46,7 @@ class SweepStart(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Prepares the sweep's folder. It ends the program itself: Hydra only warns of errors in here."""
         launcher = config.hydra.runtime.choices["hydra/launcher"]
+        jobs = _jobs_of(list(config.hydra.overrides.task))
         swept = [gpu for gpu in config.hydra.overrides.task if gpu.startswith("gpu=") and "," in gpu]
         folder = _sweep_folder(config.hydra)
         try:
@@ -52,22 +55,34 @@ class SweepStart(Callback):
                     f"{swept[0]} is impossible with hydra/launcher={launcher}, which asks for one kind of "
                     "GPU per sweep: launch one sweep for each"
                 )
-            prepare_sweep(folder, ["python", "-m", "bench", *sys.argv[1:]])
+            # Only this launcher runs jobs at the same time on one machine that nobody else divides up.
+            devices = devices_of(jobs or []) if launcher == "gpus" else []
+            prepare_sweep(folder, ["python", "-m", "bench", *sys.argv[1:]], jobs, devices)
         except BenchError as error:
             _stop(str(error), error.exit_code)
         SweepStart.folder = folder
         _say(f"sweep in {folder}: one log per job")
 
 
+def _jobs_of(overrides: list[str]) -> list[list[str]] | None:
+    """Overrides of every job of a sweep, as Hydra's sweeper makes them; None where it asks conf/ for them."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        return [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+    except HydraException:
+        return None
+
+
 def main() -> NoReturn:
     """Runs the command line and exits: 0 well, 1 slower, 2 what the user can mend, 130 interrupted."""
     # Hydra would print its own traceback and exit with 1; errors come to us instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv[1:] = [quote_gpu_index(argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = arrange(sys.argv[1:])
+    _check_options(sys.argv[1:])
     try:
         _job()
     except (HydraException, OmegaConfBaseException) as error:
-        _stop(_explain(error), BenchError.exit_code)
+        _stop(explain(error), BenchError.exit_code)
     except KeyboardInterrupt:
         _tell_sweep()
         when = "" if SweepStart.folder else " before the first measurement"
@@ -79,7 +94,7 @@ def main() -> NoReturn:
     sys.exit(_tell_sweep())
 
 
-@hydra.main(version_base="1.3", config_path=str(_CONF), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _job(composed: DictConfig) -> None:
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         _run_in_sweep(composed)
@@ -114,9 +129,11 @@ def _tell_sweep() -> int:
 
 def _typed(composed: DictConfig) -> Config:
     try:
+        if missing := sorted(OmegaConf.missing_keys(composed)):
+            raise ConfigError(explain_missing(missing))
         config = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
-        raise BenchError(_explain(error)) from error
+        raise BenchError(explain(error)) from error
     assert isinstance(config, Config)
     return config
 
@@ -172,13 +189,31 @@ def _run_on_several(config: Config, console: Console) -> None:
     if config.task is not Task.diff:
         from bench.page.task import run_report
 
-        folders = find_folders(config.runs_dir, config.runs or [config.run])
+        folders = with_sweeps_opened(find_folders(config.runs_dir, config.runs or [config.run]))
         run_report(folders, config.runs_dir, config.reports_dir, config.out, console)
         return
-    folders = find_folders(config.runs_dir, config.runs)
+    folders = with_sweeps_opened(find_folders(config.runs_dir, config.runs))
     exit_code = run_diff(folders, config.diff.threshold, config.reports_dir, config.out, console)
     if exit_code:
         sys.exit(exit_code)
+
+
+def arrange(arguments: list[str]) -> list[str]:
+    """The command line as Hydra takes it: it knows a sweep's flag only before the first value."""
+    flags = ("-m", "--multirun")
+    sweeps = [argument for argument in arguments if argument in flags][:1]
+    return sweeps + [quote_gpu_index(argument) for argument in arguments if argument not in flags]
+
+
+def _check_options(arguments: list[str]) -> None:
+    """Stops at an unknown option with one line; Hydra's parser would print all that it knows."""
+    parser = get_args_parser()
+
+    def stop(message: str) -> NoReturn:
+        _stop(explain_usage(message), ConfigError.exit_code)
+
+    parser.error = stop  # type: ignore[method-assign]
+    parser.parse_args(arguments)
 
 
 def quote_gpu_index(argument: str) -> str:
@@ -195,40 +230,3 @@ def _say(message: str) -> None:
 def _stop(message: str, code: int) -> NoReturn:
     _say(message)
     sys.exit(code)
-
-
-def _explain(error: Exception) -> str:
-    """One line for Hydra's and OmegaConf's errors, with the nearest known key."""
-    text = str(error)
-    unknown = re.search(r"(?:Key|Could not override) '([^']+)'(?: (?:is )?not in |\.)", text)
-    if unknown:
-        near = difflib.get_close_matches(unknown[1].split(".")[-1], _known_keys(Config), n=1)
-        top_level = ", ".join(f.name for f in fields(Config))
-        return f"unknown key '{unknown[1]}'; " + (
-            f"did you mean {near[0]}?" if near else f"top-level keys are {top_level}"
-        )
-    group = re.search(r"Could not (?:find|load) '(.+)/([^'/]+)'", text)
-    if group and group[2] in _EXTRAS and group[1] == "hydra/launcher":
-        extra = _EXTRAS[group[2]]
-        return f"this launcher is not installed: .venv/bin/python -m pip install -e '.[{extra}]'"
-    if group:
-        known = ", ".join(sorted(path.stem for path in (_CONF / group[1]).glob("*.yaml")))
-        return f"unknown {group[1]} '{group[2]}'; known are {known}"
-    reason = " ".join([line.strip() for line in text.splitlines() if line.strip()][:2])
-    merged = reason.removeprefix("Error merging override ")
-    if merged == reason:
-        return reason
-    # Only the innermost error says what was wrong with the value, and which values there are.
-    cause: BaseException = error
-    while cause.__cause__:
-        cause = cause.__cause__
-    return f"{merged}: {str(cause).splitlines()[0]}"
-
-
-def _known_keys(schema: Any) -> list[str]:
-    keys: list[str] = []
-    for item in fields(schema):
-        keys.append(item.name)
-        if is_dataclass(item.type):
-            keys += _known_keys(item.type)
-    return keys

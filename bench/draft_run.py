@@ -14,10 +14,12 @@ from rich.console import Console
 from bench.assets import notice_of
 from bench.config import Config
 from bench.cost.flops import DraftShape
-from bench.device import Device, open_gpu
+from bench.device import Device, open_device
+from bench.device.graphs import executions
 from bench.device.lock import hold_device, physical_id
-from bench.environment import describe, describe_hardware, now
+from bench.environment import describe, known_hardware, measured_hardware, now
 from bench.errors import ConfigError, FailedCasesError, VocabError
+from bench.job_notes import note_run
 from bench.measure.attempts import attempt
 from bench.measure.draft_alone import draft_parts
 from bench.measure.standalone import time_parts
@@ -37,9 +39,9 @@ from bench.records import (
 from bench.records.cases import Done
 from bench.report.coverage_table import read_coverage
 from bench.report.draft_page import render_draft
-from bench.run_folder import RunFolder, check_writable, note_telemetry, open_run, point_latest
+from bench.run_folder import RunFolder, check_writable, note_hardware, note_telemetry, open_run, point_latest
 from bench.runs import InterruptedRunError, say_what_is_there
-from bench.telemetry.watch import watch
+from bench.telemetry.watch import check_telemetry, watch
 
 TASK = "draft"
 
@@ -58,12 +60,16 @@ def run_draft(config: Config, console: Console) -> Path:
     """
     if config.measure.num_threads:
         torch.set_num_threads(config.measure.num_threads)
-    with hold_device(physical_id(config.gpu.device), console.print):
+    device_id = physical_id(config.gpu.device)
+    check_telemetry(config.telemetry, is_on_cpu=device_id == "cpu")
+    # A holder's command line is no markup, though `sizes=[full,1024]` looks like it.
+    with hold_device(device_id, console.out):
         return _run_alone(config, console)
 
 
 def _run_alone(config: Config, console: Console) -> Path:
-    device = open_gpu(config.gpu)
+    device = open_device(config.gpu.device, config.gpu.name_pattern)
+    executions(device, config.timing.execution)  # refuses what this device cannot do
     check_writable(config.runs_dir)
     coverage = _coverage(config)
     folder, shape = _resolve(config, console)
@@ -74,6 +80,7 @@ def _run_alone(config: Config, console: Console) -> Path:
         draft = load_decoder_lm(folder, device.torch_device, dtype, config.pair.trust_remote_code)
     environment = _environment(config, device, draft, shape, folder, dtype)
     with open_run(config, environment, TASK) as run:
+        note_run(run.path)
         if run.earlier:
             say_what_is_there(run, console)
         with watch(config.telemetry, device.uuid, run.path) as seen:
@@ -107,6 +114,8 @@ def _measure(
         for record in _timed(config, device, draft, sizes, done):
             writer.append(record)
             failures += [record] if isinstance(record, FailureRecord) else []
+        # Last, so that the first measurement need not wait for it.
+        note_hardware(run.path, lambda: measured_hardware(device, draft.head_weight.dtype))
         if not failures:
             writer.append(EndRecord(now()))
     except KeyboardInterrupt:
@@ -184,7 +193,7 @@ def _environment(
     return {
         "started_at": now(),
         "task": TASK,
-        "pair": config.pair.name,
+        "pair": config.pair.label,
         "dtype": str(dtype).removeprefix("torch."),
         "draft_runner": draft.runner,
         "num_packed_linears": draft.num_packed,
@@ -194,6 +203,6 @@ def _environment(
         "full_vocab_size": shape.vocab_size,
         **describe(device),
         "shapes": {"draft": {**asdict(shape), "kind": shape.kind.value}},
-        "hardware": describe_hardware(device, dtype),
+        "hardware": known_hardware(device),
         "timer": asdict(timer_facts(device)),
     }

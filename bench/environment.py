@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -12,11 +13,16 @@ from typing import Any
 import psutil
 import torch
 
-from bench.cost.hardware import match
+from bench.config import DomainSource
+from bench.cores import num_allowed
+from bench.cost.hardware import HardwareSpec, match
 from bench.device import Device
+from bench.domains import content_id
 from bench.fit.probe import probe
 from bench.measure.timer import timer_facts
 from bench.pair import Pair
+from bench.telemetry.frequency import cpu_frequency
+from bench.telemetry.nvml import driver_version
 
 _PACKAGES = ("torch", "transformers", "safetensors", "numpy", "hydra-core", "nvidia-ml-py", "vocabtrim-bench")
 
@@ -30,7 +36,9 @@ def describe(device: Device) -> dict[str, Any]:
         "os": platform.platform(),
         "host": platform.node() or None,
         "cpu_count": os.cpu_count(),
+        "cpu_affinity": num_allowed(),
         "num_threads": torch.get_num_threads(),
+        "cpu_frequency": cpu_frequency(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "memory_bytes": psutil.virtual_memory().total,
         "packages": {name: _version_of(name) for name in _PACKAGES},
@@ -39,8 +47,23 @@ def describe(device: Device) -> dict[str, Any]:
     }
 
 
-def describe_run(pair: Pair, device: Device) -> dict[str, Any]:
-    """`environment.json` of a run: what was measured, on what, and what the device could do at best."""
+def data_ids(sources: Iterable[DomainSource]) -> dict[str, str]:
+    """Identity of every source's data, by name. Ask before the data is read: a file may be edited any time.
+
+    Raises:
+        DomainError: the data cannot be reached.
+    """
+    return {source.name: content_id(source) for source in sources}
+
+
+def describe_run(pair: Pair, device: Device, data: dict[str, str]) -> dict[str, Any]:
+    """`environment.json` of a run: what was measured, on what, and what the device could do at best.
+
+    Args:
+        pair: what was measured.
+        device: on what.
+        data: as of `data_ids`, of domains and corpora.
+    """
     return {
         "started_at": now(),
         "pair": pair.name,
@@ -50,19 +73,29 @@ def describe_run(pair: Pair, device: Device) -> dict[str, Any]:
         "target_fingerprint": pair.target_fingerprint,
         "draft_fingerprint": pair.draft_fingerprint,
         "full_vocab_size": len(pair.draft.vocab),
+        "data": data,
         **describe(device),
         "shapes": {
             "draft": {**asdict(pair.shape), "kind": pair.shape.kind.value},
             "target": pair.target_config,
         },
-        "hardware": describe_hardware(device, pair.dtype),
+        "hardware": known_hardware(device),
         "timer": asdict(timer_facts(device)),
     }
 
 
-def describe_hardware(device: Device, dtype: torch.dtype) -> dict[str, Any]:
-    """What the device could do at best: its data sheet, else measured."""
-    spec = match(device.name) or probe(device, dtype)
+def measured_hardware(device: Device, dtype: torch.dtype) -> dict[str, Any]:
+    """What a device without a data sheet does at best; takes a second or two."""
+    return _plain(probe(device, dtype), device)
+
+
+def known_hardware(device: Device) -> dict[str, Any] | None:
+    """What the device could do at best by its data sheet; None without one."""
+    spec = match(device.name)
+    return None if spec is None else _plain(spec, device)
+
+
+def _plain(spec: HardwareSpec, device: Device) -> dict[str, Any]:
     if device.cache_bytes is not None:
         spec = spec.with_cache(device.cache_bytes)
     return {**asdict(spec), "peak_flops_per_s": dict(spec.peak_flops_per_s)}
@@ -86,6 +119,7 @@ def _cuda(device: Device) -> dict[str, Any] | None:
     properties = torch.cuda.get_device_properties(device.torch_device)
     return {
         "runtime": torch.version.cuda,
+        "driver": driver_version(),
         "uuid": str(properties.uuid),
         "memory_bytes": properties.total_memory,
         "l2_bytes": properties.L2_cache_size,

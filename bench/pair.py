@@ -58,7 +58,7 @@ def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
     target = load_target(target_folder, device.torch_device, dtype, config.trust_remote_code)
     fingerprint = fingerprint_of(config.target, target_folder)
     return Pair(
-        name=config.name,
+        name=config.label,
         target=target,
         draft=load_draft(draft_folder, target),
         shape=_shape(draft_folder),

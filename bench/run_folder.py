@@ -7,8 +7,8 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -29,7 +29,7 @@ _ELSEWHERE = ("results_dir", "run", "out", "task", "resume", "export", "predict"
 # What must be the same for two halves of a run to be one: it makes the figures what they are.
 _IDENTITY = (
     "device_name", "device", "cuda", "cpu_capability", "num_threads", "packages", "git", "dtype",
-    "target_fingerprint", "draft_fingerprint", "task",
+    "target_fingerprint", "draft_fingerprint", "data", "task",
 )  # fmt: skip
 
 
@@ -93,24 +93,68 @@ def open_run(config: Config, environment: dict[str, Any], of: str | None = None)
 
 
 def note_telemetry(folder: Path, seen: Watch) -> None:
-    """Adds to `environment.json` what the driver says of the GPU, or why nothing is sampled."""
+    """Adds to `environment.json` what the driver says of the GPU, or why nothing is sampled.
+
+    What it said to an earlier session is kept as `earlier_telemetry`, where that was something else.
+
+    Raises:
+        OutputError: the file cannot be written; the run's folder is as before.
+    """
+    told = {"gpu": seen.gpu, "why_not": seen.why_not}
+
+    def note(environment: dict[str, Any]) -> None:
+        before = environment.get("telemetry")
+        if before not in (None, told):
+            environment["earlier_telemetry"] = [*environment.get("earlier_telemetry", []), before]
+        environment["telemetry"] = told
+
+    _amend(folder, note)
+
+
+def note_hardware(folder: Path, measure: Callable[[], dict[str, Any]]) -> None:
+    """Adds to `environment.json` what the device does at best, where no data sheet and no session told.
+
+    Raises:
+        OutputError: the file cannot be written; the run's folder is as before.
+    """
+
+    def note(environment: dict[str, Any]) -> None:
+        if environment.get("hardware") is None:
+            environment["hardware"] = measure()
+
+    _amend(folder, note)
+
+
+def _amend(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path = folder / ENVIRONMENT
-    environment = json.loads(path.read_text("utf-8"))
-    environment["telemetry"] = {"gpu": seen.gpu, "why_not": seen.why_not}
     temporary = path.with_suffix(f".{os.getpid()}.partial")
-    temporary.write_text(json.dumps(environment, indent=2) + "\n", "utf-8")
-    temporary.replace(path)
+    try:
+        environment = json.loads(path.read_text("utf-8"))
+        change(environment)
+        temporary.write_text(json.dumps(environment, indent=2) + "\n", "utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _cannot_write(folder, error) from error
 
 
 def point_latest(folder: Path) -> None:
-    """`latest` names the newest run: a link where the file system has links, else a text file."""
+    """`latest` names the newest run: a link where the file system has links, else a text file.
+
+    Raises:
+        OutputError: neither can be written.
+    """
     link, temporary = folder.parent / "latest", folder.parent / f".latest-{os.getpid()}"
     try:
         temporary.symlink_to(folder.name)
         temporary.replace(link)
     except OSError:
-        temporary.unlink(missing_ok=True)
-        link.with_suffix(".txt").write_text(folder.name + "\n", "utf-8")
+        try:
+            temporary.unlink(missing_ok=True)
+            link.with_suffix(".txt").write_text(folder.name + "\n", "utf-8")
+        except OSError as error:
+            raise _cannot_write(folder.parent, error) from error
 
 
 def plain(value: Any) -> Any:
@@ -151,7 +195,7 @@ def _make_folder(config: Config, of: str, device: str) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     # Runs of several machines are put beside each other; their names must not meet.
     host = re.sub(r"[^\w-]+", "_", socket.gethostname().partition(".")[0])
-    name = f"{stamp}-{config.pair.name}-{of}-{device.replace(':', '')}-{host}"
+    name = f"{stamp}-{config.pair.label}-{of}-{device.replace(':', '')}-{host}"
     for attempt in range(100):
         folder = config.runs_dir / (name if not attempt else f"{name}-{attempt}")
         try:

@@ -1,5 +1,6 @@
 """One run, start to end: a pair on one device, over one domain or a set of them."""
 
+import math
 import os
 import socket
 from collections.abc import Generator
@@ -8,22 +9,26 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench.config import Config, DomainSource
 from bench.decoding.sampling import Sampler
-from bench.device import Device, open_gpu
+from bench.device import Device, open_device
+from bench.device.graphs import executions
 from bench.device.lock import hold_device, physical_id
 from bench.domains import Prompt, load_prompts
-from bench.environment import describe_run, now
+from bench.environment import data_ids, describe_run, measured_hardware, now
 from bench.errors import FailedCasesError, OutputError
-from bench.measure.campaign import Campaign, Workload
+from bench.job_notes import note_run
+from bench.measure.campaign import Campaign
+from bench.measure.cases import Workload
 from bench.measure.rig import Rig
 from bench.pair import Pair, load_pair
+from bench.progress import BASELINE_SHARE, ENERGY_SHARE, ISOLATED_SHARE, run_bar
 from bench.records import EndRecord, FailureRecord, Record, RecordWriter, SessionRecord
 from bench.records.cases import Done
-from bench.run_folder import RunFolder, check_writable, note_telemetry, open_run, point_latest
-from bench.telemetry.watch import Watch, watch
+from bench.run_folder import RunFolder, check_writable, note_hardware, note_telemetry, open_run, point_latest
+from bench.telemetry.watch import Watch, check_telemetry, watch
+from bench.telemetry.windows import long_enough_s
 from bench.workloads import (
     Ranking,
     check_sizes,
@@ -34,6 +39,8 @@ from bench.workloads import (
     paper_size,
     source_for,
 )
+
+_ISOLATED, _BASELINE = "timing parts on their own", "comparing with generate"
 
 
 class InterruptedRunError(Exception):
@@ -62,22 +69,30 @@ def run_bench(config: Config, console: Console) -> Path:
     """
     if config.measure.num_threads:
         torch.set_num_threads(config.measure.num_threads)
-    with hold_device(physical_id(config.gpu.device), console.print):
+    device_id = physical_id(config.gpu.device)
+    check_telemetry(config.telemetry, is_on_cpu=device_id == "cpu")
+    # A holder's command line is no markup, though `sizes=[full,1024]` looks like it.
+    with hold_device(device_id, console.out):
         return _run_alone(config, console)
 
 
 def _run_alone(config: Config, console: Console) -> Path:
-    device = open_gpu(config.gpu)
+    device = open_device(config.gpu.device, config.gpu.name_pattern)
+    if config.timing.isolated:
+        executions(device, config.timing.execution)  # refuses what this device cannot do
     check_writable(config.runs_dir)
+    sources = [*config.domain.sources(), *config.corpora.values()]
     with console.status("fetching the domains"):
-        texts = {s.name: load_prompts(s) for s in [*config.domain.sources(), *config.corpora.values()]}
+        data = data_ids(sources)
+        texts = {source.name: load_prompts(source) for source in sources}
     with console.status("loading the models"):
         pair = load_pair(config.pair, device, config.dtype)
     sizes = check_sizes(pair, config.vocab, config.measure)
     rankings = _rank(config, pair, texts, console)
     workloads = [_workload(config, pair, s, texts[s.name], rankings) for s in config.domain.sources()]
     _say_what_lacks(config, workloads, console)
-    with open_run(config, describe_run(pair, device)) as run:
+    with open_run(config, describe_run(pair, device, data)) as run:
+        note_run(run.path)
         if run.earlier:
             say_what_is_there(run, console)
         with watch(config.telemetry, device.uuid, run.path) as seen:
@@ -124,6 +139,8 @@ def _measure(
             for record in records:
                 writer.append(record)
                 failures += [record] if isinstance(record, FailureRecord) else []
+        # Last, so that the first measurement need not wait for it.
+        note_hardware(run.path, lambda: measured_hardware(device, pair.dtype))
         if not failures:
             writer.append(EndRecord(now()))
     except KeyboardInterrupt:
@@ -155,24 +172,38 @@ def _measure_all(
         sampler,
     )
     campaign = Campaign(rig, pair.draft, measure, done)
-    with _progress(console) as progress:
-        num_steps = sum(campaign.num_steps(w, sizes) for w in workloads)
-        bar = progress.add_task("warming up", total=num_steps, completed=done.num_records)
+    steady_s = config.telemetry.steady_s if seen.tells_energy else 0.0
+    num_steps = {workload.domain: campaign.num_steps(workload, sizes) for workload in workloads}
+    stages = _stages(num_steps, bool(steady_s), config.timing.isolated)
+    with run_bar(console, stages, done.num_records) as bar:
         for workload in workloads:
-            progress.update(bar, description=f"measuring {workload.domain}")
-            for record in campaign.run(workload, sizes):
-                yield record
-                progress.advance(bar)
-            if seen.tells_energy and config.telemetry.steady_s:
-                progress.update(bar, description=f"{workload.domain}: energy")
-                yield from campaign.run_steadily(workload, config.telemetry.steady_s)
+            yield from bar.follow(f"measuring {workload.domain}", campaign.run(workload, sizes))
+            if steady_s:
+                least_s = long_enough_s(config.telemetry.interval_ms / 1e3)
+                # The counters of a CPU are quick, and its decodes may well be long enough for them.
+                enough_s = least_s if seen.cpu_energy else math.inf
+                steady = campaign.run_steadily(workload, max(steady_s, least_s), enough_s)
+                yield from bar.follow(f"{workload.domain}: energy", steady)
         if config.timing.isolated:
             # What parts cost on their own does not depend on the domain.
-            progress.update(bar, description="timing parts on their own", completed=num_steps)
-            yield from campaign.isolate(workloads[0], sizes, config.timing)
+            isolated = campaign.isolate(workloads[0], sizes, config.timing)
+            yield from bar.follow(_ISOLATED, isolated)
         # How fast the plain loop is does not depend on the domain.
-        progress.update(bar, description="comparing with generate", completed=num_steps)
-        yield from campaign.compare_with_generate(workloads[0])
+        yield from bar.follow(_BASELINE, campaign.compare_with_generate(workloads[0]))
+
+
+def _stages(num_steps: dict[str, int], with_energy: bool, isolated: bool) -> dict[str, float]:
+    """What a run does one after the other, and its steps of the progress bar."""
+    stages: dict[str, float] = {}
+    for domain, steps in num_steps.items():
+        stages[f"measuring {domain}"] = steps
+        if with_energy:
+            stages[f"{domain}: energy"] = ENERGY_SHARE * steps
+    whole = sum(num_steps.values())
+    if isolated:
+        stages[_ISOLATED] = ISOLATED_SHARE * whole
+    stages[_BASELINE] = BASELINE_SHARE * whole
+    return stages
 
 
 def say_what_is_there(run: RunFolder, console: Console) -> None:
@@ -213,8 +244,3 @@ def _say_what_lacks(config: Config, workloads: list[Workload], console: Console)
             console.print(
                 f"{workload.domain}: only {len(workload.prompts)} held-out prompts of the {wanted} asked for"
             )
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console)

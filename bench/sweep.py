@@ -1,11 +1,9 @@
 """The jobs of a sweep: each an ordinary run in a process of its own, with a log and a note of how it ended.
 
 A process per job, whatever launched it: what one job leaves on a GPU, in memory or in torch's settings cannot
-colour the next, and a job that is killed takes no other with it. The notes are files in the sweep's folder,
-because jobs end on other machines, or after the launcher itself gave up.
+colour the next, and a job that is killed takes no other with it.
 """
 
-import json
 import os
 import re
 import shlex
@@ -16,11 +14,27 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.cores import pinned, share_of
 from bench.errors import OutputError
+from bench.job_notes import (
+    NOTES,
+    JobNote,
+    Launch,
+    describe_end,
+    read_launch,
+    read_note,
+    run_file,
+    runs_of_sweep,
+    with_run_file,
+    write_launch,
+    write_note,
+)
+
+__all__ = ["describe_end", "devices_of", "job_name", "prepare_sweep", "run_job", "runs_of_sweep"]
 
 # Parallel launchers limit these for their workers (joblib: cores / workers; Ray: 1), and the same experiment
 # would be measured with another number of threads under each launcher.
@@ -33,55 +47,42 @@ _THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-_LAUNCH = "launch.json"
-_NOTES = "*.job.json"
 _GRACE_S = 10
 
 
-@dataclass(frozen=True)
-class JobNote:
-    """How a job went.
-
-    Attributes:
-        overrides: what it was asked for, as the command line takes it.
-        exit_code: 0 done; else as a shell tells it, 128 + n where signal n killed it; None until it ends.
-        log: file name of its output, in the sweep's folder.
-        host: machine it ran on.
-        started_at: UTC.
-        duration_s: wall time; None until it ends.
-        stopped_by: what the launcher said when it ended the job, such as a time limit.
-    """
-
-    overrides: list[str]
-    exit_code: int | None
-    log: str
-    host: str
-    started_at: str
-    duration_s: float | None
-    stopped_by: str | None = None
-
-
-def prepare_sweep(folder: Path, command: Sequence[str]) -> None:
+def prepare_sweep(
+    folder: Path,
+    command: Sequence[str],
+    jobs: list[list[str]] | None = None,
+    devices: list[str] | None = None,
+) -> None:
     """Makes the sweep's folder, or takes up an earlier sweep there: what did not finish is forgotten.
 
     Args:
         folder: of the sweep.
         command: the command line, kept beside the thread settings of this process, which all jobs get.
+        jobs: overrides of every job, where they are known.
+        devices: `gpu=` of jobs that will run at the same time on one machine and share its cores.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     settings = {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ}
-    launch = {"command": shlex.join(command), "thread_settings": settings}
+    launch = Launch(shlex.join(command), settings, jobs, devices)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _LAUNCH).write_text(json.dumps(launch, indent=2) + "\n", "utf-8")
-        for path in folder.glob(_NOTES):
-            note = _read(path)
+        write_launch(folder, launch)
+        for path in folder.glob(NOTES):
+            note = read_note(path)
             if note is None or note.exit_code != 0:
                 path.unlink()
     except OSError as error:
         raise OutputError(f"cannot write the sweep's folder {folder}: {error.strerror}") from error
+
+
+def devices_of(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """Every `gpu=` among the jobs' overrides, in order."""
+    return sorted({item for job in jobs for item in job if item.startswith("gpu=")})
 
 
 def job_name(overrides: Sequence[str], fingerprint: str) -> str:
@@ -105,7 +106,7 @@ def run_job(folder: Path, name: str, overrides: Sequence[str], working_folder: P
         working_folder: that relative paths in the overrides start from.
     """
     label, path = " ".join(overrides) or "defaults", folder / f"{name}.job.json"
-    earlier = _read(path)
+    earlier = read_note(path)
     if earlier and earlier.exit_code == 0:
         print(f"{label}: done before, see {folder / earlier.log}", flush=True)
         return
@@ -114,32 +115,20 @@ def run_job(folder: Path, name: str, overrides: Sequence[str], working_folder: P
     started = time.monotonic()
     now = datetime.now(UTC).isoformat(timespec="seconds")
     note = JobNote(list(overrides), None, log.name, socket.gethostname(), now, None)
-    _write(path, note)
+    write_note(path, note)
     exit_code = stopped_by = None
     try:
-        exit_code = _run_logged(overrides, log, _job_environment(folder), working_folder)
+        with pinned(_cores_of(folder, overrides)):
+            exit_code = _run_logged(overrides, log, _job_environment(folder, name), working_folder)
     except Exception as error:
         # Launchers turn a scheduler's signals into exceptions of their own; raised on, one job would end all.
         stopped_by = f"{type(error).__name__}: {error}"
     finally:
         duration_s = round(time.monotonic() - started, 1)
-        _write(path, replace(note, exit_code=exit_code, duration_s=duration_s, stopped_by=stopped_by))
+        write_note(path, replace(note, exit_code=exit_code, duration_s=duration_s, stopped_by=stopped_by))
     text = log.read_text("utf-8", errors="replace") if exit_code == 0 else ""
     ending = "done" if exit_code == 0 else "failed"
     print(f"{label}: {ending} after {duration_s:.0f} s\n{text}", end="", flush=True)
-
-
-def describe_end(folder: Path) -> tuple[list[str], int]:
-    """How a sweep went, and its exit code: 0, or the largest of its jobs' (1 for a job that never ended)."""
-    notes = [note for path in sorted(folder.glob(_NOTES)) if (note := _read(path))]
-    failed = [note for note in notes if note.exit_code != 0]
-    lines = [f"{len(notes) - len(failed)} of {len(notes)} started jobs of {folder} are done"]
-    for note in failed:
-        label = " ".join(note.overrides)
-        lines.append(f"job {label} failed: {_reason(folder, note)} - log: {folder / note.log}")
-    if failed:
-        lines.append(f"to complete the rest, run the sweep again with hydra.sweep.dir={folder}")
-    return lines, max((note.exit_code or 1 for note in failed), default=0)
 
 
 def _run_logged(
@@ -160,6 +149,13 @@ def _run_logged(
     return code if code >= 0 else 128 - code
 
 
+def _cores_of(folder: Path, overrides: Sequence[str]) -> list[int] | None:
+    """The job's share of the cores, where jobs on other devices of the machine run beside it."""
+    devices = read_launch(folder).devices or []
+    mine = [devices.index(item) for item in overrides if item in devices]
+    return share_of(mine[-1], len(devices)) if mine and len(devices) > 1 else None
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ends a job whose launcher was interrupted; a run that is interrupted keeps its records."""
     # The terminal's Ctrl-C reached the job too, a scheduler's signal may not have.
@@ -171,42 +167,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             return
 
 
-def _job_environment(folder: Path) -> dict[str, str]:
-    launched = json.loads((folder / _LAUNCH).read_text("utf-8"))["thread_settings"]
+def _job_environment(folder: Path, name: str) -> dict[str, str]:
+    launched = read_launch(folder).thread_settings
     kept = {name: value for name, value in os.environ.items() if name not in _THREAD_VARIABLES}
     # Unbuffered: the log of a job that is killed has all that it said.
-    return {**kept, **launched, "PYTHONUNBUFFERED": "1"}
-
-
-def _reason(folder: Path, note: JobNote) -> str:
-    if note.exit_code is None:
-        never_ended = f"it did not end on {note.host}"
-        return never_ended if note.duration_s is None else note.stopped_by or "it was stopped"
-    if note.exit_code > 128:
-        return f"killed by {_signal_name(note.exit_code - 128)}"
-    try:
-        lines = (folder / note.log).read_text("utf-8", errors="replace").split("\n")[1:]
-    except OSError:
-        lines = []
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1].removeprefix("bench: ") if said else f"exit code {note.exit_code}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _write(path: Path, note: JobNote) -> None:
-    temporary = path.with_suffix(f".{socket.gethostname()}-{os.getpid()}")
-    temporary.write_text(json.dumps(asdict(note), indent=2) + "\n", "utf-8")
-    temporary.replace(path)
-
-
-def _read(path: Path) -> JobNote | None:
-    try:
-        return JobNote(**json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+    return with_run_file({**kept, **launched, "PYTHONUNBUFFERED": "1"}, run_file(folder, name).absolute())

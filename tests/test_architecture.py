@@ -1,6 +1,7 @@
 """The import rule of `bench/__init__.py`, and files that stay readable."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ import pytest
 BENCH = Path(__file__).parent.parent / "bench"
 FILES = sorted(BENCH.rglob("*.py"))
 
+MEASURING = ("torch", "transformers", "bench.models", "bench.decoding", "bench.device", "bench.runs")
 FORBIDDEN = {
-    "report": ("torch", "transformers", "bench.models", "bench.decoding", "bench.device", "bench.runs"),
-    "compare": ("torch", "transformers", "bench.models", "bench.decoding", "bench.device", "bench.runs"),
+    "report": (*MEASURING, "bench.compare", "bench.page"),
+    "compare": (*MEASURING, "bench.page"),
+    "page": MEASURING,
     "decoding": ("bench.measure", "bench.report", "bench.runs", "bench.device"),
     "vocab": ("torch", "bench.models", "bench.decoding", "bench.device", "bench.measure", "bench.runs"),
     "models": ("bench.decoding", "bench.measure", "bench.report", "bench.runs"),
@@ -60,3 +63,21 @@ def test_nothing_imports_the_command_line():
 def test_files_stay_short():
     lengths = {p.relative_to(BENCH): len(p.read_text("utf-8").splitlines()) for p in FILES}
     assert {path: n for path, n in lengths.items() if n > 260} == {}
+
+
+@pytest.mark.parametrize("package", [BENCH, BENCH / "fit"], ids=["bench", "fit"])
+def test_maps_name_what_is_there(package):
+    text = (package / "__init__.py").read_text("utf-8")
+    rooms = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").exists()}
+    files = {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
+    if package != BENCH:
+        assert {name for name in files if name not in text} == set()
+    assert {room for room in rooms if room not in text} == set()
+    named = {word for word in re.findall(r"[\w/]+\.py\b", text) if not (package / word).exists()}
+    assert named == set()
+
+
+def test_contributors_are_sent_to_files_that_exist():
+    root = BENCH.parent
+    named = re.findall(r"`((?:bench|conf|tests)/[\w/.]*)`", (root / "CONTRIBUTING.md").read_text("utf-8"))
+    assert named and [path for path in named if not (root / path).exists()] == []

@@ -5,12 +5,14 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
+from bench.config import Task
 from bench.records import DecodeRecord, read_records
 from bench.report.summary import SUMMARY_COLUMNS
 
@@ -52,6 +54,9 @@ def test_smoke_run_on_real_input(tmp_path):
     assert len(surface) == 3 * 6 * (49152 - 3 + 1)
     assert surface["tokens_per_s"].notna().sum() == len(rows) - 3
     environment = json.loads((folder / "environment.json").read_text())
+    assert set(environment["data"]) == set(domains)
+    assert all(identity.startswith("sha256:") for identity in environment["data"].values())
+    assert environment["hardware"]["memory_bytes_per_s"] > 0
     assert environment["pair"] == "smollm2-135m" and environment["packages"]["torch"]
     assert (folder / "config.yaml").read_text().startswith("pair:")
     for name in ("speedup", "surface", "draft_latency", "acceptance", "prediction", "cross_domain"):
@@ -79,12 +84,43 @@ def test_smoke_run_on_real_input(tmp_path):
         (["task=compare", "runs=[nosuch]"], ["run=nosuch is not a run"]),
         (["task=compare"], ["no run is named", "runs=["]),
         (["task=diff", "diff.threshold=-1"], ["diff.threshold=-1", "at least 0"]),
+        (["telemetry.mode=required", "gpu=cpu"], ["telemetry.mode=required", "this run is on the CPU"]),
         (["task=slect"], ["task=slect", "bench, select, export, selfcheck, fit, predict, report"]),
         (["select.trials=abc"], ["select.trials=abc", "Integer"]),
+        (["--hlep"], ["unknown option --hlep", "did you mean --help?"]),
+        (["--cfg", "values"], ["--cfg", "choose from", "--help"]),
+        (["--cfg", "job", "task=fit"], ["task=fit stands after an option", "first, or last"]),
+        (["pair=custom"], ["pair.draft and pair.target are missing", "pair.target=...", "hub id"]),
+        (["pair=custom", "pair.target=t"], ["pair.draft is missing: give pair.draft=..."]),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(arguments, parts, tmp_path):
     check_refused(run(f"results_dir={tmp_path}", *arguments), parts)
+
+
+def test_help_explains_tasks_and_groups_on_one_screen():
+    done = run("--help")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 100 and len(lines) <= 60
+    first_words = [line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "]
+    groups = {path.parent.name for path in (ROOT / "conf").glob("*/*.yaml")}
+    said = Counter(word for word in first_words if word not in ("python", "launchers:"))
+    assert said == Counter([*(task.name for task in Task), *groups])
+    listed = set(done.stdout.replace(",", " ").split())
+    for path in [*(ROOT / "conf").glob("*/*.yaml"), *(ROOT / "conf" / "hydra" / "launcher").glob("*.yaml")]:
+        assert path.stem in listed
+    for text in ("python -m bench -m domain=", "hydra/launcher=gpus", "experiment=smoke --cfg job"):
+        assert text in done.stdout
+
+
+def test_make_targets_sweep_too(tmp_path):
+    # What `make report ARGS="-m run=a,b"` runs.
+    done = run(
+        *("task=report", "-m", "run=a,b", f"results_dir={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    )
+    assert done.returncode == 2
+    assert f"bench: 0 of 2 jobs of {tmp_path / 'sweep'} are done" in done.stderr.splitlines()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the GPU that is asked for")

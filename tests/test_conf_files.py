@@ -7,18 +7,20 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bench.cli import quote_gpu_index  # importing it registers the schema
+from bench.cli import arrange, quote_gpu_index  # importing it registers the schema
 from bench.config import Config, Task
 from bench.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
+# What these do not say themselves.
+NEEDED = {"domain/jsonl": ["domain.path=mine.jsonl"], "pair/custom": ["pair.target=t", "pair.draft=d"]}
 OPTIONS = sorted(str(p.relative_to(CONF).with_suffix("")) for p in CONF.glob("*/*.yaml"))
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_composes(option):
     group, name = option.split("/")
-    overrides = [quote_gpu_index(f"{group}={name}")] + (["domain.path=mine.jsonl"] if name == "jsonl" else [])
+    overrides = [quote_gpu_index(f"{group}={name}"), *NEEDED.get(option, [])]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = OmegaConf.to_object(compose("config", overrides))
     assert isinstance(config, Config)
@@ -51,3 +53,37 @@ def test_a_draft_alone_brings_its_sizes_and_needs_no_target():
     with pytest.raises(ConfigError, match="pair=gemma3-270m has no target, which task=bench needs"):
         config.check_target()
     replace(config, task=Task.draft).check_target()
+
+
+@pytest.mark.parametrize(
+    ("given", "arranged"),
+    [
+        (["task=select", "-m", "domain=code,writing"], ["-m", "task=select", "domain=code,writing"]),
+        (["-m", "gpu=0,1"], ["-m", "gpu='0','1'"]),
+        (["gpu=0", "--multirun", "-m"], ["--multirun", "gpu='0'"]),
+        (["task=fit", "--cfg", "job"], ["task=fit", "--cfg", "job"]),
+    ],
+)
+def test_a_sweeps_flag_may_stand_anywhere(given, arranged):
+    assert arrange(given) == arranged
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "smollm2-135m"),
+        (["pair.target=mine/Llama-3.1-8B"], "Llama-3.1-8B+smollm2-135m-eagle3"),
+        (["pair=custom", "pair.target=/models/big 8b/", "pair.draft=hub/eagle3"], "big_8b+eagle3"),
+        (["pair=custom", "pair.target=t", "pair.draft=d", "pair.name=ours"], "ours"),
+    ],
+)
+def test_a_pair_goes_by_its_own_name(overrides, name):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_object(compose("config", overrides))
+    assert config.pair.name == config.pair.label == name
+
+
+def test_runs_that_are_named_after_a_users_pair_can_be_named_on_the_command_line():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["run=20260101-000000-Llama-3.1-8B+eagle3-code-cpu-host"])
+    assert config.run == "20260101-000000-Llama-3.1-8B+eagle3-code-cpu-host"

@@ -44,6 +44,7 @@ def test_an_unknown_dtype_names_the_known(dtype):
         (lambda: VocabConfig(["FULL"]), "vocab.sizes=FULL .* or full"),
         (lambda: VocabConfig([FULL], held_out_share=0.0), "vocab.held_out_share=0.0"),
         (lambda: VocabConfig([FULL], held_out_share=float("nan")), "vocab.held_out_share=nan"),
+        (lambda: PairConfig("a/b", "t", "d"), "pair.name=a/b .* letters, digits"),
         (lambda: GpuConfig("cuda:"), "gpu.device=cuda: .* cuda:<index>"),
         (lambda: GpuConfig("cuda:-1"), "gpu.device=cuda:-1"),
     ],

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from bench.records import EndRecord, FailureRecord, PlanRecord, SessionRecord, read_records
+from bench.records import EndRecord, FailureRecord, IsolatedRecord, PlanRecord, SessionRecord, read_records
 from bench.records.cases import case_of
 from tests.test_cli import ROOT, run
 
 NUM_PROMPTS = 2
 SMALL = [
     "domain=code", "gpu=cpu",
-    "vocab.sizes=[full,1024]", "measure.draft_lengths=[1,2]", "timing.isolated=false",
+    "vocab.sizes=[full,1024]", "measure.draft_lengths=[1,2]",
+    "timing.budget_s=0.01", "timing.min_warmup_s=0", "timing.max_warmup_s=0.01", "timing.samples_per_block=2",
     f"measure.num_prompts={NUM_PROMPTS}", "measure.max_new_tokens=8", "measure.bootstrap_samples=100",
+    "telemetry.steady_s=0",
 ]  # fmt: skip
 NUM_KILLS = 3
 
@@ -69,6 +71,7 @@ def check_whole(folder: Path) -> None:
         "pilot",
         "probe",
         "decode",
+        "isolated",
         "baseline",
     }
     decodes = {case: n for case, n in found.items() if case[0] == "decode"}
@@ -91,7 +94,7 @@ def without_decodes(found: Counter) -> Counter:
 
 @pytest.mark.timeout(900)
 def test_a_run_that_is_killed_again_and_again(tmp_path, undisturbed):
-    rng = random.Random(7)
+    rng = random.Random(112)  # its last kill comes while parts are timed on their own
     command = [sys.executable, "-m", "bench", *SMALL, f"results_dir={tmp_path}"]
     for _ in range(NUM_KILLS):
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -110,6 +113,10 @@ def test_a_run_that_is_killed_again_and_again(tmp_path, undisturbed):
     assert without_decodes(cases(only_run(tmp_path))) == without_decodes(undisturbed)
     sessions = [r for r in read_records(only_run(tmp_path)) if isinstance(r, SessionRecord)]
     assert len(sessions) == NUM_KILLS + 1
+    # What was timed on its own before the last kill was kept, and the rest came after it.
+    kinds = [type(r) for r in read_records(only_run(tmp_path))]
+    last = len(kinds) - 1 - kinds[::-1].index(SessionRecord)
+    assert IsolatedRecord in kinds[:last] and IsolatedRecord in kinds[last:]
     assert f"Measured in {NUM_KILLS + 1} sessions" in (only_run(tmp_path) / "report.md").read_text("utf-8")
 
 

@@ -6,11 +6,24 @@ import json
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from rich.console import Console
 
-from bench.cli import _CONF, _explain
-from bench.config import DomainSource, GpuConfig, MeasureConfig, Source, VocabConfig
+from bench import runs
+from bench.cli import CONF, explain
+from bench.config import (
+    Config,
+    DomainConfig,
+    DomainSource,
+    Execution,
+    GpuConfig,
+    MeasureConfig,
+    PairConfig,
+    Source,
+    TimingConfig,
+    VocabConfig,
+)
 from bench.domains import bfcl, load_prompts, writing_bench
-from bench.errors import ConfigError, DomainError, OutputError
+from bench.errors import ConfigError, DeviceError, DomainError, OutputError
 from bench.measure.stats import median
 from bench.records import FILE_NAME, BaselineRecord, DecodeRecord, RecordWriter, read_records
 from bench.report.frames import read_run
@@ -125,6 +138,24 @@ def test_half_an_emoji_is_a_broken_line(tmp_path):
     ],
 )
 def test_an_unknown_key_is_explained(override, hint):
-    with initialize_config_dir(str(_CONF), version_base="1.3"), pytest.raises(Exception) as caught:
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(Exception) as caught:
         compose("config", [override])
-    assert hint in _explain(caught.value)
+    assert hint in explain(caught.value)
+
+
+def test_graphs_are_refused_on_a_cpu_before_models_are_loaded(monkeypatch, tmp_path):
+    loaded = []
+    monkeypatch.setattr(runs, "load_prompts", lambda source: loaded.append(source))
+    monkeypatch.setattr(runs, "load_pair", lambda *_: loaded.append("pair"))
+    config = Config(
+        PairConfig("p", "t", "d"),
+        DomainConfig("code", Source.human_eval),
+        GpuConfig("cpu"),
+        VocabConfig(["full"]),
+        MeasureConfig([1], 1, 8),
+        TimingConfig(execution=Execution.graph),
+        results_dir=str(tmp_path),
+    )
+    with pytest.raises(DeviceError, match="has no CUDA graphs; use timing.execution=eager"):
+        runs._run_alone(config, Console(quiet=True))
+    assert loaded == [] and list(tmp_path.iterdir()) == []

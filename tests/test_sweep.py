@@ -1,6 +1,8 @@
 """Jobs of a sweep: processes of their own, notes of how they ended, and what is left to do."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 
 from bench import sweep
 from bench.errors import OutputError
+from bench.job_notes import with_sweeps_opened
 
 # Stands for the interpreter: called as `python -m bench JOB hydra.mode=RUN`.
 PYTHON = """#!/bin/sh
@@ -20,6 +23,9 @@ case $3 in
   job=bad) echo "bench: gpu=9 does not exist" ; exit 2 ;;
   job=silent) exit 3 ;;
   job=killed) kill -9 $$ ;;
+  job=run*) mkdir -p runs/$3; REAL -c "from pathlib import Path; from bench.job_notes import note_run as note
+note(Path('runs/$3'))" ;;
+  job=cores) REAL -c "import os; print('cores', *sorted(os.sched_getaffinity(0)))" ;;
   job=long) echo started; exec sleep 60 ;;
 esac
 """
@@ -30,7 +36,7 @@ PYTHON_ITSELF = sys.executable
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     python = tmp_path / "python"
-    python.write_text(PYTHON)
+    python.write_text(PYTHON.replace("REAL", PYTHON_ITSELF))
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -161,3 +167,67 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write the sweep's folder"):
         sweep.prepare_sweep(tmp_path / "file", [])
+
+
+def test_jobs_that_never_started_are_counted_and_named(folder):
+    sweep.prepare_sweep(folder, ["again"], [["job=good"], ["job=bad"], ["job=lost", "gpu='0'"]])
+    run(folder, "good", "bad")
+    lines, exit_code = sweep.describe_end(folder)
+    assert lines[0] == f"1 of 3 jobs of {folder} are done"
+    assert lines[2] == "1 of 3 jobs never started: job=lost gpu='0'"
+    assert lines[3] == f"to complete the rest, run the sweep again with hydra.sweep.dir={folder}"
+    assert exit_code == 2
+    (folder / "bad.job.json").unlink()
+    lines, exit_code = sweep.describe_end(folder)
+    assert lines[0] == f"1 of 3 jobs of {folder} are done" and exit_code == 1
+    assert lines[1] == "2 of 3 jobs never started: job=bad, job=lost gpu='0'"
+
+
+def test_a_sweep_names_its_runs_and_what_merges_them(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert sweep.runs_of_sweep(folder) == []
+    run(folder, "run1", "good", "run2")
+    runs = [tmp_path / "runs" / "job=run1", tmp_path / "runs" / "job=run2"]
+    assert sweep.runs_of_sweep(folder) == [path.resolve() for path in runs]
+    lines, _ = sweep.describe_end(folder)
+    assert lines[1:] == [
+        "run: runs/job=run1",
+        "run: runs/job=run2",
+        'one report over them: make report RUNS="sweep"',
+    ]
+    # A sweep stands for its runs wherever runs are named, and other folders for themselves.
+    other = tmp_path / "runs"
+    assert with_sweeps_opened([other, folder]) == [other, *sweep.runs_of_sweep(folder)]
+    # A folder of results that was copied as a whole still knows them.
+    copied = tmp_path / "elsewhere"
+    shutil.copytree(tmp_path / "runs", copied / "runs")
+    shutil.copytree(folder, copied / "sweep")
+    assert sweep.runs_of_sweep(copied / "sweep") == [(copied / "runs" / path.name).resolve() for path in runs]
+
+
+def test_the_run_of_a_job_that_failed_is_not_among_them(folder):
+    run(folder, "run1")
+    path = folder / "run1.job.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "exit_code": 1}))
+    assert sweep.runs_of_sweep(folder) == []
+    assert sweep.describe_end(folder)[1] == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin a process")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one CPU cannot be shared")
+def test_jobs_on_several_devices_share_the_cores_and_do_not_meet(folder):
+    before = os.sched_getaffinity(0)
+    jobs = [["job=cores", "gpu='0'"], ["job=cores", "gpu='1'"]]
+    assert sweep.devices_of(jobs) == ["gpu='0'", "gpu='1'"]
+    sweep.prepare_sweep(folder, ["again"], jobs, sweep.devices_of(jobs))
+    shares = []
+    for place, job in enumerate(jobs):
+        sweep.run_job(folder, f"cores{place}", job, folder.parent)
+        said = (folder / f"cores{place}.log").read_text().split("cores ")[-1]
+        shares.append({int(cpu) for cpu in said.split()})
+    assert not shares[0] & shares[1] and shares[0] | shares[1] == before
+    assert abs(len(shares[0]) - len(shares[1])) <= 2
+    assert os.sched_getaffinity(0) == before
+    sweep.prepare_sweep(folder, ["again"], jobs[:1], sweep.devices_of(jobs[:1]))
+    sweep.run_job(folder, "alone", jobs[0], folder.parent)
+    assert {int(cpu) for cpu in (folder / "alone.log").read_text().split("cores ")[-1].split()} == before

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bench.compare.differences import differences, shared_prompts
-from bench.compare.paired import ALPHA, PairedRatio, holm
+from bench.compare.paired import ALPHA, PairedRatio, primary_first, strictest_levels
 from bench.errors import ConfigError
 from bench.measure.stats import Floats
 from bench.records import DecodeRecord, ProbeRecord
@@ -85,15 +85,17 @@ def diff_frame(before: Run, after: Run, threshold: float) -> pd.DataFrame:
     """One row per thing that both runs timed, with `DIFF_COLUMNS`.
 
     `ratio` is time after over time before; its interval is not corrected for the number of comparisons, the
-    verdict and the p-values (Holm) are. What both decoded as a whole is the first row.
+    verdict and the p-values are. What both decoded as a whole is the first row and has half of the error rate
+    to itself: it is the question, and many parts must not make it unanswerable. They share the other half.
     """
     timings = [timing for timing in _timings(before, after) if len(timing.before_ms)]
     ratios = [PairedRatio.of(np.log(t.after_ms / t.before_ms), threshold) for t in timings]
     judged = np.array([timing.is_judged for timing in timings])
     slower, faster = np.ones(len(timings)), np.ones(len(timings))
-    slower[judged] = holm(np.array([r.p_slower for r in ratios])[judged])
-    faster[judged] = holm(np.array([r.p_faster for r in ratios])[judged])
-    least = [ratio.least_shown(threshold, int(judged.sum())) for ratio in ratios]
+    slower[judged] = primary_first(np.array([r.p_slower for r in ratios])[judged])
+    faster[judged] = primary_first(np.array([r.p_faster for r in ratios])[judged])
+    whole, part = strictest_levels(max(2, int(judged.sum())))[:2]
+    least = [ratio.least_shown(threshold, part if place else whole) for place, ratio in enumerate(ratios)]
     rows = [
         (
             timing.part, timing.domain, timing.vocab_size, timing.draft_length, ratio.num_prompts,

@@ -7,9 +7,9 @@ import pandas as pd
 
 from bench.compare.comparison import Comparison, Entry
 from bench.compare.energy import energy_of
-from bench.compare.transfer import step_series, step_times
+from bench.compare.transfer import step_medians, step_series, step_times
 from bench.fit.series import LatencySeries
-from bench.measure.stats import Estimate, median
+from bench.measure.stats import Estimate
 from bench.report.frames import speedup
 from bench.report.hardware import hardware_of
 from bench.report.surfaces import baseline_keys, measured_tokens_per_s
@@ -135,10 +135,10 @@ def step_frame(comparison: Comparison) -> pd.DataFrame:
                 if isinstance(series, LatencySeries)
                 else {}
             )
-            for size, samples in step_times(runs).items():
-                estimate = median(np.array(samples))
+            counts = {size: len(samples) for size, samples in step_times(runs).items()}
+            for size, estimate in step_medians(runs).items():
                 interval = vars(estimate).values()
-                rows.append((case, device, size, *interval, len(samples), moved.get(size), *rates))
+                rows.append((case, device, size, *interval, counts[size], moved.get(size), *rates))
     frame = pd.DataFrame(rows, columns=STEP_COLUMNS)
     return frame.astype({"moved_bytes": float, "memory_bytes_per_s": float})
 

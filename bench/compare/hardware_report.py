@@ -12,6 +12,7 @@ from bench.compare.frames import best_frame, rank_by_energy, rank_by_speed, spee
 from bench.compare.limits import limits
 from bench.compare.load import LabelledRun
 from bench.compare.transfer import transfer_frame
+from bench.compare.verdicts_on_models import model_frame
 from bench.report.drawing import Drawings
 
 
@@ -25,6 +26,7 @@ class HardwareReport:
         steps: as `bench.compare.frames.step_frame`.
         split: as `bench.compare.question_figures.split_frame`.
         transferred: as `bench.compare.transfer.transfer_frame`.
+        models: as `bench.compare.verdicts_on_models.model_frame`.
     """
 
     comparison: Comparison
@@ -32,6 +34,7 @@ class HardwareReport:
     steps: pd.DataFrame
     split: pd.DataFrame
     transferred: pd.DataFrame
+    models: pd.DataFrame
 
     @classmethod
     def of(cls, runs: Sequence[LabelledRun]) -> "HardwareReport":
@@ -39,7 +42,7 @@ class HardwareReport:
         comparison = compare(runs)
         steps, transferred = step_frame(comparison), transfer_frame(comparison)
         split = question_figures.split_frame(comparison)
-        return cls(comparison, best_frame(comparison), steps, split, transferred)
+        return cls(comparison, best_frame(comparison), steps, split, transferred, model_frame(comparison))
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """By file name."""
@@ -51,6 +54,7 @@ class HardwareReport:
             "step_latency": self.steps,
             "draft_step_split": self.split,
             "transfer": self.transferred,
+            "latency_models": self.models,
             "pairs_of_runs": pair_frame(self.comparison.runs),
         }
 

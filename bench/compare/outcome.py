@@ -20,7 +20,7 @@ from bench.compare.diff import (
     require_comparable,
 )
 from bench.compare.differences import differences
-from bench.compare.paired import ALPHA, least_count
+from bench.compare.paired import ALPHA, least_count, least_prompts
 from bench.report.frames import Run
 
 _MOST_NAMED = 3
@@ -81,13 +81,16 @@ def judge_change(before: Run, after: Run, threshold: float) -> Outcome:
     """
     require_comparable(before, after)
     times, outputs = diff_frame(before, after, threshold), output_frame(before, after)
-    change = _change(times)
+    change, sentence = _change(times), ""
+    drifted = max((before, after), key=lambda run: abs(drift(run)))
+    if abs(drift(drifted)) > threshold and not _outgrows(before, after, abs(drift(drifted)), change):
+        change, sentence = Change.inconclusive, _drift_sentence(times, drifted, threshold)
     return Outcome(
         before=before.folder.name,
         after=after.folder.name,
         threshold=threshold,
         change=change,
-        sentence=_sentence(times, change, threshold),
+        sentence=sentence or _sentence(times, change, threshold),
         notes=list(_notes(before, after, times, outputs, threshold)),
         times=times,
         outputs=outputs,
@@ -102,19 +105,50 @@ def _change(times: pd.DataFrame) -> Change:
     return Change.not_slower if whole["p_not_slower"] <= ALPHA else Change.inconclusive
 
 
-def _sentence(times: pd.DataFrame, change: Change, threshold: float) -> str:
-    whole, judged = times.iloc[0], times[times["verdict"] != TOO_SHORT]
-    decoding = (
+def _outgrows(before: Run, after: Run, drifted: float, change: Change) -> bool:
+    """Whether a slowdown is shown that is larger than the machine's own change while it was measured."""
+    return change is Change.slower and _change(diff_frame(before, after, drifted)) is Change.slower
+
+
+def _drift_sentence(times: pd.DataFrame, drifted: Run, threshold: float) -> str:
+    slow = times[times["verdict"] == SLOWER]
+    shown = f"{len(slow)} comparisons look slower, but not by more than that" if len(slow) else ""
+    return (
+        f"inconclusive: the machine changed while it was measured. {_drift_text(drifted)}, beyond the "
+        f"threshold of {threshold:.1%}{'; ' * bool(shown)}{shown}; {_decoding(times.iloc[0])}. "
+        "Measure both again on a machine that nothing else uses."
+    )
+
+
+def _drift_text(run: Run) -> str:
+    change = drift(run)
+    return (
+        f"Within {run.folder.name} itself verifications took {abs(change):.1%} "
+        f"{'more' if change > 0 else 'less'} time in the second half than in the first"
+    )
+
+
+def _decoding(whole: pd.Series) -> str:
+    return (
         f"decoding takes {_with_interval(whole)} as long per token (median of {whole['num_prompts']} "
         "prompts, 95% bootstrap interval)"
     )
+
+
+def _sentence(times: pd.DataFrame, change: Change, threshold: float) -> str:
+    whole, judged = times.iloc[0], times[times["verdict"] != TOO_SHORT]
+    decoding = _decoding(whole)
     if change is Change.slower:
-        slow = judged[judged["verdict"] == SLOWER].sort_values("ratio", ascending=False)
+        slow = judged[judged["verdict"] == SLOWER]
+        # The whole first, where it is among them.
+        slow = slow.sort_values("ratio", ascending=False).sort_values(
+            "part", key=lambda part: part != ALL_DECODES, kind="stable"
+        )
         named = [f"{row_name(row)} {_with_interval(row)}" for _, row in slow.head(_MOST_NAMED).iterrows()]
         more = f" and {len(slow) - len(named)} more" if len(slow) > len(named) else ""
         return (
             f"slower: {len(slow)} of {len(judged)} comparisons take more than {threshold:.1%} longer with "
-            f"95% confidence (Holm): {', '.join(named)}{more}; {decoding}."
+            f"95% confidence over all of them: {', '.join(named)}{more}; {decoding}."
         )
     if change is Change.not_slower:
         return f"not slower: {decoding}, and a slowdown of {threshold:.1%} can be excluded."
@@ -134,13 +168,13 @@ def _notes(
     least = whole["least_shown"]
     if pd.isna(least):
         yield (
-            f"With {whole['num_prompts']} prompts and {len(judged)} comparisons no slowdown of the decodes, "
-            "however large, would be called one."
+            f"With {whole['num_prompts']} prompts no slowdown of all decodes, however large, would be called "
+            f"one: {least_prompts(ALPHA / 2)} are the fewest that can show one."
         )
     else:
         yield (
-            f"The smallest slowdown of the decodes that these data would have called one is {least:.1%}, "
-            f"over {len(judged)} comparisons."
+            f"The smallest slowdown of all decodes that these data would have called one is {least:.1%}; "
+            f"half of the error rate is theirs, {len(judged) - 1} other comparisons share the rest (Holm)."
         )
     said = {
         FASTER: "took less time by more than the threshold",
@@ -163,13 +197,8 @@ def _notes(
             f"to {row['after_mean_acceptance_length']:.3f}."
         )
     for run in (before, after):
-        change = drift(run)
-        if abs(change) > threshold:
-            yield (
-                f"Within {run.folder.name} itself verifications took {abs(change):.1%} "
-                f"{'more' if change > 0 else 'less'} time in the second half than in the first: the machine "
-                "changed while it was measured."
-            )
+        if abs(drift(run)) > threshold:
+            yield f"{_drift_text(run)}: the machine changed while it was measured."
     yield from (f"{text[0].upper()}{text[1:]}." for text in differences(before, after).cautions)
     yield (
         "One run stands on each side: what changes from start to start is in the difference and not in its "

@@ -57,19 +57,17 @@ class PairedRatio:
             residuals=np.sort(log_ratios - centre.value),
         )
 
-    def least_shown(self, threshold: float, num_comparisons: int) -> float | None:
+    def least_shown(self, threshold: float, level: float) -> float | None:
         """The smallest slowdown that data with this scatter would show beyond the threshold.
-
-        Shown against the strictest level of Holm's correction, which is Bonferroni's.
 
         Args:
             threshold: as of `of`.
-            num_comparisons: in the family.
+            level: that the p-value must not exceed.
 
         Returns:
             As a share of the time before; None where so few prompts show no slowdown, however large.
         """
-        needed = least_count(self.num_prompts, ALPHA / num_comparisons)
+        needed = least_count(self.num_prompts, level)
         if needed is None:
             return None
         # The weakest of the prompts that must lie above the threshold has to be lifted over it.
@@ -89,6 +87,30 @@ def least_count(num_prompts: int, alpha: float) -> int | None:
     tails = bdtrc(np.arange(num_prompts), num_prompts, 0.5)
     enough = np.flatnonzero(tails <= alpha)
     return int(enough[0]) + 1 if len(enough) else None
+
+
+def least_prompts(level: float) -> int:
+    """Prompts that can show anything at this level: where all of n lie above a bound, p is 1 / 2^n."""
+    return int(np.ceil(-np.log2(level)))
+
+
+def primary_first(p_values: Floats) -> Floats:
+    """Adjusted p-values of a family whose first member is the question, and the others where the answer lies.
+
+    Half of alpha is the first's alone, however many others there are; they share the other half by Holm's
+    procedure. Those at most alpha hold together with confidence 1 - alpha (Bonferroni's inequality).
+
+    Args:
+        p_values: `(m,)`, m >= 1.
+    """
+    doubled = np.concatenate([p_values[:1], holm(p_values[1:])]) * 2
+    return np.minimum(doubled, 1)
+
+
+def strictest_levels(num_comparisons: int) -> Floats:
+    """What a p-value must not exceed under `primary_first`, whatever the others are `(m,)`."""
+    others = np.full(num_comparisons - 1, ALPHA / 2 / max(num_comparisons - 1, 1))
+    return np.concatenate([[ALPHA / 2], others])
 
 
 def holm(p_values: Floats) -> Floats:

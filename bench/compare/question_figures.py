@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from bench.compare.comparison import Comparison, Entry
 from bench.compare.panels import device_style, finish, panels, size_axis
 from bench.report.drawing import INK, K_LABEL, PALETTE
-from bench.report.latency import IN_SITU, latency_frame
 from bench.report.summary import held_out_tokens
 
 _PARTS = (("layer", "draft layer"), ("lm_head", "LM head"), ("select", "token selection"))
@@ -59,19 +58,19 @@ def _alike(entries: Sequence[Entry]) -> list[list[Entry]]:
 
 def split_frame(comparison: Comparison) -> pd.DataFrame:
     """Median of every part of a chained draft step by case, device and k, over the domains of its runs."""
-    frames = [
-        latency_frame(run).assign(case=case, device=device)
-        for case in comparison.cases
-        for device, runs in comparison.runs_of(case).items()
-        for run in runs
-    ]
-    rows = pd.concat(frames, ignore_index=True)
-    names = [part for part, _ in _PARTS]
-    rows = rows[(rows["setting"] == IN_SITU) & rows["part"].isin(names)]
-    # A layer that was not told apart by size counts for every size.
-    rows = rows.assign(vocab_size=rows["vocab_size"].astype("Int64"))
-    found = rows.groupby(["case", "device", "part", "vocab_size"], dropna=False)["median_ms"].median()
-    return found.reset_index()
+    rows = []
+    for case in comparison.cases:
+        for device, runs in comparison.runs_of(case).items():
+            pooled: dict[tuple[str, int], list[float]] = defaultdict(list)
+            for probe in (probe for run in runs for probes in run.probes.values() for probe in probes):
+                for part, _ in _PARTS:
+                    pooled[part, probe.vocab_size] += probe.laps_ms.get(part, [])
+            rows += [
+                (case, device, part, size, float(np.median(samples)))
+                for (part, size), samples in sorted(pooled.items())
+                if samples
+            ]
+    return pd.DataFrame(rows, columns=["case", "device", "part", "vocab_size", "median_ms"])
 
 
 def split_figure(comparison: Comparison, split: pd.DataFrame) -> Figure:
@@ -91,7 +90,7 @@ def split_figure(comparison: Comparison, split: pd.DataFrame) -> Figure:
             by_size = rows[rows["part"] == part].set_index("vocab_size")["median_ms"]
             if by_size.empty:
                 continue
-            heights = np.array([by_size.get(size, by_size.iloc[0]) for size in sizes], dtype=float)
+            heights = by_size.reindex(sizes).to_numpy(dtype=float)
             axis.bar([f"{k:,}" for k in sizes], heights, bottom=base, color=color, label=label)
             base += heights
         axis.set_title(f"{device}\n{case}" if len(comparison.cases) > 1 else device, fontsize="small")

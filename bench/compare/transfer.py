@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from bench.compare.comparison import Comparison
 from bench.cost.hardware import HardwareSpec
 from bench.fit.errors import FitError
 from bench.fit.judge import JudgedModel, judge
+from bench.fit.resampling import median_estimates, resample_medians
 from bench.fit.series import DRAFT_STEP, LatencySeries
 from bench.fit.transfer import TransferError, transfer, transfer_error
+from bench.measure.stats import Estimate, median
 from bench.report.fit import series_of, times_of
 from bench.report.frames import Run
 from bench.report.hardware import hardware_of
@@ -22,6 +25,18 @@ _RESAMPLES = 20
 def step_times(runs: Sequence[Run]) -> dict[int, list[float]]:
     """Samples of a chained draft step inside real rounds, by k, over all domains; empty at gamma = 1."""
     return times_of(runs, DRAFT_STEP)
+
+
+def step_medians(runs: Sequence[Run]) -> dict[int, Estimate]:
+    """Median of `step_times` by k, with an interval over whole prompts, as steps of one are not independent.
+
+    Steps of runs that do not say the shape of their draft are taken as independent.
+    """
+    series, run = step_series(runs), runs[0]
+    if isinstance(series, str):
+        return {size: median(np.array(samples)) for size, samples in step_times(runs).items()}
+    estimates = median_estimates(series, resample_medians(series, run.num_resamples, run.seed))
+    return dict(zip(series.work.sizes.tolist(), estimates, strict=True))
 
 
 def step_series(runs: Sequence[Run]) -> LatencySeries | str:

@@ -1,6 +1,8 @@
 """Values of one measured run: pair, device, vocabulary sizes, effort."""
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench.config.check import require
 from bench.config.hardware import SpecConfig
@@ -8,6 +10,8 @@ from bench.config.hardware import SpecConfig
 FULL = "full"
 OWN, POOLED = "own", "pooled"
 DEVICES_HINT = "auto, cpu or cuda:<index>"
+# What pairs that come with this program are called in results.
+_SHIPPED = {("smollm2-135m-instruct", "smollm2-135m-eagle3"): "smollm2-135m"}
 
 
 @dataclass
@@ -15,7 +19,7 @@ class PairConfig:
     """A target and its draft.
 
     Attributes:
-        name: as it appears in results.
+        name: as it appears in results; None names the pair after its target and draft.
         target: catalogue name, local folder or hub id; empty where a draft is only measured on its own.
         target_revision: hub revision, a commit for results that repeat.
         draft: shipped name, local folder or hub id of an EAGLE-3 checkpoint; for task=draft catalogue name,
@@ -25,12 +29,32 @@ class PairConfig:
             Off unless you set it.
     """
 
-    name: str
+    name: str | None
     target: str
     draft: str
     target_revision: str | None = None
     draft_revision: str | None = None
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name is None:
+            # A pair of which one half was exchanged must not go by the name of the whole.
+            derived = "+".join(_base(model) for model in (self.target, self.draft) if model)
+            self.name = _SHIPPED.get((self.target, self.draft), derived)
+        valid = bool(re.fullmatch(r"[\w.+-]+", self.name))
+        require(valid, "pair.name", self.name, "made of letters, digits, dots, plus, minus and underscores")
+
+    @property
+    def label(self) -> str:
+        """`name`, which is always known once the values are."""
+        assert self.name is not None
+        return self.name
+
+
+def _base(model: str) -> str:
+    """The last part of a folder or hub id, as it may stand in the name of a folder."""
+    name = Path(model).name if Path(model).name not in ("", "..") else Path(model).resolve().name
+    return re.sub(r"[^\w.-]+", "_", name) or "model"
 
 
 @dataclass
@@ -51,6 +75,10 @@ class GpuConfig:
         kind, _, index = self.device.partition(":")
         known = self.device in ("auto", "cpu") or (kind == "cuda" and index.isdecimal())
         require(known, "gpu.device", self.device, DEVICES_HINT)
+        try:
+            re.compile(self.name_pattern or "")
+        except re.error:
+            require(False, "gpu.name_pattern", self.name_pattern, "a regular expression")
 
 
 @dataclass

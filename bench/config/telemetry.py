@@ -19,11 +19,13 @@ class TelemetryConfig:
     """What is sampled beside a run.
 
     Attributes:
-        mode: `auto` samples what the machine tells; `required` refuses to run where NVML does not answer;
-            `off` samples nothing.
+        mode: `auto` samples what the machine tells; `required` refuses to run on a CPU, and where NVML does
+            not answer; `off` samples nothing.
         interval_ms: between samples.
-        steady_s: how long each proved variant decodes without a pause, on a GPU that tells its power, so that
-            energy per token is known; sensors are too slow for single decodes. 0 leaves it out.
+        steady_s: how long each proved variant decodes without a pause, twice, on a device that tells its
+            energy, so that energy per token is known; sensors are too slow for single decodes. It is never
+            shorter than sensors that are read at this interval need, and left out on a CPU whose decodes are
+            long enough for its counters. 0 leaves it out.
     """
 
     mode: TelemetryMode = TelemetryMode.auto

@@ -16,6 +16,7 @@ class CacheState(Enum):
 class Execution(Enum):
     """How a part is executed; names are what a user writes."""
 
+    auto = "auto"
     eager = "eager"
     compiled = "compiled"
     graph = "graph"
@@ -30,7 +31,8 @@ class TimingConfig:
         cache: `cold` evicts the cache before every sample, as the rest of a round does in real decoding;
             `warm` repeats the same work, whose weights may then still be in the cache.
         execution: `eager` launches kernel by kernel, as the decoding loops do; `compiled` is `torch.compile`;
-            `graph` is a CUDA graph, whose time is that of the kernels alone.
+            `graph` is a CUDA graph, whose time is that of the kernels alone; `auto` is eager, and on a CUDA
+            GPU as a graph too, because launches may take longer there than the work and hide its cost.
         target_half_width: half of the 95% interval of the median over the median, at which a part is done.
         min_samples: fewest samples that may be called precise.
         max_samples: samples after which a part is done, precise or not.
@@ -45,7 +47,7 @@ class TimingConfig:
 
     isolated: bool = True
     cache: CacheState = CacheState.cold
-    execution: Execution = Execution.eager
+    execution: Execution = Execution.auto
     target_half_width: float = 0.01
     min_samples: int = 30
     max_samples: int = 1000

@@ -94,17 +94,55 @@ def match(device_name: str, specs: list[HardwareSpec] | None = None) -> Hardware
     return None
 
 
-def require_present(spec: HardwareSpec, device_name: str) -> None:
-    """Refuses to measure on one GPU in the name of another.
+def data_sheet(name_pattern: str, spec: SpecConfig | None) -> HardwareSpec:
+    """The data sheet of a GPU that the configuration names, present or not.
+
+    Args:
+        name_pattern: of the device's name, which tells the file that it is from.
+        spec: what the configuration says of it.
 
     Raises:
-        DeviceError: `device_name` is not a `spec`.
+        ConfigError: the configuration names a family of cards, or a card without a data sheet.
     """
-    if match(device_name, [spec]) is None:
+    name = _named(name_pattern)
+    if spec is not None:
+        return HardwareSpec.from_config(name, name_pattern, spec)
+    cards = [found.name for found in read_specs() if found.name.startswith(f"{name}-")]
+    if cards:
+        raise ConfigError(f"gpu={name} is several cards: choose {' or '.join(cards)}")
+    raise ConfigError(f"gpu={name} has no data sheet: give gpu.spec, or choose a card of conf/gpu")
+
+
+def require_present(name_pattern: str, device_name: str | None) -> None:
+    """Refuses to measure on one GPU in the name of another.
+
+    Args:
+        name_pattern: of the GPU that is asked for.
+        device_name: of the device here; None where there is no GPU.
+
+    Raises:
+        DeviceError: they do not match.
+    """
+    if device_name is not None and re.fullmatch(name_pattern, device_name):
+        return
+    name = _named(name_pattern)
+    if device_name is None:
         raise DeviceError(
-            f"gpu={spec.name} is not the device here, which is {device_name}; use gpu=auto to measure, or "
-            f"task=predict to model a {spec.name}"
+            f"gpu={name} is not here: this machine has no GPU, or none that this torch can use; use gpu=auto "
+            f"or gpu=cpu to measure, or task=predict to model a {name}"
         )
+    raise DeviceError(
+        f"gpu={name} is not the device here, which is {device_name}; use gpu=auto to measure, or "
+        f"task=predict to model a {name}"
+    )
+
+
+def _named(name_pattern: str) -> str:
+    """The GPU as its file in `conf/gpu` is called; the pattern itself where there is none."""
+    for path in sorted(GPU_FOLDER.glob("*.yaml")):
+        if _read(path).get("name_pattern") == name_pattern:
+            return path.stem
+    return f"'{name_pattern}'"
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -1,51 +1,38 @@
 """Devices: what models run on and what timings are read from."""
 
-import re
-
 import torch
 
-from bench.config import GpuConfig
+from bench.cost.hardware import require_present
 from bench.device.base import Device, Mark
 from bench.device.cpu import CpuDevice
 from bench.device.cuda import CudaDevice
 from bench.device.scripted import ScriptedDevice
-from bench.errors import DeviceError
 
-__all__ = [
-    "CpuDevice",
-    "CudaDevice",
-    "Device",
-    "Mark",
-    "ScriptedDevice",
-    "default_dtype",
-    "open_device",
-    "open_gpu",
-]
+__all__ = ["CpuDevice", "CudaDevice", "Device", "Mark", "ScriptedDevice", "default_dtype", "open_device"]
 
 
-def open_device(name: str) -> Device:
+def open_device(name: str, name_pattern: str | None = None) -> Device:
     """`auto` (first GPU if there is one), `cpu`, or `cuda:<index>`.
 
+    Args:
+        name: of the device.
+        name_pattern: that what it is called by its driver must match; None for any.
+
     Raises:
-        DeviceError: a GPU was asked for and is not there.
+        DeviceError: a GPU was asked for and is not there, or is another.
     """
+    if name_pattern and name.startswith("cuda") and not torch.cuda.is_available():
+        require_present(name_pattern, None)
+    device = _open(name)
+    if name_pattern:
+        require_present(name_pattern, device.name)
+    return device
+
+
+def _open(name: str) -> Device:
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return CpuDevice()
     return CudaDevice(0 if name == "auto" else int(name.removeprefix("cuda:")))
-
-
-def open_gpu(gpu: GpuConfig) -> Device:
-    """Opens the device, which must be the model that was asked for, where one was.
-
-    Raises:
-        DeviceError: it is not there, or another model.
-    """
-    device = open_device(gpu.device)
-    if gpu.name_pattern and not re.fullmatch(gpu.name_pattern, device.name):
-        raise DeviceError(
-            f"the gpu asked for is a {gpu.name_pattern}, but {gpu.device} is a {device.name}; use gpu=auto"
-        )
-    return device
 
 
 def default_dtype(device: Device) -> torch.dtype:

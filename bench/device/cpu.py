@@ -23,13 +23,16 @@ class CpuDevice:
         self.torch_device = torch.device("cpu")
         self.name = f"{_model_name()} ({torch.get_num_threads()} threads)"
         self.uuid: str | None = None
-        self.asynchronous = False
+        self.asynchronous = self.has_graphs = False
         self.cache_bytes = last_level_cache_bytes(_SYSFS, _usable_cpus())
         self._buffer: torch.Tensor | None = None
 
     def mark(self) -> int:
         """Now, in nanoseconds."""
         return time.perf_counter_ns()
+
+    def recycle_marks(self, num_marks: int = 0) -> None:
+        """A time of day is never used twice."""
 
     def elapsed_ms(self, start: int, end: int) -> float:
         """Wall time between two marks."""

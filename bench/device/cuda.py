@@ -2,9 +2,10 @@
 
 import torch
 
+from bench.device.marks import MarkPool
 from bench.errors import DeviceError
 
-# Events are made beforehand: creating one inside a timed section would delay it.
+# Events to begin with; a timing that needs more says so before it begins.
 _POOL = 8192
 
 # L2 does not replace strictly the oldest line, so a buffer of just its size leaves some of the old in.
@@ -28,26 +29,30 @@ class CudaDevice:
         self.name = torch.cuda.get_device_name(index)
         properties = torch.cuda.get_device_properties(index)
         self.uuid: str | None = str(properties.uuid)
-        self.asynchronous = True
+        self.asynchronous = self.has_graphs = True
         self.cache_bytes: int | None = properties.L2_cache_size or None
         self._buffer: torch.Tensor | None = None
-        self._events = [torch.cuda.Event(enable_timing=True) for _ in range(_POOL)]
-        self._next = 0
+        # Looking the stream up at every mark would take about as long as the mark.
+        self._stream = torch.cuda.current_stream(index)
+        self._pool = MarkPool(self._make_events, _POOL)
 
-    def mark(self) -> torch.cuda.Event:
-        """An event recorded on the current stream.
+    def mark(self) -> tuple[torch.cuda.Event, int]:
+        """An event recorded on the stream that was current when the device was opened."""
+        mark = self._pool.take()
+        mark[0].record(self._stream)
+        return mark
 
-        The pool is a ring: a mark stays valid until `_POOL` more were made, which is more than one
-        decoded answer makes.
+    def recycle_marks(self, num_marks: int = 0) -> None:
+        """Lets the events of earlier marks be recorded again."""
+        self._pool.recycle(num_marks)
+
+    def elapsed_ms(self, start: tuple[torch.cuda.Event, int], end: tuple[torch.cuda.Event, int]) -> float:
+        """Device time between two marks.
+
+        Raises:
+            DeviceError: they were recycled.
         """
-        event = self._events[self._next % _POOL]
-        self._next += 1
-        event.record()
-        return event
-
-    def elapsed_ms(self, start: torch.cuda.Event, end: torch.cuda.Event) -> float:
-        """Device time between two marks."""
-        return start.elapsed_time(end)
+        return self._pool.event(start).elapsed_time(self._pool.event(end))
 
     def synchronize(self) -> None:
         """Waits for the GPU."""
@@ -63,3 +68,11 @@ class CudaDevice:
             size = _EVICTION_FACTOR * self.cache_bytes
             self._buffer = torch.empty(size, dtype=torch.uint8, device=self.torch_device)
         self._buffer.zero_()
+
+    def _make_events(self, count: int) -> list[torch.cuda.Event]:
+        """Events that exist: CUDA creates one when it is first recorded, which would delay what is timed."""
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(count)]
+        for event in events:
+            event.record(self._stream)
+        self.synchronize()
+        return events

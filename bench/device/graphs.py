@@ -11,10 +11,14 @@ import torch
 
 from bench.config.timing import Execution
 from bench.device.base import Device
-from bench.errors import DeviceError
+from bench.errors import DeviceError, LostDeviceError
 
 # Libraries choose kernels and allocate workspaces in their first calls, which must not be captured.
 _NUM_WARMUP = 3
+
+# Versions of one function that the compiler keeps. Every part of a round is called through the same frame,
+# that of `inference_mode`, and beyond its limit torch would go on without compiling, in silence.
+_MOST_VERSIONS = 4096
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,26 @@ class CapturedGraph:
         return self.output
 
 
+def executions(device: Device, wanted: Execution) -> tuple[Execution, ...]:
+    """Every way in which a configuration has parts executed on a device.
+
+    Raises:
+        DeviceError: the device cannot do so.
+    """
+    if wanted is Execution.auto:
+        return (Execution.eager, Execution.graph) if device.has_graphs else (Execution.eager,)
+    if wanted is Execution.graph:
+        _require_graphs(device)
+    return (wanted,)
+
+
 def execute_as(device: Device, fn: Callable[[], object], execution: Execution) -> Callable[[], object]:
-    """The callable, executed as asked.
+    """The callable, executed as asked: one of what `executions` gives.
 
     Raises:
         DeviceError: it cannot be, on this device.
     """
+    assert execution is not Execution.auto
     if execution is Execution.graph:
         return capture(device, fn)
     return compiled(fn) if execution is Execution.compiled else fn
@@ -56,9 +74,9 @@ def capture(device: Device, fn: Callable[[], object]) -> CapturedGraph:
 
     Raises:
         DeviceError: the device has no graphs, or the call cannot be captured.
+        LostDeviceError: the device failed.
     """
-    if device.torch_device.type != "cuda":
-        raise DeviceError(f"{device.name} has no CUDA graphs; use timing.execution=eager or compiled")
+    _require_graphs(device)
     stream = torch.cuda.Stream(device.torch_device)
     current = torch.cuda.current_stream(device.torch_device)
     stream.wait_stream(current)
@@ -72,6 +90,7 @@ def capture(device: Device, fn: Callable[[], object]) -> CapturedGraph:
         with torch.cuda.graph(graph, stream=stream):
             output = fn()
     except RuntimeError as error:
+        _require_life(device)
         raise DeviceError(
             f"this cannot run as a CUDA graph: {_first_line(error)}; use timing.execution=eager or compiled"
         ) from error
@@ -88,6 +107,7 @@ def compiled(fn: Callable[[], object], backend: str = "inductor") -> Callable[[]
     Raises:
         DeviceError: it cannot be compiled, for example because there is no compiler.
     """
+    _raise_compile_limits()
     fast = torch.compile(fn, backend=backend, dynamic=False)
     try:
         # Twice: what the first call leaves behind (a longer cache) may be compiled for again.
@@ -99,6 +119,34 @@ def compiled(fn: Callable[[], object], backend: str = "inductor") -> Callable[[]
             "names"
         ) from error
     return fast
+
+
+def _require_graphs(device: Device) -> None:
+    if not device.has_graphs:
+        raise DeviceError(
+            f"{device.name} has no CUDA graphs; use timing.execution=eager or compiled, or a CUDA gpu="
+        )
+
+
+def _require_life(device: Device) -> None:
+    """Torch words a failed capture like a failed device, but only a device that lives can be waited for."""
+    try:
+        device.synchronize()
+    except RuntimeError as error:
+        raise LostDeviceError(
+            f"the device failed while a graph was captured: {_first_line(error)}; the same command goes on "
+            "in a new process"
+        ) from error
+
+
+def _raise_compile_limits() -> None:
+    # Imported late: it takes seconds, and few runs compile.
+    import torch._dynamo.config as dynamo
+
+    dynamo.recompile_limit = _MOST_VERSIONS
+    dynamo.accumulated_recompile_limit = _MOST_VERSIONS
+    # What would not be compiled all the same is an error, and no eager time under another name.
+    dynamo.fail_on_recompile_limit_hit = True
 
 
 def _first_line(error: Exception) -> str:

@@ -3,9 +3,19 @@
 It has two clocks like a GPU and its host: work is queued by the host and done when the device gets there.
 """
 
+from dataclasses import dataclass
+
 import torch
 
+from bench.device.marks import MarkPool
 from bench.errors import DeviceError
+
+
+@dataclass(eq=False)
+class _Event:
+    """Like a GPU's: recording it again moves it."""
+
+    reached_ns: int = 0
 
 
 class ScriptedDevice:
@@ -17,6 +27,10 @@ class ScriptedDevice:
         evict_ms: device time of an eviction.
         sync_ms: host time that a synchronisation costs after the device is done.
         uuid: of the device.
+        num_marks: marks that it has to begin with.
+        mark_ms: device time of a mark.
+        mark_host_ms: host time to queue a mark.
+        has_graphs: whether it says that work can be captured; it captures none itself.
     """
 
     def __init__(
@@ -26,13 +40,19 @@ class ScriptedDevice:
         evict_ms: float = 0.0,
         sync_ms: float = 0.0,
         uuid: str | None = None,
+        num_marks: int = 4,
+        mark_ms: float = 0.0,
+        mark_host_ms: float = 0.0,
+        has_graphs: bool = False,
     ):
         self.name, self.torch_device, self.uuid = "scripted device", torch.device("cpu"), uuid
-        self.asynchronous, self.cache_bytes = asynchronous, cache_bytes
+        self.asynchronous, self.cache_bytes, self.has_graphs = asynchronous, cache_bytes, has_graphs
         self.is_cold = False
         self.num_evictions = 0
         self.num_synchronizations = 0
-        self._evict_ns, self._sync_ns = _ns(evict_ms), _ns(sync_ms)
+        self._evict_ns, self._sync_ns, self._mark_ns = _ns(evict_ms), _ns(sync_ms), _ns(mark_ms)
+        self._mark_host_ms = mark_host_ms
+        self.marks = MarkPool(lambda count: [_Event() for _ in range(count)], num_marks)
         self._host_ns = 0
         self._queue_end_ns = 0
 
@@ -56,19 +76,29 @@ class ScriptedDevice:
         """The host does something else."""
         self._host_ns += _ns(host_ms)
 
-    def mark(self) -> int:
+    def mark(self) -> tuple[_Event, int]:
         """Reached when the device gets to it: now, or at the end of its queue."""
-        return max(self._host_ns, self._queue_end_ns)
+        mark = self.marks.take()
+        self.pass_time(self._mark_host_ms)
+        self._queue(self._mark_ns)
+        mark[0].reached_ns = self._queue_end_ns
+        return mark
 
-    def elapsed_ms(self, start: int, end: int) -> float:
+    def recycle_marks(self, num_marks: int = 0) -> None:
+        """Lets the events of earlier marks be recorded again."""
+        self.marks.recycle(num_marks)
+
+    def elapsed_ms(self, start: tuple[_Event, int], end: tuple[_Event, int]) -> float:
         """Device time between two marks.
 
         Raises:
-            DeviceError: the device has not reached both; a real one would not say either.
+            DeviceError: the device has not reached both, or they were recycled; a real one would not say
+                either.
         """
-        if max(start, end) > self._host_ns:
+        first, last = self.marks.event(start).reached_ns, self.marks.event(end).reached_ns
+        if max(first, last) > self._host_ns:
             raise DeviceError("a mark was read before the device reached it; synchronise first")
-        return (end - start) / 1e6
+        return (last - first) / 1e6
 
     def synchronize(self) -> None:
         """The host's clock moves to the end of the queue."""
@@ -84,7 +114,7 @@ class ScriptedDevice:
         self.is_cold = True
 
     def _queue(self, duration_ns: int) -> None:
-        self._queue_end_ns = self.mark() + duration_ns
+        self._queue_end_ns = max(self._host_ns, self._queue_end_ns) + duration_ns
         if not self.asynchronous:
             self._host_ns = self._queue_end_ns
 

@@ -29,7 +29,8 @@ class SpeedGoal:
         sizes: candidates k, ascending `(m,)`.
         rounds_per_token: of each candidate `(m,)`: 1 over the mean acceptance length.
         runs_per_round: how often a round runs the component.
-        other_ms: all else of a round.
+        other_ms: all else of a round. It may be below 0 where a round runs something cheaper than the
+            component in its place, such as its first draft step, which has no layer.
     """
 
     sizes: IntArray
@@ -68,6 +69,21 @@ class UtilityGoal:
 
 
 @dataclass(frozen=True)
+class Goals:
+    """What a k is chosen for on the text of one domain.
+
+    Attributes:
+        draft_length: gamma.
+        speed: tokens per second at that gamma.
+        utility: the paper's.
+    """
+
+    draft_length: int
+    speed: SpeedGoal
+    utility: UtilityGoal
+
+
+@dataclass(frozen=True)
 class Decision:
     """What one latency model decides, judged by the measured latency.
 
@@ -92,6 +108,21 @@ class Decision:
     def regret_share(self) -> float:
         """Of what could be had."""
         return self.regret / self.best_value
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What one latency model decides on one domain.
+
+    Attributes:
+        draft_length: gamma.
+        speed: regret in tokens per second.
+        utility: regret in U.
+    """
+
+    draft_length: int
+    speed: Decision
+    utility: Decision
 
 
 def decide(goal: Goal, predicted_ms: Floats, measured_ms: Floats) -> Decision:

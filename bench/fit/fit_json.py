@@ -1,19 +1,25 @@
 """`fit.json`: the judgement of a run, as numbers.
 
 Format history:
-    1: per component and model: coefficients with intervals, scores, predicted R, chosen k and regret. Later
-        files also say where the samples are from, and why there is no k for speed where there is none.
+    1: per component and model: coefficients with intervals, scores, predicted R, chosen k and regret of the
+        first domain, which is named with its draft length, and of every domain in `decisions`; where the
+        samples are from, and why there is no k for speed where there is none.
 """
 
 import json
 from typing import Any
 
-from bench.fit.choice import Decision
+from bench.fit.choice import Decision, Decisions
 from bench.fit.judge import Efficiency, JudgedComponent, JudgedModel, Judgement, sentence
-from bench.fit.series import VERIFY, Floats
+from bench.fit.series import Floats
 from bench.measure.stats import Estimate
 
 SCHEMA_VERSION = 1
+
+_DECIDED = (
+    "draft_length", "chosen_k", "best_k", "regret_tokens_per_s", "regret_share", "chosen_k_by_utility",
+    "regret_utility",
+)  # fmt: skip
 
 
 def to_json(judgement: Judgement) -> str:
@@ -49,8 +55,10 @@ def to_values(judgement: Judgement) -> dict[str, Any]:
 def _component(component: JudgedComponent) -> dict[str, Any]:
     work = component.series.work
     return {
-        "size_is": "num_tokens" if component.series.component == VERIFY else "vocab_size",
+        "size_is": component.series.size_is,
         "sizes": work.sizes.tolist(),
+        "num_prompts": component.series.num_groups or None,
+        "interval_doubt": component.doubt,
         "num_samples": [len(samples) for samples in component.series.samples_ms],
         "flops": work.flops.tolist(),
         "bytes": work.total_bytes.tolist(),
@@ -65,7 +73,8 @@ def _component(component: JudgedComponent) -> dict[str, Any]:
 
 def _model(judged: JudgedModel) -> dict[str, Any]:
     fitted = judged.fitted
-    speed, by_utility = judged.decisions.get("speed"), judged.decisions.get("utility")
+    decisions = {domain: _decisions(found) for domain, found in judged.decisions.items()}
+    first = next(iter(judged.decisions), None)
     return {
         "label": fitted.model.label,
         "coefficients": {
@@ -76,12 +85,26 @@ def _model(judged: JudgedModel) -> dict[str, Any]:
         **vars(judged.scores),
         "predicted_ms": fitted.predict(fitted.work).tolist(),
         "reduction": judged.reduction.tolist(),
-        "chosen_k": _of(speed, "vocab_size"),
-        "regret_tokens_per_s": _of(speed, "regret"),
-        "regret_share": _of(speed, "regret_share"),
-        "chosen_k_by_utility": _of(by_utility, "vocab_size"),
-        "regret_utility": _of(by_utility, "regret"),
+        "domain": first,
+        **(decisions[first] if first else _without_domain(judged.by_utility)),
+        "decisions": decisions,
     }
+
+
+def _decisions(found: Decisions) -> dict[str, int | float]:
+    speed, by_utility = found.speed, found.utility
+    values = (
+        found.draft_length, speed.vocab_size, speed.best_vocab_size, speed.regret, speed.regret_share,
+        by_utility.vocab_size, by_utility.regret,
+    )  # fmt: skip
+    return dict(zip(_DECIDED, values, strict=True))
+
+
+def _without_domain(by_utility: Decision | None) -> dict[str, int | float | None]:
+    values: dict[str, int | float | None] = dict.fromkeys(_DECIDED)
+    if by_utility:
+        values |= {"chosen_k_by_utility": by_utility.vocab_size, "regret_utility": by_utility.regret}
+    return values
 
 
 def _efficiency(efficiency: Efficiency) -> dict[str, Any]:
@@ -95,10 +118,6 @@ def _efficiency(efficiency: Efficiency) -> dict[str, Any]:
 
 def _estimate(value: Estimate) -> dict[str, float]:
     return {"value": value.value, "ci_low": value.ci_low, "ci_high": value.ci_high}
-
-
-def _of(decision: Decision | None, name: str) -> Any:
-    return None if decision is None else getattr(decision, name)
 
 
 def _list(values: Floats | None) -> list[float] | None:

@@ -1,11 +1,10 @@
 """Fits a model to a series: coefficients with intervals, and how far off every size is.
 
-Intervals are percentile bootstrap at 95%, of two parts. Samples are resampled within every size, which
-covers the noise of the medians. What the model misses beyond that noise - a kernel that suits one shape
-better, samples of one block that drift together - is estimated as one relative scatter between sizes, and
-every resample moves its sizes by a draw of it; the draw's own scale varies as its estimate would (a scaled
-inverse chi-square), so that few sizes give wide intervals. Where the model holds, that second part is near
-zero and nothing is counted twice.
+Intervals are percentile bootstrap at 95%, of two parts. Samples are resampled (`resampling`), which covers
+the noise of the medians and what prompts share. What the model misses beyond that noise - a kernel that suits
+one shape better - is estimated as one relative scatter between sizes, and every resample moves its sizes by a
+draw of it; the draw's own scale varies as its estimate would (a scaled inverse chi-square), so that few sizes
+give wide intervals. Where the model holds, that second part is near zero and nothing is counted twice.
 """
 
 from dataclasses import dataclass
@@ -111,7 +110,7 @@ def fit(model: LatencyModel, series: LatencySeries, resampled_ms: Floats, seed: 
     Args:
         model: the model.
         series: what was measured.
-        resampled_ms: of the same series, by `resample_medians`.
+        resampled_ms: of the same series, by `bench.fit.resampling`.
         seed: of the scatter between sizes.
     """
     work, medians = series.work, series.medians_ms
@@ -127,20 +126,13 @@ def fit(model: LatencyModel, series: LatencySeries, resampled_ms: Floats, seed: 
     return FittedModel(model, work, medians, theta[0], model.solve(work, moved))
 
 
-def resample_medians(series: LatencySeries, num_resamples: int, seed: int) -> Floats:
-    """Medians of samples drawn anew within every size `(num_resamples, n)`."""
-    rng = np.random.default_rng(seed)
-    columns = [
-        np.median(samples[rng.integers(0, len(samples), (num_resamples, len(samples)))], axis=1)
-        for samples in series.samples_ms
-    ]
-    return np.stack(columns, axis=1)
-
-
 def _scatter(errors: Floats, degrees: int, resampled_ms: Floats, seed: int) -> Floats:
     """Draws of the relative scatter between sizes that sampling noise does not explain."""
-    noise = resampled_ms.var(axis=0) / resampled_ms.mean(axis=0) ** 2
-    unexplained = float((errors**2).sum() / max(degrees, 1) - noise.mean())
+    logs = np.log(resampled_ms)
+    # What moves all sizes alike moves the curve, and leaves no error beside it.
+    apart = logs - logs.mean(axis=1, keepdims=True)
+    noise = float(apart.var(axis=0).sum() / max(logs.shape[1] - 1, 1))
+    unexplained = float((errors**2).sum() / max(degrees, 1)) - noise
     scatter = np.sqrt(max(unexplained, 0.0))
     rng = np.random.default_rng([seed, 1])
     scale = np.sqrt(max(degrees, 1) / rng.chisquare(max(degrees, 1), (len(resampled_ms), 1)))

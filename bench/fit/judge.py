@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.cost.hardware import HardwareSpec
-from bench.fit.choice import Decision, Goal, decide, reduction
+from bench.fit.choice import Decision, Decisions, Goal, Goals, UtilityGoal, decide, reduction
 from bench.fit.errors import FitError
-from bench.fit.fitting import FittedModel, Unfit, fit, resample_medians
+from bench.fit.fitting import FittedModel, Unfit, fit
 from bench.fit.models import PUBLISHED, all_models
 from bench.fit.monotone import Monotone
+from bench.fit.resampling import interval_doubt, median_estimates, reduction_estimates, resample_medians
 from bench.fit.scores import Scores, score
 from bench.fit.series import VERIFY, Floats, LatencySeries
-from bench.measure.stats import CONFIDENCE, Estimate, median
+from bench.measure.stats import Estimate
 
 # At batch 1 in 16 bits FLOPs and bytes are the same number: models that differ by less than this share of
 # a percent are equals, of which the one with fewer parameters is the best, then the first of these.
@@ -29,13 +30,15 @@ class JudgedModel:
         fitted: with its coefficients.
         scores: how well it fits.
         reduction: R that it predicts for every measured size `(n,)`.
-        decisions: the k that it would choose, by goal.
+        decisions: the k that it would choose, by domain.
+        by_utility: the k that it would choose by a coverage of no domain; None without one.
     """
 
     fitted: FittedModel
     scores: Scores
     reduction: Floats
-    decisions: Mapping[str, Decision]
+    decisions: Mapping[str, Decisions]
+    by_utility: Decision | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class JudgedComponent:
         best: name of the model with the lowest error on held-out sizes, the yardstick aside; None where
             there is none.
         efficiency: distance to the hardware's limits.
+        doubt: why its intervals deserve little trust; None where they hold.
     """
 
     series: LatencySeries
@@ -78,6 +82,7 @@ class JudgedComponent:
     unfit: list[Unfit]
     best: str | None
     efficiency: Efficiency
+    doubt: str | None = None
 
     def model(self, name: str | None) -> JudgedModel | None:
         """By name; None where it could not be fitted."""
@@ -110,9 +115,10 @@ def judge(
     series: LatencySeries,
     spec: HardwareSpec | None,
     dtype: str,
-    goals: Mapping[str, Goal] | None = None,
+    goals: Mapping[str, Goals] | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
+    utility: UtilityGoal | None = None,
 ) -> JudgedComponent:
     """Fits and judges every model of one component.
 
@@ -120,28 +126,42 @@ def judge(
         series: what was measured.
         spec: of the device.
         dtype: of the arithmetic, as torch names it.
-        goals: what a k is chosen for, by name; none for a verification.
+        goals: what a k is chosen for, by domain; none for a verification.
         num_resamples: bootstrap resamples.
         seed: of the bootstrap.
+        utility: what a k is chosen for where there is no domain, only a coverage.
     """
     resampled = resample_medians(series, num_resamples, seed)
     results = [fit(model, series, resampled, seed) for model in all_models(spec, dtype)]
-    models = [_judged(result, series, goals or {}) for result in results if isinstance(result, FittedModel)]
+    fits = [result for result in results if isinstance(result, FittedModel)]
+    models = [_judged(result, series, goals or {}, utility) for result in fits]
     best = _best(models)
     return JudgedComponent(
         series=series,
-        medians=[median(samples) for samples in series.samples_ms],
-        reductions=_measured_reductions(series.medians_ms, resampled),
+        medians=median_estimates(series, resampled),
+        reductions=reduction_estimates(series, resampled),
         models=models,
         unfit=[result for result in results if isinstance(result, Unfit)],
         best=best,
         efficiency=_efficiency(series, spec, dtype, models, best),
+        doubt=interval_doubt(series),
     )
 
 
-def _judged(fitted: FittedModel, series: LatencySeries, goals: Mapping[str, Goal]) -> JudgedModel:
-    decisions = {name: _decision(fitted, series, goal) for name, goal in goals.items()}
-    return JudgedModel(fitted, score(fitted, series), reduction(fitted.predict(fitted.work)), decisions)
+def _judged(
+    fitted: FittedModel, series: LatencySeries, goals: Mapping[str, Goals], utility: UtilityGoal | None
+) -> JudgedModel:
+    decisions = {
+        domain: Decisions(
+            goal.draft_length,
+            _decision(fitted, series, goal.speed),
+            _decision(fitted, series, goal.utility),
+        )
+        for domain, goal in goals.items()
+    }
+    by_utility = _decision(fitted, series, utility) if utility else None
+    saving = reduction(fitted.predict(fitted.work))
+    return JudgedModel(fitted, score(fitted, series), saving, decisions, by_utility)
 
 
 def _decision(fitted: FittedModel, series: LatencySeries, goal: Goal) -> Decision:
@@ -173,10 +193,9 @@ def _best(models: list[JudgedModel]) -> str | None:
     return min(ranked, key=rank).fitted.model.name if ranked else None
 
 
-def _measured_reductions(medians_ms: Floats, resampled_ms: Floats) -> list[Estimate]:
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(reduction(resampled_ms), [tail, 1 - tail], axis=0)
-    return [Estimate(*map(float, row)) for row in zip(reduction(medians_ms), low, high, strict=True)]
+def _held_out(judged: JudgedModel) -> float:
+    error = judged.scores.loo_mape
+    return np.inf if error is None else error
 
 
 def _efficiency(
@@ -185,7 +204,7 @@ def _efficiency(
     seconds, work = series.medians_ms / 1e3, series.work
     peak = None if spec is None else spec.peak(dtype)
     with_launches = [m for m in models if m.fitted.coefficient("t0_ms") is not None]
-    with_launches.sort(key=lambda m: (m.fitted.model.name != best, m.scores.loo_mape or np.inf))
+    with_launches.sort(key=lambda m: (m.fitted.model.name != best, _held_out(m)))
     launch = with_launches[0].fitted if with_launches else None
     t0_ms = None if launch is None else launch.coefficient("t0_ms")
     return Efficiency(
@@ -199,7 +218,7 @@ def _efficiency(
 def sentence(judgement: Judgement, component: str) -> str:
     """The verdict on one component, for readers."""
     judged = judgement.components[component]
-    parts = [_saving(judged), _prediction(judged)]
+    parts = [_saving(judged), _prediction(judged), judged.doubt]
     return f"On {judgement.device_name}, {'; '.join(part for part in parts if part)}."
 
 

@@ -37,18 +37,22 @@ def fit_nonnegative(
         `(resamples, p)`, each at least 0.
     """
     scale = design.max(axis=0)
-    rows = design / scale / latencies_ms[:, :, None]
+    columns = (design / scale).T[:, None, :] / latencies_ms
     goal = np.ones_like(latencies_ms) if fixed_ms is None else 1 - fixed_ms / latencies_ms
-    found = _weighted(rows, goal, np.ones_like(goal))
+    found = _weighted(columns, goal, np.ones_like(goal))
+    # Resamples come to rest one by one; rounds go on with those that still move.
+    left, rows, goals = np.arange(len(goal)), columns, goal
     for _ in range(max_rounds):
-        errors = (rows @ found[:, :, None])[..., 0] - goal
-        better = _weighted(rows, goal, 1 / np.sqrt(1 + (errors / SOFT_LIMIT) ** 2))
-        moved = np.abs(better - found).max()
-        found = better
-        if moved <= _TOLERANCE * np.abs(found).max():
+        errors = np.einsum("prn,rp->rn", rows, found[left]) - goals
+        better = _weighted(rows, goals, 1 / np.sqrt(1 + (errors / SOFT_LIMIT) ** 2))
+        moves = np.abs(better - found[left]).max(axis=1) > _TOLERANCE * np.abs(better).max(axis=1)
+        found[left] = better
+        if not moves.any():
             break
+        if not moves.all():
+            left, rows, goals = left[moves], rows[:, moves], goals[moves]
     # A share of less than a billionth of every latency is rounding, not a coefficient.
-    return np.where(found * rows.max(axis=1) > _ROUNDING, found / scale, 0.0)
+    return np.where(found * columns.max(axis=2).T > _ROUNDING, found / scale, 0.0)
 
 
 def robust_loss(errors: Floats) -> Floats:
@@ -56,14 +60,20 @@ def robust_loss(errors: Floats) -> Floats:
     return (2 * SOFT_LIMIT**2 * (np.sqrt(1 + (errors / SOFT_LIMIT) ** 2) - 1)).sum(axis=-1)
 
 
-def _weighted(rows: Floats, goal: Floats, weights: Floats) -> Floats:
+def _weighted(columns: Floats, goal: Floats, weights: Floats) -> Floats:
     """Non-negative weighted least squares, exactly `(resamples, p)`.
 
     A free fit without negative coefficients is the optimum. Otherwise the optimum is the free fit on its
     own positive columns, so that the best of all choices of columns is it; models have at most three.
+
+    Args:
+        columns: `(p, resamples, n)`.
+        goal: `(resamples, n)`.
+        weights: `(resamples, n)`.
     """
-    weighted = (rows * weights[:, :, None]).transpose(0, 2, 1)
-    gram, moment = weighted @ rows, (weighted @ goal[:, :, None])[..., 0]
+    weighted = columns * weights
+    gram = np.einsum("prn,qrn->rpq", weighted, columns)
+    moment = np.einsum("prn,rn->rp", weighted, goal)
     found = _solve(gram, moment)
     negative = (found < 0).any(axis=1)
     if negative.any():
@@ -87,5 +97,15 @@ def _best_choice(gram: Floats, moment: Floats) -> Floats:
 
 
 def _solve(gram: Floats, moment: Floats) -> Floats:
-    ridge = _RIDGE * np.trace(gram, axis1=1, axis2=2)[:, None, None] * np.eye(gram.shape[1])
-    return np.linalg.solve(gram + ridge, moment[..., None])[..., 0]
+    """Solutions of many small systems `(resamples, p)`, in closed form for one and two unknowns."""
+    count = moment.shape[1]
+    diagonal = np.einsum("rpp->rp", gram)
+    ridge = _RIDGE * diagonal.sum(axis=1)
+    if count == 1:
+        return moment / (diagonal + ridge[:, None])
+    if count == 2:
+        first, second, both = diagonal[:, 0] + ridge, diagonal[:, 1] + ridge, gram[:, 0, 1]
+        one = second * moment[:, 0] - both * moment[:, 1]
+        two = first * moment[:, 1] - both * moment[:, 0]
+        return np.stack([one, two], axis=1) / (first * second - both**2)[:, None]
+    return np.linalg.solve(gram + ridge[:, None, None] * np.eye(count), moment[..., None])[..., 0]

@@ -1,6 +1,7 @@
 """Measured latencies of one component, and the work that each size takes."""
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,11 +62,14 @@ class LatencySeries:
         component: `lm_head`, `draft_step` or `verify`.
         work: of every size.
         samples_ms: samples of every size, in its order.
+        groups: what the samples of every size were taken on, prompts, numbered from 0 over all sizes; samples
+            of one group are not independent. None where every sample is.
     """
 
     component: str
     work: Work
     samples_ms: list[Floats]
+    groups: list[IntArray] | None = None
 
     def __post_init__(self) -> None:
         if len(self.samples_ms) != len(self.work) or not len(self.work):
@@ -80,7 +84,21 @@ class LatencySeries:
                     f"{self.component}: size {size} needs samples, all of them above 0 ms; measure it again"
                 )
 
+        shapes = [samples.shape for samples in self.samples_ms]
+        if self.groups is not None and [group.shape for group in self.groups] != shapes:
+            raise FitError(f"{self.component}: every sample needs a group")
+
     @property
+    def size_is(self) -> str:
+        """What a size counts: `vocab_size`, or `num_tokens` of a verification."""
+        return "num_tokens" if self.component == VERIFY else "vocab_size"
+
+    @property
+    def num_groups(self) -> int:
+        """Prompts that were measured; 0 where samples are independent."""
+        return 0 if self.groups is None else 1 + max(int(group.max()) for group in self.groups)
+
+    @cached_property
     def medians_ms(self) -> Floats:
         """Median of every size `(n,)`."""
         return np.array([np.median(samples) for samples in self.samples_ms])

@@ -10,37 +10,11 @@ import numpy as np
 from bench.cost.components import ComponentCost, draft_step_cost, total_cost, verify_cost
 from bench.cost.flops import DraftShape
 from bench.cost.hardware import HardwareSpec
+from bench.fit.calibration import Calibration, latency_ms
 from bench.fit.choice import reduction
 from bench.fit.errors import FitError
 from bench.fit.series import DTYPE_BYTES, Floats, IntArray
 from bench.vocab.search import utility
-
-# Between launches an eager PyTorch loop spends some microseconds of the host's time.
-EAGER_LAUNCH_US = 5.0
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How near to its limits a device comes.
-
-    Attributes:
-        bandwidth_share: reached, of the memory bandwidth.
-        peak_share: reached, of the peak.
-        launch_us: per kernel.
-        origin: where the shares are from, in words.
-    """
-
-    bandwidth_share: float = 1.0
-    peak_share: float = 1.0
-    launch_us: float = EAGER_LAUNCH_US
-    origin: str = (
-        "the device reaches its whole data-sheet bandwidth and peak, so that real steps are slower, and an "
-        f"eager launch takes {EAGER_LAUNCH_US:g} us"
-    )
-
-    def __post_init__(self) -> None:
-        if min(self.bandwidth_share, self.peak_share) <= 0 or self.launch_us < 0:
-            raise FitError("shares of bandwidth and peak must be above 0 and launch times not below 0")
 
 
 @dataclass(frozen=True)
@@ -49,19 +23,39 @@ class Setting:
 
     Attributes:
         dtype: of weights and arithmetic, as torch names it.
-        draft_length: gamma.
+        draft_lengths: gammas to choose from; without an acceptance there is no choice, and the first is used.
         context_length: positions held.
         batch: sequences.
     """
 
     dtype: str = "bfloat16"
-    draft_length: int = 3
+    draft_lengths: tuple[int, ...] = (3,)
     context_length: int = 512
     batch: int = 1
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPE_BYTES:
             raise FitError(f"dtype={self.dtype} is unknown; it must be one of {', '.join(DTYPE_BYTES)}")
+        if not self.draft_lengths or min(self.draft_lengths) < 1:
+            raise FitError(f"draft lengths must be at least 1, not {self.draft_lengths}")
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What is known of what a draft proposes, per size `m`.
+
+    Attributes:
+        acceptance_length: mean acceptance length of each draft length and size `(gammas, m)`; None where
+            unknown.
+        acceptance_origin: where it is from, in words.
+        coverage: share of tokens inside each size `(m,)`; None where unknown.
+        coverage_weight: of the utility.
+    """
+
+    acceptance_length: Floats | None = None
+    acceptance_origin: str = "the acceptance holds for this draft, target and text"
+    coverage: Floats | None = None
+    coverage_weight: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -70,16 +64,18 @@ class Untried:
 
     Attributes:
         sizes: vocabulary sizes, ascending.
+        draft_lengths: fastest gamma of each size.
         draft_step_ms: a chained step.
-        round_ms: draft, verification and nothing else.
+        round_ms: draft, verification and nothing else, at that gamma.
         plain_token_ms: a token of the target alone.
-        speedup: over plain decoding; None without an acceptance.
+        speedup: over plain decoding, at that gamma; None without an acceptance.
         utility: U with R from these latencies; None without a coverage.
         chosen_k: of the best speedup, else of the best utility; None without both.
         assumptions: in words.
     """
 
     sizes: IntArray
+    draft_lengths: IntArray
     draft_step_ms: Floats
     round_ms: Floats
     plain_token_ms: float
@@ -96,11 +92,9 @@ def predict_untried(
     sizes: IntArray,
     setting: Setting,
     calibration: Calibration | None = None,
-    acceptance_length: Floats | None = None,
-    coverage: Floats | None = None,
-    coverage_weight: float = 0.5,
+    proposals: Proposals | None = None,
 ) -> Untried:
-    """Latency of a draft step and of a round, and with an acceptance the speedup.
+    """Latency of a draft step and of a round, and with an acceptance the fastest (k, gamma).
 
     Args:
         draft: its shape, from `config.json`.
@@ -109,69 +103,44 @@ def predict_untried(
         sizes: vocabulary sizes, ascending, the full one last `(m,)`.
         setting: how the draft is used.
         calibration: from a measured run, or none.
-        acceptance_length: mean acceptance length of each size, measured elsewhere `(m,)`.
-        coverage: share of tokens inside each size `(m,)`.
-        coverage_weight: of the utility.
+        proposals: what is known of them, or nothing.
 
     Raises:
         FitError: the device has no peak for the dtype.
     """
-    calibration = calibration or Calibration()
-    parts = [_round_ms(draft, target, int(k), spec, setting, calibration) for k in sizes]
-    step_ms, round_ms = (np.array(values) for values in zip(*parts, strict=True))
+    calibration, known = calibration or Calibration(), proposals or Proposals()
     width, context, batch = DTYPE_BYTES[setting.dtype], setting.context_length, setting.batch
-    plain = total_cost(verify_cost(target, 1, context, batch, width))
-    plain_ms = latency_ms(plain, spec, setting.dtype, calibration)
-    speedup = None if acceptance_length is None else acceptance_length * plain_ms / round_ms
-    worth = None if coverage is None else utility(coverage, reduction(step_ms), coverage_weight)
+
+    def time(parts: dict[str, ComponentCost]) -> float:
+        return latency_ms(total_cost(parts), spec, setting.dtype, calibration)
+
+    steps = [draft_step_cost(draft, int(k), context, batch, width) for k in sizes]
+    firsts = [draft_step_cost(draft, int(k), context, batch, width, include_fc=True) for k in sizes]
+    step_ms, first_ms = (np.array([time(parts) for parts in every]) for every in (steps, firsts))
+    gammas = np.array(setting.draft_lengths)
+    verify_ms = np.array([time(verify_cost(target, int(n) + 1, context, batch, width)) for n in gammas])
+    plain_ms = time(verify_cost(target, 1, context, batch, width))
+    round_ms = first_ms + (gammas - 1)[:, None] * step_ms + verify_ms[:, None]
+    rows, speedup = np.zeros(len(sizes), dtype=np.int64), None
+    columns = np.arange(len(sizes))
+    if known.acceptance_length is not None:
+        speedups = known.acceptance_length * plain_ms / round_ms
+        rows = speedups.argmax(axis=0)
+        speedup = speedups[rows, columns]
+    worth = None
+    if known.coverage is not None:
+        worth = utility(known.coverage, reduction(step_ms), known.coverage_weight)
     best = speedup if speedup is not None else worth
     return Untried(
         sizes=sizes,
+        draft_lengths=gammas[rows],
         draft_step_ms=step_ms,
-        round_ms=round_ms,
+        round_ms=round_ms[rows, columns],
         plain_token_ms=plain_ms,
         speedup=speedup,
         utility=worth,
         chosen_k=None if best is None else int(sizes[np.argmax(best)]),
-        assumptions=_assumptions(spec, setting, calibration, speedup, worth),
-    )
-
-
-def latency_ms(cost: ComponentCost, spec: HardwareSpec, dtype: str, calibration: Calibration) -> float:
-    """t0 + max(F/P, B/W) of a pass, with t0 from its launches.
-
-    Raises:
-        FitError: the device has no peak for `dtype`.
-    """
-    peak = spec.peak(dtype)
-    if peak is None:
-        raise FitError(f"{spec.name} has no peak for {dtype}: {spec.source} gives none; choose another dtype")
-    compute_s = cost.flops / (calibration.peak_share * peak)
-    memory_s = cost.total_bytes / (calibration.bandwidth_share * spec.memory_bytes_per_s)
-    return 1e3 * (cost.num_launches * calibration.launch_us * 1e-6 + max(compute_s, memory_s))
-
-
-def calibrate(
-    t0_ms: float, bytes_per_s: float, step: ComponentCost, spec: HardwareSpec, device_name: str
-) -> Calibration:
-    """The shares of a measured device, from a fit of t0 + B/W to its draft step.
-
-    Args:
-        t0_ms: fitted.
-        bytes_per_s: fitted.
-        step: the draft step that it was fitted to.
-        spec: of the device that was measured.
-        device_name: for the assumptions.
-    """
-    share = bytes_per_s / spec.memory_bytes_per_s
-    return Calibration(
-        bandwidth_share=share,
-        peak_share=1.0,
-        launch_us=1e3 * t0_ms / step.num_launches,
-        origin=(
-            f"the device reaches {share:.0%} of its bandwidth and launches a kernel in "
-            f"{1e3 * t0_ms / step.num_launches:.1f} us, as {device_name} did, and its whole peak"
-        ),
+        assumptions=_assumptions(spec, setting, calibration, known),
     )
 
 
@@ -190,44 +159,25 @@ def acceptance_from_coverage(coverage: Floats, full_acceptance: float, draft_len
     return ((full_acceptance * coverage)[:, None] ** powers).sum(axis=1)
 
 
-def _round_ms(
-    draft: DraftShape,
-    target: DraftShape,
-    vocab_size: int,
-    spec: HardwareSpec,
-    setting: Setting,
-    calibration: Calibration,
-) -> tuple[float, float]:
-    width, context, batch = DTYPE_BYTES[setting.dtype], setting.context_length, setting.batch
-
-    def time(parts: dict[str, ComponentCost]) -> float:
-        return latency_ms(total_cost(parts), spec, setting.dtype, calibration)
-
-    step = time(draft_step_cost(draft, vocab_size, context, batch, width))
-    first = time(draft_step_cost(draft, vocab_size, context, batch, width, include_fc=True))
-    verify = time(verify_cost(target, setting.draft_length + 1, context, batch, width))
-    return step, first + (setting.draft_length - 1) * step + verify
-
-
 def _assumptions(
-    spec: HardwareSpec,
-    setting: Setting,
-    calibration: Calibration,
-    speedup: Floats | None,
-    worth: Floats | None,
+    spec: HardwareSpec, setting: Setting, calibration: Calibration, known: Proposals
 ) -> list[str]:
+    lengths = ", ".join(map(str, setting.draft_lengths))
+    if len(setting.draft_lengths) > 1:
+        lengths = f"the fastest of {lengths}"
     found = [
         f"rates of {spec.name}: {spec.source}",
         calibration.origin,
+        calibration.launch_origin,
         "latency is t0 + max(F/P, B/W), with every operation's input and output passing through memory",
-        f"{setting.dtype}, {setting.context_length} positions held, batch {setting.batch}, "
-        f"{setting.draft_length} drafted tokens a round",
+        f"{setting.dtype}, {setting.context_length} positions held, batch {setting.batch}; drafted tokens a "
+        f"round: {lengths}",
         "a round is drafting and verification, without host work between them",
         "the first step of a round takes in one position, though accepted tokens add more",
     ]
-    if speedup is not None:
-        found.append("the acceptance holds for this draft, target and text")
-    elif worth is not None:
+    if known.acceptance_length is not None:
+        found.append(known.acceptance_origin)
+    elif known.coverage is not None:
         found.append(
             "k is chosen by coverage and latency, as arXiv 2603.05210 does; coverage is not acceptance, and "
             "a vocabulary chosen by it is often too large"

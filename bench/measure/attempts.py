@@ -6,31 +6,40 @@ from typing import TypeVar
 
 import torch
 
-from bench.errors import LostDeviceError
+from bench.errors import DeviceError, LostDeviceError
 from bench.records import FailureRecord
 from bench.records.cases import Case
 
 T = TypeVar("T")
 
-# After any of these a process cannot use its GPU again.
-_FATAL = ("cuda error", "hip error", "device-side assert", "illegal memory access")
+# After any of these a process cannot use its GPU again. Many other "CUDA error"s, such as a cuBLAS handle
+# that found no memory or a launch that was refused, leave it as it was.
+_FATAL = (
+    "device-side assert",
+    "illegal memory access",
+    "illegal instruction",
+    "misaligned address",
+    "unspecified launch failure",
+    "uncorrectable ecc",
+)
 
 
 def attempt(case: Case, work: Callable[[], T]) -> T | FailureRecord:
     """What `work` returns, or why it did not.
 
-    Only what a machine does to a measurement is caught: memory that ran out, and what torch reports of a
-    device. A defect of this program keeps its traceback.
+    Only what a machine does to a measurement is caught: memory that ran out, what torch reports of a device,
+    and what a device cannot do. A defect of this program keeps its traceback.
 
     Raises:
         LostDeviceError: the device cannot be used any more by this process.
     """
     try:
         return work()
+    except DeviceError as error:
+        failure = FailureRecord(list(case), type(error).__name__, _first_line(error))
     except (MemoryError, RuntimeError) as error:
         failure = FailureRecord(list(case), type(error).__name__, _first_line(error))
-        text = str(error).lower()
-        if "out of memory" not in text and any(sign in text for sign in _FATAL):
+        if _is_lost(error):
             raise LostDeviceError(
                 f"the device failed while measuring {' '.join(map(str, case))}: {failure.message}; the "
                 "same command goes on in a new process"
@@ -40,6 +49,20 @@ def attempt(case: Case, work: Callable[[], T]) -> T | FailureRecord:
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return failure
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether the device is of no more use: by what the error says, else by whether it still answers."""
+    text = str(error).lower()
+    if any(sign in text for sign in _FATAL):
+        return True
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:  # an error that stays is told again by every call
+        return True
+    return False
 
 
 def _first_line(error: BaseException) -> str:

@@ -40,7 +40,8 @@ def draft_parts(
         parts[PartKey(HEAD, vocab_size=size)] = stepping.lm_head(head)
         parts[PartKey(SELECT, vocab_size=size)] = stepping.select(head)
         parts[PartKey(DRAFT_STEP, vocab_size=size)] = stepping.whole(head)
-    return parts
+    # One kind after the other.
+    return dict(sorted(parts.items(), key=lambda item: item[0].part))
 
 
 class _Stepping:

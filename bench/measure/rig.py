@@ -45,8 +45,17 @@ class Rig:
         """Plain and speculative loops under that rule."""
         return Decoder(self.target, self.max_new_tokens, self.rule)
 
-    def timeline(self) -> Timeline:
-        """Laps on the device's clock."""
+    def timeline(self, draft_length: int = 0, max_rounds: int | None = None) -> Timeline:
+        """Laps on the device's clock; those of the timeline before it cannot be read any more.
+
+        Args:
+            draft_length: gamma of what will be timed; 0 for plain decoding.
+            max_rounds: of what will be timed; None decodes to the end.
+        """
+        # Every round ends with a token at least. It has two laps a drafted token, one between each two, and
+        # those of verification, rest and extension; one mark and the draft's prefill come first.
+        num_rounds = self.max_new_tokens if max_rounds is None else min(max_rounds, self.max_new_tokens)
+        self.device.recycle_marks(num_rounds * (3 * draft_length + 2) + 2)
         return Timeline(self.device.mark)
 
     def reseed(self, *context: object) -> None:

@@ -11,57 +11,21 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
+from functools import partial
 
 import numpy as np
 
 from bench.config.timing import CacheState, TimingConfig
 from bench.device import Device
 from bench.errors import DeviceError
-from bench.measure.stats import median
+from bench.measure.attempts import attempt
+from bench.measure.series import Growing, Stopped, TimedSeries, relative_half_width
+from bench.records import FailureRecord
 
 # Calls per warm-up window, and calls after which a warm-up ends whatever the clock says.
 _WINDOW, _MAX_WARMUP_CALLS = 8, 100_000
 
 Clock = Callable[[], int]
-
-
-class Stopped(StrEnum):
-    """Why a variant was sampled no further."""
-
-    precise = "precise"
-    budget = "budget"
-    max_samples = "max_samples"
-
-
-@dataclass(frozen=True)
-class TimedSeries:
-    """All samples of one variant; every time is per call.
-
-    Attributes:
-        name: the variant.
-        device_ms: device time of every sample, in the order in which they were taken.
-        wall_ms: synchronised wall time, as many; taken in the same blocks but not of the same calls.
-        num_warmup: calls before the first sample.
-        warmup_stable: whether the median had settled by then; else the warm-up ran out of time.
-        calls_per_sample: calls that share one sample, because one would be too short to time.
-        stopped: why there are no more samples.
-        relative_half_width: half of the 95% interval of the median device time, over the median.
-        cache: `cold` or `warm`.
-        blocks_ns: begin and end of every block on the host's clock (`time.perf_counter_ns`), for telemetry.
-    """
-
-    name: str
-    device_ms: tuple[float, ...]
-    wall_ms: tuple[float, ...]
-    num_warmup: int
-    warmup_stable: bool
-    calls_per_sample: int
-    stopped: Stopped
-    relative_half_width: float
-    cache: str
-    blocks_ns: tuple[tuple[int, int], ...]
 
 
 def time_variants(
@@ -70,11 +34,12 @@ def time_variants(
     config: TimingConfig,
     seed: int,
     clock_ns: Clock = time.perf_counter_ns,
-) -> list[TimedSeries]:
+) -> Iterator[TimedSeries | FailureRecord]:
     """Times every variant until its median is precise enough, or its samples or its time are used up.
 
     Variants are warmed up one after the other. Then every block gives each one that is not done its turn,
-    in a seeded random order, so that a slow drift of the machine favours none of them.
+    in a seeded random order, so that a slow drift of the machine favours none of them. One that fails leaves,
+    and the others go on.
 
     Args:
         device: where the variants run.
@@ -83,66 +48,39 @@ def time_variants(
         seed: of the order.
         clock_ns: the host's clock.
 
-    Returns:
-        One series per variant, in the order given.
+    Yields:
+        One series per variant as soon as it is done, or why there is none; the case of a failure is the name.
 
     Raises:
         DeviceError: a cold cache was asked for on a device that does not say how large its cache is.
+        LostDeviceError: the device is of no more use to this process.
     """
     if config.cache is CacheState.cold and device.cache_bytes is None:
         raise DeviceError(f"{device.name} does not say how large its cache is; set timing.cache=warm")
-    sampler = _Sampler(device, config, clock_ns)
+    return _take_turns(_Sampler(device, config, clock_ns), variants, config, seed)
+
+
+def _take_turns(
+    sampler: "_Sampler", variants: Mapping[str, Callable[[], object]], config: TimingConfig, seed: int
+) -> Iterator[TimedSeries | FailureRecord]:
     with _no_garbage_collection():
-        series = [sampler.warm_up(name, call) for name, call in variants.items()]
+        active: list[Growing] = []
+        for name, call in variants.items():
+            warm = attempt((name,), partial(sampler.warm_up, name, call))
+            if isinstance(warm, FailureRecord):
+                yield warm
+            else:
+                active.append(warm)
         block = 0
-        while active := [one for one in series if one.stopped is None]:
-            random.Random(repr((seed, block))).shuffle(active)
-            for one in active:
-                sampler.run_block(one)
+        while active:
+            turns = list(active)
+            random.Random(repr((seed, block))).shuffle(turns)
+            for one in turns:
+                failure = attempt((one.name,), partial(sampler.run_block, one))
+                if failure or one.stopped:
+                    active.remove(one)
+                    yield failure or one.freeze(config)
             block += 1
-    return [one.freeze(config) for one in series]
-
-
-def relative_half_width(samples_ms: list[float]) -> float:
-    """Half of the 95% interval of the median over the median; infinite when the clock saw no time pass."""
-    estimate = median(np.asarray(samples_ms))
-    if estimate.value <= 0:
-        return float("inf")
-    return (estimate.ci_high - estimate.ci_low) / 2 / estimate.value
-
-
-@dataclass
-class _Growing:
-    """A series that is being measured."""
-
-    name: str
-    call: Callable[[], object]
-    num_warmup: int
-    warmup_stable: bool
-    calls_per_sample: int
-    device_ms: list[float] = field(default_factory=list)
-    wall_ms: list[float] = field(default_factory=list)
-    blocks_ns: list[tuple[int, int]] = field(default_factory=list)
-    half_width: float = float("inf")
-    stopped: Stopped | None = None
-
-    def spent_s(self) -> float:
-        return sum(end - start for start, end in self.blocks_ns) / 1e9
-
-    def freeze(self, config: TimingConfig) -> TimedSeries:
-        assert self.stopped is not None
-        return TimedSeries(
-            name=self.name,
-            device_ms=tuple(self.device_ms),
-            wall_ms=tuple(self.wall_ms),
-            num_warmup=self.num_warmup,
-            warmup_stable=self.warmup_stable,
-            calls_per_sample=self.calls_per_sample,
-            stopped=self.stopped,
-            relative_half_width=self.half_width,
-            cache=config.cache.name,
-            blocks_ns=tuple(self.blocks_ns),
-        )
 
 
 class _Sampler:
@@ -150,7 +88,7 @@ class _Sampler:
         self._device, self._config, self._clock_ns = device, config, clock_ns
         self._is_cold = config.cache is CacheState.cold
 
-    def warm_up(self, name: str, call: Callable[[], object]) -> _Growing:
+    def warm_up(self, name: str, call: Callable[[], object]) -> Growing:
         """Calls until two windows in a row have about the same median, within the times allowed."""
         config, begin_ns = self._config, self._clock_ns()
         times_ms: list[float] = []
@@ -165,13 +103,15 @@ class _Sampler:
         num_calls = len(times_ms)
         calls_per_sample = 1
         if not self._is_cold:
-            # On a GPU the wall time of one call is mostly launch, so the device is asked.
-            one_ms = float(np.median(self._device_ms(call, 1, _WINDOW)))
-            num_calls += _WINDOW
+            one_ms = float(np.median(times_ms[-_WINDOW:]))
+            if self._device.asynchronous:
+                # The wall time of one call is mostly launch, so the device is asked.
+                one_ms = float(np.median(self._device_ms(call, 1, _WINDOW)))
+                num_calls += _WINDOW
             calls_per_sample = _calls_needed(one_ms, config.min_sample_ms)
-        return _Growing(name, call, num_calls, stable, calls_per_sample)
+        return Growing(name, call, num_calls, stable, calls_per_sample)
 
-    def run_block(self, series: _Growing) -> None:
+    def run_block(self, series: Growing) -> None:
         """One turn of one variant; decides whether it needs another."""
         config, calls = self._config, series.calls_per_sample
         count = min(config.samples_per_block, config.max_samples - len(series.device_ms))
@@ -187,7 +127,7 @@ class _Sampler:
         series.half_width = relative_half_width(series.device_ms)
         series.stopped = self._reason_to_stop(series)
 
-    def _reason_to_stop(self, series: _Growing) -> Stopped | None:
+    def _reason_to_stop(self, series: Growing) -> Stopped | None:
         config, num_samples = self._config, len(series.device_ms)
         if num_samples >= config.min_samples and series.half_width <= config.target_half_width:
             return Stopped.precise
@@ -197,6 +137,7 @@ class _Sampler:
 
     def _device_ms(self, call: Callable[[], object], calls: int, num_samples: int) -> list[float]:
         device, marks = self._device, []
+        device.recycle_marks(2 * num_samples)
         for _ in range(num_samples):
             if self._is_cold:
                 device.evict_cache()

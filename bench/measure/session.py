@@ -15,7 +15,7 @@ from bench.measure.disturbance import is_held_up
 from bench.measure.rig import Rig
 from bench.measure.variants import Variant
 from bench.models.eagle3 import DraftHead
-from bench.records import DecodeRecord, FailureRecord, ProbeRecord, SteadyRecord
+from bench.records import DecodeRecord, FailureRecord, ProbeRecord
 from bench.telemetry.clock import now_s
 
 PILOT, PROBE, DECODE = "pilot", "probe", "decode"
@@ -46,7 +46,7 @@ class Session:
         rig, longest = self._rig, max(probes.draft_lengths)
         prefill = rig.decoder.prefill(prompt.token_ids)
         for head in probes.heads.values():
-            rig.decoder.speculative(prefill, rig.draft, head, longest, rig.timeline(), rounds)
+            rig.decoder.speculative(prefill, rig.draft, head, longest, rig.timeline(longest, rounds), rounds)
         rig.device.synchronize()
         # What is loaded by now stays; leaving it out makes every later collection short.
         gc.collect()
@@ -80,29 +80,6 @@ class Session:
             return
         for kind, variant in cases:
             yield self._attempt(kind, variant, domain, prompt, prefill, heads, rounds)
-
-    def decode_steadily(
-        self,
-        domain: str,
-        prefills: Sequence[Prefill],
-        variant: Variant,
-        head: DraftHead | None,
-        seconds: float,
-    ) -> SteadyRecord:
-        """Decodes prompt after prompt with one variant, at least once each and until the time is over."""
-        rig, num_tokens = self._rig, 0
-        rig.device.synchronize()
-        start_s = now_s()
-        while not num_tokens or now_s() - start_s < seconds:
-            for prefill in prefills:
-                silent = Timeline(lambda: None)
-                if head is None:
-                    decoded = rig.decoder.plain(prefill, silent)
-                else:
-                    decoded = rig.decoder.speculative(prefill, rig.draft, head, variant.draft_length, silent)
-                num_tokens += len(decoded.token_ids) - 1
-            rig.device.synchronize()
-        return SteadyRecord(domain, variant.vocab_size, variant.draft_length, num_tokens, start_s, now_s())
 
     def _attempt(
         self,
@@ -189,7 +166,7 @@ class Session:
     def _time_once(
         self, prefill: Prefill, head: DraftHead | None, draft_length: int, rounds: int | None
     ) -> _Timed:
-        timeline = self._rig.timeline()
+        timeline = self._rig.timeline(draft_length, rounds)
         # A collection in the middle of a round would be charged to that round.
         gc.collect()
         gc.disable()

@@ -5,16 +5,25 @@ from typing import Any
 
 import pandas as pd
 
-from bench.fit.judge import sentence
+from bench.fit.judge import JudgedComponent, sentence
+from bench.fit.models import PUBLISHED
+from bench.fit.series import DRAFT_STEP, LM_HEAD, VERIFY
 from bench.page.elements import Grid, Picture, Section
 from bench.page.run_view import RunView, size_table
 from bench.report.captions import captions
 from bench.report.facts import domain_facts, failure_fact, origin
-from bench.report.fit_figures import fit_table
-from bench.report.tables import decoded_table, told
+from bench.report.fit_tables import decision_table, fit_table
+from bench.report.fit_tables import size_table as fit_size_table
+from bench.report.tables import decoded_table, told, told_interval
 
 # Not of interest to a reader of the page: they are in environment.json.
 _HIDDEN = ("shapes",)
+FIT_NAMES = {LM_HEAD: "LM head", DRAFT_STEP: "draft step", VERIFY: "verification"}
+_LIMITS = {
+    "bandwidth_share": "of the bandwidth",
+    "peak_share": "of the peak",
+    "launch_share": "fixed share (t0)",
+}
 # Columns of a table of latency models that are shares.
 _SHARES = {
     "held_out_error": "held-out error",
@@ -105,17 +114,51 @@ def _models(view: RunView, drawn: Collection[str]) -> Section:
     judgement = view.judgement
     if judgement is None:
         return Section(_anchor(view, "models"), "")
-    grids = [
-        Grid.of(_readable(fit_table(judged)), f"Latency models of {name}, the best on held-out sizes first.")
-        for name, judged in judgement.components.items()
-    ]
-    return Section(
-        _anchor(view, "models"),
-        "Would FLOPs have picked it, and which latency model holds here?",
-        [sentence(judgement, name) for name in judgement.components],
-        pictures=_pictures(view, drawn, *(f"fit_{name}" for name in judgement.components)),
-        grids=grids,
+    parts = [_component(view, drawn, name) for name in judgement.components]
+    title = "Would FLOPs have picked it, and which latency model holds here?"
+    return Section(_anchor(view, "models"), title, parts=parts)
+
+
+def _component(view: RunView, drawn: Collection[str], name: str) -> Section:
+    """The latency models of one part of a round."""
+    judgement = view.judgement
+    assert judgement is not None
+    judged, what = judgement.components[name], FIT_NAMES[name]
+    decisions = decision_table(judged)
+    choices = Section(
+        _anchor(view, f"choices-{name}"),
+        f"What k would each model choose, by the {what}, on every domain?",
+        grids=[Grid.of(decisions, f"{what}: the k that each model would choose, and what it loses.")],
+        is_folded=True,
     )
+    return Section(
+        _anchor(view, f"models-{name}"),
+        what,
+        [sentence(judgement, name)],
+        pictures=_pictures(view, drawn, f"fit_{name}"),
+        grids=[
+            Grid.of(_readable(fit_table(judged)), f"Latency models of {what}, best on held-out sizes first."),
+            Grid.of(_by_size(judged), f"{what}: latency, what a size saves, and distance to the limits."),
+        ],
+        parts=[choices] if len(decisions) else [],
+    )
+
+
+def _by_size(judged: JudgedComponent) -> pd.DataFrame:
+    """Measured latency and savings of every size as texts, beside those of FLOPs and of the best model."""
+    table = fit_size_table(judged)
+    shown = pd.DataFrame({name: table[name] for name in table.columns[:1]})
+    measured = zip(table["measured_ms"], table["measured_ci_low"], table["measured_ci_high"], strict=True)
+    shown["ms"] = [told_interval(*triple, ".3g") for triple in measured]
+    if "reduction" in table:
+        ends = zip(table["reduction"], table["reduction_ci_low"], table["reduction_ci_high"], strict=True)
+        shown["R measured"] = [told_interval(*triple, ".3f") for triple in ends]
+        for name, heading in ((PUBLISHED.name, "R by FLOPs"), (judged.best, "R by the best model")):
+            if f"reduction_{name}" in table:
+                shown[heading] = [told(value, ".3f") for value in table[f"reduction_{name}"]]
+    for name, heading in _LIMITS.items():
+        shown[heading] = [told(value, ".0%") for value in table[name]]
+    return shown
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -124,6 +167,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
     for name, heading in _SHARES.items():
         shown[heading] = [told(value, ".1%") for value in table[name]]
     shown["R2"] = [told(value, ".3f") for value in table["r2"]]
+    shown["domain"], shown["gamma"] = table["domain"], table["draft_length"]
     shown["chosen k"] = [told(value, ",.0f") for value in table["chosen_k"]]
     shown["regret tokens/s"] = [told(value, ".2f") for value in table["regret_tokens_per_s"]]
     return shown.assign(coefficients=table["coefficients"], note=table["note"])

@@ -9,7 +9,8 @@ import pandas as pd
 from bench.fit.judge import Judgement
 from bench.report.drawing import Drawings
 from bench.report.figures import run_drawings
-from bench.report.fit_figures import fit_table
+from bench.report.fit_tables import decision_table, fit_table
+from bench.report.fit_tables import size_table as fit_size_table
 from bench.report.latency import latency_frame
 from bench.report.render import judged
 from bench.report.summary import held_out_tokens, summary_frame
@@ -56,8 +57,11 @@ class RunView:
             "sizes": pd.concat([size_table(self.surfaces, d) for d in self.surfaces.run.decodes]),
         }
         if self.judgement:
-            components = self.judgement.components.items()
-            found |= {f"fit_{name}": fit_table(component) for name, component in components}
+            for name, component in self.judgement.components.items():
+                found[f"fit_{name}"] = fit_table(component)
+                found[f"fit_{name}_sizes"] = fit_size_table(component)
+                if len(decisions := decision_table(component)):
+                    found[f"fit_{name}_decisions"] = decisions
         return {self.prefix + name: table for name, table in found.items()}
 
 

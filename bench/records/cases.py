@@ -39,9 +39,10 @@ def case_of(record: Record) -> Case | None:
         case DecodeRecord():
             return ("decode", record.domain, record.prompt_id, record.vocab_size, record.draft_length)
         case IsolatedRecord():
-            return ("isolated", record.part, record.vocab_size, record.num_tokens, record.cache)
+            how = (record.cache, record.execution)
+            return ("isolated", record.part, record.vocab_size, record.num_tokens, *how)
         case SteadyRecord():
-            return ("steady", record.domain, record.vocab_size, record.draft_length)
+            return ("steady", record.domain, record.vocab_size, record.draft_length, record.window)
         case BaselineRecord():
             return ("baseline", record.domain)
         case CoverageRecord():

@@ -1,6 +1,6 @@
 """The kinds of records: what a run writes down of each case."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -178,6 +178,7 @@ class SteadyRecord:
         num_tokens: tokens after the first of every answer. The prompts were read before.
         start_s: when it began, on the clock of the telemetry.
         end_s: when it ended.
+        window: which of the variant's windows, from 0.
     """
 
     domain: str
@@ -186,6 +187,7 @@ class SteadyRecord:
     num_tokens: int
     start_s: float
     end_s: float
+    window: int = 0
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,10 @@ class IsolatedRecord:
         calls_per_sample: calls that share one sample.
         stopped: why there are no more samples: `precise`, `budget` or `max_samples`.
         relative_half_width: half of the 95% interval of the median over the median.
+        execution: `eager` as the decoding loops do, `compiled`, or `graph`, a CUDA graph.
+        num_warmup: calls before the first sample; None where it was not recorded.
+        warmup_stable: whether times had settled by then; None where it was not recorded.
+        block_start_s: when every block of samples began, on the clock of the telemetry.
     """
 
     part: str
@@ -213,6 +219,10 @@ class IsolatedRecord:
     calls_per_sample: int
     stopped: str
     relative_half_width: float
+    execution: str = "eager"
+    num_warmup: int | None = None
+    warmup_stable: bool | None = None
+    block_start_s: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

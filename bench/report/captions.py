@@ -5,7 +5,7 @@ from bench.report.frames import Run
 from bench.surface.predict import NEGLIGIBLE
 
 _OVER_PROMPTS = "95% bootstrap intervals over prompts"
-_OF_MEDIAN = "95% bootstrap intervals of the median"
+_OF_MEDIAN = "95% bootstrap intervals of the median, over whole prompts"
 
 _CAPTIONS = {
     "speedup": "Measured speed of everything that was decoded, on the same prompts: over plain decoding "
@@ -24,7 +24,8 @@ _CAPTIONS = {
     "round_latency": "Median time of what comes once a round, by draft length, inside real rounds ({n}). "
     f"Bars: {_OF_MEDIAN}.",
     "isolated": "The same parts on their own may find their weights in the cache (warm); inside a round they "
-    f"do not. Bars: {_OF_MEDIAN} over samples.",
+    "do not. Bars: 95% bootstrap intervals of the median, over "
+    "whole prompts inside rounds and over samples elsewhere.",
     "prediction": "Every decoded draft: tokens per second predicted from replay and probes, against "
     f"measured ({{n}}). Bars: {_OVER_PROMPTS} of the prediction; the band is 7% wide on either side.",
     "cross_domain": "Vocabularies used on other domains than the one that chose them: mean acceptance length "
@@ -33,8 +34,10 @@ _CAPTIONS = {
     "second, from counted FLOPs and bytes and median times inside real rounds ({n}). The roof is the data "
     "sheet's, or measured by a probe where there is none. Numbers are k, or tokens verified.",
     "telemetry": "What was sampled beside the run; shaded: when each domain was measured ({n}).",
-    f"fit_{LM_HEAD}": f"Latency models of the LM head over k ({{n}}). Bars: {_OF_MEDIAN}.",
-    f"fit_{DRAFT_STEP}": f"Latency models of a chained draft step over k ({{n}}). Bars: {_OF_MEDIAN}.",
+    f"fit_{LM_HEAD}": f"Latency models of the LM head over k, how far off each is, and the share that it "
+    f"says a size saves ({{n}}). Bars: {_OF_MEDIAN}.",
+    f"fit_{DRAFT_STEP}": f"Latency models of a chained draft step over k, how far off each is, and the share "
+    f"that it says a size saves ({{n}}). Bars: {_OF_MEDIAN}.",
     f"fit_{VERIFY}": f"Latency models of a verification by its tokens ({{n}}). Bars: {_OF_MEDIAN}.",
 }
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from bench.fit.judge import Judgement, sentence
 from bench.records import FailureRecord
 from bench.report.doubts import doubts
-from bench.report.fit_figures import fit_table
+from bench.report.fit_tables import fit_table
 from bench.report.frames import Run
 from bench.report.verdict import Verdict
 
@@ -60,7 +60,8 @@ def show_fit(judgement: Judgement, console: Console) -> None:
     """Every latency model of every component, the best on held-out sizes first, then the verdict."""
     shown = {
         "model": "model", "held_out_error": "held-out error", "fit_error": "fit error", "r2": "R2",
-        "chosen_k": "chosen k", "regret_tokens_per_s": "regret tok/s", "note": "",
+        "domain": "domain", "draft_length": "gamma", "chosen_k": "chosen k",
+        "regret_tokens_per_s": "regret tok/s", "note": "",
     }  # fmt: skip
     for name, judged in judgement.components.items():
         table = Table(title=name, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -78,7 +79,13 @@ def _told(column: object, value: Any) -> str:
         return ""
     if isinstance(value, str):
         return escape(value)
-    forms = {"held_out_error": ".1%", "fit_error": ".1%", "r2": ".3f", "chosen_k": ",.0f"}
+    forms = {
+        "held_out_error": ".1%",
+        "fit_error": ".1%",
+        "r2": ".3f",
+        "chosen_k": ",.0f",
+        "draft_length": ".0f",
+    }
     return format(value, forms.get(str(column), ".3g"))
 
 

@@ -1,48 +1,35 @@
 """What makes a run's figures doubtful, in plain words with the remedy; from its records and samples alone."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
+from bench.report.doubt import Doubt
 from bench.report.frames import Run
+from bench.report.telemetry_doubts import telemetry_doubts
+from bench.report.timing_doubts import timing_doubts
+
+__all__ = ["Doubt", "doubts", "write_doubts"]
+
+FILE_NAME = "doubts.json"
 
 # A run is doubted beyond these; each is far above what a quiet machine shows and small enough to matter.
 _MOST_REPEATED = 0.05  # share of measurements that were held up and taken again
 _MOST_DRIFT = 0.05  # change of the same work from one half of the run to the other
-_MOST_OTHERS = 0.05  # load of other processes, as a share of all CPUs
-_MOST_HALF_WIDTH = 0.05  # of the median of a part timed on its own
-_MOST_CLOCK_SPREAD = 0.03  # of the GPU's SM clock while it works
-_MOST_MARK = 0.01  # cost of a mark over the shortest kind of lap
-_BUSY = 0.5  # utilisation from which a GPU counts as working
-
-_SLOWED = {
-    "power_cap": "its power limit",
-    "hw_slowdown": "a hardware slowdown",
-    "sw_thermal": "its temperature",
-    "hw_thermal": "its temperature",
-    "power_brake": "an external power brake",
-}
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """A reason not to trust a figure.
-
-    Attributes:
-        code: short and stable, for programs.
-        what: what was seen.
-        remedy: what to do.
-    """
-
-    code: str
-    what: str
-    remedy: str
 
 
 def doubts(run: Run) -> list[Doubt]:
     """Everything that is doubtful about a run."""
-    found = [_repeats(run), _drift(run), _others(run), _imprecise(run), _clock(run), _timer(run)]
-    return [doubt for doubt in (*found, *_slowed(run), *_strangers(run), *_cut_off(run)) if doubt]
+    found = [_repeats(run), _drift(run), *timing_doubts(run)]
+    return [*(doubt for doubt in found if doubt), *telemetry_doubts(run)]
+
+
+def write_doubts(run: Run, folder: Path) -> None:
+    """`doubts.json`: a list of objects with `code`, `what` and `remedy`; empty where nothing is doubtful."""
+    content = [asdict(doubt) for doubt in doubts(run)]
+    (folder / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
 def _repeats(run: Run) -> Doubt | None:
@@ -90,102 +77,3 @@ def _drift(run: Run) -> Doubt | None:
         "warm the machine up, keep its clocks fixed, and measure again; ratios of what was interleaved hold "
         "better than absolute figures",
     )
-
-
-def _others(run: Run) -> Doubt | None:
-    loads = _column(run, "cpu_load_of_others")
-    if not len(loads) or float(np.median(loads)) <= _MOST_OTHERS:
-        return None
-    return Doubt(
-        "other_load",
-        f"other processes took {float(np.median(loads)):.0%} of the CPUs (median over the run)",
-        "end them, or measure on a machine of its own",
-    )
-
-
-def _imprecise(run: Run) -> Doubt | None:
-    wide = [record for record in run.isolated if record.relative_half_width > _MOST_HALF_WIDTH]
-    if not wide:
-        return None
-    worst = max(wide, key=lambda record: record.relative_half_width)
-    size = worst.vocab_size or worst.num_tokens
-    return Doubt(
-        "imprecise",
-        f"{len(wide)} of {len(run.isolated)} parts timed on their own are known to no better than "
-        f"{_MOST_HALF_WIDTH:.0%}, the worst ({worst.part}{f' at {size:,}' if size else ''}) to "
-        f"{worst.relative_half_width:.0%}",
-        "raise timing.budget_s",
-    )
-
-
-def _clock(run: Run) -> Doubt | None:
-    rows = [row for row in run.samples.rows if (row.get("utilization") or 0) >= _BUSY]
-    clocks = np.array([row["sm_clock_mhz"] for row in rows if row.get("sm_clock_mhz")], dtype=float)
-    if len(clocks) < 10:
-        return None
-    low, high = np.quantile(clocks, [0.05, 0.95])
-    if (high - low) / high <= _MOST_CLOCK_SPREAD:
-        return None
-    return Doubt(
-        "moving_clock",
-        f"the GPU's clock moved between {low:.0f} and {high:.0f} MHz while it worked",
-        f"fix it: nvidia-smi --lock-gpu-clocks={low:.0f} (as root), and --reset-gpu-clocks afterwards",
-    )
-
-
-def _slowed(run: Run) -> list[Doubt]:
-    rows = [row["throttle_reasons"] for row in run.samples.rows if row.get("throttle_reasons") is not None]
-    shares = {text: 0.0 for text in _SLOWED.values()}
-    for text in shares:
-        names = {name for name, of in _SLOWED.items() if of == text}
-        shares[text] = float(np.mean([bool(names & set(reasons)) for reasons in rows])) if rows else 0.0
-    return [
-        Doubt(
-            "throttled",
-            f"the GPU was slowed down by {text} in {share:.0%} of the samples",
-            "cool it, raise its power limit, or lower its clocks to what it can keep up",
-        )
-        for text, share in shares.items()
-        if share > 0.01
-    ]
-
-
-def _strangers(run: Run) -> list[Doubt]:
-    found = sorted({pid for row in run.samples.rows for pid in row.get("other_pids") or []})
-    if not found:
-        return []
-    pids = ", ".join(map(str, found[:5]))
-    text = f"{len(found)} other processes were on the GPU (pid {pids})"
-    return [Doubt("shared_gpu", text, "end them, or choose another gpu=")]
-
-
-def _cut_off(run: Run) -> list[Doubt]:
-    lost = [why for why in run.samples.ended if why not in ("the run ended", "the run was killed")]
-    text = "sampling ended early: {}"
-    remedy = "see the driver's log (dmesg); figures after that moment have no telemetry"
-    return [Doubt("telemetry_lost", text.format(why), remedy) for why in lost]
-
-
-def _timer(run: Run) -> Doubt | None:
-    timer = run.environment.get("timer")
-    laps = [
-        lap
-        for probes in run.probes.values()
-        for record in probes
-        for lap in record.laps_ms.get("lm_head", [])
-    ]
-    if not timer or not laps:
-        return None
-    shortest = float(np.quantile(laps, 0.05))
-    if timer["mark_ms"] <= _MOST_MARK * shortest:
-        return None
-    return Doubt(
-        "coarse_timer",
-        f"a mark on the clock costs {timer['mark_ms'] * 1e3:.2g} us, more than {_MOST_MARK:.0%} of the "
-        f"shortest LM head ({shortest * 1e3:.3g} us)",
-        "read the shortest parts as upper bounds",
-    )
-
-
-def _column(run: Run, field: str) -> np.ndarray:
-    return np.array([row[field] for row in run.samples.rows if row.get(field) is not None], dtype=float)

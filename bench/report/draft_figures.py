@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from bench.fit.judge import Judgement
 from bench.fit.series import DRAFT_STEP, LM_HEAD
 from bench.measure.stats import median
-from bench.report.draft_fit import reduction_table
 from bench.report.draft_frames import DraftRun
 from bench.report.drawing import INK, K_LABEL, PALETTE, Drawing, Drawings, log_k_axis, title_figure
 from bench.report.fit_figures import fit_figure
@@ -22,7 +21,6 @@ from bench.report.telemetry_figure import telemetry_figure
 _STACK = (("layer_ms", "decoder layers"), ("lm_head_ms", "LM head"), ("select_ms", "token selection"))
 _WHAT = {LM_HEAD: "LM head", DRAFT_STEP: "draft step"}
 _CACHES = ((COLD, "cold cache", "o-"), (WARM, "warm cache", "^:"))
-_LINE_STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)))
 
 
 def draft_drawings(draft: DraftRun, steps: pd.DataFrame, judgement: Judgement) -> Drawings:
@@ -30,7 +28,6 @@ def draft_drawings(draft: DraftRun, steps: pd.DataFrame, judgement: Judgement) -
     drawings: dict[str, Drawing] = {
         "draft_latency": lambda: step_figure(draft, steps),
         "isolated": lambda: cache_figure(draft),
-        "saving": lambda: saving_figure(draft, judgement),
         "roofline": lambda: roofline_figure(judgement),
         "telemetry": lambda: telemetry_figure(draft.run),
     }
@@ -77,29 +74,4 @@ def cache_figure(draft: DraftRun) -> Figure:
         log_k_axis(axis, draft.times(part))
     axes[0].legend(fontsize="small")
     text = "Cold and warm cache; bars: 95% interval of the median"
-    return title_figure(figure, draft.run.environment, text)
-
-
-def saving_figure(draft: DraftRun, judgement: Judgement) -> Figure:
-    """R(k) measured, and predicted by every model that was fitted."""
-    figure, axes = plt.subplots(1, len(judgement.components), figsize=(12.5, 5.2), sharey=True, squeeze=False)
-    for axis, (name, judged) in zip(axes[0], judgement.components.items(), strict=True):
-        table = reduction_table(judged)
-        models = table.columns[4:]
-        colors = sns.color_palette(PALETTE, len(models))
-        for color, style, label in zip(colors, _LINE_STYLES, models, strict=False):
-            axis.plot(table["vocab_size"], 100 * table[label], linestyle=style, color=color, label=label)
-        value = 100 * table["measured"]
-        spread = [value - 100 * table["ci_low"], 100 * table["ci_high"] - value]
-        # A resampled interval may end a hair beside the median.
-        spread = [side.clip(lower=0) for side in spread]
-        axis.errorbar(
-            table["vocab_size"], value, yerr=spread, fmt="o", color=INK, capsize=3, label="measured"
-        )
-        axis.set_title(_WHAT[name])
-        axis.set_xlabel(K_LABEL)
-        log_k_axis(axis, table["vocab_size"])
-    axes[0, 0].set_ylabel("saving against the full vocabulary, R(k) (%)")
-    axes[0, -1].legend(fontsize="small")
-    text = "What a smaller vocabulary saves: measured, and by each latency model"
     return title_figure(figure, draft.run.environment, text)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import OutputError
-from bench.fit.choice import Goal, UtilityGoal
+from bench.fit.choice import UtilityGoal
 from bench.fit.errors import FitError
 from bench.fit.judge import JudgedComponent, Judgement, judge
 from bench.fit.series import DRAFT_STEP, DTYPE_BYTES, LM_HEAD, LatencySeries, draft_work
@@ -31,8 +31,9 @@ def judge_draft(draft: DraftRun) -> Judgement:
     spec, dtype = hardware_of(run), str(run.environment["dtype"])
     components = {}
     for series in _series(draft):
-        goals = _goals(draft, series)
-        components[series.component] = judge(series, spec, dtype, goals, run.num_resamples, run.seed)
+        goal = _utility(draft, series)
+        judged = judge(series, spec, dtype, None, run.num_resamples, run.seed, goal)
+        components[series.component] = judged
     device_name = str(run.environment["device_name"])
     return Judgement(device_name, dtype, spec, components, draft.setting, WHY_NO_SPEED)
 
@@ -56,7 +57,7 @@ def utility_choices(judged: JudgedComponent) -> pd.DataFrame:
     rows = [
         (model.fitted.model.label, decision.vocab_size, decision.best_vocab_size, decision.regret)
         for model in judged.models
-        if (decision := model.decisions.get("utility")) is not None
+        if (decision := model.by_utility) is not None
     ]
     return pd.DataFrame(rows, columns=["model", "chosen_k", "best_k", "regret_utility"])
 
@@ -66,7 +67,7 @@ def choices_told(judgement: Judgement) -> list[str]:
     told = [f"No k is chosen for speed: {judgement.why_no_speed}."]
     judged = judgement.components[DRAFT_STEP]
     best = judged.model(judged.best)
-    decision = best.decisions.get("utility") if best else None
+    decision = best.by_utility if best else None
     if best is None or decision is None:
         return [*told, f"No k is chosen by utility: {WHY_NO_UTILITY}."]
     text = (
@@ -92,12 +93,12 @@ def _series(draft: DraftRun) -> list[LatencySeries]:
     return found
 
 
-def _goals(draft: DraftRun, series: LatencySeries) -> dict[str, Goal]:
+def _utility(draft: DraftRun, series: LatencySeries) -> UtilityGoal | None:
     """The paper's utility where a coverage is known."""
     if draft.coverage is None:
-        return {}
+        return None
     sizes = series.work.sizes
     spread = np.geomspace(sizes[0], sizes[-1], _NUM_CANDIDATES).round().astype(np.int64)
     candidates = np.unique(np.concatenate([sizes, spread.clip(sizes[0], sizes[-1])]))
     weight = float(draft.run.config["select"]["coverage_weight"])
-    return {"utility": UtilityGoal(candidates, draft.coverage.at(candidates), weight)}
+    return UtilityGoal(candidates, draft.coverage.at(candidates), weight)

@@ -12,7 +12,7 @@ from bench.measure.stats import median
 from bench.records import CoverageRecord, FailureRecord, IsolatedRecord, SessionRecord, read_records
 from bench.report.coverage_table import CoverageTable
 from bench.report.frames import Run, read_settings
-from bench.report.latency import COLD, WARM
+from bench.report.latency import COLD, EAGER, WARM
 
 LAYER, SELECT = "layer", "select"
 STEP_COLUMNS = [
@@ -29,34 +29,27 @@ class DraftRun:
         run: the run, with latencies and nothing that needs a target.
         setting: of the times that count: cold, as the rest of a step leaves the cache; warm where the device
             does not say how large its cache is.
+        execution: of the times that count: eager, as decoding loops are, where parts were timed so.
         coverage: what share of tokens k tokens cover; None where the user gave no curve.
     """
 
     run: Run
     setting: str
+    execution: str
     coverage: CoverageTable | None
 
     def times(self, part: str, setting: str | None = None) -> dict[int, list[float]]:
         """Samples in ms of a part by k, ascending; in the setting that counts, unless another is named."""
-        wanted = setting or self.setting
-        found = {
-            record.vocab_size: record.device_ms
-            for record in self.run.isolated
-            if record.part == part and record.vocab_size and f"isolated_{record.cache}" == wanted
-        }
+        found = {r.vocab_size: r.device_ms for r in self._records(part, setting) if r.vocab_size}
         return dict(sorted(found.items()))
 
     def layer_times(self, setting: str | None = None) -> list[float]:
         """Samples in ms of the decoder layers; empty where they were not timed."""
-        wanted = setting or self.setting
-        return next(
-            (
-                record.device_ms
-                for record in self.run.isolated
-                if record.part == LAYER and f"isolated_{record.cache}" == wanted
-            ),
-            [],
-        )
+        return next((record.device_ms for record in self._records(LAYER, setting)), [])
+
+    def _records(self, part: str, setting: str | None) -> list[IsolatedRecord]:
+        wanted = (part, setting or self.setting, self.execution)
+        return [r for r in self.run.isolated if (r.part, f"isolated_{r.cache}", r.execution) == wanted]
 
 
 def read_draft_run(folder: Path) -> DraftRun:
@@ -84,7 +77,8 @@ def read_draft_run(folder: Path) -> DraftRun:
         reasons = "; ".join(f"{failure.error}: {failure.message}" for failure in failures[:1])
         raise OutputError(f"{folder}: no draft step was timed{f' ({reasons})' if reasons else ' yet'}")
     run = Run(folder, environment, config, {}, {}, {}, {}, {}, isolated, [], {}, failures, num_sessions)
-    return DraftRun(run, COLD if is_cold else WARM, coverage)
+    execution = EAGER if any(r.execution == EAGER for r in isolated) else isolated[0].execution
+    return DraftRun(run, COLD if is_cold else WARM, execution, coverage)
 
 
 def step_frame(draft: DraftRun) -> pd.DataFrame:

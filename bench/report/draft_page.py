@@ -13,15 +13,15 @@ from bench.fit.judge import JudgedComponent, Judgement, sentence
 from bench.fit.series import DTYPE_BYTES
 from bench.records import FailureRecord
 from bench.report.console import show_failures, show_fit
-from bench.report.doubts import doubts
+from bench.report.doubts import doubts, write_doubts
 from bench.report.draft_figures import draft_drawings
 from bench.report.draft_fit import choices_told, judge_draft, reduction_table, utility_choices
 from bench.report.draft_frames import DraftRun, read_draft_run, step_frame
 from bench.report.drawing import draw
 from bench.report.fit import write_fit
-from bench.report.fit_figures import fit_table
+from bench.report.fit_tables import fit_table
 from bench.report.hardware import draft_shape_of
-from bench.report.latency import COLD, latency_frame
+from bench.report.latency import COLD, EAGER, latency_frame
 
 _CONSOLE_COLUMNS = (
     ("vocab_size", "k", ",d"),
@@ -36,11 +36,10 @@ _CONSOLE_COLUMNS = (
 _CAPTIONS = {
     "draft_latency": "A draft step by vocabulary size: its parts on their own, and the whole as one.",
     "isolated": "The same work with the cache emptied before every call, and repeated without a pause.",
-    "saving": "What a smaller vocabulary saves: measured, and by each latency model.",
     "roofline": "Work per byte against work per second, under the device's limits. Numbers are k.",
     "telemetry": "What was sampled beside the run.",
-    "fit_lm_head": "Latency models of the LM head.",
-    "fit_draft_step": "Latency models of a draft step.",
+    "fit_lm_head": "Latency models of the LM head, and what they say a smaller vocabulary saves.",
+    "fit_draft_step": "Latency models of a draft step, and what they say a smaller vocabulary saves.",
 }
 _METHOD = """\
 - The draft runs alone: no target, and so no acceptance, no speed and no choice of k by speed.
@@ -73,6 +72,7 @@ def render_draft(folder: Path, console: Console) -> Path:
         latency_frame(draft.run).to_csv(folder / "latency.csv", index=False)
         write_fit(judgement, folder)
         figures = draw(draft_drawings(draft, steps, judgement), folder / "figures")
+        write_doubts(draft.run, folder)
         page.write_text(_page(draft, steps, judgement, figures), "utf-8")
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror}; its records are kept") from error
@@ -99,6 +99,8 @@ def facts(draft: DraftRun, steps: pd.DataFrame, judgement: Judgement) -> list[st
     if environment.get("has_tied_head"):
         found.append(_copies(draft))
     found += choices_told(judgement)
+    if draft.execution != EAGER:
+        found.append(f"Every part was executed as {draft.execution}, not eagerly.")
     if draft.setting != COLD:
         found.append("The device does not say how large its cache is: all times are with a warm cache.")
     return found

@@ -136,8 +136,7 @@ def latency_figure(run: Run, latency: pd.DataFrame) -> Figure:
             if rows.empty:
                 continue
             by_size = rows.set_index("vocab_size")["median_ms"]
-            one = rows["median_ms"].iloc[0]
-            heights = np.array([one if part == "layer" else by_size[k] for k in sizes])
+            heights = np.array([by_size[k] for k in sizes])
             axis.bar([f"{k:,}" for k in sizes], heights, bottom=base, color=color, label=label)
             base += heights
         axis.set_xlabel(K_LABEL)

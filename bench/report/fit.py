@@ -1,13 +1,13 @@
 """The latency models of a run: series from its probes, goals from its surface, judgement, `fit.json`."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from bench.errors import OutputError
-from bench.fit.choice import Goal, SpeedGoal, UtilityGoal
+from bench.fit.choice import Goals, SpeedGoal, UtilityGoal
 from bench.fit.errors import FitError
 from bench.fit.fit_json import to_json
 from bench.fit.judge import Judgement, judge
@@ -16,6 +16,8 @@ from bench.fit.series import (
     DTYPE_BYTES,
     LM_HEAD,
     VERIFY,
+    Floats,
+    IntArray,
     LatencySeries,
     draft_work,
     verify_work,
@@ -28,6 +30,8 @@ from bench.report.summary import held_out_tokens
 from bench.report.surfaces import Surfaces
 
 FILE_NAME = "fit.json"
+# A prompt of one of the runs, and what was timed on it at once.
+_Block = tuple[tuple[int, str, str], list[float]]
 # Goals look at every size at which acceptance changes; this many of them tell the same.
 _MOST_CANDIDATES = 400
 
@@ -35,7 +39,7 @@ _MOST_CANDIDATES = 400
 def judge_run(surfaces: Surfaces) -> Judgement:
     """Every latency model of every component, on what was timed inside real rounds.
 
-    What a wrong model would lose is judged on the first domain.
+    What a wrong model would lose is judged on every domain, at the draft length that is fastest there.
 
     Raises:
         FitError: the run does not say the shape of its draft.
@@ -44,7 +48,7 @@ def judge_run(surfaces: Surfaces) -> Judgement:
     spec, dtype = hardware_of(run), run.environment["dtype"]
     components = {}
     for series in series_of([run]):
-        goals = _goals(surfaces, series)
+        goals = goals_of(surfaces, series)
         components[series.component] = judge(series, spec, dtype, goals, run.num_resamples, run.seed)
     return Judgement(run.environment["device_name"], dtype, spec, components)
 
@@ -87,29 +91,45 @@ def series_of(runs: Sequence[Run]) -> list[LatencySeries]:
     context, width = _context(runs), DTYPE_BYTES[run.environment["dtype"]]
     found = []
     for component in (LM_HEAD, DRAFT_STEP, VERIFY):
-        times = times_of(runs, component)
-        if not times or (component == VERIFY and target is None):
+        laps = _laps_of(runs, component)
+        if not laps or (component == VERIFY and target is None):
             continue
-        sizes = np.array(list(times), dtype=np.int64)
+        sizes = np.array(list(laps), dtype=np.int64)
         if component == VERIFY:
             assert target is not None
             work = verify_work(target, sizes, context, dtype_bytes=width)
         else:
             work = draft_work(draft, component, sizes, context, dtype_bytes=width)
-        found.append(LatencySeries(component, work, [np.array(samples) for samples in times.values()]))
+        found.append(LatencySeries(component, work, *_grouped(laps.values())))
     return found
 
 
 def times_of(runs: Sequence[Run], component: str) -> dict[int, list[float]]:
     """Samples in ms by size: k, or the tokens that a verification takes in."""
-    found: dict[int, list[float]] = defaultdict(list)
-    for run in runs:
-        for probes in run.probes.values():
+    laps = _laps_of(runs, component)
+    return {size: [time for _, samples in blocks for time in samples] for size, blocks in laps.items()}
+
+
+def _laps_of(runs: Sequence[Run], component: str) -> dict[int, list[_Block]]:
+    """Samples in ms with the prompt that they were taken on, by size."""
+    found: dict[int, list[_Block]] = defaultdict(list)
+    for place, run in enumerate(runs):
+        for domain, probes in run.probes.items():
             for probe in probes:
-                samples = step_samples(probe.laps_ms, probe.draft_length)
+                samples = step_samples(probe.laps_ms, probe.draft_length).get(component)
                 size = probe.draft_length + 1 if component == VERIFY else probe.vocab_size
-                found[size] += samples.get(component, [])
-    return {size: samples for size, samples in sorted(found.items()) if samples}
+                if samples:
+                    found[size].append(((place, domain, probe.prompt_id), samples))
+    return dict(sorted(found.items()))
+
+
+def _grouped(laps: Iterable[list[_Block]]) -> tuple[list[Floats], list[IntArray]]:
+    """Samples of every size, and the number of the prompt of each."""
+    laps = list(laps)
+    number = {prompt: place for place, prompt in enumerate(sorted({p for blocks in laps for p, _ in blocks}))}
+    samples = [np.concatenate([times for _, times in blocks]) for blocks in laps]
+    groups = [np.concatenate([np.full(len(times), number[p]) for p, times in blocks]) for blocks in laps]
+    return samples, groups
 
 
 def _context(runs: Sequence[Run]) -> int:
@@ -122,12 +142,25 @@ def _context(runs: Sequence[Run]) -> int:
     return int(np.mean([record.num_prompt_tokens + len(record.token_ids) / 2 for record in records]))
 
 
-def _goals(surfaces: Surfaces, series: LatencySeries) -> dict[str, Goal]:
-    """What k is chosen for: speed with the replayed acceptance, and the paper's utility."""
+def goals_of(surfaces: Surfaces, series: LatencySeries) -> dict[str, Goals]:
+    """What k is chosen for, by domain: speed with the replayed acceptance, and the paper's utility.
+
+    A round of gamma drafts has gamma heads and, but for a constant, gamma chained steps: its first step has
+    no layer, whatever k is. So either component changes a round by gamma times what it changes by itself.
+    The rest of a round is what they leave of it, on average over the sizes, as what a round costs beside its
+    heads is also known on average only: a layer is slower behind a head that fills the cache.
+
+    Args:
+        surfaces: of a run.
+        series: of one of its components; a verification has no k to choose, and no goals.
+    """
     if series.component == VERIFY:
         return {}
-    run, domain = surfaces.run, next(iter(surfaces.run.decodes))
-    surface, sizes = surfaces.of(domain), series.work.sizes
+    return {domain: _goals(surfaces, series, domain) for domain in surfaces.run.decodes}
+
+
+def _goals(surfaces: Surfaces, series: LatencySeries, domain: str) -> Goals:
+    run, surface, sizes = surfaces.run, surfaces.of(domain), series.work.sizes
     candidates = surface.sizes[(surface.sizes >= sizes[0]) & (surface.sizes <= sizes[-1])]
     candidates = candidates[:: max(1, len(candidates) // _MOST_CANDIDATES)]
     candidates = np.union1d(candidates, sizes[[0, -1]])
@@ -136,14 +169,12 @@ def _goals(surfaces: Surfaces, series: LatencySeries) -> dict[str, Goal]:
     tau = surface.mean_acceptance_length[surface.draft_lengths.index(gamma)][columns]
     latency = surfaces.latency[domain]
     once = np.ones((1, len(latency.prompts)))
-    full_ms = float(gamma * latency.head_ms(sizes[-1:], once)[0, 0] + latency.fixed_ms(gamma, once)[0])
-    # A round of gamma drafts has gamma heads, and one chained step less than that.
-    runs_per_round = gamma if series.component == LM_HEAD else gamma - 1
-    other_ms = max(0.0, full_ms - runs_per_round * float(series.medians_ms[-1]))
-    goals: dict[str, Goal] = {}
-    if runs_per_round:
-        goals["speed"] = SpeedGoal(candidates, 1 / tau, runs_per_round, other_ms)
+    round_ms = latency.round_ms(gamma, sizes, once)[0]
+    other_ms = float((round_ms - gamma * series.medians_ms).mean())
     ranking = run.rankings[run.plans[domain].source]
     coverage = ranking.coverage_of(held_out_tokens(run, domain))[candidates - 1]
-    goals["utility"] = UtilityGoal(candidates, coverage, float(run.config["select"]["coverage_weight"]))
-    return goals
+    return Goals(
+        gamma,
+        SpeedGoal(candidates, 1 / tau, gamma, other_ms),
+        UtilityGoal(candidates, coverage, float(run.config["select"]["coverage_weight"])),
+    )

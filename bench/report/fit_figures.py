@@ -1,19 +1,20 @@
-"""The latency models of one component: a figure, and a table with what each would choose."""
+"""The latency models of one component, drawn."""
 
 import textwrap
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from bench.fit.fitting import Coefficient
+from bench.fit.choice import reduction
 from bench.fit.judge import JudgedComponent, JudgedModel, Judgement, sentence
 from bench.fit.series import DRAFT_STEP, LM_HEAD, VERIFY, IntArray
-from bench.report.drawing import K_LABEL, PALETTE, log_k_axis
+from bench.measure.stats import Estimate
+from bench.report.drawing import INK, K_LABEL, PALETTE, log_k_axis
 
 _WHAT = {LM_HEAD: "LM head", DRAFT_STEP: "draft step", VERIFY: "verification"}
 _TOKENS_LABEL = "tokens verified (draft length + 1)"
@@ -22,88 +23,47 @@ _CURVE_POINTS = 200
 _SAME_CURVE = 0.002
 _GOOD_ERROR_PERCENT = 5
 _LINE_STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)))
-_SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-
-TABLE_COLUMNS = [
-    "model", "coefficients", "held_out_error", "fit_error", "worst_error", "r2", "aicc",
-    "predicted_saving", "measured_saving", "chosen_k", "regret_tokens_per_s", "note",
-]  # fmt: skip
 
 
 def fit_figure(judgement: Judgement, component: str) -> Figure:
-    """Latency by size with every model's curve, and how far off each is.
+    """Latency by size with every model's curve, what a smaller vocabulary saves, and how far off each is.
+
+    A verification has no vocabulary, and no panel of savings.
 
     Args:
         judgement: of a run.
         component: one of its components.
     """
     judged = judgement.components[component]
-    figure, (above, below) = plt.subplots(
-        2, 1, figsize=(9.5, 8.2), sharex=True, gridspec_kw={"height_ratios": [3, 2]}
+    has_k = component != VERIFY
+    figure, axes = plt.subplots(
+        3 if has_k else 2,
+        1,
+        figsize=(9.5, 11.4 if has_k else 8.2),
+        sharex=True,
+        gridspec_kw={"height_ratios": [3, 2.4, 1.6] if has_k else [3, 2]},
     )
+    above, below, work = axes[0], axes[-1], judged.series.work
     dense = _dense_sizes(judged)
-    groups = _groups(judged, dense)
-    for place, group in enumerate(groups):
-        style = _style(place, group, judged.best)
-        work = judged.series.work
-        above.plot(dense, group[0].fitted.predict(work.at(dense)), label=_label(group), **style)
+    for place, group in enumerate(_groups(judged, dense)):
+        style, curve = _style(place, group, judged.best), group[0].fitted.predict(work.at(dense))
+        above.plot(dense, curve, label=_label(group), **style)
+        if has_k:
+            axes[1].plot(dense, 100 * reduction(curve), **style)
         below.plot(work.sizes, 100 * group[0].fitted.relative_errors, marker="o", markersize=4, **style)
-    _measured(above, judged)
+    _measured(above, work.sizes, judged.medians, "measured median, 95% interval")
+    if has_k:
+        _measured(axes[1], work.sizes, judged.reductions, "measured, 95% interval", 100)
+        axes[1].set_ylabel("latency reduction R(k)\n(% of the full vocabulary's)")
+        axes[1].legend(fontsize="small", frameon=True)
+        lowest = min(estimate.ci_low for estimate in judged.reductions)
+        axes[1].set_ylim(bottom=min(-3.0, 110 * lowest), top=103)
     below.axhspan(-_GOOD_ERROR_PERCENT, _GOOD_ERROR_PERCENT, color="0.5", alpha=0.15, zorder=0)
-    below.axhline(0, color="0.3", linewidth=1)
+    below.axhline(0, color=INK, linewidth=1)
     _finish(above, below, judged, component)
     figure.suptitle("\n".join(textwrap.wrap(sentence(judgement, component), 92)), fontsize="medium")
     figure.tight_layout()
     return figure
-
-
-def fit_table(judged: JudgedComponent) -> pd.DataFrame:
-    """One row per model, best first; shares of 1, and None where there is no value.
-
-    Savings are those of the smallest size; models that could not be fitted come last, with the reason.
-    """
-    ranked = sorted(judged.models, key=lambda m: (m.fitted.model.is_yardstick, m.scores.loo_mape or np.inf))
-    rows = [_row(model, judged) for model in ranked]
-    rows += [{"model": unfit.model.label, "note": unfit.reason} for unfit in judged.unfit]
-    return pd.DataFrame(rows, columns=TABLE_COLUMNS).astype(object).replace({np.nan: None})
-
-
-def _row(judged: JudgedModel, component: JudgedComponent) -> dict[str, object]:
-    fitted, scores = judged.fitted, judged.scores
-    decision = judged.decisions.get("speed")
-    return {
-        "model": fitted.model.label,
-        "coefficients": ", ".join(_coefficient(c) for c in fitted.coefficients()),
-        "held_out_error": scores.loo_mape,
-        "fit_error": scores.mape,
-        "worst_error": scores.worst_error,
-        "r2": scores.r2,
-        "aicc": scores.aicc,
-        "predicted_saving": judged.reduction[0],
-        "measured_saving": component.reductions[0].value,
-        "chosen_k": None if decision is None else decision.vocab_size,
-        "regret_tokens_per_s": None if decision is None else decision.regret,
-        "note": _note(judged, component.best),
-    }
-
-
-def _note(judged: JudgedModel, best: str | None) -> str:
-    if judged.fitted.model.is_yardstick:
-        return "yardstick"
-    return "best" if judged.fitted.model.name == best else ""
-
-
-def _coefficient(coefficient: Coefficient) -> str:
-    """As a reader takes it in: value, interval and unit."""
-    name = coefficient.name.partition("_")[0] if coefficient.name == "t0_ms" else coefficient.name
-    if coefficient.value is None:
-        return f"{name} not bounded by these sizes"
-    scale, prefix = next(((s, p) for s, p in _SCALES if coefficient.value >= s), (1.0, ""))
-    ends = [
-        "unbounded" if end is None else f"{end / scale:.3g}"
-        for end in (coefficient.ci_low, coefficient.ci_high)
-    ]
-    return f"{name} {coefficient.value / scale:.3g} [{ends[0]}, {ends[1]}] {prefix}{coefficient.unit}"
 
 
 def _dense_sizes(judged: JudgedComponent) -> IntArray:
@@ -143,19 +103,16 @@ def _label(group: list[JudgedModel]) -> str:
     return f"{names}: {told}"
 
 
-def _measured(axis: Axes, judged: JudgedComponent) -> None:
-    values = np.array([estimate.value for estimate in judged.medians])
-    low, high = (np.array([getattr(e, end) for e in judged.medians]) for end in ("ci_low", "ci_high"))
-    axis.errorbar(
-        judged.series.work.sizes,
-        values,
-        yerr=[values - low, high - values],
-        fmt="o",
-        color="black",
-        capsize=3,
-        zorder=5,
-        label="measured median, 95% interval",
+def _measured(
+    axis: Axes, sizes: IntArray, estimates: Sequence[Estimate], label: str, scale: float = 1.0
+) -> None:
+    values, low, high = (
+        scale * np.array([getattr(estimate, name) for estimate in estimates])
+        for name in ("value", "ci_low", "ci_high")
     )
+    # A resampled interval of a value that is known exactly may miss it by rounding.
+    spread = np.maximum([values - low, high - values], 0)
+    axis.errorbar(sizes, values, yerr=spread, fmt="o", color=INK, capsize=3, zorder=5, label=label)
 
 
 def _finish(above: Axes, below: Axes, judged: JudgedComponent, component: str) -> None:

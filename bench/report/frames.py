@@ -50,7 +50,7 @@ class Run:
         decodes: by domain, then variant, then prompt id.
         isolated: parts of a round on their own.
         baselines: comparisons with `transformers.generate`.
-        steady: variants that decoded without a pause, by domain and variant.
+        steady: windows of variants that decoded without a pause, by domain and variant.
         failures: what the last session could not measure.
         num_sessions: processes that measured, one after the other.
     """
@@ -65,7 +65,7 @@ class Run:
     decodes: dict[str, dict[Key, dict[str, DecodeRecord]]]
     isolated: list[IsolatedRecord]
     baselines: list[BaselineRecord]
-    steady: dict[str, dict[Key, SteadyRecord]]
+    steady: dict[str, dict[Key, list[SteadyRecord]]]
     failures: list[FailureRecord]
     num_sessions: int
 
@@ -119,7 +119,7 @@ def read_run(folder: Path) -> Run:
     replays: dict[str, dict[str, dict[str, Replay]]] = defaultdict(lambda: defaultdict(dict))
     probes: dict[str, list[ProbeRecord]] = defaultdict(list)
     decodes: dict[str, dict[Key, dict[str, DecodeRecord]]] = defaultdict(lambda: defaultdict(dict))
-    steady: dict[str, dict[Key, SteadyRecord]] = defaultdict(dict)
+    steady: dict[str, dict[Key, list[SteadyRecord]]] = defaultdict(lambda: defaultdict(list))
     failures: list[FailureRecord] = []
     num_sessions = 0
     full_size = int(environment["full_vocab_size"])
@@ -139,7 +139,7 @@ def read_run(folder: Path) -> Run:
         elif isinstance(record, BaselineRecord):
             baselines.append(record)
         elif isinstance(record, SteadyRecord):
-            steady[record.domain][record.vocab_size, record.draft_length] = record
+            steady[record.domain][record.vocab_size, record.draft_length].append(record)
         elif isinstance(record, SessionRecord):
             # A session tries again what failed in the one before.
             failures, num_sessions = [], num_sessions + 1

@@ -5,60 +5,68 @@ from collections import defaultdict
 import numpy as np
 import pandas as pd
 
-from bench.measure.stats import median
+from bench.fit.resampling import grouped_median
+from bench.measure.stats import Estimate, median
+from bench.records import IsolatedRecord
 from bench.report.frames import Run
 
 IN_SITU, COLD, WARM = "in_situ", "isolated_cold", "isolated_warm"
-LATENCY_COLUMNS = [
-    "domain", "setting", "part", "vocab_size", "draft_length", "median_ms", "ci_low_ms", "ci_high_ms",
-    "num_samples",
-]  # fmt: skip
+EAGER = "eager"
+_RESAMPLES = 400
+_KEY = ["domain", "setting", "part", "execution", "vocab_size", "draft_length"]
+LATENCY_COLUMNS = [*_KEY, "median_ms", "ci_low_ms", "ci_high_ms", "num_samples", "median_wall_ms"]
+_BY_SIZE, _BY_LENGTH = ("layer", "lm_head", "select", "draft_step"), ("verify", "extend", "other")
 
 
 def latency_frame(run: Run) -> pd.DataFrame:
-    """Median latency of every part with its interval: inside real rounds, and on its own, cold and warm.
+    """Median latency of every part: inside real rounds, and on its own, cold and warm.
 
-    LM head, selection and a whole chained draft step depend on the vocabulary size, verification, extension
-    and the rest on the draft length; the other of the two columns is empty. Parts on their own belong to no
-    domain; what takes in n tokens has draft length n - 1.
+    Its 95% interval is over whole prompts inside rounds, as laps of one prompt are not independent, and over
+    samples for parts on their own.
+
+    LM head, selection, layer and a whole chained draft step depend on the vocabulary size (the layer by what
+    the head left in the cache), verification, extension and the rest on the draft length; the other of the
+    two columns is empty. Parts on their own belong to no domain; what takes in n tokens has draft length
+    n - 1. Rounds are executed eagerly; parts on their own that were not say so in their setting too
+    (`isolated_cold_graph`), so that no setting holds two times of one part. Their wall time is from an idle
+    device to an idle device.
     """
-    rows = [
-        (
-            None,
-            f"isolated_{record.cache}",
-            record.part,
-            record.vocab_size,
-            None if record.num_tokens is None else record.num_tokens - 1,
-            *vars(median(np.array(record.device_ms))).values(),
-            len(record.device_ms),
-        )
-        for record in run.isolated
-    ]
+    rows = [_isolated_row(record) for record in run.isolated]
     for domain, probes in run.probes.items():
-        pooled: dict[tuple[str, int | None, int | None], list[float]] = defaultdict(list)
+        pooled: dict[tuple[str, int | None, int | None], list[tuple[int, list[float]]]] = defaultdict(list)
+        prompts = sorted({probe.prompt_id for probe in probes})
         for probe in probes:
+            prompt = prompts.index(probe.prompt_id)
             for part, samples in step_samples(probe.laps_ms, probe.draft_length).items():
-                by_size = part in ("lm_head", "select", "draft_step")
-                by_length = part in ("verify", "extend", "other")
-                key = (part, probe.vocab_size if by_size else None, probe.draft_length if by_length else None)
-                pooled[key].extend(samples)
-        for (part, size, gamma), samples in pooled.items():
-            if samples:
-                e = median(np.array(samples))
-                rows.append((domain, IN_SITU, part, size, gamma, e.value, e.ci_low, e.ci_high, len(samples)))
-    names = [
-        "domain",
-        "setting",
-        "part",
-        "vocab_size",
-        "draft_length",
-        "median_ms",
-        "ci_low_ms",
-        "ci_high_ms",
-    ]
-    frame = pd.DataFrame(rows, columns=[*names, "num_samples"])
-    frame = frame.astype({"vocab_size": "Int64", "draft_length": "Int64"})
-    return frame.sort_values(LATENCY_COLUMNS[:5], ignore_index=True)
+                size = probe.vocab_size if part in _BY_SIZE else None
+                if samples:
+                    gamma = probe.draft_length if part in _BY_LENGTH else None
+                    pooled[part, size, gamma].append((prompt, samples))
+        for (part, size, gamma), blocks in pooled.items():
+            estimate, count = _over_prompts(blocks, run.seed)
+            rows.append((domain, IN_SITU, part, EAGER, size, gamma, *vars(estimate).values(), count, None))
+    frame = pd.DataFrame(rows, columns=LATENCY_COLUMNS)
+    frame = frame.astype({"vocab_size": "Int64", "draft_length": "Int64", "median_wall_ms": "float64"})
+    return frame.sort_values(_KEY, ignore_index=True)
+
+
+def _over_prompts(blocks: list[tuple[int, list[float]]], seed: int) -> tuple[Estimate, int]:
+    """Median of the samples of all prompts, with its interval over whole prompts, and their number."""
+    samples = np.concatenate([times for _, times in blocks])
+    groups = np.concatenate([np.full(len(times), prompt) for prompt, times in blocks])
+    if (samples <= 0).any():
+        return median(samples), len(samples)  # a clock that is too coarse for a part
+    return grouped_median(samples, groups, _RESAMPLES, seed), len(samples)
+
+
+def _isolated_row(record: IsolatedRecord) -> tuple[object, ...]:
+    setting = f"isolated_{record.cache}"
+    if record.execution != EAGER:
+        setting += f"_{record.execution}"
+    length = None if record.num_tokens is None else record.num_tokens - 1
+    key = (None, setting, record.part, record.execution, record.vocab_size, length)
+    estimate = median(np.array(record.device_ms))
+    return (*key, *vars(estimate).values(), len(record.device_ms), float(np.median(record.wall_ms)))
 
 
 def step_samples(laps_ms: dict[str, list[float]], draft_length: int) -> dict[str, list[float]]:

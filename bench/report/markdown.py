@@ -6,7 +6,7 @@ from bench.fit.judge import Judgement, sentence
 from bench.report.captions import METHOD, captions
 from bench.report.doubts import doubts
 from bench.report.facts import domain_facts, failure_fact, origin
-from bench.report.fit_figures import fit_table
+from bench.report.fit_tables import fit_table
 from bench.report.frames import Run
 from bench.report.tables import Tables, decoded_table
 from bench.report.verdict import Verdict

@@ -8,6 +8,7 @@ from bench.errors import ConfigError, OutputError
 from bench.fit.errors import FitError
 from bench.fit.judge import Judgement
 from bench.report.console import show, show_fit
+from bench.report.doubts import write_doubts
 from bench.report.draft_fit import judge_draft
 from bench.report.draft_frames import read_draft_run
 from bench.report.drawing import draw
@@ -43,6 +44,7 @@ def render(folder: Path, console: Console) -> None:
         surface_frame(surfaces).to_parquet(folder / "surface.parquet", index=False, compression="zstd")
         figures = draw(run_drawings(surfaces, tables, judgement), folder / "figures")
         write_report(run, tables, found, judgement, figures, folder / "report.md")
+        write_doubts(run, folder)
         if judgement:
             write_fit(judgement, folder)
     except OSError as error:

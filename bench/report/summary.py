@@ -20,7 +20,7 @@ SUMMARY_COLUMNS = [
     "predicted_ci_high", "prediction_error", "speedup_vs_autoregressive", "speedup_vs_autoregressive_ci_low",
     "speedup_vs_autoregressive_ci_high", "speedup_vs_full_vocab", "speedup_vs_full_vocab_ci_low",
     "speedup_vs_full_vocab_ci_high", "identical_output_frac", "replay_deviating_rounds", "num_prompts",
-    "num_tokens", "energy_j_per_token",
+    "num_tokens", "energy_j_per_token", "energy_spread",
 ]  # fmt: skip
 
 
@@ -46,6 +46,7 @@ def _summary_row(surfaces: Surfaces, domain: str, key: Key, role: str) -> dict[s
     against_plain = speedup(run, domain, key, plain_key)
     against_full = speedup(run, domain, key, full_key) if gamma else None
     measured = float(tokens.sum() / times.sum() * 1e3)
+    energy = token_energy(run, domain, key)
     row = {
         "pair": run.environment["pair"],
         "domain": domain,
@@ -68,7 +69,8 @@ def _summary_row(surfaces: Surfaces, domain: str, key: Key, role: str) -> dict[s
         "replay_deviating_rounds": replay_deviation(run, domain, key),
         "num_prompts": len(by_prompt),
         "num_tokens": int(tokens.sum()),
-        "energy_j_per_token": token_energy(run, domain, key).j_per_token,
+        "energy_j_per_token": energy.j_per_token,
+        "energy_spread": energy.spread,
     }
     return (
         row | _latencies(run, domain, key) | (_of_a_draft(surfaces, domain, key, measured) if gamma else {})

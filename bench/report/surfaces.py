@@ -99,10 +99,11 @@ class Advice:
         size, gamma = self.best
         latency = self.surfaces.latency[self.domain]
         once = np.ones((1, len(latency.prompts)))
-        head, full = latency.head_ms(np.array([size, self.surface.sizes[-1]]), once)[0] * gamma
+        sizes = np.array([size, self.surface.sizes[-1]])
+        head, full = latency.head_ms(sizes, once)[0] * gamma
         row = self.surface.draft_lengths.index(gamma)
         tau = self.surface.mean_acceptance_length[row]
-        rest = float(latency.fixed_ms(gamma, once)[0])
+        rest = float(latency.round_ms(gamma, sizes, once)[0, -1]) - full
         return BreakEven(tau[self.surface.column(size)] / tau[-1], head / full, full / rest)
 
 
@@ -139,7 +140,7 @@ def _speed_at(surfaces: Surfaces, domain: str, sizes: IntArray, steps: IntArray,
     """Predicted tokens/s at any sizes: acceptance of the step each lies on, latency of its own."""
     latency, surface = surfaces.latency[domain], surfaces.of(domain)
     gamma, once = surface.draft_lengths[row], np.ones((1, len(latency.prompts)))
-    round_ms = gamma * latency.head_ms(sizes, once)[0] + latency.fixed_ms(gamma, once)
+    round_ms = latency.round_ms(gamma, sizes, once)[0]
     ends = latency.prefill_ms.sum() - len(latency.prompts) * latency.extend_ms(gamma, once)
     return surface.num_tokens / (surface.num_rounds[row, steps] * round_ms + ends) * 1e3
 

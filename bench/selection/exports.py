@@ -86,7 +86,7 @@ def _provenance(context: Context, selection: Selection, figures: dict) -> Proven
     return Provenance(
         version=__version__,
         command=command_line(),
-        pair=pair.name,
+        pair=pair.label,
         domain=figures["domain"],
         target=pair.target,
         target_revision=pair.target_revision,

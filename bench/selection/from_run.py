@@ -115,7 +115,7 @@ def _export(config: Config, run: Run, draft: _Draft, domain: str, size: int) -> 
     provenance = Provenance(
         version=__version__,
         command=command_line(),
-        pair=draft.pair.name,
+        pair=draft.pair.label,
         domain=domain,
         target=draft.pair.target,
         target_revision=draft.pair.target_revision,

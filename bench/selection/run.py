@@ -54,7 +54,7 @@ def run_select(config: Config, console: Console) -> list[Path]:
 def folder_of(config: Config, domain: str) -> Path:
     """Where the selection for `domain` goes: `out` itself, or a folder in it for each domain of a set."""
     if config.out is None:
-        return Path(config.results_dir) / "vocab" / f"{config.pair.name}-{domain}"
+        return Path(config.results_dir) / "vocab" / f"{config.pair.label}-{domain}"
     return Path(config.out) / domain if config.domain.members else Path(config.out)
 
 

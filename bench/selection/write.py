@@ -44,7 +44,7 @@ def summary(context: Context, name: str, selection: Selection) -> dict:
     band = selection.held_out
     flops = draft_flops(context.shape, len(selection.chosen))
     return {
-        "pair": config.pair.name,
+        "pair": config.pair.label,
         "domain": name,
         "vocab_size": exact.vocab_size,
         "exported_vocab_size": len(selection.chosen),

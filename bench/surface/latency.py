@@ -1,8 +1,9 @@
 """What each part of a speculative round costs, from probes inside real rounds; resampled by prompt.
 
 A round of k and gamma drafts gamma tokens (LM head and selection each time, the layer between them),
-verifies gamma + 1 tokens, and extends the draft over what was accepted. Only head and selection depend on k;
-verification, extension and the rest depend on gamma.
+verifies gamma + 1 tokens, and extends the draft over what was accepted. Head and selection depend on k, and
+so does the layer, although its work is the same: a larger head leaves less of its weights in the cache.
+Verification, extension and the rest depend on gamma.
 """
 
 from collections.abc import Iterable, Mapping
@@ -63,16 +64,19 @@ class RoundLatency:
         place = {prompt: index for index, prompt in enumerate(prompts)}
         sizes = np.array(sorted({p.vocab_size for p in probes}))
         gammas = np.array(sorted({p.draft_length for p in probes}))
+        # A size that was probed with gamma = 1 alone has no layer: nothing was chained.
+        chained = np.array(sorted({p.vocab_size for p in probes if p.laps_ms.get(LAYER)}) or sizes[:1])
+        levels_of = {PREFILL: np.zeros(1, int), LAYER: chained, HEAD: sizes, SELECT: sizes}
         parts: dict[str, _Samples] = {}
         for part in (PREFILL, LAYER, HEAD, SELECT, *PER_ROUND):
-            levels = sizes if part in (HEAD, SELECT) else gammas if part in PER_ROUND else np.zeros(1, int)
+            levels = levels_of.get(part, gammas)
             total, count = np.zeros((len(levels), len(prompts))), np.zeros((len(levels), len(prompts)))
             for probe in probes:
-                level = {HEAD: probe.vocab_size, SELECT: probe.vocab_size}.get(part, probe.draft_length)
-                row = int(np.searchsorted(levels, level)) if len(levels) > 1 else 0
-                samples = probe.laps_ms.get(part, [])
-                total[row, place[probe.prompt_id]] += sum(samples)
-                count[row, place[probe.prompt_id]] += len(samples)
+                if samples := probe.laps_ms.get(part, []):
+                    level = probe.draft_length if part in PER_ROUND else probe.vocab_size
+                    row = int(np.searchsorted(levels, level)) if len(levels) > 1 else 0
+                    total[row, place[probe.prompt_id]] += sum(samples)
+                    count[row, place[probe.prompt_id]] += len(samples)
             parts[part] = _Samples(levels, total, count)
         prefill = parts.pop(PREFILL)
         return cls(prompts, (prefill.total / prefill.count)[0], sizes, gammas, parts)
@@ -98,12 +102,25 @@ class RoundLatency:
         rising = np.stack([isotonic_regression(row).x for row in means])
         return rising @ _interpolation(self.sizes, sizes)
 
+    def layer_ms(self, sizes: IntArray, weights: Floats) -> Floats:
+        """The layer of one chained step among heads of each size `(resamples, len(sizes))`, as `head_ms`.
+
+        Sizes count by their samples, of which some have few: a size may have been probed with short drafts.
+        """
+        samples = self._by_part[LAYER]
+        counts = np.maximum(samples.count.sum(1), 1)
+        rising = [isotonic_regression(row, weights=counts).x for row in samples.means(weights)]
+        return np.stack(rising) @ _interpolation(samples.levels, sizes)
+
     def fixed_ms(self, draft_length: int, weights: Floats) -> Floats:
-        """Everything of a round but head and selection `(resamples,)`."""
-        rest = np.sum([self._mean(part, draft_length, weights) for part in PER_ROUND], axis=0)
-        if draft_length == 1:
-            return rest
-        return (draft_length - 1) * self._mean(LAYER, draft_length, weights) + rest
+        """What of a round does not depend on the vocabulary `(resamples,)`."""
+        return np.sum([self._mean(part, draft_length, weights) for part in PER_ROUND], axis=0)
+
+    def round_ms(self, draft_length: int, sizes: IntArray, weights: Floats) -> Floats:
+        """A whole round with each size `(resamples, len(sizes))`."""
+        head, layer = self.head_ms(sizes, weights), self.layer_ms(sizes, weights)
+        fixed = self.fixed_ms(draft_length, weights)[:, None]
+        return draft_length * head + (draft_length - 1) * layer + fixed
 
     def extend_ms(self, draft_length: int, weights: Floats) -> Floats:
         """The extension of the draft after a verification `(resamples,)`."""

@@ -118,7 +118,7 @@ def predict(
     sizes = _grid(walks, [*extra_sizes, full_size, *latency.sizes.tolist()], full_size)
     # The first row is the data itself, the others its resamples.
     weights = _weights(len(found), min(num_resamples, _MAX_RESAMPLES), seed)
-    head = latency.head_ms(sizes, weights)
+    head, layer = latency.head_ms(sizes, weights), latency.layer_ms(sizes, weights)
     tokens = np.array([item.num_tokens - 1 for item in found], dtype=np.float64)
     # Resamples are many; single precision is far finer than the intervals that they give.
     speeds = np.empty((len(gammas), len(head) - 1, len(sizes)), dtype=np.float32)
@@ -127,7 +127,7 @@ def predict(
         steps = [item.at(sizes) for item in by_prompt]
         num_rounds = np.stack([r for r, _ in steps])
         rounds[row], accepted[row] = num_rounds.sum(0), sum(at.sum(0) for _, at in steps)
-        round_ms = gamma * head + latency.fixed_ms(gamma, weights)[:, None]
+        round_ms = gamma * head + (gamma - 1) * layer + latency.fixed_ms(gamma, weights)[:, None]
         once = latency.prefill_ms - latency.extend_ms(gamma, weights)[:, None]
         total_ms = (weights @ num_rounds) * round_ms + (weights * once).sum(1, keepdims=True)
         tokens_per_s = (weights @ tokens)[:, None] / total_ms * 1e3

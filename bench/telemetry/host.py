@@ -1,11 +1,12 @@
 """The host during a run: load, of this run and of others; clock, temperature, and energy where readable."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-_RAPL = Path("/sys/class/powercap")
+POWERCAP = Path("/sys/class/powercap")
 _SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 
 
@@ -16,9 +17,10 @@ class Rapl:
         folder: where the kernel lists them.
     """
 
-    def __init__(self, folder: Path = _RAPL):
-        # intel-rapl:0 is a package (AMD's too); intel-rapl:0:0 a part of it.
-        self._zones = sorted(zone for zone in folder.glob("intel-rapl:*") if zone.name.count(":") == 1)
+    def __init__(self, folder: Path = POWERCAP):
+        # intel-rapl:0 is a package (AMD's too); intel-rapl:0:0 a part of it, and psys all of them and more.
+        zones = (zone for zone in folder.glob("intel-rapl:*") if zone.name.count(":") == 1)
+        self._zones = sorted(zone for zone in zones if _name_of(zone) != "psys")
         self._last: dict[Path, int] = {}
         self._total_uj = 0
         self.why_not: str | None = None if self._zones else "this machine has no RAPL counters"
@@ -45,33 +47,52 @@ class Host:
     """Reads the machine, and how much of it one process and its threads take.
 
     Attributes:
-        unsupported: by field, why it is None.
+        unsupported: by field, why it is None. A reading that fails once is not tried again.
     """
 
     def __init__(self, pid: int, rapl: Rapl | None = None):
-        self._process, self._rapl = psutil.Process(pid), rapl or Rapl()
-        self._num_cpus = psutil.cpu_count() or 1
-        self.unsupported: dict[str, str] = {}
-        self._before = self._busy_s()
-
-    def read(self, passed_s: float) -> dict[str, Any]:
-        """Load as a share of all CPUs since the reading before, `passed_s` ago.
+        """Begins with the load.
 
         Raises:
             psutil.NoSuchProcess: the process has ended.
         """
-        before, self._before = self._before, self._busy_s()
-        everything, own = (now - then for now, then in zip(self._before, before, strict=True))
-        capacity = max(passed_s, 1e-9) * self._num_cpus
+        self._process, self._rapl = psutil.Process(pid), rapl or Rapl()
+        self._num_cpus = psutil.cpu_count() or 1
+        self.unsupported: dict[str, str] = {}
+        self._before: tuple[float, float] | None = self._ask("cpu_load", self._busy_s)
+
+    def read(self, passed_s: float) -> dict[str, Any]:
+        """What costs about a millisecond: load as a share of all CPUs since the reading before, and sensors.
+
+        Args:
+            passed_s: since the reading before.
+
+        Raises:
+            psutil.NoSuchProcess: the process has ended.
+        """
+        return {
+            **self._load(passed_s),
+            "cpu_clock_mhz": self._ask("cpu_clock_mhz", _clock_mhz),
+            "cpu_temperature_c": self._ask("cpu_temperature_c", _temperature_c),
+        }
+
+    def energy_j(self) -> float | None:
+        """Energy of the CPU packages since the first reading."""
         energy_j = self._rapl.read_j()
         if self._rapl.why_not:
             self.unsupported["cpu_energy_j"] = self._rapl.why_not
+        return energy_j
+
+    def _load(self, passed_s: float) -> dict[str, float | None]:
+        before, self._before = self._before, self._ask("cpu_load", self._busy_s)
+        if before is None or self._before is None:
+            self.unsupported["cpu_load_of_others"] = self.unsupported["cpu_load"]
+            return {"cpu_load": None, "cpu_load_of_others": None}
+        everything, own = (now - then for now, then in zip(self._before, before, strict=True))
+        capacity = max(passed_s, 1e-9) * self._num_cpus
         return {
             "cpu_load": round(everything / capacity, 4),
             "cpu_load_of_others": round(max(0.0, everything - own) / capacity, 4),
-            "cpu_clock_mhz": self._clock_mhz(),
-            "cpu_temperature_c": self._temperature_c(),
-            "cpu_energy_j": energy_j,
         }
 
     def _busy_s(self) -> tuple[float, float]:
@@ -80,21 +101,39 @@ class Host:
         idle = times.idle + getattr(times, "iowait", 0.0)
         return sum(times[:8]) - idle, own.user + own.system
 
-    def _clock_mhz(self) -> float | None:
-        if "cpu_clock_mhz" in self.unsupported:
+    def _ask(self, field: str, question: Callable[[], Any]) -> Any:
+        """None, for good, where the machine does not tell; psutil raises whatever it stumbles on."""
+        if field in self.unsupported:
             return None
-        frequency = psutil.cpu_freq()
-        if frequency is None:
-            self.unsupported["cpu_clock_mhz"] = "this machine does not tell"
+        try:
+            return question()
+        except psutil.NoSuchProcess:
+            raise
+        except Exception as error:
+            self.unsupported[field] = str(error) or type(error).__name__
             return None
-        return round(frequency.current, 1)
 
-    def _temperature_c(self) -> float | None:
-        if "cpu_temperature_c" in self.unsupported:
-            return None
-        found = psutil.sensors_temperatures()
-        readings = [item.current for name in _SENSORS for item in found.get(name, [])]
-        if not readings:
-            self.unsupported["cpu_temperature_c"] = "this machine has no sensor that psutil knows"
-            return None
-        return max(readings)
+
+def _clock_mhz() -> float:
+    """Of the fastest CPU: those that idle may clock down as they like."""
+    clocks = [frequency.current for frequency in psutil.cpu_freq(percpu=True) or []]
+    if not clocks:
+        raise LookupError("this machine does not tell")
+    return round(max(clocks), 1)
+
+
+def _temperature_c() -> float:
+    if not hasattr(psutil, "sensors_temperatures"):
+        raise LookupError("psutil reads no temperature on this system")
+    found = psutil.sensors_temperatures()
+    readings = [item.current for name in _SENSORS for item in found.get(name, [])]
+    if not readings:
+        raise LookupError("this machine has no sensor that psutil knows")
+    return max(readings)
+
+
+def _name_of(zone: Path) -> str | None:
+    try:
+        return (zone / "name").read_text().strip()
+    except OSError:
+        return None

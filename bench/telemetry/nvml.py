@@ -20,6 +20,13 @@ _NEVER = {
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: "not known to this driver",
     pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH: "not known to this driver",
 }
+# A slice is told these by no sensor of its own; those of the GPU are of all its slices together.
+_OF_THE_WHOLE_GPU = ("power_w", "energy_j", "pcie_tx_bytes_per_s", "pcie_rx_bytes_per_s")
+_NO_SENSOR = "a MIG slice has no sensor of its own"
+_HIDDEN_PIDS = (
+    "this process is not among those that the driver lists, as in a container, which numbers its processes "
+    "anew: others cannot be told from it"
+)
 _REASONS = {
     "idle": pynvml.nvmlClocksEventReasonGpuIdle,
     "application_clocks": pynvml.nvmlClocksEventReasonApplicationsClocksSetting,
@@ -37,12 +44,25 @@ class NvmlError(Exception):
     """NVML, or the GPU behind it, cannot be used (any more); the message says why."""
 
 
+def driver_version() -> str | None:
+    """Of the GPUs' driver; None where NVML does not answer."""
+    try:
+        pynvml.nvmlInit()
+        try:
+            return pynvml.nvmlSystemGetDriverVersion()
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+
+
 class NvmlGpu:
     """Reads one GPU.
 
     Attributes:
         unsupported: by field, why it is None.
-        is_mig: whether the device is a slice; figures are then of the whole GPU that it is cut from.
+        is_mig: whether the device is a slice; memory and processes are then its own, clocks, temperature and
+            limits those of the GPU that it is cut from, and energy is not known.
     """
 
     def __init__(self, uuid: str):
@@ -56,7 +76,10 @@ class NvmlGpu:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
             raise NvmlError(f"NVML does not start: {error}") from error
-        self._handle, self.is_mig = self._find(uuid)
+        self._handle, self._own = self._find(uuid)
+        self.is_mig = self._handle is not self._own
+        if self.is_mig:
+            self.unsupported |= dict.fromkeys(_OF_THE_WHOLE_GPU, _NO_SENSOR)
 
     def fast(self) -> dict[str, Any]:
         """What a sample holds and is cheap to ask; None where `unsupported` or no answer this time."""
@@ -73,21 +96,28 @@ class NvmlGpu:
                 "utilization", lambda: get.nvmlDeviceGetUtilizationRates(handle).gpu / 100
             ),
             "memory_used_bytes": self._ask(
-                "memory_used_bytes", lambda: get.nvmlDeviceGetMemoryInfo(handle).used
+                "memory_used_bytes", lambda: get.nvmlDeviceGetMemoryInfo(self._own).used
             ),
             "throttle_reasons": self._ask("throttle_reasons", self._throttle_reasons),
         }
 
     def slow(self, own_pids: set[int]) -> dict[str, Any]:
-        """What takes NVML some 20 ms each to tell: PCIe throughput; and the other processes on the GPU."""
+        """What takes NVML some 20 ms each to tell: PCIe throughput; and the other processes on the GPU.
+
+        Args:
+            own_pids: the process that measures, as this process knows it, and others that are no strangers.
+        """
         get, handle = pynvml, self._handle
 
         def pcie(counter: int) -> int:
             return get.nvmlDeviceGetPcieThroughput(handle, counter) * 1024
 
-        def others() -> list[int]:
-            running = get.nvmlDeviceGetComputeRunningProcesses(handle)
-            return sorted({process.pid for process in running} - own_pids)
+        def others() -> list[int] | None:
+            listed = {process.pid for process in get.nvmlDeviceGetComputeRunningProcesses(self._own)}
+            if not listed & own_pids:
+                self.unsupported["other_pids"] = _HIDDEN_PIDS
+                return None
+            return sorted(listed - own_pids)
 
         return {
             "pcie_tx_bytes_per_s": self._ask(
@@ -144,15 +174,15 @@ class NvmlGpu:
         except pynvml.NVMLError:
             return
 
-    def _find(self, uuid: str) -> tuple[Any, bool]:
-        """Handle of the GPU, or of the one that a slice is cut from; slices have few figures of their own."""
+    def _find(self, uuid: str) -> tuple[Any, Any]:
+        """Handles of the GPU and of the device itself: the same, or a GPU and a slice that is cut from it."""
         bare = uuid.removeprefix("GPU-").removeprefix("MIG-")
         for name in (f"GPU-{bare}", f"MIG-{bare}"):
             try:
                 handle = pynvml.nvmlDeviceGetHandleByUUID(name)
                 if name.startswith("MIG-"):
-                    return pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle), True
-                return handle, False
+                    return pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle), handle
+                return handle, handle
             except pynvml.NVMLError as error:
                 if error.value in (pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_INVALID_ARGUMENT):
                     continue
@@ -169,6 +199,9 @@ class NvmlGpu:
                 raise NvmlError(f"the GPU stopped answering: {error}") from error
             if error.value in _NEVER:
                 self.unsupported[field] = _NEVER[error.value]
+            return None
+        except pynvml.NVMLLibraryMismatchError:
+            self.unsupported[field] = "not known to this driver"
             return None
 
     def _clock(self, kind: int) -> int:

@@ -9,14 +9,16 @@ import json
 import select
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
 import psutil
 
 from bench.telemetry.clock import now_s
-from bench.telemetry.host import Host
+from bench.telemetry.host import POWERCAP, Host, Rapl
 from bench.telemetry.nvml import NvmlError, NvmlGpu
+from bench.telemetry.samples import RUN_ENDED, RUN_KILLED, open_samples
 
 # Asking for PCIe throughput takes NVML 20 ms each way, and the host's clocks and load a millisecond of a CPU
 # that may be what is measured.
@@ -27,33 +29,46 @@ class Sampler:
     """Appends samples to a file.
 
     Args:
-        file: one JSON line per sample, and a last one that says why there are no more.
-        gpu: the GPU, or None for a run on the CPU.
+        file: one JSON line per sample; a first one that says how, and a last one that says why there are no
+            more.
+        gpu: the GPU; None for a run on the CPU, or where NVML does not answer.
         host: the machine.
         own_pids: processes that are no strangers on the GPU.
         offset_s: of the clock of the process that measures.
+        energy_of_host: whether the CPUs' energy is read with every sample, and not once a second.
     """
 
-    def __init__(self, file: TextIO, gpu: NvmlGpu | None, host: Host, own_pids: set[int], offset_s: float):
+    def __init__(
+        self,
+        file: TextIO,
+        gpu: NvmlGpu | None,
+        host: Host,
+        own_pids: set[int],
+        offset_s: float,
+        energy_of_host: bool = False,
+    ):
         self._file, self._gpu, self._host = file, gpu, host
-        self._own_pids, self._offset_s = own_pids, offset_s
+        self._own_pids, self._offset_s, self._energy_of_host = own_pids, offset_s, energy_of_host
+        self._gpu_unsupported = gpu.unsupported if gpu else {}
         self._began_s = self._now_s()
         self._last_slow_s: float | None = None
 
     def sample(self) -> None:
-        """Takes one sample.
+        """Takes one sample; a GPU that stops answering is said once, and the host is sampled on.
 
         Raises:
-            NvmlError: the GPU stopped answering.
             psutil.NoSuchProcess: the process that measures has ended.
         """
-        now = self._now_s()
-        values: dict[str, Any] = {} if self._gpu is None else self._gpu.fast()
+        now, host = self._now_s(), self._host
+        values = self._of_gpu(lambda gpu: gpu.fast())
         if self._last_slow_s is None or now - self._last_slow_s >= _SLOW_EVERY_S:
             # The first sample comes one interval after the start.
-            values |= self._host.read(now - (self._last_slow_s or self._began_s))
-            values |= self._gpu.slow(self._own_pids) if self._gpu else {}
+            values |= host.read(now - (self._last_slow_s or self._began_s))
+            values |= {"cpu_energy_j": host.energy_j()}
+            values |= self._of_gpu(lambda gpu: gpu.slow(self._own_pids))
             self._last_slow_s = now
+        elif self._energy_of_host:
+            values |= {"cpu_energy_j": host.energy_j()}
         if values:
             self.write({"time_s": round(now, 6), **values})
 
@@ -65,9 +80,23 @@ class Sampler:
         except OSError:
             return
 
+    def tell(self, **event: Any) -> None:
+        """A line that is no sample: `began`, `gpu_lost`, `ended`."""
+        self.write({"time_s": round(self._now_s(), 6), **event})
+
     def unsupported(self) -> dict[str, str]:
         """By field, why it is None."""
-        return {**self._host.unsupported, **(self._gpu.unsupported if self._gpu else {})}
+        return {**self._host.unsupported, **self._gpu_unsupported}
+
+    def _of_gpu(self, ask: Callable[[NvmlGpu], dict[str, Any]]) -> dict[str, Any]:
+        if self._gpu is None:
+            return {}
+        try:
+            return ask(self._gpu)
+        except Exception as error:  # whatever a broken driver makes of it, the host is sampled on
+            self._gpu = None
+            self.tell(gpu_lost=_told(error))
+            return {}
 
     def _now_s(self) -> float:
         return now_s(self._offset_s)
@@ -79,38 +108,58 @@ def run(sampler: Sampler, interval_s: float, commands: TextIO) -> str:
     while True:
         due = max(due + interval_s, time.perf_counter())
         if select.select([commands], [], [], max(0.0, due - time.perf_counter()))[0]:
-            return "the run ended"
+            return RUN_ENDED
         try:
             sampler.sample()
-        except NvmlError as error:
-            return str(error)
         except psutil.NoSuchProcess:
-            return "the run was killed"
+            return RUN_KILLED
+        except Exception as error:  # the file must say that there is no more, whatever it was
+            return f"the sampling process failed: {_told(error)}"
 
 
 def main() -> None:
-    """Says on standard output what it can sample, or why it cannot; then samples."""
+    """Says on standard output what it can sample, and what not and why; then samples."""
+    options = _options()
+    gpu, description, error = _open_gpu(options.uuid)
+    rapl = Rapl(options.powercap)
+    rapl.read_j()
+    host = Host(options.pid, rapl)
+    # Energy of the host is not that of a GPU, so beside one it is background, like the load.
+    energy_of_host = not options.uuid and rapl.why_not is None
+    with open_samples(options.out) as file:
+        own_pids = {options.pid, psutil.Process().pid}
+        sampler = Sampler(file, gpu, host, own_pids, options.offset_s, energy_of_host)
+        sampler.tell(began={"interval_s": options.interval_s})
+        said = {"gpu": description, "error": error, "cpu_energy": energy_of_host}
+        print(json.dumps(said), flush=True)
+        why = run(sampler, options.interval_s, sys.stdin)
+        sampler.tell(ended=why, unsupported=sampler.unsupported())
+    if gpu:
+        gpu.close()
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--uuid")
     parser.add_argument("--pid", type=int, required=True)
     parser.add_argument("--interval-s", type=float, required=True)
     parser.add_argument("--offset-s", type=float, required=True)
-    options = parser.parse_args()
+    parser.add_argument("--powercap", type=Path, default=POWERCAP)
+    return parser.parse_args()
+
+
+def _open_gpu(uuid: str | None) -> tuple[NvmlGpu | None, dict[str, Any] | None, str | None]:
+    """The GPU and what is known of it, or why it cannot be had."""
     try:
-        gpu = NvmlGpu(options.uuid) if options.uuid else None
-        description = gpu.describe() if gpu else None
+        gpu = NvmlGpu(uuid) if uuid else None
+        return gpu, gpu.describe() if gpu else None, None
     except NvmlError as error:
-        print(json.dumps({"error": str(error)}), flush=True)
-        return
-    with options.out.open("a", encoding="utf-8") as file:
-        host = Host(options.pid)
-        sampler = Sampler(file, gpu, host, {options.pid, psutil.Process().pid}, options.offset_s)
-        print(json.dumps({"gpu": description}), flush=True)
-        why = run(sampler, options.interval_s, sys.stdin)
-        sampler.write({"time_s": now_s(options.offset_s), "ended": why, "unsupported": sampler.unsupported()})
-    if gpu:
-        gpu.close()
+        return None, None, str(error)
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, NvmlError) else f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

@@ -29,18 +29,26 @@ class Energy:
     reason: str | None = None
 
 
+def long_enough_s(interval_s: float) -> float:
+    """The shortest stretch whose energy can be known when sensors are read that often, with some to spare."""
+    return 1.5 * _LEAST_REFRESHES * interval_s
+
+
 _SOURCES = (("energy_j", "counter"), ("power_w", "integrated"), ("cpu_energy_j", "rapl"))
 
 
-def energy_between(samples: Sequence[dict[str, Any]], start_s: float, end_s: float) -> Energy:
+def energy_between(
+    samples: Sequence[dict[str, Any]], start_s: float, end_s: float, of_gpu: bool = False
+) -> Energy:
     """Energy between two moments, by the best sensor that the samples hold.
 
     Args:
         samples: in order of `time_s`; those of a GPU have `energy_j` or `power_w`, where it tells.
         start_s: on the clock of the samples.
         end_s: as `start_s`.
+        of_gpu: whether a GPU did the work, even where nothing was sampled of it.
     """
-    is_gpu = any("power_w" in sample for sample in samples)
+    is_gpu = of_gpu or any("power_w" in sample for sample in samples)
     reason = "nothing was sampled that tells energy"
     for field, method in _SOURCES:
         if is_gpu and method == "rapl":

@@ -5,6 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from bench.compare import outcome as outcome_module
 from bench.compare.diff import (
     ALL_DECODES,
     DIFF_COLUMNS,
@@ -12,6 +13,7 @@ from bench.compare.diff import (
     OUTPUT_COLUMNS,
     SAME,
     SLOWER,
+    TOO_FEW,
     TOO_SHORT,
     diff_frame,
     output_frame,
@@ -21,7 +23,7 @@ from bench.compare.diff_figure import diff_figure
 from bench.compare.outcome import Change, drift, judge_change
 from bench.compare.paired import PairedRatio, holm
 from bench.errors import ConfigError
-from bench.report.frames import read_run
+from bench.report.frames import Run, read_run
 from tests.compare.synthetic import FULL, Device, Experiment, write_run
 from tests.report.synthetic import write_run as write_small_run
 
@@ -73,7 +75,7 @@ def test_two_prompts_tell_nothing_and_that_is_said(tmp_path):
     assert outcome.change is Change.inconclusive
     assert outcome.exit_code == 0
     assert "so few prompts can neither show nor exclude a slowdown of 2.0%" in outcome.sentence
-    assert "no slowdown of the decodes, however large, would be called one" in outcome.notes[0]
+    assert "no slowdown of all decodes, however large, would be called one" in outcome.notes[0]
 
 
 def test_five_percent_slower_is_found_where_it_is(tmp_path):
@@ -110,7 +112,69 @@ def test_the_same_again_is_not_slower(tmp_path):
     assert f"would have called one is {least:.1%}" in outcome.notes[0]
 
 
-def test_noise_beyond_the_threshold_is_inconclusive(tmp_path):
+def test_eight_prompts_show_a_slowdown_of_everything(tmp_path):
+    parts = ("lm_head", "select", "layer", "verify", "other", "extend", "draft_prefill")
+    eight = Experiment(num_prompts=8)
+    slower = Device(noise=0.002, slowdown=dict.fromkeys(parts, 1.05))
+    outcome = judge_change(*runs(tmp_path, Device(noise=0.002), slower, eight), 0.02)
+    whole = outcome.times.iloc[0]
+    # All eight lie above: 1 / 256, doubled because the parts have the other half of the error rate.
+    assert whole["p_slower"] == pytest.approx(2 / 256)
+    assert whole["verdict"] == SLOWER and outcome.exit_code == 1
+    assert "95% confidence over all of them: all decodes 1.05" in outcome.sentence
+    # There are too many parts for eight prompts to show where.
+    assert set(outcome.times["verdict"][1:]) <= {TOO_FEW, TOO_SHORT}
+
+
+def with_drift(run: Run, change: float) -> Run:
+    """The same run, where everything takes longer by this share in its second half."""
+    half = max(p.order for probes in run.probes.values() for p in probes) / 2
+
+    def later(record, **changed):
+        laps = {part: [ms * (1 + change) for ms in times] for part, times in record.laps_ms.items()}
+        return replace(record, laps_ms=laps, **changed) if record.order > half else record
+
+    probes = {domain: [later(p) for p in found] for domain, found in run.probes.items()}
+    decodes = {
+        domain: {
+            key: {name: later(r, decode_ms=r.decode_ms * (1 + change)) for name, r in found.items()}
+            for key, found in variants.items()
+        }
+        for domain, variants in run.decodes.items()
+    }
+    return replace(run, probes=probes, decodes=decodes)
+
+
+def test_a_machine_that_drifts_beyond_the_threshold_tells_nothing(tmp_path):
+    before, after = runs(tmp_path, Device(noise=0.002), Device(noise=0.002))
+    drifted = with_drift(after, 0.1)
+    assert drift(drifted) == pytest.approx(0.1, abs=0.01)
+    outcome = judge_change(before, drifted, 0.02)
+    assert outcome.change is Change.inconclusive and outcome.exit_code == 0
+    assert outcome.sentence.startswith(
+        "inconclusive: the machine changed while it was measured. Within after"
+    )
+    assert f"verifications took {drift(drifted):.1%} more time" in outcome.sentence
+    assert "beyond the threshold of 2.0%" in outcome.sentence
+    assert "Measure both again" in outcome.sentence
+    # A threshold above it is not touched.
+    assert judge_change(before, with_drift(after, 0.1), 0.2).change is Change.not_slower
+
+
+def test_a_slowdown_within_the_drift_is_not_called_one_and_one_beyond_it_is(tmp_path):
+    parts = ("lm_head", "select", "layer", "verify", "other", "extend", "draft_prefill")
+    many = Experiment(num_prompts=24)
+    for slowdown, change in ((1.06, Change.inconclusive), (1.3, Change.slower)):
+        slower = Device(noise=0.002, slowdown=dict.fromkeys(parts, slowdown))
+        before, after = runs(tmp_path / str(slowdown), Device(noise=0.002), slower, many)
+        assert judge_change(before, after, 0.02).change is Change.slower
+        outcome = judge_change(before, with_drift(after, 0.1), 0.02)
+        assert outcome.change is change
+        assert ("look slower, but not by more than that" in outcome.sentence) == (slowdown == 1.06)
+
+
+def test_noise_beyond_the_threshold_is_inconclusive(tmp_path, monkeypatch):
+    monkeypatch.setattr(outcome_module, "drift", lambda run: 0.0)
     outcome = judge_change(*runs(tmp_path, Device(noise=0.3), Device(noise=0.3)), 0.001)
     assert outcome.change is Change.inconclusive
     assert "a slowdown of 0.1% is neither shown nor excluded" in outcome.sentence

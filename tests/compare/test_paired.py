@@ -3,7 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.compare.paired import PairedRatio, holm, least_count, sign_test
+from bench.compare.paired import (
+    PairedRatio,
+    holm,
+    least_count,
+    least_prompts,
+    primary_first,
+    sign_test,
+    strictest_levels,
+)
 
 
 def test_the_sign_test_by_hand():
@@ -50,17 +58,27 @@ def test_a_ratio_by_hand():
     assert found.p_not_faster == pytest.approx(1 / 32)
 
 
+def test_the_question_has_half_of_the_error_rate_to_itself():
+    # The first is doubled; Holm gives the others 3 * 0.01, 2 * 0.012 (not below the one before) and 0.5.
+    adjusted = primary_first(np.array([0.004, 0.01, 0.5, 0.012]))
+    assert adjusted == pytest.approx([0.008, 0.06, 1, 0.06])
+    assert primary_first(np.array([0.6])) == pytest.approx([1])
+    assert strictest_levels(5) == pytest.approx([0.025, *[0.025 / 4] * 4])
+    # 1 / 2^6 is the first at most 0.025.
+    assert least_prompts(0.025) == 6 and least_prompts(0.5) == 1
+
+
 def test_what_could_have_been_shown_by_hand():
     found = PairedRatio.of(np.log([1.01, 1.05, 1.06, 1.07, 1.08]), threshold=0.02)
     # All five must lie above 1.02; the lowest is 1.06 / 1.01 below the median.
-    assert found.least_shown(0.02, num_comparisons=1) == pytest.approx(1.02 * 1.06 / 1.01 - 1)
-    assert found.least_shown(0.02, num_comparisons=2) is None
+    assert found.least_shown(0.02, 0.05) == pytest.approx(1.02 * 1.06 / 1.01 - 1)
+    assert found.least_shown(0.02, 0.025) is None
 
 
 @given(st.lists(st.floats(-0.2, 0.2), min_size=5, max_size=30), st.floats(0, 0.1))
 def test_a_slowdown_just_above_the_least_is_shown_and_one_below_is_not(logs, threshold):
     found = PairedRatio.of(np.array(logs), threshold)
-    least = found.least_shown(threshold, 1)
+    least = found.least_shown(threshold, 0.05)
     assert least is not None
     for change, shown in ((1e-6, True), (-1e-6, False)):
         moved = found.residuals + np.log1p(least) + change

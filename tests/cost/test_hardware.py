@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from bench.config.hardware import PeakConfig, SpecConfig
-from bench.cost.hardware import GPU_FOLDER, HardwareSpec, match, read_specs, require_present
+from bench.cost.hardware import GPU_FOLDER, HardwareSpec, data_sheet, match, read_specs, require_present
 from bench.errors import ConfigError, DeviceError
 
 DEVICE_NAMES = {
@@ -93,10 +93,55 @@ def test_what_a_gpu_lacks_is_none():
 
 
 def test_a_named_gpu_that_is_not_here_is_refused():
-    h100 = match("NVIDIA H100 PCIe")
+    h100 = match("NVIDIA H100 PCIe").name_pattern
     require_present(h100, "NVIDIA H100 PCIe")
     with pytest.raises(DeviceError, match=r"gpu=h100-pcie is not the device here, which is Tesla T4;"):
         require_present(h100, "Tesla T4")
+    with pytest.raises(DeviceError, match=r"gpu=h100-pcie is not here: this machine has no GPU, .* gpu=cpu"):
+        require_present(h100, None)
+    with pytest.raises(DeviceError, match=r"gpu='X1' is not the device here"):
+        require_present("X1", "X2")
+
+
+@pytest.mark.parametrize(
+    "family, device_name, is_one",
+    [
+        ("h100", "NVIDIA H100 80GB HBM3", True),
+        ("h100", "NVIDIA H100 PCIe", True),
+        ("h100", "NVIDIA H100 NVL", True),
+        ("h100", "NVIDIA H100 80GB HBM3 MIG 3g.40gb", False),
+        ("h100", "NVIDIA H200", False),
+        ("h100", "NVIDIA GH200 480GB", False),
+        ("a100", "NVIDIA A100-SXM4-80GB", True),
+        ("a100", "A100-PCIE-40GB", True),
+        ("a100", "NVIDIA A100-SXM4-80GB MIG 1g.10gb", False),
+        ("a100", "NVIDIA A10G", False),
+    ],
+)
+def test_a_family_takes_its_whole_cards_only(family, device_name, is_one):
+    pattern = yaml.safe_load((GPU_FOLDER / f"{family}.yaml").read_text("utf-8"))["name_pattern"]
+    if is_one:
+        require_present(pattern, device_name)
+    else:
+        with pytest.raises(DeviceError, match=f"gpu={family} is not the device here, which is {device_name}"):
+            require_present(pattern, device_name)
+
+
+def test_a_family_has_no_data_sheet_of_its_own():
+    pattern = yaml.safe_load((GPU_FOLDER / "h100.yaml").read_text("utf-8"))["name_pattern"]
+    with pytest.raises(ConfigError, match="gpu=h100 is several cards: choose h100-pcie or h100-sxm"):
+        data_sheet(pattern, None)
+    with pytest.raises(ConfigError, match="gpu='X1' has no data sheet: give gpu.spec, or choose"):
+        data_sheet("X1", None)
+    own = data_sheet("X1", SpecConfig("by hand", 100.0, 8.0, peak_tflops=PeakConfig(bfloat16=2.0)))
+    assert (own.memory_bytes_per_s, own.peak("bfloat16")) == (1e11, 2e12)
+    t4 = match("Tesla T4")
+    assert data_sheet(t4.name_pattern, _config_of("t4")) == t4
+
+
+def _config_of(name: str) -> SpecConfig:
+    values = yaml.safe_load((GPU_FOLDER / f"{name}.yaml").read_text("utf-8"))["spec"]
+    return SpecConfig(**{**values, "peak_tflops": PeakConfig(**values["peak_tflops"])})
 
 
 def test_files_that_only_choose_a_device_hold_no_spec():

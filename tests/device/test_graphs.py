@@ -1,12 +1,19 @@
 """What of graphs and compilation needs no GPU; `tests/gpu/test_cuda.py` has the rest."""
 
+from collections import Counter
+
+import numpy as np
 import pytest
 import torch
 
 from bench.config.timing import Execution
-from bench.device import CpuDevice
-from bench.device.graphs import capture, compiled, execute_as
+from bench.decoding.decoder import Decoder
+from bench.device import CpuDevice, ScriptedDevice
+from bench.device.graphs import capture, compiled, execute_as, executions
 from bench.errors import DeviceError
+from bench.measure.isolated import isolated_parts
+from bench.vocab.draft_vocab import DraftVocab
+from tests.conftest import VOCAB_SIZE
 
 
 def test_a_cpu_has_no_graphs_and_says_what_to_use():
@@ -34,6 +41,29 @@ def test_what_cannot_be_compiled_is_one_line():
     assert "\n" not in str(caught.value)
 
 
+def test_every_part_of_a_round_is_compiled_and_not_only_the_first_eight(target, draft):
+    heads = {k: draft.head(DraftVocab(np.arange(k), VOCAB_SIZE)) for k in (9, 40, 60, VOCAB_SIZE)}
+    prefill = Decoder(target, 20).prefill([5, 9, 33, 7])
+    parts = isolated_parts(target, draft.draft, heads, [2], prefill)
+    assert len(parts) == 1 + 2 * 4 + 3 + 2
+    calls: Counter = Counter()
+
+    def counting(graph_module, inputs):
+        def run(*args):
+            calls["compiled"] += 1
+            return graph_module.forward(*args)
+
+        return run
+
+    fast = {key: compiled(part, backend=counting) for key, part in parts.items()}
+    for key, part in parts.items():
+        calls.clear()
+        found = fast[key]()
+        # Parts that take no compiled code at all are what torch leaves eager without a word.
+        assert calls["compiled"] >= 1, key
+        torch.testing.assert_close(found, part(), msg=key.label)
+
+
 def test_eager_is_the_call_itself():
     def call():
         return torch.ones(2)
@@ -41,3 +71,14 @@ def test_eager_is_the_call_itself():
     assert execute_as(CpuDevice(), call, Execution.eager) is call
     with pytest.raises(DeviceError, match="no CUDA graphs"):
         execute_as(CpuDevice(), call, Execution.graph)
+
+
+def test_auto_adds_graphs_where_there_are_any():
+    cpu, gpu = CpuDevice(), ScriptedDevice(has_graphs=True)
+    assert executions(cpu, Execution.auto) == (Execution.eager,)
+    assert executions(gpu, Execution.auto) == (Execution.eager, Execution.graph)
+    for device in (cpu, gpu):
+        assert executions(device, Execution.compiled) == (Execution.compiled,)
+    assert executions(gpu, Execution.graph) == (Execution.graph,)
+    with pytest.raises(DeviceError, match="use timing.execution=eager or compiled, or a CUDA gpu="):
+        executions(cpu, Execution.graph)

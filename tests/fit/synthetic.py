@@ -65,6 +65,29 @@ def series(
     return LatencySeries(DRAFT_STEP, work, samples)
 
 
+def blocked_series(
+    law_ms: Callable[[Work], np.ndarray],
+    drift: float,
+    num_blocks: int = 24,
+    apart: float = 0.0,
+    noise: float = 0.03,
+    laps: int = 15,
+    seed: int = 0,
+    work: Work | None = None,
+) -> LatencySeries:
+    """Samples in blocks: a block shifts all sizes by one draw of `drift`, each size by one of `apart`."""
+    rng = np.random.default_rng(seed)
+    work = step_work() if work is None else work
+    shared = drift * rng.standard_normal((num_blocks, 1))
+    shifts = shared + apart * rng.standard_normal((num_blocks, len(work)))
+    samples = [
+        np.concatenate([centre * np.exp(shift + noise * _skewed(rng, laps)) for shift in column])
+        for centre, column in zip(law_ms(work), shifts.T, strict=True)
+    ]
+    groups = [np.repeat(np.arange(num_blocks), laps)] * len(work)
+    return LatencySeries(DRAFT_STEP, work, samples, groups)
+
+
 def _skewed(rng: np.random.Generator, count: int) -> np.ndarray:
     """Median 0, scale 1, a short tail below and a long one above, as latencies have."""
     return (rng.gamma(3.0, size=count) - gamma.median(3.0)) / np.sqrt(3.0)

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from bench.fit.fitting import FittedModel, Unfit, fit, resample_medians
+from bench.fit.fitting import FittedModel, Unfit, fit
 from bench.fit.models import AFFINE_BYTES, AFFINE_FLOPS, PROPORTIONAL, PUBLISHED
 from bench.fit.monotone import Monotone
+from bench.fit.resampling import resample_medians
 from bench.fit.rooflines import CacheAware, Roofline
 from bench.fit.series import LM_HEAD, VERIFY, LatencySeries, verify_work
-from tests.fit.synthetic import SIZES, bytes_law, decoder_lm, flops_law, series, step_work
+from tests.fit.synthetic import SIZES, blocked_series, bytes_law, decoder_lm, flops_law, series, step_work
 
 NUM_DRAWS, NUM_RESAMPLES = 200, 200
 
@@ -42,6 +43,21 @@ def test_intervals_hold_where_samples_are_noisy(num_samples, noise):
     shares = coverage(
         AFFINE_BYTES, truth, lambda seed: series(bytes_law(), noise, num_samples=num_samples, seed=seed)
     )
+    assert between(shares), shares
+
+
+@pytest.mark.parametrize(("drift", "apart"), [(0.02, 0.0), (0.05, 0.0), (0.05, 0.02)])
+def test_intervals_hold_where_blocks_of_samples_drift_together(drift, apart):
+    truth = {"t0_ms": 0.3, "bytes_per_s": 2e10}
+    shares = coverage(
+        AFFINE_BYTES, truth, lambda seed: blocked_series(bytes_law(), drift, 24, apart, seed=seed)
+    )
+    assert between(shares), shares
+
+
+def test_intervals_of_few_blocks_hold_by_being_wide():
+    truth = {"t0_ms": 0.3, "bytes_per_s": 2e10}
+    shares = coverage(AFFINE_BYTES, truth, lambda seed: blocked_series(bytes_law(), 0.05, 4, 0.01, seed=seed))
     assert between(shares), shares
 
 

@@ -7,12 +7,21 @@ import sys
 import numpy as np
 import pytest
 
-from bench.fit.choice import SpeedGoal, UtilityGoal
+from bench.fit.choice import Goals, SpeedGoal, UtilityGoal
 from bench.fit.errors import FitError
 from bench.fit.fit_json import to_json
 from bench.fit.judge import Judgement, judge, sentence
 from bench.fit.series import VERIFY, LatencySeries, verify_work
-from tests.fit.synthetic import SIZES, bytes_law, decoder_lm, device, flops_law, series, step_work
+from tests.fit.synthetic import (
+    SIZES,
+    blocked_series,
+    bytes_law,
+    decoder_lm,
+    device,
+    flops_law,
+    series,
+    step_work,
+)
 
 KS = np.unique(np.geomspace(512, 49152, 60).astype(int))
 
@@ -23,7 +32,7 @@ def speed_goal(runs_per_round: int = 3) -> SpeedGoal:
 
 
 def goals():
-    return {"speed": speed_goal(), "utility": UtilityGoal(KS, 1 - np.exp(-KS / 2000))}
+    return {"code": Goals(3, speed_goal(), UtilityGoal(KS, 1 - np.exp(-KS / 2000)))}
 
 
 def verdict(judged, spec=None) -> str:
@@ -71,11 +80,13 @@ def test_the_verdict_says_where_flops_are_right_or_promise_too_little():
 
 
 def test_a_model_is_judged_by_what_it_would_choose(affine):
-    truth, paper = (affine.model(name).decisions["speed"] for name in ("bytes_affine", "flops_published"))
+    truth, paper = (
+        affine.model(name).decisions["code"].speed for name in ("bytes_affine", "flops_published")
+    )
     assert truth.regret_share < 1e-3
     assert paper.best_vocab_size == truth.best_vocab_size
     assert paper.regret >= 0 and paper.vocab_size != paper.best_vocab_size
-    utility = affine.model("bytes_affine").decisions["utility"]
+    utility = affine.model("bytes_affine").decisions["code"].utility
     assert utility.regret < 1e-3
 
 
@@ -128,6 +139,17 @@ def test_candidates_beyond_the_measured_sizes_are_refused():
         judge(data, None, "bfloat16", goals(), num_resamples=20)
 
 
+def test_doubts_stand_in_the_verdict_and_in_the_file():
+    data = blocked_series(bytes_law(), 0.02, 3, work=step_work(SIZES[[0, 4, 9]]))
+    judgement = Judgement(
+        "X1", "bfloat16", None, {"draft_step": judge(data, None, "bfloat16", num_resamples=20)}
+    )
+    told = "intervals rest on 3 prompts only"
+    assert told in sentence(judgement, "draft_step")
+    component = json.loads(to_json(judgement))["components"]["draft_step"]
+    assert component["num_prompts"] == 3 and told in component["interval_doubt"]
+
+
 def test_the_file_holds_every_component_and_model(affine):
     spec = device()
     values = json.loads(to_json(Judgement("X1", "bfloat16", spec, {"draft_step": affine})))
@@ -141,8 +163,10 @@ def test_the_file_holds_every_component_and_model(affine):
     t0 = model["coefficients"]["t0_ms"]
     assert t0["unit"] == "ms" and t0["ci_low"] < t0["value"] < t0["ci_high"]
     assert {"r2", "mape", "loo_mape", "worst_error", "aicc"} <= model.keys()
-    decision = affine.model("bytes_affine").decisions["speed"]
+    decision = affine.model("bytes_affine").decisions["code"].speed
     assert (model["chosen_k"], model["regret_tokens_per_s"]) == (decision.vocab_size, decision.regret)
+    assert (model["domain"], model["draft_length"]) == ("code", 3)
+    assert model["decisions"] == {"code": {name: model[name] for name in model["decisions"]["code"]}}
     assert component["models"]["roofline"]["coefficients"]["flops_per_s"]["value"] is None
     assert component["unfit"] == {}
 
@@ -152,6 +176,7 @@ def test_without_goals_no_k_is_chosen():
     values = json.loads(to_json(Judgement("X1", "bfloat16", None, {"draft_step": judged})))
     model = values["components"]["draft_step"]["models"]["flops_affine"]
     assert (model["chosen_k"], model["regret_tokens_per_s"], values["hardware"]) == (None, None, None)
+    assert (model["domain"], model["draft_length"], model["decisions"]) == (None, None, {})
 
 
 def test_fitting_needs_no_torch():

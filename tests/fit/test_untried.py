@@ -5,19 +5,13 @@ import pytest
 
 from bench.cost.components import ComponentCost, draft_step_cost, total_cost, verify_cost
 from bench.cost.hardware import HardwareSpec, match
+from bench.fit.calibration import Calibration, calibrate, latency_ms
 from bench.fit.errors import FitError
-from bench.fit.untried import (
-    Calibration,
-    Setting,
-    acceptance_from_coverage,
-    calibrate,
-    latency_ms,
-    predict_untried,
-)
+from bench.fit.untried import Proposals, Setting, acceptance_from_coverage, predict_untried
 from tests.fit.synthetic import SIZES, decoder_lm, device, smollm2_draft
 
 SPEC = device(memory=1e11, peak=1e12)
-SETTING = Setting(draft_length=3, context_length=100)
+SETTING = Setting(draft_lengths=(3,), context_length=100)
 NO_LAUNCHES = Calibration(launch_us=0.0)
 
 
@@ -51,7 +45,7 @@ def test_a_round_is_drafting_and_verification():
 def test_a_measured_acceptance_gives_speedup_and_k():
     tau = 1 + 1.5 * (1 - np.exp(-SIZES / 2000))
     found = predict_untried(
-        smollm2_draft(), decoder_lm(), SPEC, SIZES, SETTING, NO_LAUNCHES, acceptance_length=tau
+        smollm2_draft(), decoder_lm(), SPEC, SIZES, SETTING, NO_LAUNCHES, Proposals(tau[None])
     )
     assert found.speedup == pytest.approx(tau * found.plain_token_ms / found.round_ms)
     assert found.chosen_k == SIZES[np.argmax(found.speedup)]
@@ -59,10 +53,32 @@ def test_a_measured_acceptance_gives_speedup_and_k():
     assert "the acceptance holds for this draft, target and text" in found.assumptions
 
 
+def test_the_fastest_draft_length_of_every_size_is_taken():
+    setting = Setting(draft_lengths=(1, 3), context_length=100)
+    # Small vocabularies never get a second token right, large ones get all three.
+    tau = np.stack([np.full(10, 1.9), np.where(SIZES < 4096, 1.9, 3.9)])
+    found = predict_untried(
+        smollm2_draft(), decoder_lm(), SPEC, SIZES, setting, NO_LAUNCHES, Proposals(tau, "as told")
+    )
+    each = [
+        predict_untried(
+            smollm2_draft(), decoder_lm(), SPEC, SIZES, Setting(draft_lengths=(gamma,), context_length=100),
+            NO_LAUNCHES, Proposals(row[None]),
+        )
+        for gamma, row in zip((1, 3), tau, strict=True)
+    ]  # fmt: skip
+    assert found.draft_lengths.tolist() == np.where(SIZES < 4096, 1, 3).tolist()
+    assert found.speedup == pytest.approx(np.maximum(each[0].speedup, each[1].speedup))
+    assert found.round_ms[[0, -1]] == pytest.approx([each[0].round_ms[0], each[1].round_ms[-1]])
+    assert found.chosen_k == 4096
+    assert found.assumptions[-1] == "as told"
+    assert "drafted tokens a round: the fastest of 1, 3" in found.assumptions[4]
+
+
 def test_a_coverage_alone_gives_the_papers_choice_and_a_warning():
     coverage = 1 - np.exp(-SIZES / 2000)
     found = predict_untried(
-        smollm2_draft(), decoder_lm(), SPEC, SIZES, SETTING, NO_LAUNCHES, coverage=coverage
+        smollm2_draft(), decoder_lm(), SPEC, SIZES, SETTING, NO_LAUNCHES, Proposals(coverage=coverage)
     )
     saved = 1 - found.draft_step_ms / found.draft_step_ms[-1]
     assert found.speedup is None
@@ -85,7 +101,8 @@ def test_a_measured_device_calibrates_another():
     step = total_cost(draft_step_cost(smollm2_draft(), 49152, 100))
     found = calibrate(0.64, 6e10, step, SPEC, "X1")
     assert (found.bandwidth_share, found.launch_us) == pytest.approx((0.6, 20.0))
-    assert "reaches 60% of its bandwidth and launches a kernel in 20.0 us, as X1 did" in found.origin
+    assert found.origin == "the device reaches 60% of its bandwidth, as X1 did, and its whole peak"
+    assert found.launch_origin == "every kernel is launched in 20.0 us, as on X1"
     assert latency_ms(step, SPEC, "bfloat16", found) == pytest.approx(0.64 + 1e3 * step.total_bytes / 6e10)
 
 
@@ -105,6 +122,8 @@ def test_acceptance_from_coverage_by_hand():
 def test_what_cannot_be_is_refused():
     with pytest.raises(FitError, match="dtype=int4 is unknown; it must be one of float32, bfloat16, float16"):
         Setting(dtype="int4")
+    with pytest.raises(FitError, match="draft lengths must be at least 1"):
+        Setting(draft_lengths=(0,))
     with pytest.raises(FitError, match="shares of bandwidth and peak must be above 0"):
         Calibration(bandwidth_share=0.0)
     t4 = HardwareSpec("t4", "sheet", None, {"float16": 65e12}, 3e11, None, None)

@@ -11,12 +11,16 @@ from bench.device import CudaDevice, default_dtype, open_device
 from bench.device.graphs import capture, compiled
 from bench.domains import load_prompts
 from bench.errors import DeviceError
-from bench.measure.campaign import Campaign, Workload
+from bench.measure.campaign import Campaign
+from bench.measure.cases import EncodedPrompt, Probes, Workload
 from bench.measure.isolated import isolated_parts
 from bench.measure.rig import Rig
 from bench.measure.sampling import time_variants
+from bench.measure.standalone import isolate
+from bench.measure.timer import timer_facts
 from bench.pair import load_pair
-from bench.records import DecodeRecord, ReplayRecord
+from bench.records import DecodeRecord, FailureRecord, ReplayRecord
+from bench.records.cases import Done, case_of
 from bench.vocab.draft_vocab import DraftVocab
 from bench.workloads import check_sizes, count_answers, held_out_prompts, make_rankings, paper_size
 
@@ -40,6 +44,36 @@ def test_events_time_the_gpu_not_the_host(device):
     short, long = (device.elapsed_ms(a, b) for a, b in zip(marks, marks[1:], strict=False))
     print(f"\n{device.name}: one 4096^3 matmul {short:.3f} ms, eight {long:.3f} ms")
     assert 4 < long / short < 16
+
+
+def test_a_timeline_of_more_marks_than_the_pool_held_adds_up(device):
+    x = torch.ones(1 << 16, device=device.torch_device)
+    device.recycle_marks()
+    num_marks = len(device._pool) + 1000
+    assert num_marks > 8192
+    marks = [device.mark()]
+    for _ in range(num_marks):
+        x.add_(1)
+        marks.append(device.mark())
+    device.synchronize()
+    laps = np.array([device.elapsed_ms(a, b) for a, b in zip(marks, marks[1:], strict=False)])
+    total = device.elapsed_ms(marks[0], marks[-1])
+    print(f"\n{num_marks} laps: shortest {laps.min() * 1e3:.2f} us, sum {laps.sum():.3f} of {total:.3f} ms")
+    assert (laps > 0).all() and laps.sum() == pytest.approx(total, rel=0.01)
+
+
+def test_a_mark_is_timed_at_the_pace_of_the_gpu(device):
+    facts = timer_facts(device)
+    device.recycle_marks(500)
+    device.synchronize()
+    marks = [device.mark() for _ in range(500)]
+    device.synchronize()
+    idle_ms = float(np.median([device.elapsed_ms(a, b) for a, b in zip(marks, marks[1:], strict=False)]))
+    print(
+        f"\nclock: steps of {facts.resolution_ms * 1e6:.0f} ns, a mark costs {facts.mark_ms * 1e3:.2f} us; "
+        f"on an idle GPU marks are {idle_ms * 1e3:.2f} us apart"
+    )
+    assert facts.is_device_pace and 0 < facts.resolution_ms <= facts.mark_ms <= idle_ms
 
 
 def test_auto_takes_the_gpu_and_bfloat16(device):
@@ -85,19 +119,30 @@ def test_a_domain_is_measured_on_the_gpu(device, dtype):
             assert record.accepted == expected
 
 
+PROMPT = EncodedPrompt("p", list(range(100, 164)))
+
+
 @pytest.fixture(scope="module")
-def parts(device):
+def pair(device):
     config = PairConfig("smollm2-135m", "smollm2-135m-instruct", "smollm2-135m-eagle3")
-    pair = load_pair(config, device, "bfloat16")
+    return load_pair(config, device, "bfloat16")
+
+
+@pytest.fixture(scope="module")
+def heads(pair):
     full = pair.target.vocab_size
-    heads = {k: pair.draft.head(DraftVocab(np.arange(k), full)) for k in (1024, full)}
-    prefill = Decoder(pair.target, 8).prefill(list(range(100, 164)))
+    return {k: pair.draft.head(DraftVocab(np.arange(k), full)) for k in (1024, full)}
+
+
+@pytest.fixture(scope="module")
+def parts(pair, heads):
+    prefill = Decoder(pair.target, 8).prefill(PROMPT.token_ids)
     return isolated_parts(pair.target, pair.draft.draft, heads, [3], prefill)
 
 
 def medians_of(device, variants, **changes):
     config = TimingConfig(**{"budget_s": 1.0, **changes})
-    found = time_variants(device, variants, config, seed=0)
+    found = list(time_variants(device, variants, config, seed=0))
     for series in found:
         print(
             f"{series.name} ({series.cache}): device {np.median(series.device_ms):.4f} ms, wall "
@@ -143,6 +188,36 @@ def test_a_graph_of_a_draft_step_is_launched_faster_than_its_kernels(device, par
     layer = next(part for key, part in parts.items() if key.part == "layer")
     times = medians_of(device, {"eager": layer, "graph": capture(device, layer)})
     assert times["graph"][1] < times["eager"][1]
+
+
+def test_every_part_is_timed_eagerly_and_as_a_graph_cold_and_warm(device, pair, heads, parts):
+    full_head = heads[pair.target.vocab_size]
+    rig = Rig(device, pair.target, pair.draft.draft, full_head, 8, seed=0)
+    timing = TimingConfig(budget_s=0.2, max_warmup_s=0.2)
+    records = list(isolate(rig, PROMPT, Probes(heads, [3], 2), timing, Done()))
+    assert not [record for record in records if isinstance(record, FailureRecord)]
+    by_case = {case_of(record): record for record in records}
+    assert len(by_case) == len(records) == 4 * len(parts)
+    for key in parts:
+        for cache in CacheState:
+            case = ("isolated", key.part, key.vocab_size, key.num_tokens, cache.value)
+            eager, graph = (by_case[(*case, how)] for how in ("eager", "graph"))
+            print(
+                f"{key.label} ({cache.value}): eager {np.median(eager.device_ms):.4f} ms, wall "
+                f"{np.median(eager.wall_ms):.4f}; graph {np.median(graph.device_ms):.4f}, wall "
+                f"{np.median(graph.wall_ms):.4f}"
+            )
+    verify = ("isolated", "verify", None, 4, "cold")
+    assert np.median(by_case[(*verify, "graph")].wall_ms) < np.median(by_case[(*verify, "eager")].wall_ms)
+
+
+def test_every_part_can_be_compiled(device, parts):
+    for key, part in parts.items():
+        # It raises where torch would go on eagerly. Rounding may change which token is best.
+        found, expected = compiled(part)(), part()
+        assert found.shape == expected.shape, key.label
+        if expected.is_floating_point():
+            torch.testing.assert_close(found, expected, rtol=5e-2, atol=5e-2, msg=key.label)
 
 
 def test_a_compiled_draft_step_gives_the_same(device, parts):

@@ -12,7 +12,8 @@ from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException
 from omegaconf import open_dict
 
-from bench.cli import SweepStart, _explain, quote_gpu_index
+from bench.cli import SweepStart, quote_gpu_index
+from bench.explain import explain
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = ROOT / "conf" / "hydra" / "launcher"
@@ -131,7 +132,7 @@ def test_a_plugin_that_is_not_installed_names_its_extra(launchers, launcher):
         pytest.raises(MissingConfigException) as missing,
     ):
         compose("config", [f"hydra/launcher={launcher}"])
-    assert _explain(missing.value) == (
+    assert explain(missing.value) == (
         f"this launcher is not installed: .venv/bin/python -m pip install -e '.[{extra}]'"
     )
 
@@ -142,7 +143,7 @@ def test_an_unknown_launcher_names_those_there_are(launchers):
         pytest.raises(MissingConfigException) as missing,
     ):
         compose("config", ["hydra/launcher=slrum"])
-    assert _explain(missing.value) == "unknown hydra/launcher 'slrum'; known are gpus, ray_cluster, slurm"
+    assert explain(missing.value) == "unknown hydra/launcher 'slrum'; known are gpus, ray_cluster, slurm"
 
 
 @pytest.mark.parametrize("launcher", ["slurm", "ray_cluster"])

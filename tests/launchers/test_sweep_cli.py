@@ -46,7 +46,7 @@ def test_a_failed_job_is_listed_loses_no_other_and_is_completed_later(launcher, 
     assert (there / "report.md").exists()
     said = [line for line in done.stderr.splitlines() if line.startswith("bench: ")]
     assert said[0] == f"bench: sweep in {tmp_path / 'sweep'}: one log per job"
-    assert said[1] == f"bench: 1 of 2 started jobs of {tmp_path / 'sweep'} are done"
+    assert said[1] == f"bench: 1 of 2 jobs of {tmp_path / 'sweep'} are done"
     assert "run=late" in said[2] and "failed: run=late is not a run" in said[2]
     assert "run=late is not a run" in Path(said[2].rpartition("log: ")[2]).read_text()
     assert said[3].endswith(f"hydra.sweep.dir={tmp_path / 'sweep'}")
@@ -55,6 +55,6 @@ def test_a_failed_job_is_listed_loses_no_other_and_is_completed_later(launcher, 
     late = write_run(tmp_path / "runs" / "late")
     again = sweep(launcher, tmp_path)
     assert again.returncode == 0, again.stderr
-    assert f"bench: 2 of 2 started jobs of {tmp_path / 'sweep'} are done" in again.stderr.splitlines()
+    assert f"bench: 2 of 2 jobs of {tmp_path / 'sweep'} are done" in again.stderr.splitlines()
     assert (late / "report.md").exists()
     assert not (there / "report.md").exists(), "a job that was done ran again"

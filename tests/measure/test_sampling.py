@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from bench.config.timing import CacheState, TimingConfig
 from bench.device import ScriptedDevice
 from bench.errors import ConfigError, DeviceError
-from bench.measure.sampling import Stopped, relative_half_width, time_variants
+from bench.measure.sampling import time_variants
+from bench.measure.series import Stopped, relative_half_width
+from bench.records import FailureRecord
 
 
 def config(**changes) -> TimingConfig:
@@ -20,7 +22,9 @@ def config(**changes) -> TimingConfig:
 
 
 def run(device, variants, timing, seed=0):
-    return time_variants(device, variants, timing, seed, clock_ns=device.clock_ns)
+    """All series in the order of the variants, however they came."""
+    found = {s.name: s for s in time_variants(device, variants, timing, seed, clock_ns=device.clock_ns)}
+    return [found[name] for name in variants]
 
 
 def test_device_time_wall_time_and_what_lies_between():
@@ -46,8 +50,8 @@ def test_one_synchronisation_per_block_of_device_samples():
     (series,) = run(device, {"a": lambda: device.work(1.0)}, config(samples_per_block=10))
     blocks = len(series.blocks_ns)
     assert blocks == 3
-    # Warm-up: two windows of eight synchronised calls, two synchronisations each, and one for the estimate.
-    assert device.num_synchronizations == 2 * 8 * 2 + 1 + 2 * blocks
+    # Warm-up: two windows of eight synchronised calls, two synchronisations each.
+    assert device.num_synchronizations == 2 * 8 * 2 + 2 * blocks
 
 
 def test_a_device_that_waits_has_one_time():
@@ -85,6 +89,17 @@ def test_short_calls_share_a_sample():
     assert series.device_ms == pytest.approx([0.03] * 30)
 
 
+def test_how_long_a_call_takes_is_asked_of_a_device_that_launches_are_not_part_of():
+    timing = config(min_sample_ms=0.2)
+    device = ScriptedDevice()
+    (series,) = run(device, {"a": lambda: device.work(0.05, host_ms=0.02)}, timing)
+    # From idle to idle 0.07 ms, on the device's clock 0.05; eight calls more tell.
+    assert (series.calls_per_sample, series.num_warmup) == (4, 16 + 8)
+    device = ScriptedDevice(asynchronous=False)
+    (series,) = run(device, {"a": lambda: device.work(0.05, host_ms=0.02)}, timing)
+    assert (series.calls_per_sample, series.num_warmup) == (3, 16)
+
+
 def test_a_cold_call_never_shares_its_sample_as_the_second_would_be_warm():
     device = ScriptedDevice()
     timing = config(min_sample_ms=0.2, cache=CacheState.cold)
@@ -97,22 +112,22 @@ def test_warm_up_goes_on_until_two_windows_agree():
     # Clocks that rise: 8 calls at 4 ms, 8 at 2 ms, then 1 ms.
     speeds = iter([4.0] * 8 + [2.0] * 8)
     (series,) = run(device, {"a": lambda: device.work(next(speeds, 1.0))}, config())
-    # Windows of 4, 2, 1 and 1 ms, then the estimate of how long one call is.
-    assert series.num_warmup == 4 * 8 + 8 and series.warmup_stable
+    # Windows of 4, 2, 1 and 1 ms.
+    assert series.num_warmup == 4 * 8 and series.warmup_stable
     assert set(series.device_ms) == {1.0}
 
 
 def test_warm_up_lasts_its_least_time_and_not_more_than_its_longest():
     device = ScriptedDevice(asynchronous=False)
     (series,) = run(device, {"a": lambda: device.work(1.0)}, config(min_warmup_s=0.1))
-    assert series.num_warmup == 100 + 8
+    assert series.num_warmup == 100
     device = ScriptedDevice(asynchronous=False)
     slower = iter(1.1 ** (n // 8) for n in range(1000))
     timing = config(max_warmup_s=0.05)
     (series,) = run(device, {"a": lambda: device.work(next(slower, 1.0))}, timing)
     assert not series.warmup_stable
-    # Five windows take 8 + 8.8 + 9.7 + 10.6 + 11.7 = 48.8 ms, one more call passes 50; then the estimate.
-    assert series.num_warmup == 5 * 8 + 1 + 8
+    # Five windows take 8 + 8.8 + 9.7 + 10.6 + 11.7 = 48.8 ms, one more call passes 50.
+    assert series.num_warmup == 5 * 8 + 1
 
 
 def noisy(device, spread, seed=0):
@@ -170,6 +185,59 @@ def test_variants_take_turns_in_blocks_and_one_that_is_done_leaves():
     assert all(sorted(block) == ["s"] * 6 + ["u"] * 6 for block in blocks)
     assert {block[0] for block in blocks} == {"s", "u"}
     assert set(turns[72:]) == {"u"}
+
+
+def test_a_series_is_there_as_soon_as_it_is_done():
+    device, steps = ScriptedDevice(asynchronous=False), []
+    rough = cycle([1.0, 9.0])
+
+    def unsteady():
+        steps.append(1)
+        device.work(next(rough))
+
+    variants = {"unsteady": unsteady, "steady": lambda: device.work(1.0)}
+    found = time_variants(
+        device, variants, config(max_samples=60, budget_s=1e3), seed=0, clock_ns=device.clock_ns
+    )
+    first = next(found)
+    so_far = len(steps)
+    (second,) = found
+    assert (first.name, second.name) == ("steady", "unsteady")
+    # Thirty samples of one were enough; the other was called for thirty more of its own afterwards.
+    assert len(steps) - so_far >= 30
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"), MemoryError("none left")]
+)
+@pytest.mark.parametrize("at", [0, 40])
+def test_one_that_fails_leaves_and_the_others_go_on(error, at):
+    device, calls = ScriptedDevice(asynchronous=False), []
+
+    def failing():
+        calls.append(1)
+        if len(calls) > at:
+            raise error
+        device.work(1.0)
+
+    variants = {"a": failing, "b": lambda: device.work(1.0), "c": lambda: device.work(2.0)}
+    found = list(time_variants(device, variants, config(), seed=0, clock_ns=device.clock_ns))
+    failure, *series = found
+    assert failure == FailureRecord(["a"], type(error).__name__, str(error).splitlines()[0])
+    assert {(s.name, len(s.device_ms), s.stopped) for s in series} == {
+        ("b", 30, "precise"),
+        ("c", 30, "precise"),
+    }
+    assert gc.isenabled()
+
+
+def test_garbage_is_collected_again_when_nobody_wants_the_rest():
+    device = ScriptedDevice()
+    found = time_variants(device, {n: lambda: device.work(1.0) for n in "ab"}, config(), 0, device.clock_ns)
+    next(found)
+    assert not gc.isenabled()
+    found.close()
+    assert gc.isenabled()
 
 
 def order_of(seed):

@@ -1,7 +1,11 @@
+import json
 from functools import partial
+from io import StringIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from bench.config import TimingConfig
 from bench.device.scripted import ScriptedDevice
@@ -17,8 +21,9 @@ from bench.measure.selfcheck import (
     time_heads,
 )
 from bench.measure.stats import median_ratio
-from bench.measure.timer import TimerFacts, timer_facts
+from bench.measure.timer import TimerFacts
 from bench.records import DecodeRecord
+from bench.selfcheck import _show, _write
 
 
 def noisy(rng, n, scale=1.0):
@@ -62,16 +67,35 @@ def test_other_work_must_be_found_slower():
     assert not different("x", (fast, slow), 1.2).passed
 
 
-def test_a_coarse_or_dear_clock_is_told():
-    assert fine_clock(TimerFacts(0.0001, 0.0001), 0.1).passed
-    assert not fine_clock(TimerFacts(0.01, 0.0001), 0.1).passed
-    assert not fine_clock(TimerFacts(0.0001, 0.01), 0.1).passed
-    assert not fine_clock(TimerFacts(None, 0.0), 0.1).passed
+def test_a_clock_that_stands_still_or_is_coarse_fails():
+    samples = {"head": 0.1, "layer": 1.0}
+    assert fine_clock(TimerFacts(0.0001, 0.0001), samples).passed
+    assert fine_clock(TimerFacts(0.0001, 0.0001), samples).note is None
+    assert not fine_clock(TimerFacts(None, 0.0), samples).passed
+    assert not fine_clock(TimerFacts(0.02, 0.0001), samples).passed
+
+
+def test_a_part_that_is_short_beside_a_mark_is_a_note_and_no_fault():
+    # As on a GPU: a mark takes it 1 us, its clock has steps of 32 ns, and a small head takes 5 us.
+    check = fine_clock(TimerFacts(32e-6, 1e-3), {"small head": 0.005, "layer": 0.15})
+    assert check.passed
+    assert check.note == "a mark is more than 1% of small head: read latencies as short as upper bounds"
+    assert "a mark costs 1 us; samples take 5 to 150 us" in check.finding
+    # Calls that share a sample share its marks.
+    assert fine_clock(TimerFacts(32e-6, 1e-3), {"small head": 40 * 0.005, "layer": 0.15}).note is None
+    idle = fine_clock(TimerFacts(32e-6, 1e-3, is_device_pace=False), {"layer": 0.15})
+    assert "1 us (of the host: the device could not be kept busy)" in idle.finding
 
 
 def test_laps_that_cost_are_told():
-    assert small_overhead((np.full(20, 1.005), np.ones(20))).passed
-    assert not small_overhead((np.full(20, 1.05), np.ones(20))).passed
+    cheap, dear, dearest = (np.full(20, ratio) for ratio in (1.005, 1.03, 1.08))
+    assert small_overhead((cheap, np.ones(20))).passed
+    assert not small_overhead((dear, np.ones(20))).passed
+    # A mark is a launch of its own on a GPU.
+    assert small_overhead((cheap, np.ones(20)), asynchronous=True).note is None
+    check = small_overhead((dear, np.ones(20)), asynchronous=True)
+    assert check.passed and check.note == "rounds are bound by launches: their laps cost about 3.0%"
+    assert not small_overhead((dearest, np.ones(20)), asynchronous=True).passed
 
 
 def decoded(decode_ms, wall_ms):
@@ -93,7 +117,10 @@ def test_the_whole_way_on_a_scripted_device(monkeypatch):
 
     timing = TimingConfig(budget_s=0.5, max_warmup_s=0.05, max_samples=300, target_half_width=0.001)
     monkeypatch.setattr(selfcheck, "time_variants", partial(time_variants, clock_ns=device.clock_ns))
-    times = time_heads(device, {"A": work(1.0), "B": work(1.0), "slow": work(1.03)}, timing, seed=0)
+    times, num_calls = time_heads(
+        device, {"A": work(1.0), "B": work(1.0), "slow": work(1.03)}, timing, seed=0
+    )
+    assert num_calls == {"A": 1, "B": 1, "slow": 1}
     assert len(times["A"]) == len(times["B"]) == len(times["slow"]) > 20
     assert same("x", (times["A"], times["B"]), 1).passed
     assert not same("x", (times["slow"], times["B"]), 1).passed
@@ -106,5 +133,28 @@ def test_samples_of_one_block_count_once():
     assert blocks_of(Series, 3).tolist() == [2, 5]
 
 
-def test_the_timer_of_a_device_that_stands_still_has_no_resolution():
-    assert timer_facts(ScriptedDevice()) == TimerFacts(None, 0.0)
+def test_what_was_found_is_written_down_as_it_is(tmp_path):
+    samples = {"head": float(np.median(np.array([0.01, 0.02])))}
+    ones, more = np.ones(20), np.full(20, 1.03)
+    checks = [
+        same("a", (ones, ones), 1),
+        different("b", (more, ones), 1.03),
+        fine_clock(TimerFacts(32e-6, 1e-3), samples),
+        small_overhead((more, ones), asynchronous=True),
+        laps_add_up([decoded(99, 100)] * 3),
+    ]
+    path = _write(SimpleNamespace(results_dir=str(tmp_path)), ScriptedDevice(), checks)
+    written = json.loads(path.read_text("utf-8"))["checks"]
+    assert [check["passed"] for check in written] == [True] * 5
+    assert written[2]["note"].startswith("a mark is more than 1% of head")
+    assert written[3]["note"] == "rounds are bound by launches: their laps cost about 3.0%"
+
+
+def test_a_note_is_shown_beside_what_passed():
+    console = Console(record=True, width=200, file=StringIO())
+    note = fine_clock(TimerFacts(32e-6, 1e-3), {"small head": 0.005, "layer": 0.15})
+    failed = fine_clock(TimerFacts(None, 0.0), {"layer": 0.15})
+    _show(ScriptedDevice(), [note, failed], console)
+    lines = [line for line in console.export_text().splitlines() if line.strip().startswith("clock")]
+    assert lines[0].split()[1] == "note" and "Note: a mark is more than 1%" in lines[0]
+    assert lines[1].split()[1] == "FAIL" and "To do: the clock is too coarse" in lines[1]

@@ -6,6 +6,7 @@ from bench.records import (
     IsolatedRecord,
     ProbeRecord,
     SessionRecord,
+    SteadyRecord,
 )
 from bench.records.cases import Done, case_of
 
@@ -23,12 +24,17 @@ def test_a_probe_of_the_pilot_is_another_case_than_one_of_the_proof():
     assert case_of(probe(1, is_pilot=True)) == ("pilot", "code", "p", 1024, 3)
     assert case_of(decode(1)) == ("decode", "code", "p", 1024, 3)
     assert case_of(IsolatedRecord("lm_head", 512, None, "cold", [1.0], [1.0], 1, "precise", 0.01)) == (
-        "isolated", "lm_head", 512, None, "cold",
+        "isolated", "lm_head", 512, None, "cold", "eager",
     )  # fmt: skip
 
 
 def test_a_run_has_one_coverage():
     assert case_of(CoverageRecord("curve.csv", [1], [0.5])) == ("coverage",)
+
+
+def test_two_windows_of_a_variant_are_two_cases():
+    assert case_of(SteadyRecord("code", 1024, 3, 10, 0.0, 1.0)) == ("steady", "code", 1024, 3, 0)
+    assert case_of(SteadyRecord("code", 1024, 3, 10, 5.0, 6.0, 1)) == ("steady", "code", 1024, 3, 1)
 
 
 def test_what_is_of_no_case():

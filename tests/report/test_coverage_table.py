@@ -30,6 +30,8 @@ def test_a_selections_folder_gives_its_held_out_coverage(tmp_path):
         ("size,share\n1,0.5\n", "needs the columns vocab_size and coverage"),
         ("vocab_size,coverage\n1,\n", "needs the columns vocab_size and coverage"),
         ("vocab_size,coverage\n1,50\n", "coverage must lie between 0 and 1"),
+        ("vocab_size,coverage\n1,0.5\n2,0.4\n", "coverage must not fall"),
+        ("domain,vocab_size,coverage\na,1,0.5\nb,1,0.4\n", "mixes domains: give the table of one"),
     ],
 )
 def test_what_is_no_coverage(tmp_path: Path, text, message):

@@ -10,7 +10,7 @@ from rich.console import Console
 from bench.errors import OutputError
 from bench.page.task import run_report
 from bench.records import CoverageRecord
-from bench.report.draft_figures import saving_figure, step_figure
+from bench.report.draft_figures import cache_figure, step_figure
 from bench.report.draft_fit import judge_draft, reduction_table, utility_choices
 from bench.report.draft_frames import read_draft_run, step_frame
 from bench.report.draft_page import render_draft
@@ -103,17 +103,17 @@ def test_everything_is_written(folder):
     latency = pd.read_csv(folder / "latency.csv")
     assert set(latency["setting"]) == {"isolated_cold", "isolated_warm"}
     assert set(latency["part"]) == {"layer", "lm_head", "select", "draft_step"}
-    names = ("draft_latency", "isolated", "saving", "roofline", "fit_lm_head", "fit_draft_step")
+    names = ("draft_latency", "isolated", "roofline", "fit_lm_head", "fit_draft_step")
     for name in names:
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
         assert f"figures/{name}.png" in page
 
 
-def test_axes_have_units(draft, judgement):
+def test_axes_have_units(draft):
     axis = step_figure(draft, step_frame(draft)).axes[0]
     assert "(ms)" in axis.get_ylabel() and "(tokens)" in axis.get_xlabel()
-    axis = saving_figure(draft, judgement).axes[0]
-    assert "(%)" in axis.get_ylabel() and "(tokens)" in axis.get_xlabel()
+    axis = cache_figure(draft).axes[0]
+    assert "(ms)" in axis.get_ylabel() and "(tokens)" in axis.get_xlabel()
 
 
 def test_a_device_that_does_not_tell_its_cache_has_warm_times(tmp_path):

@@ -6,12 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
-from bench.report.fit import judge_run, series_of, times_of, write_fit
-from bench.report.fit_figures import fit_figure, fit_table
+from bench.compare.transfer import step_medians
+from bench.fit.judge import judge
+from bench.fit.series import LatencySeries, draft_work, verify_work
+from bench.measure.stats import median
+from bench.report.fit import goals_of, judge_run, series_of, times_of, write_fit
+from bench.report.fit_figures import fit_figure
+from bench.report.fit_tables import decision_table, fit_table, size_table
 from bench.report.frames import read_run
 from bench.report.surfaces import Surfaces
+from tests.fit.synthetic import bytes_law, decoder_lm, series, smollm2_draft
 from tests.report.synthetic import write_run
 from tests.test_cli import check_refused, run
 
@@ -40,8 +48,57 @@ def test_the_example_holds_what_is_claimed_of_it(judgement):
     assert step.model(step.best).scores.loo_mape <= 0.05
     # FLOPs alone leave out what does not shrink.
     assert step.model("flops_published").scores.loo_mape > step.model(step.best).scores.loo_mape
-    decision = step.model(step.best).decisions["speed"]
+    decision = step.model(step.best).decisions["code"].speed
     assert sizes[0] <= decision.vocab_size <= sizes[-1] and decision.regret >= 0
+
+
+def test_head_and_step_tell_the_same_speed(judgement):
+    head, step = (judgement.components[name].models[0].decisions for name in ("lm_head", "draft_step"))
+    assert head.keys() == step.keys() == {"code", "function_calling", "writing"}
+    for domain, decisions in step.items():
+        assert decisions.draft_length == head[domain].draft_length
+        assert decisions.speed.best_value == pytest.approx(head[domain].speed.best_value, rel=0.02)
+    # Where one token is drafted there is no chained step, but its head's cost still decides.
+    assert step["writing"].draft_length == 1
+
+
+@pytest.mark.parametrize("gamma", [1, 3])
+def test_goals_by_hand(tmp_path, gamma):
+    write_run(tmp_path, draft_length=gamma)
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text("utf-8"))
+    config["select"] = {"coverage_weight": 0.5}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    surfaces = Surfaces(read_run(tmp_path))
+    work = draft_work(smollm2_draft(), "draft_step", np.array([10, 100]), 20)
+    # Head and selection of 1 or 6 ms; a chained step has a layer of 2 ms more.
+    heads = LatencySeries("lm_head", work, [np.array([0.5]), np.array([5.5])])
+    steps = LatencySeries("draft_step", work, [np.array([3.0]), np.array([8.0])])
+    for timed in (heads, steps):
+        goal = goals_of(surfaces, timed)["code"]
+        assert goal.draft_length == goal.speed.runs_per_round == gamma
+        assert goal.speed.sizes[[0, -1]].tolist() == [10, 100]
+        # gamma heads, gamma - 1 layers, a verification of 24 ms and an extension of 3 ms; everything is
+        # accepted, so that gamma + 1 tokens come of a round.
+        round_ms = gamma * 1.0 + (gamma - 1) * 2.0 + 24 + 3
+        found = goal.speed.worth(np.interp(goal.speed.sizes, [10, 100], timed.medians_ms))
+        assert found[0] == pytest.approx(1e3 * (gamma + 1) / round_ms)
+        assert found[-1] == pytest.approx(1e3 * (gamma + 1) / (round_ms + 5 * gamma))
+    verify = LatencySeries("verify", verify_work(decoder_lm(), np.array([4]), 20), [np.array([24.0])])
+    assert goals_of(surfaces, verify) == {}
+
+
+def test_every_domain_has_its_decision(judgement):
+    table = decision_table(judgement.components["draft_step"])
+    assert list(table["domain"].unique()) == ["code", "function_calling", "writing"]
+    assert (table["regret_tokens_per_s"] >= 0).all() and (table["tokens_per_s"] > 0).all()
+    lost = (table["best_tokens_per_s"] - table["tokens_per_s"]).to_numpy()
+    assert lost == pytest.approx(table["regret_tokens_per_s"].to_numpy())
+    assert decision_table(judgement.components["verify"]).empty
+    by_model = fit_table(judgement.components["draft_step"], "writing").set_index("model")
+    row = table[table["domain"] == "writing"].set_index("model").loc["t0 + B/W"]
+    assert by_model.loc["t0 + B/W", "domain"] == "writing"
+    assert by_model.loc["t0 + B/W", "draft_length"] == row["draft_length"] == 1
+    assert by_model.loc["t0 + B/W", "chosen_k"] == row["chosen_k"]
 
 
 def test_fit_json_says_for_every_component_and_model(judgement, tmp_path):
@@ -66,13 +123,55 @@ def test_fit_json_says_for_every_component_and_model(judgement, tmp_path):
 
 def test_the_figure_and_the_table_tell_the_same(judgement):
     figure = fit_figure(judgement, "draft_step")
-    above, below = figure.axes
+    above, saved, below = figure.axes
     assert above.get_ylabel() == "draft step (ms)" and "prediction error (%)" in below.get_ylabel()
+    assert "latency reduction R(k)\n(% of" in saved.get_ylabel()
+    # Every curve of latency is also one of reductions, which end at none for the full vocabulary.
+    curves = [line for line in saved.get_lines() if len(line.get_xdata()) > 100]
+    assert len(curves) == len([line for line in above.get_lines() if len(line.get_xdata()) > 100])
+    assert [curve.get_ydata()[-1] for curve in curves] == [0] * len(curves)
+    assert len(fit_figure(judgement, "verify").axes) == 2
     table = fit_table(judgement.components["draft_step"])
     assert table.loc[0, "note"] == "best"
     assert f"{table.loc[0, 'held_out_error']:.1%}" in " ".join(
         t.get_text() for t in above.get_legend().get_texts()
     )
+
+
+def test_every_size_has_its_reduction_and_its_distance_to_the_limits(judgement):
+    step = judgement.components["draft_step"]
+    table = size_table(step)
+    assert table["vocab_size"].tolist() == step.series.work.sizes.tolist()
+    smallest, full = table.iloc[0], table.iloc[-1]
+    assert smallest["reduction"] == pytest.approx(1 - smallest["measured_ms"] / full["measured_ms"])
+    assert (table["reduction_ci_low"] <= table["reduction"]).all()
+    assert (table["reduction"] <= table["reduction_ci_high"]).all()
+    names = {model.fitted.model.name for model in step.models}
+    assert {f"reduction_{name}" for name in names} <= set(table.columns)
+    # What is published leaves out launches, and promises more.
+    assert smallest["reduction_flops_published"] > smallest["reduction_bytes_affine"]
+    rate = step.series.work.total_bytes[-1] / (full["measured_ms"] / 1e3)
+    assert full["bandwidth_share"] == pytest.approx(rate / judgement.spec.memory_bytes_per_s)
+    t0_ms = step.model(step.efficiency.launch_model).fitted.coefficient("t0_ms")
+    assert smallest["launch_share"] == pytest.approx(t0_ms / smallest["measured_ms"])
+    verify = size_table(judgement.components["verify"])
+    assert verify.columns[0] == "num_tokens" and not any("reduction" in name for name in verify.columns)
+
+
+def test_comparisons_tell_the_intervals_of_the_fit(judgement, tmp_path):
+    step, found = judgement.components["draft_step"], step_medians([read_run(EXAMPLE)])
+    assert found == dict(zip(step.series.work.sizes.tolist(), step.medians, strict=True))
+    # Steps of one prompt drift together: taken as independent they would seem better known.
+    alone = [median(samples) for samples in step.series.samples_ms]
+    widths = [sum(e.ci_high - e.ci_low for e in estimates) for estimates in (step.medians, alone)]
+    assert widths[0] > widths[1]
+    small = step_medians([read_run(write_run(tmp_path))])
+    assert small[10] == median(np.full(12, 3.0)) and list(small) == [10, 100]
+
+
+def test_without_a_data_sheet_shares_are_empty():
+    table = size_table(judge(series(bytes_law(), 0.01), None, "bfloat16", num_resamples=20))
+    assert table["bandwidth_share"].isna().all() and table["launch_share"].notna().all()
 
 
 def test_the_task_fits_an_earlier_run_without_torch(tmp_path):

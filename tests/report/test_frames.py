@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from bench.errors import OutputError
-from bench.records import FILE_NAME, RecordWriter
+from bench.records import FILE_NAME, IsolatedRecord, RecordWriter
 from bench.report.frames import read_run
 from bench.report.latency import latency_frame, step_samples
 from bench.report.summary import SUMMARY_COLUMNS, summary_frame
@@ -72,6 +73,7 @@ def test_a_trimmed_row_by_hand(run):
         "num_prompts": 2,
         "num_tokens": 16,
         "energy_j_per_token": None,
+        "energy_spread": None,
     }
 
 
@@ -110,8 +112,8 @@ def test_latencies_are_pooled_over_prompts_and_counted(run):
     # followed by an extension.
     assert counts == {
         **{(part, size): 18 for part in ("lm_head", "select") for size in (10, 100)},
-        **{("draft_step", size): 12 for size in (10, 100)},
-        **{("layer", None): 24, ("verify", None): 12, ("other", None): 12, ("extend", None): 8},
+        **{(part, size): 12 for part in ("draft_step", "layer") for size in (10, 100)},
+        **{("verify", None): 12, ("other", None): 12, ("extend", None): 8},
         ("draft_prefill", None): 4,
     }  # fmt: skip
 
@@ -160,3 +162,19 @@ def test_parts_on_their_own_stand_beside_those_inside_rounds(run):
     assert medians == {"in_situ": 0.5, "isolated_cold": 0.5, "isolated_warm": 0.25}
     verify = latency[(latency["part"] == "verify") & (latency["setting"] == "isolated_warm")]
     assert verify[["draft_length", "median_ms"]].values.tolist() == [[3, 12.0]]
+
+
+def test_parts_as_graphs_have_settings_of_their_own_and_wall_time(run):
+    graph = IsolatedRecord(
+        "lm_head", 10, None, "cold", [0.1] * 6, [0.3] * 6, 1, "precise", 0.0, execution="graph"
+    )
+    latency = latency_frame(replace(run, isolated=[*run.isolated, graph]))
+    rows = latency[(latency["part"] == "lm_head") & (latency["vocab_size"] == 10)].set_index("setting")
+    assert rows["execution"].to_dict() == {
+        **{setting: "eager" for setting in ("in_situ", "isolated_cold", "isolated_warm")},
+        "isolated_cold_graph": "graph",
+    }
+    assert rows.loc["isolated_cold_graph", ["median_ms", "median_wall_ms"]].tolist() == [0.1, 0.3]
+    assert rows["median_wall_ms"].isna().to_dict()["in_situ"]
+    # What was timed eagerly keeps its rows as they were.
+    assert rows.loc["isolated_cold", "median_ms"] == 0.5

@@ -5,12 +5,12 @@ from bench.records import ProbeRecord
 from bench.surface.latency import RoundLatency
 
 
-def probe(prompt, size, gamma, head_ms, verify_ms=20.0, rounds=2, select_ms=0.25):
+def probe(prompt, size, gamma, head_ms, verify_ms=20.0, rounds=2, select_ms=0.25, layer_ms=2.0):
     laps = {
         "draft_prefill": [4.0],
         "lm_head": [head_ms] * gamma * rounds,
         "select": [select_ms] * gamma * rounds,
-        "layer": [2.0] * (gamma - 1) * rounds,
+        "layer": [layer_ms] * (gamma - 1) * rounds,
         "verify": [verify_ms + gamma] * rounds,
         "other": [0.5] * rounds,
         "extend": [3.0] * (rounds - 1),
@@ -29,7 +29,9 @@ def test_parts_by_hand():
     # Constant below the smallest size, a straight line between the two.
     assert latency.head_ms(np.array([1, 8, 36, 64]), one(1))[0] == pytest.approx([1.25, 1.25, 3.25, 5.25])
     assert latency.fixed_ms(1, one(1)) == pytest.approx([3 + 21 + 0.5])
-    assert latency.fixed_ms(3, one(1)) == pytest.approx([2 * 2 + 3 + 23 + 0.5])
+    assert latency.fixed_ms(3, one(1)) == pytest.approx([3 + 23 + 0.5])
+    assert latency.round_ms(1, np.array([8]), one(1))[0] == pytest.approx([1.25 + 24.5])
+    assert latency.round_ms(3, np.array([36]), one(1))[0] == pytest.approx([3 * 3.25 + 2 * 2 + 26.5])
     assert latency.extend_ms(3, one(1)) == pytest.approx([3.0])
 
 
@@ -37,6 +39,40 @@ def test_a_head_never_gets_cheaper_as_it_grows():
     probes = [probe("a", size, 2, ms) for size, ms in ((8, 1.0), (16, 3.0), (32, 2.0), (64, 4.0))]
     found = RoundLatency.from_probes(probes).head_ms(np.array([8, 16, 32, 64]), one(1))[0]
     assert found == pytest.approx([1.25, 2.75, 2.75, 4.25])
+
+
+def test_the_layer_costs_more_among_larger_heads_and_never_less():
+    layers = {8: 1.0, 16: 3.0, 32: 2.0, 64: 4.0}
+    probes = [probe("a", size, 3, 1.0, layer_ms=ms) for size, ms in layers.items()]
+    latency = RoundLatency.from_probes(probes)
+    sizes = np.array([1, 8, 12, 16, 32, 48, 64])
+    assert latency.layer_ms(sizes, one(1))[0] == pytest.approx([1, 1, 1.75, 2.5, 2.5, 3.25, 4])
+    # Two layers a round of three; the rest is the same.
+    rounds = latency.round_ms(3, np.array([8, 64]), one(1))[0]
+    assert rounds[1] - rounds[0] == pytest.approx(2 * (4 - 1))
+
+
+def test_layers_of_sizes_with_more_samples_count_for_more():
+    probes = [probe("a", 8, 4, 1.0, layer_ms=3.0), probe("a", 64, 2, 1.0, layer_ms=1.0)]
+    # Six samples of 3 ms and two of 1 ms: not lower among the larger head, so one mean.
+    latency = RoundLatency.from_probes(probes)
+    assert latency.layer_ms(np.array([8, 64]), one(1))[0] == pytest.approx([2.5, 2.5])
+
+
+def test_a_size_that_was_never_chained_takes_its_neighbours_layer():
+    probes = [
+        probe("a", 8, 3, 1.0, layer_ms=1.0),
+        probe("a", 16, 1, 1.0),
+        probe("a", 64, 3, 1.0, layer_ms=4.0),
+    ]
+    found = RoundLatency.from_probes(probes).layer_ms(np.array([8, 36, 64]), one(1))[0]
+    assert found == pytest.approx([1, 2.5, 4])
+
+
+def test_without_chained_steps_there_is_no_layer():
+    latency = RoundLatency.from_probes([probe("a", 8, 1, 1.0), probe("a", 64, 1, 2.0)])
+    assert latency.layer_ms(np.array([8, 64]), one(1)).tolist() == [[0, 0]]
+    assert latency.round_ms(1, np.array([8]), one(1))[0] == pytest.approx([1.25 + 24.5])
 
 
 def test_resamples_weigh_prompts():

@@ -14,10 +14,19 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def library_folder(tmp_path_factory):
     """Folder with the stub library; without a C compiler these tests fail, and say why."""
-    folder = tmp_path_factory.mktemp("nvml")
+    return compiled(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture(scope="session")
+def old_library_folder(tmp_path_factory):
+    """As of a driver that lacks the newest functions."""
+    return compiled(tmp_path_factory.mktemp("old-nvml"), "-DOLD_DRIVER")
+
+
+def compiled(folder: Path, *options: str) -> Path:
     library = folder / "libnvidia-ml.so.1"
     compiler = os.environ.get("CC", "cc")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, STUB], check=True)
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", *options, "-o", library, STUB], check=True)
     return folder
 
 
@@ -25,23 +34,27 @@ def library_folder(tmp_path_factory):
 def stubbed(library_folder, tmp_path):
     """Makes the environment of a process whose NVML follows a script."""
 
-    def environment(script: str) -> dict[str, str]:
+    def environment(script: str, folder: Path = library_folder) -> dict[str, str]:
         path = tmp_path / "script"
         path.write_text(script)
-        found = {"LD_LIBRARY_PATH": str(library_folder), "NVML_STUB": str(path), "PYTHONPATH": str(ROOT)}
+        found = {"LD_LIBRARY_PATH": str(folder), "NVML_STUB": str(path), "PYTHONPATH": str(ROOT)}
         return {**os.environ, **found}
 
     return environment
 
 
 @pytest.fixture
-def ask(stubbed):
+def ask(stubbed, library_folder):
     """Runs Python with `gpu` made by `NvmlGpu` on the first GPU, and returns what it prints."""
 
-    def run(script: str, code: str, uuid: str = "GPU-a") -> str:
+    def run(script: str, code: str, uuid: str = "GPU-a", folder: Path = library_folder) -> str:
         text = f"import json\nfrom bench.telemetry.nvml import *\ngpu = NvmlGpu({uuid!r})\n{code}"
         done = subprocess.run(
-            [sys.executable, "-c", text], env=stubbed(script), capture_output=True, text=True, check=False
+            [sys.executable, "-c", text],
+            env=stubbed(script, folder),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()

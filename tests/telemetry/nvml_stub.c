@@ -1,10 +1,14 @@
 /* A libnvidia-ml.so.1 whose GPUs are a script: the file that NVML_STUB names, read by nvmlInitWithFlags.
  *
  *   gpu <uuid> <watts> <watts after the step>   one line per GPU, in NVML's order
+ *   processes <uuid> <pid> <pid>                whom it lists on that GPU, instead of 4242 alone; 0 for nobody
  *   step <seconds>                              after nvmlInit, when power changes
  *   lost <seconds>                              after nvmlInit, from when every call says that the GPU is lost
  *   no_instant                                  the power field is not supported
  *   error <function> <code>                     what that function returns
+ *   clock <file>                                time is the number in that file, in seconds after nvmlInit
+ *
+ * With OLD_DRIVER it lacks the functions that drivers got last.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -13,15 +17,24 @@
 #include <time.h>
 
 enum { OK = 0, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15, MOST = 16 };
-struct gpu { char uuid[96]; double watts[2]; };
+struct gpu { char uuid[96]; double watts[2]; unsigned pids[2]; };
 struct failure { char function[96]; int code; };
 static struct gpu gpus[MOST];
 static struct failure failures[MOST];
 static int num_gpus, num_failures, no_instant;
 static double began_s, step_s = 1e9, lost_s = 1e9;
 
+static char clock_file[256];
+
 static double now_s(void) {
     struct timespec t;
+    FILE *file = *clock_file ? fopen(clock_file, "r") : NULL;
+    double scripted;
+    if (file) {
+        int found = fscanf(file, "%lf", &scripted);
+        fclose(file);
+        if (found == 1) return scripted;
+    }
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9 - began_s;
 }
@@ -40,10 +53,19 @@ static double energy_j(const struct gpu *gpu) {
     return gpu->watts[0] * before + gpu->watts[1] * (now - before);
 }
 
+static void list_processes(const char *line) {
+    char uuid[96];
+    unsigned pids[2];
+    if (sscanf(line, "processes %95s %u %u", uuid, &pids[0], &pids[1]) != 3) return;
+    for (int i = 0; i < num_gpus; i++)
+        if (!strcmp(gpus[i].uuid, uuid)) memcpy(gpus[i].pids, pids, sizeof pids);
+}
+
 int nvmlInitWithFlags(unsigned flags) {
-    char line[256];
+    char line[300];
     FILE *file = fopen(getenv("NVML_STUB"), "r");
     (void)flags;
+    *clock_file = 0;
     began_s = 0;
     began_s = now_s();
     num_gpus = num_failures = no_instant = 0;
@@ -53,15 +75,18 @@ int nvmlInitWithFlags(unsigned flags) {
         struct failure *failure = &failures[num_failures];
         num_gpus += sscanf(line, "gpu %95s %lf %lf", gpu->uuid, &gpu->watts[0], &gpu->watts[1]) == 3;
         num_failures += sscanf(line, "error %95s %d", failure->function, &failure->code) == 2;
+        if (num_gpus && gpu == &gpus[num_gpus - 1]) gpu->pids[0] = 4242, gpu->pids[1] = 0;
+        list_processes(line);
         sscanf(line, "step %lf", &step_s);
         sscanf(line, "lost %lf", &lost_s);
+        sscanf(line, "clock %255s", clock_file);
         no_instant |= !strncmp(line, "no_instant", 10);
     }
     if (file) fclose(file);
     ANSWER();
     return OK;
 }
-int nvmlShutdown(void) { return OK; }
+int nvmlShutdown(void) { ANSWER(); return OK; }
 const char *nvmlErrorString(int code) {
     static char text[32];
     snprintf(text, sizeof text, "stub error %d", code);
@@ -102,22 +127,27 @@ int nvmlDeviceGetClockInfo(struct gpu *gpu, int kind, unsigned *mhz) { (void)gpu
 int nvmlDeviceGetTemperature(struct gpu *gpu, int sensor, unsigned *c) { (void)gpu; (void)sensor; ANSWER(); *c = 56; return OK; }
 int nvmlDeviceGetUtilizationRates(struct gpu *gpu, unsigned *rates) { (void)gpu; ANSWER(); rates[0] = 87; rates[1] = 5; return OK; }
 int nvmlDeviceGetMemoryInfo(struct gpu *gpu, unsigned long long *bytes) {
-    (void)gpu;
     ANSWER();
-    bytes[0] = 1000, bytes[1] = 600, bytes[2] = 400;
+    bytes[0] = 1000, bytes[1] = 600, bytes[2] = 400 + 100 * (unsigned long long)(gpu - gpus);
     return OK;
 }
+#ifndef OLD_DRIVER
+int nvmlDeviceGetCurrentClocksEventReasons(struct gpu *gpu, unsigned long long *bits) { (void)gpu; ANSWER(); *bits = 0x8 | 0x40; return OK; }
+#endif
 int nvmlDeviceGetCurrentClocksThrottleReasons(struct gpu *gpu, unsigned long long *bits) { (void)gpu; ANSWER(); *bits = 0x4; return OK; }
 int nvmlDeviceGetPcieThroughput(struct gpu *gpu, int counter, unsigned *kb) { (void)gpu; ANSWER(); *kb = counter ? 20 : 10; return OK; }
 struct process { unsigned pid; unsigned long long memory; unsigned gi, ci; };
+#ifndef OLD_DRIVER
 int nvmlDeviceGetComputeRunningProcesses_v3(struct gpu *gpu, unsigned *count, struct process *found) {
-    (void)gpu;
     ANSWER();
-    if (*count < 1) return *count = 1, INSUFFICIENT_SIZE;
-    *count = 1;
-    found[0] = (struct process){4242, 7, 0, 0};
+    unsigned num_pids = !!gpu->pids[0] + !!gpu->pids[1];
+    unsigned room = *count;
+    *count = num_pids;
+    if (room < num_pids) return INSUFFICIENT_SIZE;
+    for (unsigned i = 0; i < num_pids; i++) found[i] = (struct process){gpu->pids[i], 7, 0, 0};
     return OK;
 }
+#endif
 int nvmlSystemGetDriverVersion(char *text, unsigned n) { ANSWER(); snprintf(text, n, "580.00"); return OK; }
 int nvmlDeviceGetVbiosVersion(struct gpu *gpu, char *text, unsigned n) { (void)gpu; ANSWER(); snprintf(text, n, "96.00"); return OK; }
 int nvmlDeviceGetEnforcedPowerLimit(struct gpu *gpu, unsigned *mw) { (void)gpu; ANSWER(); *mw = 400000; return OK; }

@@ -1,5 +1,9 @@
 import os
 import time
+from types import SimpleNamespace
+
+import psutil
+import pytest
 
 from bench.telemetry.host import Host, Rapl
 
@@ -14,6 +18,9 @@ def test_packages_are_added_and_a_wrap_is_counted_through(tmp_path):
     zone(tmp_path, "intel-rapl:0", 900)
     zone(tmp_path, "intel-rapl:1", 100)
     zone(tmp_path, "intel-rapl:0:0", 5)  # a part of the first package
+    zone(tmp_path, "intel-rapl:2", 7)
+    (tmp_path / "intel-rapl:2" / "name").write_text("psys\n")  # the packages again, and the rest of the board
+    (tmp_path / "intel-rapl:0" / "name").write_text("package-0\n")
     rapl = Rapl(tmp_path)
     assert rapl.read_j() == 0
     zone(tmp_path, "intel-rapl:0", 100)  # 100 to the end, 100 from the start
@@ -42,5 +49,63 @@ def test_load_of_this_process_is_not_that_of_others(tmp_path):
     assert values["cpu_load"] >= 0.8 * own
     # Ticks of the kernel's clock are 10 ms; what is left over is other work and these.
     assert values["cpu_load_of_others"] <= values["cpu_load"] - 0.8 * own + 0.05
-    assert values["cpu_energy_j"] is None
+    assert host.energy_j() is None
     assert host.unsupported["cpu_energy_j"] == "this machine has no RAPL counters"
+
+
+def test_the_clock_is_that_of_the_fastest_cpu(tmp_path, monkeypatch):
+    clocks = [SimpleNamespace(current=mhz) for mhz in (800.0, 3400.04, 1200.0)]
+    monkeypatch.setattr(psutil, "cpu_freq", lambda percpu: clocks)
+    assert Host(os.getpid(), Rapl(tmp_path)).read(1.0)["cpu_clock_mhz"] == 3400.0
+
+
+@pytest.mark.parametrize(
+    ("stumbles", "field", "reason"),
+    [
+        (
+            ("cpu_freq", NotImplementedError("can't find current frequency file")),
+            "cpu_clock_mhz",
+            "can't find",
+        ),
+        (("cpu_freq", None), "cpu_clock_mhz", "this machine does not tell"),
+        (("sensors_temperatures", OSError(5, "Input/output error")), "cpu_temperature_c", "Input/output"),
+        (("cpu_times", PermissionError(13, "Permission denied")), "cpu_load", "Permission denied"),
+    ],
+)
+def test_a_reading_that_fails_is_none_with_its_reason_and_not_asked_again(
+    tmp_path, monkeypatch, stumbles, field, reason
+):
+    name, error = stumbles
+    calls = []
+
+    def stumble(*_, **__):
+        calls.append(1)
+        if error:
+            raise error
+
+    monkeypatch.setattr(psutil, name, stumble)
+    host = Host(os.getpid(), Rapl(tmp_path))
+    found = [host.read(1.0) for _ in range(3)]
+    assert [values[field] for values in found] == [None] * 3
+    assert reason in host.unsupported[field]
+    assert len(calls) == 1
+    # The others are read as ever.
+    assert field == "cpu_load" or all(values["cpu_load"] is not None for values in found)
+
+
+def test_a_system_without_temperatures_says_so(tmp_path, monkeypatch):
+    monkeypatch.delattr(psutil, "sensors_temperatures", raising=False)
+    host = Host(os.getpid(), Rapl(tmp_path))
+    assert host.read(1.0)["cpu_temperature_c"] is None
+    assert host.unsupported["cpu_temperature_c"] == "psutil reads no temperature on this system"
+
+
+def test_a_process_that_has_ended_is_no_failed_reading(tmp_path, monkeypatch):
+    host = Host(os.getpid(), Rapl(tmp_path))
+
+    def gone(self):
+        raise psutil.NoSuchProcess(1)
+
+    monkeypatch.setattr(psutil.Process, "cpu_times", gone)
+    with pytest.raises(psutil.NoSuchProcess):
+        host.read(1.0)

@@ -1,0 +1,58 @@
+from dataclasses import dataclass
+
+import pytest
+
+from bench.device import ScriptedDevice
+from bench.measure.cases import EncodedPrompt
+from bench.measure.rig import Rig
+from bench.measure.session import DECODE, PROBE, Session
+from bench.measure.variants import Variant
+from bench.records import DecodeRecord
+from tests.conftest import VOCAB_SIZE, make_draft, make_target
+
+TARGET = make_target(eos=96)
+DRAFT = make_draft(TARGET)
+HEAD = DRAFT.head(DRAFT.vocab)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    device: ScriptedDevice
+    session: Session
+
+    def measure(self, *cases):
+        prompt = EncodedPrompt("p", [5, 9, 33, 7])
+        return list(self.session.measure("code", prompt, cases, {VOCAB_SIZE: HEAD}, rounds=2))
+
+
+@pytest.fixture
+def decoding():
+    """Every mark is made 1 ms after the one before it, on a device with four of them."""
+    device = ScriptedDevice(num_marks=4, mark_ms=1.0)
+    return Decoding(device, Session(Rig(device, TARGET, DRAFT.draft, HEAD, 24, seed=0)))
+
+
+def test_a_decode_of_more_marks_than_there_were_is_timed_to_its_end(decoding):
+    (record,) = decoding.measure((DECODE, Variant(VOCAB_SIZE, 3)))
+    assert isinstance(record, DecodeRecord)
+    laps = record.laps_ms
+    rounds = len(record.accepted)
+    assert len(laps["lm_head"]) == 3 * rounds and len(laps["layer"]) == 2 * rounds
+    assert all(ms == 1.0 for samples in laps.values() for ms in samples)
+    # The first mark begins the first lap.
+    num_marks = sum(map(len, laps.values()))
+    assert num_marks == rounds * (3 * 3 + 2) > 4  # no extension after the last round, but the prefill's lap
+    assert record.decode_ms == num_marks
+
+
+@pytest.mark.parametrize(
+    ("kind", "gamma"), [(DECODE, 0), (DECODE, 1), (DECODE, 3), (DECODE, 6), (PROBE, 1), (PROBE, 6)]
+)
+def test_room_for_all_marks_is_made_before_a_timing(decoding, gamma, kind, monkeypatch):
+    grown = []
+    make = decoding.device.marks._make
+    monkeypatch.setattr(decoding.device.marks, "_make", lambda count: grown.append(count) or make(count))
+    (record,) = decoding.measure((kind, Variant(VOCAB_SIZE, gamma)))
+    (prepared,) = grown
+    num_marks = 1 + sum(map(len, record.laps_ms.values()))
+    assert num_marks <= 4 + prepared

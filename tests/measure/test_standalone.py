@@ -1,0 +1,151 @@
+"""Parts on their own, of a device whose times are a script: each part takes what is scripted for it."""
+
+from functools import partial
+
+import pytest
+
+from bench.config import CacheState, TimingConfig
+from bench.config.timing import Execution
+from bench.device import ScriptedDevice
+from bench.errors import DeviceError
+from bench.measure import standalone
+from bench.measure.cases import EncodedPrompt, Probes
+from bench.measure.rig import Rig
+from bench.measure.sampling import time_variants
+from bench.records import FailureRecord, IsolatedRecord
+from bench.records.cases import Done, case_of
+from bench.telemetry.clock import offset_s
+from tests.conftest import VOCAB_SIZE, make_draft, make_target
+
+TARGET = make_target()
+DRAFT = make_draft(TARGET)
+HEAD = DRAFT.head(DRAFT.vocab)
+PROMPT = EncodedPrompt("p", [5, 9, 33, 7])
+PROBES = Probes({VOCAB_SIZE: HEAD}, [1], 2)
+PARTS = {
+    ("layer", None, None), ("lm_head", VOCAB_SIZE, None), ("select", VOCAB_SIZE, None),
+    ("extend", None, 1), ("extend", None, 2), ("verify", None, 1), ("verify", None, 2),
+}  # fmt: skip
+TIMING = TimingConfig(min_sample_ms=0.0, min_warmup_s=0.0)
+
+
+class Bench:
+    """A scripted GPU on which 2 ms of work takes 5 ms to launch, and 0.01 ms as a graph."""
+
+    def __init__(self, monkeypatch, **options):
+        self.device = ScriptedDevice(**{"has_graphs": True, **options})
+        self.fails_to_prepare: set = set()
+        self.fails_to_run: set = set()
+        self.prepared: list = []
+        monkeypatch.setattr(standalone, "execute_as", self.execute_as)
+        monkeypatch.setattr(
+            standalone, "time_variants", partial(time_variants, clock_ns=self.device.clock_ns)
+        )
+
+    def execute_as(self, device, call, execution):
+        part = call.__qualname__.split(".")[1]
+        self.prepared.append((part, execution))
+        if (part, execution) in self.fails_to_prepare:
+            raise DeviceError("this cannot run as a CUDA graph: no; use timing.execution=eager")
+        host_ms = 0.01 if execution is Execution.graph else 5.0
+
+        def work():
+            if (part, execution) in self.fails_to_run:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            self.device.work(2.0, host_ms=host_ms)
+
+        return work
+
+    def isolate(self, timing=TIMING, done=()):
+        rig = Rig(self.device, TARGET, DRAFT.draft, HEAD, 8, seed=0)
+        return list(standalone.isolate(rig, PROMPT, PROBES, timing, Done(done)))
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    return Bench(monkeypatch)
+
+
+def named(records):
+    return {(r.part, r.vocab_size, r.num_tokens, r.cache, r.execution) for r in records}
+
+
+def test_a_gpu_has_every_part_timed_eagerly_and_as_a_graph(bench):
+    found = bench.isolate()
+    assert named(found) == {
+        (*part, cache, how) for part in PARTS for cache in ("cold", "warm") for how in ("eager", "graph")
+    }
+    assert len(found) == 4 * len(PARTS)
+    # A part is prepared once for both states of the cache.
+    assert len(bench.prepared) == 2 * len(PARTS)
+    for record in found:
+        # From idle to idle; on the device's clock launches hide behind each other, where they are short.
+        assert set(record.wall_ms) == {7.0 if record.execution == "eager" else 2.01}
+        assert record.device_ms[-1] == (5.0 if record.execution == "eager" else 2.0)
+
+
+def test_a_cpu_has_them_timed_eagerly(monkeypatch):
+    found = Bench(monkeypatch, has_graphs=False, asynchronous=False).isolate()
+    assert named(found) == {(*part, cache, "eager") for part in PARTS for cache in ("cold", "warm")}
+    assert named(Bench(monkeypatch, has_graphs=False, cache_bytes=None).isolate()) == {
+        (*part, "warm", "eager") for part in PARTS
+    }
+
+
+def test_what_is_done_is_not_timed_again(bench):
+    first = bench.isolate()
+    kept = [r for r in first if (r.part, r.cache, r.execution) != ("lm_head", "cold", "graph")]
+    (again,) = bench.isolate(done=kept)
+    assert case_of(again) == ("isolated", "lm_head", VOCAB_SIZE, None, "cold", "graph")
+    # Records of before graphs were timed are eager ones, and count.
+    old = [
+        IsolatedRecord(*part, c.value, [1.0], [1.0], 1, "precise", 0.0) for part in PARTS for c in CacheState
+    ]
+    assert {record.execution for record in bench.isolate(done=old)} == {"graph"}
+
+
+def test_a_part_that_cannot_be_prepared_or_runs_out_of_memory_fails_alone(bench):
+    bench.fails_to_prepare = {("verify", Execution.graph)}
+    bench.fails_to_run = {("lm_head", Execution.eager)}
+    found = bench.isolate()
+    failures = [r for r in found if isinstance(r, FailureRecord)]
+    assert {tuple(f.case) for f in failures} == {
+        ("isolated", "verify", None, 1, "graph"),
+        ("isolated", "verify", None, 2, "graph"),
+        ("isolated", "lm_head", VOCAB_SIZE, None, "cold", "eager"),
+        ("isolated", "lm_head", VOCAB_SIZE, None, "warm", "eager"),
+    }
+    assert {f.error for f in failures} == {"DeviceError", "RuntimeError"}
+    measured = named(r for r in found if isinstance(r, IsolatedRecord))
+    assert len(measured) == 4 * len(PARTS) - 4 - 2
+
+
+def test_parts_that_cannot_even_be_built_are_one_failure(bench, monkeypatch):
+    def starved(*_):
+        raise RuntimeError("CUDA out of memory.")
+
+    monkeypatch.setattr(standalone, "isolated_parts", starved)
+    (failure,) = bench.isolate()
+    assert failure == FailureRecord(["isolated"], "RuntimeError", "CUDA out of memory.")
+
+
+def test_graphs_are_refused_where_there_are_none(monkeypatch):
+    timing = TimingConfig(execution=Execution.graph)
+    with pytest.raises(DeviceError, match="has no CUDA graphs"):
+        Bench(monkeypatch, has_graphs=False).isolate(timing)
+
+
+def test_records_keep_what_was_known_of_a_series(bench):
+    record = next(r for r in bench.isolate() if r.part == "layer")
+    assert record.warmup_stable and record.num_warmup >= 16
+    assert len(record.block_start_s) == len(record.device_ms) // 5 == 6
+    assert record.block_start_s == sorted(record.block_start_s)
+    # The scripted clock began at zero.
+    assert 0 < record.block_start_s[0] - offset_s() < 10
+
+
+def test_a_warm_up_that_did_not_settle_is_said(monkeypatch):
+    timing = TimingConfig(min_sample_ms=0.0, min_warmup_s=0.0, max_warmup_s=0.02)
+    records = Bench(monkeypatch).isolate(timing)
+    # Three calls of 7 ms are fewer than two windows of eight.
+    assert {r.warmup_stable for r in records if r.execution == "eager"} == {False}
