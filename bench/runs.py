@@ -138,7 +138,7 @@ def _measure(
         with closing(_measure_all(config, device, pair, workloads, sizes, done, seen, console)) as records:
             for record in records:
                 writer.append(record)
-                failures += [record] if isinstance(record, FailureRecord) else []
+                failures += [record] if isinstance(record, FailureRecord) and record.was_asked_for else []
         # Last, so that the first measurement need not wait for it.
         note_hardware(run.path, lambda: measured_hardware(device, pair.dtype))
         if not failures:

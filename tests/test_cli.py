@@ -82,7 +82,7 @@ def test_smoke_run_on_real_input(tmp_path):
         (["domain=jsonl"], ["domain.path=FILE"]),
         (["task=report", "run=nosuch"], ["run=nosuch is not a run"]),
         (["task=compare", "runs=[nosuch]"], ["run=nosuch is not a run"]),
-        (["task=compare"], ["no run is named", "runs=["]),
+        (["task=compare"], ["run=latest is not a run"]),
         (["task=diff", "diff.threshold=-1"], ["diff.threshold=-1", "at least 0"]),
         (["telemetry.mode=required", "gpu=cpu"], ["telemetry.mode=required", "this run is on the CPU"]),
         (["task=slect"], ["task=slect", "bench, select, export, selfcheck, fit, predict, report"]),

@@ -90,7 +90,7 @@ def split_figure(comparison: Comparison, split: pd.DataFrame) -> Figure:
             by_size = rows[rows["part"] == part].set_index("vocab_size")["median_ms"]
             if by_size.empty:
                 continue
-            heights = by_size.reindex(sizes).to_numpy(dtype=float)
+            heights = by_size.reindex(sizes).ffill().bfill().to_numpy(dtype=float)
             axis.bar([f"{k:,}" for k in sizes], heights, bottom=base, color=color, label=label)
             base += heights
         axis.set_title(f"{device}\n{case}" if len(comparison.cases) > 1 else device, fontsize="small")

@@ -158,4 +158,5 @@ def _first_beyond(below: Floats, picks: Floats, limits: Floats) -> IntArray:
         middle = (low + high) // 2
         reached = np.einsum("rg,rg->r", picks, below[middle]) > limits
         low, high = np.where(reached, low, middle + 1), np.where(reached, middle, high)
-    return low
+    # A draw without any sample never gets beyond; others take more rounds, in which its place runs on.
+    return np.minimum(low, len(below) - 1)

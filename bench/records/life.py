@@ -26,11 +26,14 @@ class FailureRecord:
         case: as `bench.records.cases.case_of` would name its record.
         error: class of the error.
         message: its first line.
+        was_asked_for: whether the run is less than what was asked for without it; what was only tried, such
+            as a graph beside an eager part, is told and fails no run.
     """
 
     case: list[str | int | bool | None]
     error: str
     message: str
+    was_asked_for: bool = True
 
 
 @dataclass(frozen=True)

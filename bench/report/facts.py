@@ -51,8 +51,10 @@ def energy_fact(run: Run, domain: str) -> str:
     energy = token_energy(run, domain, run.role_key(domain, OPTIMUM))
     if energy.j_per_token is None:
         return f"Energy per token: not known ({energy.reason})."
+    spread = "" if energy.spread is None else f", {energy.spread:.0%} apart in two windows"
     return (
-        f"Energy per token of the optimum: {energy.j_per_token:.3g} J ({energy.method}; idle power included)."
+        f"Energy per token of the optimum: {energy.j_per_token:.3g} J ({energy.method}{spread}; idle power "
+        "included)."
     )
 
 

@@ -136,7 +136,8 @@ def latency_figure(run: Run, latency: pd.DataFrame) -> Figure:
             if rows.empty:
                 continue
             by_size = rows.set_index("vocab_size")["median_ms"]
-            heights = np.array([by_size[k] for k in sizes])
+            # Draft lengths of 1 have no layer.
+            heights = by_size.reindex(sizes).ffill().bfill().to_numpy(dtype=float)
             axis.bar([f"{k:,}" for k in sizes], heights, bottom=base, color=color, label=label)
             base += heights
         axis.set_xlabel(K_LABEL)
@@ -174,7 +175,10 @@ def isolated_figure(run: Run, latency: pd.DataFrame) -> Figure:
     """The LM head and verification inside rounds, and on their own with the cache cold and warm."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.4))
     cases = (("lm_head", "vocab_size", K_LABEL), ("verify", "draft_length", "draft length gamma (tokens)"))
-    settings = ((IN_SITU, "inside rounds", "o-"), (COLD, "on its own, cold", "s--"), (WARM, "warm", "^:"))
+    settings = [(IN_SITU, "inside rounds", "o-"), (COLD, "on its own, cold", "s--"), (WARM, "warm", "^:")]
+    graphed = f"{COLD}_graph"
+    if (latency["setting"] == graphed).any():
+        settings.append((graphed, "cold, as a CUDA graph", "d-."))
     for axis, (part, size, label) in zip(axes, cases, strict=True):
         rows = latency[(latency["part"] == part) & latency[size].notna()]
         for setting, name, style in settings:

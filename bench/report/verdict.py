@@ -71,11 +71,14 @@ class Verdict:
         """What else there is to know before acting on it."""
         advice, (paper_size, paper_gamma) = self.advice, self.advice.paper
         low, high = advice.confident_sizes
+        sizes, gammas = advice.surface.best_intervals
         even = advice.break_even
         moved = advice.best != self.best
         now = f"k = {advice.best[0]:,}, gamma = {advice.best[1]}"
         return [
             *([f"With everything measured, the prediction's fastest is {now}."] if moved else []),
+            f"The fastest is between k = {sizes[0]:,} and {sizes[1]:,}, gamma = {gammas[0]} and {gammas[1]} "
+            "in 95% of bootstrap resamples of the prompts.",
             f"Any size from {low:,} to {high:,} tokens may be as good: with a fitting gamma it is not "
             f"significantly more than {NEGLIGIBLE:.0%} slower than the fastest.",
             f"Down to {advice.lossless:,} tokens the draft needs no more target passes than with the full "

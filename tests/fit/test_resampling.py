@@ -5,6 +5,7 @@ import pytest
 
 from bench.fit.errors import FitError
 from bench.fit.resampling import (
+    _weighted_medians,
     grouped_median,
     interval_doubt,
     median_estimates,
@@ -53,6 +54,13 @@ def test_a_draw_without_a_sample_of_a_size_says_nothing_of_it():
     data = of_two_sizes([np.array([1.0]), np.array([2.0, 4.0])], [np.array([0]), np.array([0, 1])])
     drawn = resample_medians(data, 200, seed=0)
     assert set(drawn[:, 0]) == {1.0} and len(set(drawn[:, 1])) > 1
+
+
+@pytest.mark.parametrize("num_samples", range(1, 9))
+def test_an_empty_draw_beside_others_of_any_number_of_samples(num_samples):
+    samples, groups = np.arange(float(num_samples)), np.zeros(num_samples, dtype=np.int64)
+    picks = np.array([[0.0, 2.0], [1.0, 1.0]])
+    assert _weighted_medians(samples, groups, picks).tolist() == [np.median(samples)] * 2
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 24])

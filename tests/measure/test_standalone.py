@@ -116,8 +116,17 @@ def test_a_part_that_cannot_be_prepared_or_runs_out_of_memory_fails_alone(bench)
         ("isolated", "lm_head", VOCAB_SIZE, None, "warm", "eager"),
     }
     assert {f.error for f in failures} == {"DeviceError", "RuntimeError"}
+    # A graph beside what is timed eagerly was only tried.
+    assert {f.was_asked_for for f in failures if f.error == "DeviceError"} == {False}
+    assert {f.was_asked_for for f in failures if f.error == "RuntimeError"} == {True}
     measured = named(r for r in found if isinstance(r, IsolatedRecord))
     assert len(measured) == 4 * len(PARTS) - 4 - 2
+
+
+def test_a_graph_that_was_asked_for_fails_the_run(bench):
+    bench.fails_to_prepare = {("verify", Execution.graph)}
+    found = bench.isolate(TimingConfig(min_sample_ms=0.0, min_warmup_s=0.0, execution=Execution.graph))
+    assert [f.was_asked_for for f in found if isinstance(f, FailureRecord)] == [True, True]
 
 
 def test_parts_that_cannot_even_be_built_are_one_failure(bench, monkeypatch):

@@ -22,7 +22,14 @@ def test_a_faster_trimmed_draft_is_advised(tmp_path):
         "draft, 2.32x [2.32, 2.32] as fast as plain decoding."
     )
     details = " ".join(verdict.details())
-    for part in ("from 10 to 10 tokens", "k* = 20", "4.6% slower", "keeps 69.4%", "it keeps 100.0%"):
+    for part in (
+        "between k = 10 and 10, gamma = 3 and 3",
+        "from 10 to 10 tokens",
+        "k* = 20",
+        "4.6% slower",
+        "keeps 69.4%",
+        "it keeps 100.0%",
+    ):
         assert part in details, part
 
 
