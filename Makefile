@@ -15,7 +15,7 @@ OURS := PYTHON VENV PY ARGS RUNS
 GIVEN = $(strip $(foreach name,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),'$(name)=$($(name))')))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench select export fit selfcheck report compare diff train-draft test test-gpu test-launchers microbench check clean
+.PHONY: help setup bench select export fit draft selfcheck report compare diff train-draft test test-gpu test-launchers microbench check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ train-draft: setup ## Train the shipped draft again (hours on a CPU; resumes)
 
 fit: setup ## Which latency model holds on this hardware? ARGS="run=ID", the newest unless given
 	$(PY) -m bench task=fit $(GIVEN) $(ARGS)
+
+draft: setup ## Measure a decoder-LM draft alone, without a target; ARGS="pair=gemma3-270m"
+	$(PY) -m bench task=draft $(ARGS)
 
 selfcheck: setup ## Are the instruments right on this machine? The same work twice must take the same time
 	$(PY) -m bench task=selfcheck $(GIVEN) $(ARGS)

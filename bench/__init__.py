@@ -7,7 +7,7 @@ The rooms, in the order in which data flows through them:
     vocab/      token counts -> ranking, coverage, search -> `DraftVocab(k)`; pure arithmetic, no torch
     cost/       FLOPs of a draft; pure arithmetic
     export/     vocabulary maps and trimmed checkpoints as engines load them
-    models/     target and EAGLE-3 draft: loading, trimming, key-value cache, CPU kernels
+    models/     target, EAGLE-3 and decoder-LM drafts: loading, trimming, key-value cache, CPU kernels
     decoding/   greedy loops (plain and speculative), replay, batched answers
     acceptance/ replay -> what every vocabulary size accepts; pure arithmetic
     telemetry/  power, clocks and load during a run, sampled by a process of its own
@@ -28,6 +28,7 @@ The rooms, in the order in which data flows through them:
     runs.py     one run, start to end: pair.py (models) + workloads.py (data) -> measure -> report
     selfcheck.py  `task=selfcheck`: the instruments held against themselves
     predict/    `task=predict`: a draft that is modelled from its configuration
+    draft_run.py  `task=draft`: a decoder-LM draft measured alone, without a target
     progress.py  the bar of a run, over all that it does
     run_folder.py  where a run writes, and how an unfinished one is found again
     explain.py  what the command line says: errors of Hydra in one line, options of a group

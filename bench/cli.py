@@ -141,6 +141,7 @@ def _typed(composed: DictConfig) -> Config:
 def _run(config: Config) -> None:
     # The heavy imports wait until the configuration is known to be good.
     console = Console()
+    config.check_target()
     if config.task is Task.fit:
         from bench.report.render import find_run, render_fit
 
@@ -172,7 +173,12 @@ def _run(config: Config) -> None:
     from bench.runs import InterruptedRunError, run_bench
 
     try:
-        run_bench(config, console)
+        if config.task is Task.draft:
+            from bench.draft_run import run_draft
+
+            run_draft(config, console)
+        else:
+            run_bench(config, console)
     except InterruptedRunError as stopped:
         _stop(str(stopped), _INTERRUPTED)
 

@@ -79,7 +79,7 @@ def describe_run(pair: Pair, device: Device, data: dict[str, str]) -> dict[str, 
             "draft": {**asdict(pair.shape), "kind": pair.shape.kind.value},
             "target": pair.target_config,
         },
-        "hardware": _hardware(device),
+        "hardware": known_hardware(device),
         "timer": asdict(timer_facts(device)),
     }
 
@@ -89,7 +89,7 @@ def measured_hardware(device: Device, dtype: torch.dtype) -> dict[str, Any]:
     return _plain(probe(device, dtype), device)
 
 
-def _hardware(device: Device) -> dict[str, Any] | None:
+def known_hardware(device: Device) -> dict[str, Any] | None:
     """What the device could do at best by its data sheet; None without one."""
     spec = match(device.name)
     return None if spec is None else _plain(spec, device)

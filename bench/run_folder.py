@@ -29,7 +29,7 @@ _ELSEWHERE = ("results_dir", "run", "out", "task", "resume", "export", "predict"
 # What must be the same for two halves of a run to be one: it makes the figures what they are.
 _IDENTITY = (
     "device_name", "device", "cuda", "cpu_capability", "num_threads", "packages", "git", "dtype",
-    "target_fingerprint", "draft_fingerprint", "data",
+    "target_fingerprint", "draft_fingerprint", "data", "task",
 )  # fmt: skip
 
 
@@ -63,12 +63,13 @@ def check_writable(runs_dir: Path) -> None:
 
 
 @contextmanager
-def open_run(config: Config, environment: dict[str, Any]) -> Iterator[RunFolder]:
+def open_run(config: Config, environment: dict[str, Any], of: str | None = None) -> Iterator[RunFolder]:
     """The folder of the unfinished run of the same configuration, device and models, else a new one.
 
     Args:
         config: of the run.
         environment: what `environment.json` is to say.
+        of: what the folder's name says is measured; the domain unless given.
 
     Raises:
         OutputError: the folder cannot be written, or another process writes into it.
@@ -76,7 +77,7 @@ def open_run(config: Config, environment: dict[str, Any]) -> Iterator[RunFolder]
     values = plain(asdict(config))
     environment = {**environment, "signature": _signature(values, environment)}
     unfinished = _find_unfinished(config.runs_dir, environment["signature"]) if config.resume else None
-    path = unfinished or _make_folder(config, str(environment["device"]))
+    path = unfinished or _make_folder(config, of or config.domain.name, str(environment["device"]))
     with _hold(path):
         if unfinished:
             was_torn = cut_torn_line(path)
@@ -190,11 +191,11 @@ def _has_ended(folder: Path) -> bool:
         return (folder / "records.jsonl").exists()
 
 
-def _make_folder(config: Config, device: str) -> Path:
+def _make_folder(config: Config, of: str, device: str) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     # Runs of several machines are put beside each other; their names must not meet.
     host = re.sub(r"[^\w-]+", "_", socket.gethostname().partition(".")[0])
-    name = f"{stamp}-{config.pair.label}-{config.domain.name}-{device.replace(':', '')}-{host}"
+    name = f"{stamp}-{config.pair.label}-{of}-{device.replace(':', '')}-{host}"
     for attempt in range(100):
         folder = config.runs_dir / (name if not attempt else f"{name}-{attempt}")
         try:

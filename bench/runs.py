@@ -94,7 +94,7 @@ def _run_alone(config: Config, console: Console) -> Path:
     with open_run(config, describe_run(pair, device, data)) as run:
         note_run(run.path)
         if run.earlier:
-            _say_what_is_there(run, console)
+            say_what_is_there(run, console)
         with watch(config.telemetry, device.uuid, run.path) as seen:
             note_telemetry(run.path, seen)
             failures = _measure(config, device, pair, rankings, workloads, sizes, run, seen, console)
@@ -206,7 +206,8 @@ def _stages(num_steps: dict[str, int], with_energy: bool, isolated: bool) -> dic
     return stages
 
 
-def _say_what_is_there(run: RunFolder, console: Console) -> None:
+def say_what_is_there(run: RunFolder, console: Console) -> None:
+    """That an unfinished run is gone on with."""
     torn = "; its last line was torn, and removed" if run.was_torn else ""
     console.print(
         f"going on with {run.path}: {len(run.earlier)} records are there{torn}. resume=false starts afresh",

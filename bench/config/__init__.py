@@ -13,6 +13,7 @@ from bench.config.domain import (
     Responses,
     Source,
 )
+from bench.config.draft import DraftConfig
 from bench.config.export import ExportConfig
 from bench.config.predict import PredictConfig
 from bench.config.run import (
@@ -28,6 +29,7 @@ from bench.config.run import (
 from bench.config.select import CoverageOf, SelectConfig
 from bench.config.telemetry import TelemetryConfig, TelemetryMode
 from bench.config.timing import CacheState, Execution, TimingConfig
+from bench.errors import ConfigError
 
 __all__ = [
     "FULL",
@@ -40,6 +42,7 @@ __all__ = [
     "DiffConfig",
     "DomainConfig",
     "DomainSource",
+    "DraftConfig",
     "Execution",
     "ExportConfig",
     "GpuConfig",
@@ -72,6 +75,11 @@ class Task(Enum):
     report = "report"
     compare = "compare"
     diff = "diff"
+    draft = "draft"
+
+
+# What reads finished runs, or measures a draft alone, needs no target.
+_WITHOUT_TARGET = (Task.draft, Task.report, Task.fit, Task.compare, Task.diff)
 
 
 @dataclass
@@ -88,6 +96,7 @@ class Config:
         telemetry: what is sampled beside a run.
         select: the search for k.
         predict: what is known of a draft that is modelled.
+        draft: how a draft is measured on its own.
         export: which vocabulary of a run is exported.
         diff: how task=diff judges.
         corpora: further domains, which only rank and judge vocabularies of others.
@@ -109,6 +118,7 @@ class Config:
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
+    draft: DraftConfig = field(default_factory=DraftConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     diff: DiffConfig = field(default_factory=DiffConfig)
     corpora: dict[str, DomainSource] = field(default_factory=dict)
@@ -122,6 +132,18 @@ class Config:
 
     def __post_init__(self) -> None:
         require(self.dtype in DTYPES, "dtype", self.dtype, " or ".join(DTYPES))
+
+    def check_target(self) -> None:
+        """Refuses a task that needs a target when the pair has none.
+
+        Raises:
+            ConfigError: the pair is a draft alone.
+        """
+        if not self.pair.target and self.task not in _WITHOUT_TARGET:
+            raise ConfigError(
+                f"pair={self.pair.name} has no target, which task={self.task.name} needs: measure its draft "
+                "alone with task=draft, or name pair.target"
+            )
 
     @property
     def runs_dir(self) -> Path:

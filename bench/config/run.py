@@ -20,11 +20,13 @@ class PairConfig:
 
     Attributes:
         name: as it appears in results; None names the pair after its target and draft.
-        target: catalogue name, local folder or hub id.
+        target: catalogue name, local folder or hub id; empty where a draft is only measured on its own.
         target_revision: hub revision, a commit for results that repeat.
-        draft: shipped name, local folder or hub id of an EAGLE-3 checkpoint.
+        draft: shipped name, local folder or hub id of an EAGLE-3 checkpoint; for task=draft catalogue name,
+            local folder or hub id of a decoder LM.
         draft_revision: as `target_revision`.
-        trust_remote_code: lets the target's repository run its own Python. Off unless you set it.
+        trust_remote_code: lets the repository of the target, or of a decoder-LM draft, run its own Python.
+            Off unless you set it.
     """
 
     name: str | None

@@ -5,7 +5,8 @@ for: attention over the context, weights, activations and keys and values that m
 launches. Conventions:
 
 - 2 FLOPs per multiply-add. Norms, activations, rotary embedding, softmax and argmax count 0.
-- Weights are read once per pass whatever the batch. Biases, and norms of single heads, are left out.
+- Weights are read once per pass whatever the batch. Biases, norms of single heads, and soft caps on logits
+  are left out.
 - Every operation reads its inputs and writes its output once; caches between operations are ignored.
 - Masked positions are computed, as the kernels do: n new tokens attend to context + n positions each.
 - Launches are an estimate for eager PyTorch without fusion; compiled or captured graphs launch fewer.
@@ -159,9 +160,9 @@ def _embedding(shape: DraftShape, run: Pass) -> ComponentCost:
 
 
 def _norms(shape: DraftShape, run: Pass) -> ComponentCost:
-    per_layer = 2 * shape.num_layers
+    in_layers = shape.norms_per_layer * shape.num_layers
     # EAGLE-3 norms embedding and hidden state apart before its first layer.
-    num_norms = per_layer + 1 + (1 if shape.kind is DraftKind.EAGLE3 else 0)
+    num_norms = in_layers + 1 + (1 if shape.kind is DraftKind.EAGLE3 else 0)
     width_bytes = shape.hidden_size * run.dtype_bytes
     return ComponentCost(
         weight_bytes=num_norms * width_bytes,

@@ -26,6 +26,8 @@ _PLAIN_MLP = (
     *("apertus", "arcee", "biogpt", "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo"),
     *("gpt_neox", "gptj", "mpt", "nemotron", "opt", "persimmon", "phi", "starcoder2"),
 )
+# Model types that norm what attention and MLP put out, too.
+_FOUR_NORMS = ("gemma2", "gemma3", "gemma3_text", "glm4")
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
@@ -46,6 +48,7 @@ class DraftShape:
         gated_mlp: three matrices in the MLP instead of two.
         tied_head: the LM head is the input embedding.
         feature_size: width of the target's features that enter `fc`; 0 for a decoder LM.
+        norms_per_layer: norms over the hidden state in one layer.
     """
 
     kind: DraftKind
@@ -60,6 +63,7 @@ class DraftShape:
     gated_mlp: bool
     tied_head: bool
     feature_size: int
+    norms_per_layer: int = 2
 
     @classmethod
     def from_config(cls, values: Mapping[str, Any], where: str) -> "DraftShape":
@@ -98,6 +102,7 @@ class DraftShape:
             gated_mlp=inner.get("model_type") not in _PLAIN_MLP,
             tied_head=bool(inner.get("tie_word_embeddings", kind is DraftKind.DECODER_LM)),
             feature_size=_feature_size(values, hidden) if kind is DraftKind.EAGLE3 else 0,
+            norms_per_layer=4 if inner.get("model_type") in _FOUR_NORMS else 2,
         )
 
 

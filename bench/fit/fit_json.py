@@ -2,13 +2,14 @@
 
 Format history:
     1: per component and model: coefficients with intervals, scores, predicted R, chosen k and regret of the
-        first domain, which is named with its draft length, and of every domain in `decisions`.
+        first domain, which is named with its draft length, and of every domain in `decisions`; where the
+        samples are from, and why there is no k for speed where there is none.
 """
 
 import json
 from typing import Any
 
-from bench.fit.choice import Decisions
+from bench.fit.choice import Decision, Decisions
 from bench.fit.judge import Efficiency, JudgedComponent, JudgedModel, Judgement, sentence
 from bench.fit.series import Floats
 from bench.measure.stats import Estimate
@@ -33,6 +34,8 @@ def to_values(judgement: Judgement) -> dict[str, Any]:
         "schema": SCHEMA_VERSION,
         "device_name": judgement.device_name,
         "dtype": judgement.dtype,
+        "setting": judgement.setting,
+        "why_no_speed": judgement.why_no_speed,
         "hardware": None
         if spec is None
         else {
@@ -83,7 +86,7 @@ def _model(judged: JudgedModel) -> dict[str, Any]:
         "predicted_ms": fitted.predict(fitted.work).tolist(),
         "reduction": judged.reduction.tolist(),
         "domain": first,
-        **(decisions[first] if first else dict.fromkeys(_DECIDED)),
+        **(decisions[first] if first else _without_domain(judged.by_utility)),
         "decisions": decisions,
     }
 
@@ -95,6 +98,13 @@ def _decisions(found: Decisions) -> dict[str, int | float]:
         by_utility.vocab_size, by_utility.regret,
     )  # fmt: skip
     return dict(zip(_DECIDED, values, strict=True))
+
+
+def _without_domain(by_utility: Decision | None) -> dict[str, int | float | None]:
+    values: dict[str, int | float | None] = dict.fromkeys(_DECIDED)
+    if by_utility:
+        values |= {"chosen_k_by_utility": by_utility.vocab_size, "regret_utility": by_utility.regret}
+    return values
 
 
 def _efficiency(efficiency: Efficiency) -> dict[str, Any]:

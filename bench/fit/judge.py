@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.cost.hardware import HardwareSpec
-from bench.fit.choice import Decision, Decisions, Goal, Goals, decide, reduction
+from bench.fit.choice import Decision, Decisions, Goal, Goals, UtilityGoal, decide, reduction
 from bench.fit.errors import FitError
 from bench.fit.fitting import FittedModel, Unfit, fit
 from bench.fit.models import PUBLISHED, all_models
@@ -31,12 +31,14 @@ class JudgedModel:
         scores: how well it fits.
         reduction: R that it predicts for every measured size `(n,)`.
         decisions: the k that it would choose, by domain.
+        by_utility: the k that it would choose by a coverage of no domain; None without one.
     """
 
     fitted: FittedModel
     scores: Scores
     reduction: Floats
     decisions: Mapping[str, Decisions]
+    by_utility: Decision | None = None
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,17 @@ class Judgement:
         dtype: of the arithmetic.
         spec: of the device; None where it has no data sheet and was not probed.
         components: by name.
+        setting: where the samples are from: `in_situ` (inside real rounds), `isolated_cold` or
+            `isolated_warm`.
+        why_no_speed: why no k was chosen for speed; None where one was.
     """
 
     device_name: str
     dtype: str
     spec: HardwareSpec | None
     components: Mapping[str, JudgedComponent] = field(default_factory=dict)
+    setting: str = "in_situ"
+    why_no_speed: str | None = None
 
 
 def judge(
@@ -111,6 +118,7 @@ def judge(
     goals: Mapping[str, Goals] | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
+    utility: UtilityGoal | None = None,
 ) -> JudgedComponent:
     """Fits and judges every model of one component.
 
@@ -121,10 +129,12 @@ def judge(
         goals: what a k is chosen for, by domain; none for a verification.
         num_resamples: bootstrap resamples.
         seed: of the bootstrap.
+        utility: what a k is chosen for where there is no domain, only a coverage.
     """
     resampled = resample_medians(series, num_resamples, seed)
     results = [fit(model, series, resampled, seed) for model in all_models(spec, dtype)]
-    models = [_judged(result, series, goals or {}) for result in results if isinstance(result, FittedModel)]
+    fits = [result for result in results if isinstance(result, FittedModel)]
+    models = [_judged(result, series, goals or {}, utility) for result in fits]
     best = _best(models)
     return JudgedComponent(
         series=series,
@@ -138,7 +148,9 @@ def judge(
     )
 
 
-def _judged(fitted: FittedModel, series: LatencySeries, goals: Mapping[str, Goals]) -> JudgedModel:
+def _judged(
+    fitted: FittedModel, series: LatencySeries, goals: Mapping[str, Goals], utility: UtilityGoal | None
+) -> JudgedModel:
     decisions = {
         domain: Decisions(
             goal.draft_length,
@@ -147,7 +159,9 @@ def _judged(fitted: FittedModel, series: LatencySeries, goals: Mapping[str, Goal
         )
         for domain, goal in goals.items()
     }
-    return JudgedModel(fitted, score(fitted, series), reduction(fitted.predict(fitted.work)), decisions)
+    by_utility = _decision(fitted, series, utility) if utility else None
+    saving = reduction(fitted.predict(fitted.work))
+    return JudgedModel(fitted, score(fitted, series), saving, decisions, by_utility)
 
 
 def _decision(fitted: FittedModel, series: LatencySeries, goal: Goal) -> Decision:

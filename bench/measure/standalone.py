@@ -1,7 +1,7 @@
 """What is measured once a run and outside of rounds: parts on their own, and the baseline's own baseline."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -10,6 +10,7 @@ import torch
 
 from bench.config import CacheState, TimingConfig
 from bench.config.timing import Execution
+from bench.device import Device
 from bench.device.graphs import execute_as, executions
 from bench.measure.attempts import attempt
 from bench.measure.cases import EncodedPrompt, Probes
@@ -50,19 +51,40 @@ def isolate(
     Raises:
         DeviceError: this device cannot execute as asked.
     """
-    ways = executions(rig.device, timing.execution)
-    has_cold = rig.device.cache_bytes is not None
-    caches = [cache for cache in CacheState if has_cold or cache is not CacheState.cold]
     parts = attempt(("isolated",), partial(_parts, rig, prompt, probes))
     if isinstance(parts, FailureRecord):
         yield parts
         return
+    yield from time_parts(rig.device, parts, timing, rig.seed, done)
+
+
+def time_parts(
+    device: Device, parts: Mapping[PartKey, Part], timing: TimingConfig, seed: int, done: Done
+) -> Iterator[IsolatedRecord | FailureRecord]:
+    """Times parts, those of one kind in turns, with the cache cold and warm, unless they are done.
+
+    Where the device does not say how large its cache is, the warm times are all there are.
+
+    Args:
+        device: where they run.
+        parts: what to time, one kind after the other.
+        timing: effort and execution; its cache state is not looked at.
+        seed: of the order.
+        done: records of earlier sessions.
+
+    Raises:
+        DeviceError: this device cannot execute as asked.
+    """
+    ways = executions(device, timing.execution)
+    has_cold = device.cache_bytes is not None
+    caches = [cache for cache in CacheState if has_cold or cache is not CacheState.cold]
     for _, keys in groupby(parts, key=lambda key: key.part):
         missing = {
             way: [cache for cache in caches if not done.has(way.case(cache))]
             for way in (_Way(key, execution) for key in keys for execution in ways)
         }
-        yield from _time_kind(rig, parts, {way: left for way, left in missing.items() if left}, timing)
+        left = {way: states for way, states in missing.items() if states}
+        yield from _time_kind(device, parts, left, timing, seed)
 
 
 def _parts(rig: Rig, prompt: EncodedPrompt, probes: Probes) -> dict[PartKey, Part]:
@@ -72,13 +94,17 @@ def _parts(rig: Rig, prompt: EncodedPrompt, probes: Probes) -> dict[PartKey, Par
 
 
 def _time_kind(
-    rig: Rig, parts: dict[PartKey, Part], missing: dict[_Way, list[CacheState]], timing: TimingConfig
+    device: Device,
+    parts: Mapping[PartKey, Part],
+    missing: dict[_Way, list[CacheState]],
+    timing: TimingConfig,
+    seed: int,
 ) -> Iterator[IsolatedRecord | FailureRecord]:
     """Parts of one kind; a part that cannot be prepared or that fails does so alone."""
     ready: dict[_Way, Callable[[], object]] = {}
     for way in missing:
         case = ("isolated", way.key.part, way.key.vocab_size, way.key.num_tokens, way.execution.value)
-        call = attempt(case, partial(execute_as, rig.device, parts[way.key], way.execution))
+        call = attempt(case, partial(execute_as, device, parts[way.key], way.execution))
         if isinstance(call, FailureRecord):
             yield replace(call, was_asked_for=timing.execution is not Execution.auto)
         else:
@@ -86,9 +112,7 @@ def _time_kind(
     for cache in CacheState:
         calls = {way.label: call for way, call in ready.items() if cache in missing[way]}
         by_label = {way.label: way for way in ready}
-        for found in (
-            time_variants(rig.device, calls, replace(timing, cache=cache), rig.seed) if calls else ()
-        ):
+        for found in time_variants(device, calls, replace(timing, cache=cache), seed) if calls else ():
             if isinstance(found, FailureRecord):
                 yield replace(found, case=list(by_label[str(found.case[0])].case(cache)))
             else:

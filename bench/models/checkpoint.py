@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench import model_config
+from bench.assets import CATALOG
 from bench.errors import AssetError, CheckpointError, VocabError
 from bench.models.eagle3 import DraftHead, Eagle3Body, Eagle3Config, Eagle3Draft
 from bench.models.packed_linear import pack_linears
@@ -58,20 +59,20 @@ class DraftCheckpoint:
 
 
 def resolve_draft(name: str, revision: str | None = None, weights: bool = True) -> Path:
-    """Folder of a shipped draft, a local one, or one from the hub.
+    """Folder of a shipped draft, one of the catalogue, a local one, or one from the hub.
 
     Args:
-        name: shipped name, folder or hub id.
+        name: shipped or catalogue name, folder or hub id.
         revision: of the hub.
         weights: fetch them from the hub; else its `config.json` only.
 
     Raises:
-        AssetError: it can be had from none of the three.
+        AssetError: it can be had from none of them.
     """
     shipped = SHIPPED / name
     if shipped.is_dir():
         return shipped
-    if weights or Path(name).is_dir():
+    if weights or name in CATALOG or Path(name).is_dir():
         return resolve_model(name, revision)
     return from_hub(name, revision, ("config.json",))
 

@@ -23,7 +23,7 @@ class LeanDecoder:
 
     Args:
         decoder: the model's decoder, with `embed_tokens`, `layers`, `norm` and `rotary_emb`.
-        feature_layers: layers after which the hidden state is kept (1 = after the first).
+        feature_layers: layers after which the hidden state is kept (1 = after the first); none for a draft.
     """
 
     def __init__(self, decoder: Any, feature_layers: tuple[int, ...]):
@@ -34,7 +34,10 @@ class LeanDecoder:
         self._cos, self._sin = self._rotary_tables()
 
     def forward(self, ids: Tensor, cache: KVCache) -> tuple[Tensor, Tensor]:
-        """`ids` `(1, n)` on top of `cache`; final normed hidden `(1, n, H)`, features `(1, n, 3H)`."""
+        """`ids` `(1, n)` on top of `cache`; final normed hidden `(1, n, H)`, features `(1, n, 3H)`.
+
+        Without feature layers the features are empty.
+        """
         start, size = cache.length, self._decoder.config.hidden_size
         end = start + ids.shape[1]
         if end > len(self._cos):
@@ -53,7 +56,7 @@ class LeanDecoder:
             if index + 1 in self._feature_layers:
                 features.append(hidden)
         final = F.rms_norm(hidden, (size,), self._decoder.norm.weight, self._eps)
-        return final, torch.cat(features, dim=-1)
+        return final, torch.cat(features, dim=-1) if features else final[..., :0]
 
     def _rotary_tables(self) -> tuple[Tensor, Tensor]:
         """Cos and sin of every position `(positions, head_dim)`, scaled as the model scales them."""

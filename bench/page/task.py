@@ -10,7 +10,8 @@ from bench.compare.load import label_runs, load_runs
 from bench.errors import OutputError
 from bench.page.write import write_page
 from bench.report.console import show
-from bench.report.frames import read_run
+from bench.report.draft_page import render_draft
+from bench.report.frames import is_of_draft_alone, read_run, read_settings
 from bench.report.summary import summary_frame
 from bench.report.verdict import verdicts
 
@@ -24,7 +25,8 @@ def run_report(
         folders: of the runs; one that only holds runs stands for all of them.
         runs_dir: where runs are kept.
         reports_dir: where reports are kept.
-        out: folder to write; None names one after the newest run.
+        out: folder to write; None names one after the newest run. A draft that was measured alone is
+            reported in the folder of its run.
         console: told the answer.
 
     Returns:
@@ -35,6 +37,8 @@ def run_report(
         OutputError: a folder is no run, or the page cannot be written.
     """
     alone = len(folders) == 1 and (folders[0] / "records.jsonl").exists()
+    if alone and is_of_draft_alone(read_settings(folders[0])[0]):
+        return render_draft(folders[0], console)
     runs = label_runs([read_run(folders[0])]) if alone else load_runs(folders)
     newest = max(item.run.folder.name for item in runs)
     more = f"-and-{len(runs) - 1}-more" if len(runs) > 1 else ""

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from bench.config import Config
 from bench.cost.flops import DraftShape
 from bench.errors import ConfigError
 from bench.fit.series import Floats, IntArray
 from bench.fit.untried import Proposals, acceptance_from_coverage
+from bench.report.coverage_table import CoverageTable, read_coverage
 from bench.report.frames import read_run
 from bench.report.render import find_run
 from bench.report.surfaces import Surfaces
@@ -18,7 +18,6 @@ _SMALLEST = 64
 _NUM_SIZES = 400
 # What rounds are shown for where nothing tells the fastest.
 _USUAL_DRAFT_LENGTH = 3
-_COVERAGE_COLUMNS = ("coverage_heldout", "coverage", "coverage_train")
 
 Known = tuple[IntArray, tuple[int, ...], Proposals]
 
@@ -66,7 +65,8 @@ def _of_run(config: Config, draft: DraftShape) -> Known:
 
 def _of_table(config: Config, path: Path, draft: DraftShape) -> Known:
     wanted = config.predict
-    sizes, coverage = _coverage(_read(path, wanted.domain), path, draft.draft_vocab_size)
+    table = read_coverage(path, "predict.coverage", wanted.domain, "predict.domain")
+    sizes, coverage = _coverage(table, path, draft.draft_vocab_size)
     weight, accepted = config.select.coverage_weight, wanted.full_acceptance
     if accepted is None:
         gamma = wanted.draft_length or _USUAL_DRAFT_LENGTH
@@ -82,40 +82,10 @@ def _of_table(config: Config, path: Path, draft: DraftShape) -> Known:
     return sizes, gammas, Proposals(tau, origin, coverage, weight)
 
 
-def _read(path: Path, domain: str | None) -> pd.DataFrame:
-    """Columns `vocab_size` and `coverage` of one domain, ascending, each size once."""
-    path = path / "coverage.parquet" if path.is_dir() else path
-    told = f"predict.coverage={path}"
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{told} cannot be read: {error}") from error
-    name = next((column for column in _COVERAGE_COLUMNS if column in table), None)
-    if name is None or "vocab_size" not in table or table[name].isna().all():
-        raise ConfigError(f"{told} needs the columns vocab_size and coverage")
-    domains = sorted(table["domain"].unique()) if "domain" in table else []
-    if domain is not None and domain not in domains:
-        raise ConfigError(f"predict.domain={domain}: {path} is of {', '.join(domains) or 'no named domain'}")
-    if domain is None and len(domains) > 1:
-        raise ConfigError(f"{told} mixes domains: set predict.domain to {' or '.join(domains)}")
-    if domain is not None:
-        table = table[table["domain"] == domain]
-    table = table[["vocab_size", name]].set_axis(["vocab_size", "coverage"], axis=1).dropna()
-    table = table.drop_duplicates().sort_values("vocab_size", ignore_index=True)
-    twice = table["vocab_size"][table["vocab_size"].duplicated()]
-    if len(twice):
-        raise ConfigError(f"{told} has several coverages of vocab_size {twice.iloc[0]:,}; give one curve")
-    return table
-
-
-def _coverage(table: pd.DataFrame, path: Path, full_size: int) -> tuple[IntArray, Floats]:
+def _coverage(table: CoverageTable, path: Path, full_size: int) -> tuple[IntArray, Floats]:
     """Sizes and their coverage: straight lines inside the table, and the full vocabulary, which has all."""
-    known, values = table["vocab_size"].to_numpy(dtype=float), table["coverage"].to_numpy(dtype=float)
+    known, values = table.sizes.astype(np.float64), table.coverage
     told = f"predict.coverage={path}"
-    if values.min() < 0 or values.max() > 1:
-        raise ConfigError(f"{told}: coverage must lie between 0 and 1")
-    if (np.diff(values) < 0).any():
-        raise ConfigError(f"{told}: coverage must not fall with vocab_size; give one curve")
     if known[0] < 1 or known[-1] > full_size:
         raise ConfigError(
             f"{told} is of sizes {known[0]:,.0f} to {known[-1]:,.0f}, but the draft has {full_size:,} "

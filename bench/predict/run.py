@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from bench.assets import notice_of
 from bench.config import Config
 from bench.cost.components import draft_step_cost, total_cost
 from bench.cost.flops import DraftShape
@@ -34,7 +35,7 @@ def run_predict(config: Config, console: Console) -> Untried:
     Raises:
         BenchError: anything the user can mend.
     """
-    draft, target = _shapes(config)
+    draft, target = _shapes(config, console)
     dtype = _dtype(config)
     spec = _spec(config, dtype)
     sizes, gammas, proposals = known_proposals(config, draft)
@@ -51,12 +52,14 @@ def run_predict(config: Config, console: Console) -> Untried:
     return found
 
 
-def _shapes(config: Config) -> tuple[DraftShape, DraftShape]:
+def _shapes(config: Config, console: Console) -> tuple[DraftShape, DraftShape]:
     # Imported late: they bring in torch, which a refused configuration does not need.
     from bench.models.checkpoint import resolve_draft
     from bench.models.target import resolve_tokenizer
 
     pair = config.pair
+    if notice := notice_of(pair.draft):
+        console.print(notice, soft_wrap=True, highlight=False)
     folders = (
         resolve_draft(pair.draft, pair.draft_revision, weights=False),
         resolve_tokenizer(pair.target, pair.target_revision),

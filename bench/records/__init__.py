@@ -2,6 +2,7 @@
 
 from bench.records.kinds import (
     BaselineRecord,
+    CoverageRecord,
     DecodeRecord,
     IsolatedRecord,
     PlanRecord,
@@ -23,6 +24,7 @@ from bench.records.store import (
 
 __all__ = [
     "BaselineRecord",
+    "CoverageRecord",
     "DecodeRecord",
     "EndRecord",
     "FILE_NAME",

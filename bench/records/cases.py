@@ -6,6 +6,7 @@ from typing import Any
 
 from bench.records.kinds import (
     BaselineRecord,
+    CoverageRecord,
     DecodeRecord,
     IsolatedRecord,
     PlanRecord,
@@ -44,6 +45,8 @@ def case_of(record: Record) -> Case | None:
             return ("steady", record.domain, record.vocab_size, record.draft_length, record.window)
         case BaselineRecord():
             return ("baseline", record.domain)
+        case CoverageRecord():
+            return ("coverage",)
         case _:
             return None
 

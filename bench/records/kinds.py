@@ -226,6 +226,21 @@ class IsolatedRecord:
 
 
 @dataclass(frozen=True)
+class CoverageRecord:
+    """What share of tokens k tokens cover, as the user gave it to a run that has no domain.
+
+    Attributes:
+        origin: where it is from.
+        sizes: vocabulary sizes, ascending.
+        coverage: of each.
+    """
+
+    origin: str
+    sizes: list[int]
+    coverage: list[float]
+
+
+@dataclass(frozen=True)
 class BaselineRecord:
     """The plain loop against `transformers.generate`, on the same weights and prompt.
 

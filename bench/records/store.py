@@ -5,7 +5,8 @@ Records hold raw samples; every figure that a report shows is derived from them 
 Format history:
     1: vocab, decode and baseline records; every vocabulary size was decoded.
     2: ranking, plan, replay, probe and isolated records; few variants are decoded. Sessions, failures and
-        an end are recorded, so that an unfinished run can be told from a finished one and go on.
+        an end are recorded, so that an unfinished run can be told from a finished one and go on. Runs of a
+        draft alone have isolated records, with the part `draft_step`, and at most one coverage record.
 """
 
 import json
@@ -18,6 +19,7 @@ from typing import Any
 from bench.errors import OutputError
 from bench.records.kinds import (
     BaselineRecord,
+    CoverageRecord,
     DecodeRecord,
     IsolatedRecord,
     PlanRecord,
@@ -42,6 +44,7 @@ Record = (
     | IsolatedRecord
     | SteadyRecord
     | BaselineRecord
+    | CoverageRecord
     | SessionRecord
     | FailureRecord
     | EndRecord
@@ -56,6 +59,7 @@ _KINDS: dict[str, type[Any]] = {
     "isolated": IsolatedRecord,
     "steady": SteadyRecord,
     "baseline": BaselineRecord,
+    "coverage": CoverageRecord,
     "session": SessionRecord,
     "failure": FailureRecord,
     "end": EndRecord,

@@ -65,9 +65,10 @@ def show_fit(judgement: Judgement, console: Console) -> None:
     }  # fmt: skip
     for name, judged in judgement.components.items():
         table = Table(title=name, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for heading in shown.values():
-            table.add_column(heading)
-        for _, row in fit_table(judged)[list(shown)].iterrows():
+        found = fit_table(judged)[list(shown)].dropna(axis="columns", how="all")
+        for column in found:
+            table.add_column(shown[str(column)])
+        for _, row in found.iterrows():
             table.add_row(*(_told(column, value) for column, value in row.items()))
         console.print(table)
         console.print(f"[bold]{escape(sentence(judgement, name))}[/bold]", highlight=False)

@@ -110,11 +110,11 @@ def read_run(folder: Path) -> Run:
     Raises:
         OutputError: it is not a run, or nothing in it can be compared yet.
     """
-    try:
-        environment = json.loads((folder / "environment.json").read_text("utf-8"))
-        config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise OutputError(f"{folder} is not a run: {error}") from error
+    environment, config = read_settings(folder)
+    if is_of_draft_alone(environment):
+        raise OutputError(
+            f"{folder} measured a draft alone, without acceptance or speed: task=report and task=fit read it"
+        )
     rankings, plans, baselines, isolated = {}, {}, [], []
     replays: dict[str, dict[str, dict[str, Replay]]] = defaultdict(lambda: defaultdict(dict))
     probes: dict[str, list[ProbeRecord]] = defaultdict(list)
@@ -166,6 +166,25 @@ def read_run(folder: Path) -> Run:
         failures,
         num_sessions,
     )
+
+
+def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `environment.json` and `config.yaml` of a run say.
+
+    Raises:
+        OutputError: it is not a run.
+    """
+    try:
+        environment = json.loads((folder / "environment.json").read_text("utf-8"))
+        config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise OutputError(f"{folder} is not a run: {error}") from error
+    return environment, config
+
+
+def is_of_draft_alone(environment: Mapping[str, Any]) -> bool:
+    """Whether a run is one of `task=draft`."""
+    return environment.get("task") == "draft"
 
 
 def _comparable(

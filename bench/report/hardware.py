@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,9 @@ def target_shape_of(run: Run) -> DraftShape | None:
 def _shape(values: Any) -> DraftShape | None:
     if not isinstance(values, Mapping):
         return None
-    if {item.name for item in fields(DraftShape)} <= values.keys():
-        known = {item.name: values[item.name] for item in fields(DraftShape)}
+    # What has a default came later, and is not in earlier runs.
+    if {item.name for item in fields(DraftShape) if item.default is MISSING} <= values.keys():
+        known = {item.name: values[item.name] for item in fields(DraftShape) if item.name in values}
         return DraftShape(**{**known, "kind": DraftKind(str(known["kind"]).lower())})
     try:
         return DraftShape.from_config(values, "environment.json")

@@ -9,10 +9,12 @@ from bench.fit.errors import FitError
 from bench.fit.judge import Judgement
 from bench.report.console import show, show_fit
 from bench.report.doubts import write_doubts
+from bench.report.draft_fit import judge_draft
+from bench.report.draft_frames import read_draft_run
 from bench.report.drawing import draw
 from bench.report.figures import run_drawings
 from bench.report.fit import judge_run, write_fit
-from bench.report.frames import read_run
+from bench.report.frames import is_of_draft_alone, read_run, read_settings
 from bench.report.latency import latency_frame
 from bench.report.markdown import write_report
 from bench.report.summary import summary_frame
@@ -58,7 +60,10 @@ def render_fit(folder: Path, console: Console) -> None:
         OutputError: the folder is not a run, or cannot be written.
         FitError: the run cannot be judged.
     """
-    judgement = judge_run(Surfaces(read_run(folder)))
+    if is_of_draft_alone(read_settings(folder)[0]):
+        judgement = judge_draft(read_draft_run(folder))
+    else:
+        judgement = judge_run(Surfaces(read_run(folder)))
     path = write_fit(judgement, folder)
     show_fit(judgement, console)
     console.print("written to", path, soft_wrap=True, highlight=False)

@@ -1,4 +1,5 @@
 from bench.records import (
+    CoverageRecord,
     DecodeRecord,
     EndRecord,
     FailureRecord,
@@ -25,6 +26,10 @@ def test_a_probe_of_the_pilot_is_another_case_than_one_of_the_proof():
     assert case_of(IsolatedRecord("lm_head", 512, None, "cold", [1.0], [1.0], 1, "precise", 0.01)) == (
         "isolated", "lm_head", 512, None, "cold", "eager",
     )  # fmt: skip
+
+
+def test_a_run_has_one_coverage():
+    assert case_of(CoverageRecord("curve.csv", [1], [0.5])) == ("coverage",)
 
 
 def test_two_windows_of_a_variant_are_two_cases():
