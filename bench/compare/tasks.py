@@ -22,7 +22,7 @@ def find_folders(runs_dir: Path, names: Sequence[str]) -> list[Path]:
         ConfigError: there is no such folder.
     """
     return [
-        next((folder for folder in (runs_dir / name, Path(name)) if folder.is_dir()), None)
+        next((folder.resolve() for folder in (runs_dir / name, Path(name)) if folder.is_dir()), None)
         or find_run(runs_dir, name)
         for name in names
     ]

@@ -20,6 +20,9 @@ def test_the_tasks_start_to_end(run_folders, tmp_path):
     names = [folder.name for folder in run_folders]
     folders = find_folders(runs_dir, names)
     assert folders == run_folders
+    (runs_dir / "latest").symlink_to(run_folders[2].name)
+    assert find_folders(runs_dir, ["latest"]) == [run_folders[2]]
+    (runs_dir / "latest").unlink()
     page = run_report(folders, runs_dir, tmp_path / "reports", None, console)
     assert page == tmp_path / "reports" / "l4-and-2-more" / "index.html" and page.exists()
     said = console.file.getvalue()
