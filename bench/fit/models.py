@@ -125,7 +125,8 @@ def all_models(spec: HardwareSpec | None, dtype: str) -> Sequence[LatencyModel]:
     """Every model, the paper's first and the yardstick last.
 
     Args:
-        spec: of the device; without one, the roofline has no data sheet, and the cache's size is fitted.
+        spec: of the device; without one, the roofline has no data sheet, and only a fitted cache is tried. A
+            draft has what the target that runs in between leaves of a cache, which may be far less than all.
         dtype: of the arithmetic, as torch names it.
     """
     return (
@@ -138,6 +139,7 @@ def all_models(spec: HardwareSpec | None, dtype: str) -> Sequence[LatencyModel]:
             peak_flops_per_s=None if spec is None else spec.peak(dtype),
             memory_bytes_per_s=None if spec is None else spec.memory_bytes_per_s,
         ),
-        CacheAware(None if spec is None else spec.cache_bytes),
+        *([] if spec is None or spec.cache_bytes is None else [CacheAware(spec.cache_bytes)]),
+        CacheAware(None, "cache_fitted", "t0 + B/W, two W around a fitted cache"),
         Monotone(),
     )

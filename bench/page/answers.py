@@ -7,6 +7,7 @@ from pathlib import Path
 from bench.page.elements import Grid
 from bench.report.energy import token_energy
 from bench.report.facts import energy_fact
+from bench.report.render import name_of_run
 from bench.report.summary import held_out_tokens
 from bench.report.surfaces import Surfaces, measured_tokens_per_s
 from bench.report.tables import told, told_interval
@@ -77,7 +78,7 @@ def answers_of(device: str, surfaces: Surfaces, runs_dir: Path) -> list[Answer]:
         runs_dir: where runs are kept; one that lies elsewhere is named by its path.
     """
     run = surfaces.run
-    name = run.folder.name if run.folder.parent == runs_dir.resolve() else str(run.folder)
+    name = name_of_run(runs_dir, run.folder)
     found = []
     for verdict in verdicts(surfaces):
         domain, size = verdict.domain, verdict.best[0]

@@ -23,6 +23,7 @@ from bench.report.captions import METHOD
 from bench.report.doubts import doubts
 from bench.report.drawing import REPORT_FORMATS, draw
 from bench.report.parallel import in_parallel
+from bench.report.render import name_of_run
 from bench.report.surfaces import Surfaces
 from bench.report.table_files import write_tables
 
@@ -82,7 +83,7 @@ def write_page(runs: Sequence[LabelledRun], runs_dir: Path, folder: Path) -> Har
         _doubt_section(runs),
         *([hardware_section(report, drawn)] if report else []),
         *(run_section(view, drawn) for view in views),
-        _left_out(runs, views),
+        _left_out(runs, views, runs_dir),
         Section("method", "Method", points=METHOD),
     ]
     page = Page(
@@ -124,10 +125,11 @@ def _doubt_section(runs: Sequence[LabelledRun]) -> Section:
     return Section("doubts", "What makes these figures doubtful", [] if found else [none], found)
 
 
-def _left_out(runs: Sequence[LabelledRun], views: Sequence[RunView]) -> Section:
+def _left_out(runs: Sequence[LabelledRun], views: Sequence[RunView], runs_dir: Path) -> Section:
     if views:
         return Section("runs", "")
-    lines = [f'{run.name}: make report ARGS="run={run.run.folder}"' for run in runs]
+    named = [(run.name, name_of_run(runs_dir, run.run.folder)) for run in runs]
+    lines = [f'{label}: make report ARGS="run={name}"' for label, name in named]
     text = f"More than {MOST_DETAILED} runs are shown side by side only. The details of each:"
     return Section("runs", "Every run on its own", [text], lines)
 

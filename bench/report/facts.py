@@ -79,11 +79,20 @@ def failure_fact(failure: FailureRecord) -> str:
 
 def _held(run: Run, rows: pd.DataFrame) -> str:
     """How far decoding bore the replay out."""
+    gap = (rows["predicted_mean_acceptance_length"] - rows["mean_acceptance_length"]).abs().mean()
     if run.is_sampled:
-        gaps = (rows["predicted_mean_acceptance_length"] - rows["mean_acceptance_length"]).abs()
         return (
-            f"answers are sampled, so that it tells what to expect: its mean acceptance lengths and those of "
-            f"the decodes, which write other texts, differ by {gaps.mean():.2f} on average."
+            "answers are sampled, so that it tells what to expect: its mean acceptance lengths and those of "
+            f"the decodes, which write other texts, differ by {gap:.2f} on average."
+        )
+    num_decodes = int(rows["num_prompts"].sum())
+    num_other = num_decodes - round(float((rows["identical_output_frac"] * rows["num_prompts"]).sum()))
+    if num_other:
+        # Where one token differs, every round after it is another one.
+        return (
+            f"{num_other} of {num_decodes} decodes wrote another text than plain decoding, as rounding in "
+            f"{run.environment['dtype']} depends on how many tokens are verified at once; mean acceptance "
+            f"lengths as replayed and as decoded differ by {gap:.2f} on average."
         )
     return (
         f"{int(rows['replay_deviating_rounds'].sum())} of the decodes' rounds accepted another number of "

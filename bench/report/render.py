@@ -92,3 +92,12 @@ def find_run(runs_dir: Path, name: str) -> Path:
     known = sorted(p.name for p in runs_dir.glob("*/") if p.name != "latest") if runs_dir.is_dir() else []
     newest = ", ".join(known[-5:]) or "none"
     raise ConfigError(f"run={name} is not a run; the newest in {runs_dir} are: {newest}")
+
+
+def name_of_run(runs_dir: Path, folder: Path) -> str:
+    """What `run=` takes for a folder: the id of a run that is kept in `runs_dir`, else the shortest path."""
+    folder = folder.resolve()
+    if folder.parent == runs_dir.resolve():
+        return folder.name
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)

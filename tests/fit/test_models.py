@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.cost.flops import latency_reduction
+from bench.cost.hardware import HardwareSpec
 from bench.fit.models import PROPORTIONAL, PUBLISHED, CacheAware, DataSheetRoofline, Monotone, all_models
 from bench.fit.rooflines import Roofline
 from tests.fit.synthetic import SIZES, bytes_law, device, series, smollm2_draft, step_work
@@ -18,9 +19,12 @@ def test_every_model_has_its_own_name():
         "bytes_affine",
         "roofline",
         "roofline_datasheet",
-        "cache_aware",
+        "cache_fitted",
         "monotone",
     ]
+    known = HardwareSpec("x", "a test", None, {}, 1e12, 2**20, None)
+    names = [model.name for model in all_models(known, "bfloat16")]
+    assert names[-3:] == ["cache_aware", "cache_fitted", "monotone"]
     assert [model.name for model in all_models(None, "bfloat16") if model.is_yardstick] == ["monotone"]
 
 

@@ -2,6 +2,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from bench.page.task import run_report
 from bench.page.write import MOST_DETAILED
 from bench.report.captions import captions
 from bench.report.frames import read_run
+from bench.report.render import name_of_run
 from bench.report.surfaces import Surfaces
 from bench.report.verdict import verdicts
 from tests.page.conftest import make_page
@@ -64,7 +66,7 @@ def test_the_page_opens_with_the_answer_of_every_domain(outline):
     assert len(places) == 3 and places == sorted(places)
     assert places[-1] < said.rindex("What makes these figures doubtful")
     for domain in ("code", "function_calling", "writing"):
-        assert f'make export ARGS="run={EXAMPLE} export.domain={domain}"' in said
+        assert f'make export ARGS="run={name_of_run(Path("runs"), EXAMPLE)} export.domain={domain}"' in said
 
 
 def test_it_is_one_file_that_asks_for_nothing_else(outline):
@@ -153,7 +155,7 @@ def test_more_runs_than_can_be_told_in_detail_are_compared_and_named(tmp_path):
     said = " ".join(Outline(page.read_text("utf-8")).text.split())
     assert "Which (k, gamma) is fastest" not in said
     for folder in folders:
-        assert f'make report ARGS="run={folder}"' in said
+        assert f'make report ARGS="run={folder.name}"' in said
 
 
 def test_what_a_machine_says_of_itself_cannot_break_the_page(tmp_path):

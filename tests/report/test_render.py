@@ -1,12 +1,13 @@
 import csv
 import io
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
 from bench.errors import ConfigError
-from bench.report.render import find_run, render
+from bench.report.render import find_run, name_of_run, render
 from bench.report.summary import SUMMARY_COLUMNS
 from tests.report.synthetic import write_run
 
@@ -65,3 +66,10 @@ def test_an_unknown_run_lists_the_known(tmp_path):
     write_run(tmp_path / "one")
     with pytest.raises(ConfigError, match="run=two is not a run.*one"):
         find_run(tmp_path, "two")
+
+
+def test_a_run_is_named_as_short_as_it_can_be(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert name_of_run(tmp_path / "results" / "runs", tmp_path / "results" / "runs" / "r1") == "r1"
+    assert name_of_run(Path("results/runs"), tmp_path / "copied" / "r2") == "copied/r2"
+    assert name_of_run(Path("results/runs"), Path("/elsewhere/r3")) == "/elsewhere/r3"
