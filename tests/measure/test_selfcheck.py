@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from functools import partial
 from io import StringIO
 from types import SimpleNamespace
@@ -150,11 +151,27 @@ def test_what_was_found_is_written_down_as_it_is(tmp_path):
     assert written[3]["note"] == "rounds are bound by launches: their laps cost about 3.0%"
 
 
-def test_a_note_is_shown_beside_what_passed():
+def shown(checks):
     console = Console(record=True, width=200, file=StringIO())
+    _show(ScriptedDevice(), checks, console)
+    text = console.export_text()
+    return [line for line in text.splitlines() if line.strip().startswith("clock")], text
+
+
+def test_a_note_is_shown_beside_what_passed():
     note = fine_clock(TimerFacts(32e-6, 1e-3), {"small head": 0.005, "layer": 0.15})
+    (line,), text = shown([note])
+    assert line.split()[1] == "note" and "Note: a mark is more than 1%" in line
+    assert "The instruments hold: all 1 checks passed." in text
+
+
+def test_what_failed_says_what_to_do_and_what_differed_once_is_repeated():
     failed = fine_clock(TimerFacts(None, 0.0), {"layer": 0.15})
-    _show(ScriptedDevice(), [note, failed], console)
-    lines = [line for line in console.export_text().splitlines() if line.strip().startswith("clock")]
-    assert lines[0].split()[1] == "note" and "Note: a mark is more than 1%" in lines[0]
-    assert lines[1].split()[1] == "FAIL" and "To do: the clock is too coarse" in lines[1]
+    (line,), text = shown([failed])
+    assert line.split()[1] == "FAIL" and "To do: the clock is too coarse" in line
+    assert "The instruments hold" not in text
+    held = fine_clock(TimerFacts(32e-6, 1e-5), {"layer": 0.15})
+    lines, text = shown([failed, replace(held, attempt=2)])
+    assert lines[0].split()[1] == "again" and "repeated below" in lines[0]
+    assert lines[1].split()[:3] == ["clock,", "repeated", "pass"]
+    assert "The instruments hold" in text

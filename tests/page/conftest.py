@@ -26,4 +26,5 @@ def example_page(tmp_path_factory) -> Path:
 def merged_page(tmp_path_factory) -> Path:
     """Of the example run and a synthetic second GPU, copied from another machine."""
     root = tmp_path_factory.mktemp("two")
-    return make_page([EXAMPLE, write_twin(root / "copied" / "twin")], root)
+    # A folder that holds runs stands for all of them.
+    return make_page([EXAMPLE, write_twin(root / "copied" / "twin").parent], root)

@@ -17,7 +17,7 @@ from bench.report.render import name_of_run
 from bench.report.surfaces import Surfaces
 from bench.report.verdict import verdicts
 from tests.page.conftest import make_page
-from tests.page.twin import EXAMPLE, NAME, write_twin
+from tests.page.twin import EXAMPLE, NAME
 from tests.report.synthetic import write_run
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -174,7 +174,5 @@ def test_the_console_tells_the_answer_and_the_page(tmp_path):
     assert "code: trim to 10 tokens" in said.getvalue() and str(page) in said.getvalue()
 
 
-def test_runs_of_another_machine_are_copied_folders(merged_page):
-    twin = write_twin(merged_page.parent / "again" / "runs" / "twin")
-    page = make_page([twin.parent, EXAMPLE], merged_page.parent / "again")
-    assert page.parent.name.endswith("-and-1-more")
+def test_a_page_of_several_runs_is_named_after_the_newest(merged_page):
+    assert merged_page.parent.name == "twin-and-1-more"
