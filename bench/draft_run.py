@@ -16,7 +16,6 @@ from bench.config import Config
 from bench.cost.flops import DraftShape
 from bench.device import Device, open_device
 from bench.device.graphs import executions
-from bench.device.lock import hold_device, physical_id
 from bench.environment import describe, known_hardware, measured_hardware, now
 from bench.errors import ConfigError, FailedCasesError, VocabError
 from bench.job_notes import note_run
@@ -40,8 +39,8 @@ from bench.records.cases import Done
 from bench.report.coverage_table import read_coverage
 from bench.report.draft_page import render_draft
 from bench.run_folder import RunFolder, check_writable, note_hardware, note_telemetry, open_run, point_latest
-from bench.runs import InterruptedRunError, say_what_is_there
-from bench.telemetry.watch import check_telemetry, watch
+from bench.runs import InterruptedRunError, alone, say_what_is_there
+from bench.telemetry.watch import watch
 
 TASK = "draft"
 
@@ -58,12 +57,7 @@ def run_draft(config: Config, console: Console) -> Path:
         BenchError: anything the user can mend.
         InterruptedRunError: Ctrl-C after the first measurement.
     """
-    if config.measure.num_threads:
-        torch.set_num_threads(config.measure.num_threads)
-    device_id = physical_id(config.gpu.device)
-    check_telemetry(config.telemetry, is_on_cpu=device_id == "cpu")
-    # A holder's command line is no markup, though `sizes=[full,1024]` looks like it.
-    with hold_device(device_id, console.out):
+    with alone(config, console):
         return _run_alone(config, console)
 
 

@@ -3,8 +3,8 @@
 import math
 import os
 import socket
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -67,13 +67,24 @@ def run_bench(config: Config, console: Console) -> Path:
         BenchError: anything the user can mend.
         InterruptedRunError: Ctrl-C after the first measurement.
     """
+    with alone(config, console):
+        return _run_alone(config, console)
+
+
+@contextmanager
+def alone(config: Config, console: Console) -> Iterator[None]:
+    """While no other run measures on this device, with as many threads as were asked for.
+
+    Raises:
+        DeviceError: telemetry is required of a device that has none.
+    """
     if config.measure.num_threads:
         torch.set_num_threads(config.measure.num_threads)
     device_id = physical_id(config.gpu.device)
     check_telemetry(config.telemetry, is_on_cpu=device_id == "cpu")
     # A holder's command line is no markup, though `sizes=[full,1024]` looks like it.
     with hold_device(device_id, console.out):
-        return _run_alone(config, console)
+        yield
 
 
 def _run_alone(config: Config, console: Console) -> Path:
