@@ -4,11 +4,11 @@ VENV := .venv
 PY := $(VENV)/bin/python
 ARGS ?=
 
-# RUNS="a b" as the command line takes it: [a,b].
+# RUNS="a b" as the command line takes it: ["a","b"].
 RUNS ?=
 comma := ,
 space := $(subst ,, )
-RUN_LIST = [$(subst $(space),$(comma),$(strip $(RUNS)))]
+RUN_LIST = [$(subst $(space),$(comma),$(patsubst %,"%",$(strip $(RUNS))))]
 
 # `make bench domain=code` is `make bench ARGS="domain=code"`: what make is given is the bench's to read.
 OURS := PYTHON VENV PY ARGS RUNS
@@ -54,7 +54,7 @@ fit: setup ## Which latency model holds on this hardware? ARGS="run=ID", the new
 	$(PY) -m bench task=fit $(GIVEN) $(ARGS)
 
 draft: setup ## Measure a decoder-LM draft alone, without a target; ARGS="pair=gemma3-270m"
-	$(PY) -m bench task=draft $(ARGS)
+	$(PY) -m bench task=draft $(GIVEN) $(ARGS)
 
 selfcheck: setup ## Are the instruments right on this machine? The same work twice must take the same time
 	$(PY) -m bench task=selfcheck $(GIVEN) $(ARGS)

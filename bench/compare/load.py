@@ -150,7 +150,7 @@ def _read_finished(folder: Path) -> Run:
     except (KeyError, TypeError) as error:
         raise OutputError(f"{folder} is not a run: its environment or records lack {error}") from error
     # The comparison with `generate` is the last thing that a run measures.
-    if not run.baselines:
+    if not (run.baselines or run.has_ended or any(f.case[:1] == ["baseline"] for f in run.failures)):
         raise OutputError(
             f"{folder} is unfinished: it stopped before its last measurement; measure it again, or draw "
             f"what there is with task=report run={folder}"

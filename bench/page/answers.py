@@ -101,7 +101,7 @@ def answer_grid(answers: Sequence[Answer]) -> Grid:
     """All answers as one table, to be sorted."""
     headings = [
         "domain", "device", "verdict", "k", "fewer tokens", "gamma", "tokens/s",
-        "x full vocabulary [95%]", "x plain [95%]", "held-out coverage", "J/token", "num prompts",
+        "x full vocabulary [95%]", "x plain [95%]", "held-out coverage", "J/token", "num prompts", "export",
     ]  # fmt: skip
     rows = [
         [
@@ -117,6 +117,7 @@ def answer_grid(answers: Sequence[Answer]) -> Grid:
             f"{answer.coverage:.3f}",
             told(answer.j_per_token, ".3g"),
             str(answer.verdict.num_prompts),
+            answer.export_command,
         ]
         for answer in answers
     ]
@@ -124,7 +125,7 @@ def answer_grid(answers: Sequence[Answer]) -> Grid:
         "What to use on every device: measured, of the optimum as it was decoded; 95% bootstrap intervals "
         "over prompts, resampled as pairs."
     )
-    return Grid(caption, headings, rows, [False, False, False, *[True] * 9])
+    return Grid(caption, headings, rows, [False] * 3 + [True] * 9 + [False])
 
 
 def _interval(estimate) -> str:

@@ -121,7 +121,10 @@ def _doubt_section(runs: Sequence[LabelledRun]) -> Section:
         for run in runs
         for doubt in doubts(run.run)
     ]
-    none = "Nothing was seen that makes these figures doubtful: no drift, throttling or foreign load."
+    unwatched = ", ".join(run.name for run in runs if not run.run.samples.rows)
+    none = "Nothing that was watched makes these figures doubtful."
+    if unwatched:
+        none += f" Nothing was sampled beside {unwatched}: clocks, throttling and other load are not known."
     return Section("doubts", "What makes these figures doubtful", [] if found else [none], found)
 
 

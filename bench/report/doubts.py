@@ -22,7 +22,7 @@ _MOST_DRIFT = 0.05  # change of the same work from one half of the run to the ot
 
 def doubts(run: Run) -> list[Doubt]:
     """Everything that is doubtful about a run."""
-    found = [_repeats(run), _drift(run), *timing_doubts(run)]
+    found = [_unfinished(run), _repeats(run), _drift(run), *timing_doubts(run)]
     return [*(doubt for doubt in found if doubt), *telemetry_doubts(run)]
 
 
@@ -30,6 +30,17 @@ def write_doubts(run: Run, folder: Path) -> None:
     """`doubts.json`: a list of objects with `code`, `what` and `remedy`; empty where nothing is doubtful."""
     content = [asdict(doubt) for doubt in doubts(run)]
     (folder / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def _unfinished(run: Run) -> Doubt | None:
+    if run.has_ended:
+        return None
+    there = ", ".join(f"{domain}: {len(prompts)} prompts" for domain, prompts in run.prompts.items())
+    return Doubt(
+        "unfinished",
+        f"the run did not measure everything that it was asked for (what is shown: {there})",
+        "give the same command again, which goes on from there",
+    )
 
 
 def _repeats(run: Run) -> Doubt | None:

@@ -17,6 +17,7 @@ from bench.measure.stats import Estimate, Floats, paired_speedup
 from bench.records import (
     BaselineRecord,
     DecodeRecord,
+    EndRecord,
     FailureRecord,
     IsolatedRecord,
     PlanRecord,
@@ -53,6 +54,7 @@ class Run:
         steady: windows of variants that decoded without a pause, by domain and variant.
         failures: what the last session could not measure.
         num_sessions: processes that measured, one after the other.
+        has_ended: whether everything that was asked for was measured.
     """
 
     folder: Path
@@ -68,6 +70,7 @@ class Run:
     steady: dict[str, dict[Key, list[SteadyRecord]]]
     failures: list[FailureRecord]
     num_sessions: int
+    has_ended: bool = True
 
     @cached_property
     def samples(self) -> Samples:
@@ -121,7 +124,7 @@ def read_run(folder: Path) -> Run:
     decodes: dict[str, dict[Key, dict[str, DecodeRecord]]] = defaultdict(lambda: defaultdict(dict))
     steady: dict[str, dict[Key, list[SteadyRecord]]] = defaultdict(lambda: defaultdict(list))
     failures: list[FailureRecord] = []
-    num_sessions = 0
+    num_sessions, has_ended = 0, False
     full_size = int(environment["full_vocab_size"])
     for record in read_records(folder):
         if isinstance(record, RankingRecord):
@@ -145,6 +148,8 @@ def read_run(folder: Path) -> Run:
             failures, num_sessions = [], num_sessions + 1
         elif isinstance(record, FailureRecord):
             failures.append(record)
+        elif isinstance(record, EndRecord):
+            has_ended = True
     found = {d: _comparable(plans[d], decodes[d], probes[d], replays[d]) for d in decodes if d in plans}
     shared = {domain: prompts for domain, prompts in found.items() if prompts}
     if not shared:
@@ -165,6 +170,7 @@ def read_run(folder: Path) -> Run:
         dict(steady),
         failures,
         num_sessions,
+        has_ended,
     )
 
 

@@ -1,9 +1,10 @@
 """Independent work in several processes, where that is safe."""
 
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -18,12 +19,12 @@ def in_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
     a fork would cut off: those of torch, in a run that has just measured.
     """
     num_processes = min(len(calls), len(os.sched_getaffinity(0))) if sys.platform == "linux" else 1
-    if num_processes < 2 or "torch" in sys.modules or multiprocessing.current_process().daemon:
+    if num_processes < 2 or "torch" in sys.modules or parent_process() is not None:
         return [call() for call in calls]
     _calls[:] = calls
     try:
-        with multiprocessing.get_context("fork").Pool(num_processes) as pool:
-            return pool.map(_call, range(len(calls)), chunksize=1)
+        with ProcessPoolExecutor(num_processes, mp_context=get_context("fork")) as pool:
+            return list(pool.map(_call, range(len(calls))))
     finally:
         _calls.clear()
 

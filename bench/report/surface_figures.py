@@ -1,5 +1,6 @@
 """Figures of the predicted speed surface: the map, its proof, acceptance by position, and across domains."""
 
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -68,7 +69,8 @@ def prediction_figure(run: Run, summary: pd.DataFrame) -> Figure:
     """Predicted against measured tokens/s of every decoded draft."""
     figure, axis = plt.subplots(figsize=(6.4, 5.2))
     drafts = summary[summary["draft_length"] > 0]
-    for color, (domain, rows) in zip(sns.color_palette(PALETTE), drafts.groupby("domain"), strict=False):
+    by_domain = drafts.groupby("domain")
+    for color, (domain, rows) in zip(cycle(sns.color_palette(PALETTE)), by_domain, strict=False):
         predicted = rows["predicted_tokens_per_s"]
         # A resample's rounding may put an end a hair on the other side.
         spread = np.maximum([predicted - rows["predicted_ci_low"], rows["predicted_ci_high"] - predicted], 0)

@@ -158,7 +158,9 @@ def cross_frame(surfaces: Surfaces) -> pd.DataFrame:
     over all domains together. Speed is over that of the full vocabulary at its own best draft length.
     """
     run, rows = surfaces.run, []
-    for source in run.rankings:
+    # A domain that an unfinished run has not decoded has no size of its own yet.
+    unfinished = {domain for domain in run.rankings if domain in _domains(run)} - set(run.decodes)
+    for source in (name for name in run.rankings if name not in unfinished):
         size, gamma = _chosen_on(surfaces, source)
         for domain in run.decodes:
             surface = surfaces.of(domain, source)
@@ -174,6 +176,11 @@ def cross_frame(surfaces: Surfaces) -> pd.DataFrame:
                 "num_prompts": len(run.prompts[domain]),
             })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _domains(run: Run) -> set[str]:
+    """Names of the domains that the run was to measure."""
+    return set((run.config.get("domain") or {}).get("members") or run.decodes)
 
 
 def _relative(surface: Surface) -> Floats:

@@ -84,8 +84,8 @@ class Verdict:
             f"Down to {advice.lossless:,} tokens the draft needs no more target passes than with the full "
             f"vocabulary (gamma = {advice.best[1]}, on these prompts).",
             f"The paper's utility would choose k* = {paper_size:,}; with its best gamma, {paper_gamma}, it "
-            f"is predicted {advice.paper_regret:.1%} slower than the optimum.",
-            f"Break-even (arXiv 2605.10453): at this size the head takes {even.head_ratio:.1%} of its full "
+            f"is predicted {advice.paper_regret:.1%} slower than the prediction's fastest.",
+            f"Break-even (arXiv 2605.10453): at {now} the head takes {even.head_ratio:.1%} of its full "
             f"time, so trimming pays as long as it keeps {even.least_acceptance_ratio:.1%} of the mean "
             f"acceptance length; it keeps {even.acceptance_ratio:.1%}.",
         ]

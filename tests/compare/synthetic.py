@@ -18,6 +18,7 @@ from bench.cost.flops import DraftShape
 from bench.records import (
     BaselineRecord,
     DecodeRecord,
+    EndRecord,
     PlanRecord,
     ProbeRecord,
     RankingRecord,
@@ -93,6 +94,7 @@ def _write_records(folder: Path, device: Device, experiment: Experiment) -> None
             for record in maker.records(domain, number):
                 writer.append(record)
     writer.append(BaselineRecord(experiment.domains[0], "p0", experiment.num_tokens, 10.0, 12.0))
+    writer.append(EndRecord("2026-01-01T00:10:00+00:00"))
     writer.close()
 
 

@@ -97,9 +97,18 @@ def test_another_schema(tmp_path):
 def test_an_unfinished_run(tmp_path):
     run = write_run(tmp_path / "a", None, started(0))
     path = run / "records.jsonl"
-    path.write_text("\n".join(path.read_text().splitlines()[:-1]))
+    # Without its last line, which says that it has ended, and the measurement before it.
+    path.write_text("\n".join(path.read_text().splitlines()[:-2]))
     with pytest.raises(OutputError, match="a is unfinished: it stopped before its last measurement"):
         load_runs([run])
+
+
+def test_a_finished_run_whose_last_measurement_failed_is_read(tmp_path):
+    run = write_run(tmp_path / "a", None, started(0))
+    path = run / "records.jsonl"
+    failed = {"schema": 2, "kind": "failure", "case": ["baseline", "code"], "error": "E", "message": "m"}
+    path.write_text("\n".join([*path.read_text().splitlines()[:-2], json.dumps(failed)]) + "\n")
+    assert [item.run.failures[0].message for item in load_runs([run])] == ["m"]
 
 
 def test_records_of_something_else(tmp_path):

@@ -8,6 +8,7 @@ import yaml
 from bench.records import (
     BaselineRecord,
     DecodeRecord,
+    EndRecord,
     IsolatedRecord,
     PlanRecord,
     ProbeRecord,
@@ -128,5 +129,6 @@ def write_run(folder: Path, head_ms: dict[int, float] | None = None, draft_lengt
             IsolatedRecord("verify", None, draft_length + 1, cache, samples, samples, 1, "precise", 0.0)
         )
     writer.append(BaselineRecord("code", "p1", 9, 100.0, 120.0))
+    writer.append(EndRecord("2026-01-01T00:10:00+00:00"))
     writer.close()
     return folder

@@ -1,14 +1,16 @@
 """A run stopped after any record: its report is drawn from whole prompts, or refused in words."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from bench.errors import OutputError
 from bench.records import FILE_NAME
+from bench.report.doubts import doubts
 from bench.report.frames import read_run
 from bench.report.summary import summary_frame
-from bench.report.surfaces import Surfaces
+from bench.report.surfaces import Surfaces, cross_frame
 from bench.report.verdict import verdicts
 from tests.report.synthetic import FULL, write_run
 
@@ -20,7 +22,8 @@ PER_PROMPT = 6  # probes and decodes
 def stop_after(tmp_path):
     """Reads a run of two domains whose file ends after so many lines."""
     folder = write_run(tmp_path / "run")
-    code = [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
+    found = [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
+    code = [values for values in found if values["kind"] != "end"]
     writing = [{**v, "domain": "writing"} for v in code if v["kind"] not in ("ranking", "isolated")]
     lines = [json.dumps(values) for values in (*code, *writing)]
 
@@ -57,3 +60,18 @@ def test_the_finished_domain_keeps_its_verdict(stop_after, num_lines):
 def test_a_domain_without_measurements_is_left_out(stop_after):
     assert list(stop_after(HEAD + 2 * PER_PROMPT + 6).decodes) == ["code"]
     assert list(stop_after(1000).decodes) == ["code", "writing"]
+
+
+def test_an_unfinished_run_says_so_and_what_it_has(stop_after):
+    run = stop_after(HEAD + PER_PROMPT)
+    (doubt,) = [doubt for doubt in doubts(run) if doubt.code == "unfinished"]
+    assert "code: 1 prompts" in doubt.what and "goes on from there" in doubt.remedy
+
+
+def test_a_domain_that_was_not_decoded_yet_has_no_size_of_its_own(stop_after):
+    run = stop_after(HEAD + 2 * PER_PROMPT)
+    config = {**run.config, "domain": {"members": {"code": {}, "writing": {}}}}
+    rankings = {**run.rankings, "writing": run.rankings["code"]}
+    replays = {"code": {**run.replays["code"], "writing": run.replays["code"]["code"]}}
+    cut = replace(run, config=config, rankings=rankings, replays=replays)
+    assert cross_frame(Surfaces(cut))["source"].tolist() == ["code", "pooled"]
