@@ -11,13 +11,7 @@ from bench.report.render import name_of_run
 from bench.report.summary import held_out_tokens
 from bench.report.surfaces import Surfaces, measured_tokens_per_s
 from bench.report.tables import told, told_interval
-from bench.report.verdict import Decision, Verdict, verdicts
-
-_TOLD = {
-    Decision.trim: "trim",
-    Decision.do_not_trim: "do not trim",
-    Decision.ambiguous: "ambiguous",
-}
+from bench.report.verdict import Verdict, verdicts, with_interval
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,7 @@ class Answer:
     @property
     def badge(self) -> str:
         """The verdict in a word or three."""
-        return _TOLD[self.verdict.decision]
+        return self.kind.replace("_", " ")
 
     @property
     def kind(self) -> str:
@@ -56,13 +50,14 @@ class Answer:
     def facts(self) -> list[tuple[str, str]]:
         """Name and value of what decides."""
         verdict, (size, gamma) = self.verdict, self.verdict.best
-        energy = told(self.j_per_token, ".3g")
+        energy, full = told(self.j_per_token, ".3g"), verdict.over_full
+        over_full = "it is the full vocabulary" if full is None else with_interval(full)
         return [
             ("k", f"{size:,} of {verdict.full_size:,}"),
             ("fewer tokens", f"{1 - size / verdict.full_size:.1%}"),
             ("gamma", str(gamma)),
-            ("over the full-vocabulary draft", _times(verdict.over_full) or "it is the full vocabulary"),
-            ("over plain decoding", _times(verdict.over_plain)),
+            ("over the full-vocabulary draft", over_full),
+            ("over plain decoding", with_interval(verdict.over_plain)),
             ("tokens/s", f"{self.tokens_per_s:,.1f}"),
             ("held-out coverage", f"{self.coverage:.1%}"),
             ("energy per token", f"{energy} J" if energy else "not known"),
@@ -130,9 +125,3 @@ def answer_grid(answers: Sequence[Answer]) -> Grid:
 
 def _interval(estimate) -> str:
     return "" if estimate is None else told_interval(estimate.value, estimate.ci_low, estimate.ci_high, ".2f")
-
-
-def _times(estimate) -> str:
-    return (
-        "" if estimate is None else f"{estimate.value:.2f}x [{estimate.ci_low:.2f}, {estimate.ci_high:.2f}]"
-    )

@@ -1,6 +1,5 @@
 """Runs to a folder: `index.html`, figures and tables, from their records alone."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -163,7 +162,6 @@ def _render(page: Page, figures: Path) -> str:
 
 def _write_whole(path: Path, text: str) -> None:
     """A reader never sees half a page."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:
-        file.write(text)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(path)

@@ -57,11 +57,8 @@ def draw(drawings: Drawings, folder: Path, formats: Sequence[str] = RUN_FORMATS)
 def _draw_one(drawing: Drawing, name: str, folder: Path, formats: Sequence[str]) -> Path | None:
     set_style()
     figure = drawing()
-    return None if figure is None else save_figure(figure, name, folder, formats)
-
-
-def save_figure(figure: Figure, name: str, folder: Path, formats: Sequence[str] = RUN_FORMATS) -> Path:
-    """Writes a figure into `folder` and closes it; returns the PNG."""
+    if figure is None:
+        return None
     for suffix in formats:
         # A date would make every drawing another file.
         undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix, {})

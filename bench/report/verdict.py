@@ -54,11 +54,11 @@ class Verdict:
         size, gamma = self.best
         removed = 1 - size / self.full_size
         what = f"{size:,} tokens ({removed:.1%} fewer), gamma = {gamma}"
-        plain = _with_interval(self.over_plain)
+        plain = with_interval(self.over_plain)
         if self.over_full is None:
             advice = f"do not trim: the full vocabulary is fastest, with gamma = {gamma}"
         else:
-            full = f"{_with_interval(self.over_full)} as fast as the full-vocabulary draft"
+            full = f"{with_interval(self.over_full)} as fast as the full-vocabulary draft"
             advice = {
                 Decision.trim: f"trim to {what}: {full}",
                 Decision.do_not_trim: f"do not trim: the best trimmed draft, {what}, is {full}",
@@ -107,5 +107,6 @@ def _verdict(surfaces: Surfaces, domain: str) -> Verdict:
     return Verdict(domain, best, run.full_size, full[1], over_full, over_plain, num_prompts, advice)
 
 
-def _with_interval(estimate: Estimate) -> str:
+def with_interval(estimate: Estimate) -> str:
+    """A speedup with its interval, for readers."""
     return f"{estimate.value:.2f}x [{estimate.ci_low:.2f}, {estimate.ci_high:.2f}]"
