@@ -62,6 +62,7 @@ _BFCL = (
 )
 
 _GEMMA_TERMS = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
+
 _GEMMA_PARTS = (
     "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
     "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",

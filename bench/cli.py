@@ -3,10 +3,13 @@
 The only file that knows Hydra.
 """
 
+import difflib
 import hashlib
 import os
 import re
 import sys
+import textwrap
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -25,9 +28,7 @@ from rich.console import Console
 
 from bench.config import Config, Task
 from bench.errors import BenchError, ConfigError
-from bench.explain import CONF, explain, explain_missing, explain_usage, wrapped_options
-from bench.job_notes import with_sweeps_opened
-from bench.sweep import describe_end, devices_of, job_name, prepare_sweep, run_job
+from bench.sweep import describe_end, devices_of, job_name, prepare_sweep, run_job, with_sweeps_opened
 
 _INTERRUPTED = 130
 
@@ -35,6 +36,14 @@ _INTERRUPTED = 130
 _ONE_KIND = ("slurm", "ray_cluster")
 
 ConfigStore.instance().store(name="schema", node=Config)
+
+
+def wrapped_options(group: str) -> str:
+    """The same as `--help` shows it: indented and no wider than a terminal."""
+    lines = textwrap.wrap(", ".join(option_names(group)), _HELP_WIDTH - _HELP_INDENT)
+    return f"\n{' ' * _HELP_INDENT}".join(lines)
+
+
 OmegaConf.register_new_resolver("options", wrapped_options, replace=True)
 
 
@@ -94,6 +103,11 @@ def main() -> NoReturn:
     sys.exit(_tell_sweep())
 
 
+# What the command line says: one line for every error that is not ours, and the options of `--help`.
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _job(composed: DictConfig) -> None:
     if HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -143,7 +157,8 @@ def _run(config: Config) -> None:
     console = Console()
     config.check_target()
     if config.task is Task.fit:
-        from bench.report.render import find_run, render_fit
+        from bench.analysis.run import find_run
+        from bench.report.page import render_fit
 
         render_fit(find_run(config.runs_dir, config.run), console)
         return
@@ -156,25 +171,25 @@ def _run(config: Config) -> None:
         _run_on_several(config, console)
         return
     if config.task is Task.select:
-        from bench.selection.run import run_select
+        from bench.select.run import run_select
 
         run_select(config, console)
         return
     if config.task is Task.export:
-        from bench.selection.from_run import run_export
+        from bench.select.exports import run_export
 
         run_export(config, console)
         return
     if config.task is Task.selfcheck:
-        from bench.selfcheck import run_selfcheck
+        from bench.runs.selfcheck import run_selfcheck
 
         run_selfcheck(config, console)
         return
-    from bench.runs import InterruptedRunError, run_bench
+    from bench.runs.run import InterruptedRunError, run_bench
 
     try:
         if config.task is Task.draft:
-            from bench.draft_run import run_draft
+            from bench.runs.run import run_draft
 
             run_draft(config, console)
         else:
@@ -184,10 +199,10 @@ def _run(config: Config) -> None:
 
 
 def _run_on_several(config: Config, console: Console) -> None:
-    from bench.compare.tasks import find_folders, run_diff
+    from bench.report.page import find_folders, run_diff
 
     if config.task is not Task.diff:
-        from bench.page.task import run_report
+        from bench.report.page import run_report
 
         folders = with_sweeps_opened(find_folders(config.runs_dir, config.runs or [config.run]))
         run_report(folders, config.runs_dir, config.reports_dir, config.out, console)
@@ -230,3 +245,70 @@ def _say(message: str) -> None:
 def _stop(message: str, code: int) -> NoReturn:
     _say(message)
     sys.exit(code)
+
+
+# The extra that brings each launcher's plugin.
+_EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "ray": "ray"}
+
+_FLAGS = ("--help", "--multirun", "--cfg", "--package", "--resolve", "--info", "--hydra-help", "--version")
+
+_HELP_WIDTH, _HELP_INDENT = 98, 15
+
+
+def option_names(group: str) -> list[str]:
+    """What a group of conf/ offers."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def explain_usage(message: str) -> str:
+    """One line for options that the command line does not know."""
+    word = message.partition("unrecognized arguments: ")[2].split(" ")[0]
+    if not word:
+        return f"{message}; --help shows what there is"
+    if not word.startswith("-"):
+        return f"{word} stands after an option that follows other values: give options first, or last"
+    near = difflib.get_close_matches(word, _FLAGS, n=1)
+    return f"unknown option {word}; {f'did you mean {near[0]}?' if near else '--help shows what there is'}"
+
+
+def explain_missing(keys: list[str]) -> str:
+    """One line for values that have to be given."""
+    given = " ".join(f"{key}=..." for key in keys)
+    what = ", each a local folder or a hub id" if all(key.startswith("pair.") for key in keys) else ""
+    return f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} missing: give {given}{what}"
+
+
+def explain(error: Exception) -> str:
+    """One line for Hydra's and OmegaConf's errors, with the nearest known key."""
+    text = str(error)
+    unknown = re.search(r"(?:Key|Could not override) '([^']+)'(?: (?:is )?not in |\.)", text)
+    if unknown:
+        near = difflib.get_close_matches(unknown[1].split(".")[-1], _known_keys(Config), n=1)
+        top_level = ", ".join(f.name for f in fields(Config))
+        return f"unknown key '{unknown[1]}'; " + (
+            f"did you mean {near[0]}?" if near else f"top-level keys are {top_level}"
+        )
+    group = re.search(r"Could not (?:find|load) '(.+)/([^'/]+)'", text)
+    if group and group[2] in _EXTRAS and group[1] == "hydra/launcher":
+        extra = _EXTRAS[group[2]]
+        return f"this launcher is not installed: .venv/bin/python -m pip install -e '.[{extra}]'"
+    if group:
+        return f"unknown {group[1]} '{group[2]}'; known are {', '.join(option_names(group[1]))}"
+    reason = " ".join([line.strip() for line in text.splitlines() if line.strip()][:2])
+    merged = reason.removeprefix("Error merging override ")
+    if merged == reason:
+        return reason
+    # Only the innermost error says what was wrong with the value, and which values there are.
+    cause: BaseException = error
+    while cause.__cause__:
+        cause = cause.__cause__
+    return f"{merged}: {str(cause).splitlines()[0]}"
+
+
+def _known_keys(schema: Any) -> list[str]:
+    keys: list[str] = []
+    for item in fields(schema):
+        keys.append(item.name)
+        if is_dataclass(item.type):
+            keys += _known_keys(item.type)
+    return keys

@@ -49,3 +49,19 @@ class FailedCasesError(BenchError):
 
 class OutputError(BenchError):
     """Results cannot be written where they were asked to go."""
+
+
+# The check that every configuration class uses.
+
+
+def require(condition: bool, name: str, value: object, possible: str) -> None:
+    """Raises a ConfigError that names the value and what is possible, unless `condition` holds."""
+    if not condition:
+        raise ConfigError(f"{name}={value} is impossible: it must be {possible}")
+
+
+# What can be wrong with measurements that are to be fitted.
+
+
+class FitError(BenchError):
+    """Measurements cannot be fitted or judged as they are."""

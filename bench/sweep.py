@@ -4,6 +4,8 @@ A process per job, whatever launched it: what one job leaves on a GPU, in memory
 colour the next, and a job that is killed takes no other with it.
 """
 
+import itertools
+import json
 import os
 import re
 import shlex
@@ -12,27 +14,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.cores import pinned, share_of
 from bench.errors import OutputError
-from bench.job_notes import (
-    NOTES,
-    JobNote,
-    Launch,
-    describe_end,
-    read_launch,
-    read_note,
-    run_file,
-    runs_of_sweep,
-    with_run_file,
-    write_launch,
-    write_note,
-)
 
 __all__ = ["describe_end", "devices_of", "job_name", "prepare_sweep", "run_job", "runs_of_sweep"]
 
@@ -47,6 +35,7 @@ _THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
+
 _GRACE_S = 10
 
 
@@ -172,3 +161,257 @@ def _job_environment(folder: Path, name: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _THREAD_VARIABLES}
     # Unbuffered: the log of a job that is killed has all that it said.
     return with_run_file({**kept, **launched, "PYTHONUNBUFFERED": "1"}, run_file(folder, name).absolute())
+
+
+# CPU cores of jobs that run at the same time on one machine: each gets a share of its own.
+
+_TOPOLOGY = Path("/sys/devices/system/cpu")
+
+
+def num_allowed() -> int | None:
+    """How many logical CPUs this process may run on; None where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if _can_pin() else None
+
+
+def share_of(place: int, num_shares: int, topology: Path = _TOPOLOGY) -> list[int] | None:
+    """Logical CPUs of one of several jobs, of those that this process may run on.
+
+    Shares are as equal as can be and have whole cores where there are enough of them: two threads of one core
+    stay together.
+
+    Args:
+        place: of the job, from 0.
+        num_shares: jobs at the same time.
+        topology: where the kernel tells which CPUs are one core.
+
+    Returns:
+        None where the system cannot pin, or has fewer CPUs than jobs.
+    """
+    if not _can_pin():
+        return None
+    allowed = sorted(os.sched_getaffinity(0), key=lambda cpu: (*_core_of(cpu, topology), cpu))
+    return split(allowed, [_core_of(cpu, topology) for cpu in allowed], num_shares)[place]
+
+
+def split(cpus: Sequence[int], cores: Sequence[tuple[int, int]], num_shares: int) -> list[list[int] | None]:
+    """CPUs in equal parts, by whole cores where there are as many cores as parts.
+
+    Args:
+        cpus: ids, those of one core beside each other `(n,)`.
+        cores: which core each is a thread of `(n,)`.
+        num_shares: parts.
+
+    Returns:
+        One list of ids per part, ascending; None for every part where there are fewer CPUs than parts.
+    """
+    units: list[list[int]] = []
+    for place, cpu in enumerate(cpus):
+        if place and cores[place] == cores[place - 1]:
+            units[-1].append(cpu)
+        else:
+            units.append([cpu])
+    if len(units) < num_shares:
+        units = [[cpu] for cpu in cpus]
+    if len(units) < num_shares:
+        return [None] * num_shares
+    bounds = [len(units) * place // num_shares for place in range(num_shares + 1)]
+    return [
+        sorted(cpu for unit in units[first:last] for cpu in unit)
+        for first, last in itertools.pairwise(bounds)
+    ]
+
+
+@contextmanager
+def pinned(cpus: Sequence[int] | None) -> Iterator[None]:
+    """Processes that are started inside run on these CPUs; None changes nothing."""
+    if cpus is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _can_pin() -> bool:
+    return hasattr(os, "sched_setaffinity")
+
+
+def _core_of(cpu: int, topology: Path) -> tuple[int, int]:
+    """(package, core) of a logical CPU; a core of its own where the kernel does not tell."""
+    folder = topology / f"cpu{cpu}" / "topology"
+    try:
+        package, core = (int((folder / name).read_text()) for name in ("physical_package_id", "core_id"))
+    except (OSError, ValueError):
+        return -1, cpu
+    return package, core
+
+
+# What a sweep's folder holds of its jobs: how it was launched, how each ended, and where its run is.
+
+LAUNCH, NOTES = "launch.json", "*.job.json"
+
+# Tells a job where to note the folder of its run.
+_RUN_FILE_VARIABLE = "VOCABTRIM_JOB_RUN_FILE"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a sweep was launched; it is a file in the sweep's folder.
+
+    Attributes:
+        command: the command line.
+        thread_settings: environment variables that every job gets.
+        jobs: overrides of every job; None where they cannot be told beforehand.
+        devices: `gpu=` of jobs that run at the same time on one machine; fewer than two share nothing.
+    """
+
+    command: str
+    thread_settings: dict[str, str]
+    jobs: list[list[str]] | None = None
+    devices: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class JobNote:
+    """How a job went.
+
+    Attributes:
+        overrides: what it was asked for, as the command line takes it.
+        exit_code: 0 done; else as a shell tells it, 128 + n where signal n killed it; None until it ends.
+        log: file name of its output, in the sweep's folder.
+        host: machine it ran on.
+        started_at: UTC.
+        duration_s: wall time; None until it ends.
+        stopped_by: what the launcher said when it ended the job, such as a time limit.
+    """
+
+    overrides: list[str]
+    exit_code: int | None
+    log: str
+    host: str
+    started_at: str
+    duration_s: float | None
+    stopped_by: str | None = None
+
+
+def write_launch(folder: Path, launch: Launch) -> None:
+    """Writes it down.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    (folder / LAUNCH).write_text(json.dumps(asdict(launch), indent=2) + "\n", "utf-8")
+
+
+def read_launch(folder: Path) -> Launch:
+    """How the sweep of this folder was launched."""
+    return Launch(**json.loads((folder / LAUNCH).read_text("utf-8")))
+
+
+def run_file(folder: Path, name: str) -> Path:
+    """Where a job of a sweep notes the folder of its run."""
+    return folder / f"{name}.run"
+
+
+def with_run_file(environment: Mapping[str, str], path: Path) -> dict[str, str]:
+    """The environment of a job that is to note there which folder its run writes."""
+    return {**environment, _RUN_FILE_VARIABLE: str(path)}
+
+
+def note_run(run: Path) -> None:
+    """Notes the folder of this process's run, where the process is a job of a sweep."""
+    told = os.environ.get(_RUN_FILE_VARIABLE)
+    if told:
+        path = Path(told)
+        # Relative, so that a folder of results can be copied as a whole.
+        path.write_text(os.path.relpath(run.resolve(), path.parent.resolve()) + "\n", "utf-8")
+
+
+def runs_of_sweep(folder: Path) -> list[Path]:
+    """Folders of the runs that a sweep's jobs finished, by the jobs' names; none of another folder."""
+    runs: list[Path] = []
+    for path in sorted(folder.glob(NOTES)):
+        note, told = read_note(path), run_file(folder, path.name.removesuffix(".job.json"))
+        if note and note.exit_code == 0 and told.exists():
+            run = (folder.resolve() / told.read_text("utf-8").strip()).resolve()
+            runs += [run] if run.is_dir() and run not in runs else []
+    return runs
+
+
+def with_sweeps_opened(folders: Iterable[Path]) -> list[Path]:
+    """The folders, with those of a sweep's runs in place of the sweep's."""
+    return [run for folder in folders for run in runs_of_sweep(folder) or [folder]]
+
+
+def describe_end(folder: Path) -> tuple[list[str], int]:
+    """How a sweep went, and its exit code: 0, or the largest of its jobs' (1 for a job that never ended)."""
+    notes = [note for path in sorted(folder.glob(NOTES)) if (note := read_note(path))]
+    failed = [note for note in notes if note.exit_code != 0]
+    never_started = _never_started(folder, notes)
+    started = " started" if never_started is None else ""
+    num_jobs = len(notes) + len(never_started or ())
+    lines = [f"{len(notes) - len(failed)} of {num_jobs}{started} jobs of {folder} are done"]
+    for note in failed:
+        label = " ".join(note.overrides)
+        lines.append(f"job {label} failed: {_reason(folder, note)} - log: {folder / note.log}")
+    if never_started:
+        labels = ", ".join(" ".join(job) or "defaults" for job in never_started)
+        lines.append(f"{len(never_started)} of {num_jobs} jobs never started: {labels}")
+    runs = runs_of_sweep(folder)
+    lines += [f"run: {_from_here(run)}" for run in runs]
+    if len(runs) > 1:
+        lines.append(f'one report over them: make report RUNS="{_from_here(folder)}"')
+    if failed or never_started:
+        lines.append(f"to complete the rest, run the sweep again with hydra.sweep.dir={folder}")
+    return lines, max((note.exit_code or 1 for note in failed), default=1 if never_started else 0)
+
+
+def _never_started(folder: Path, notes: Sequence[JobNote]) -> list[list[str]] | None:
+    """Jobs that were asked for and left no note; None where it is not known what was asked for."""
+    jobs = read_launch(folder).jobs
+    started = [note.overrides for note in notes]
+    return None if jobs is None else [job for job in jobs if job not in started]
+
+
+def _from_here(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _reason(folder: Path, note: JobNote) -> str:
+    if note.exit_code is None:
+        never_ended = f"it did not end on {note.host}"
+        return never_ended if note.duration_s is None else note.stopped_by or "it was stopped"
+    if note.exit_code > 128:
+        return f"killed by {_signal_name(note.exit_code - 128)}"
+    try:
+        lines = (folder / note.log).read_text("utf-8", errors="replace").split("\n")[1:]
+    except OSError:
+        lines = []
+    said = [line.strip() for line in lines if line.strip()]
+    return said[-1].removeprefix("bench: ") if said else f"exit code {note.exit_code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def write_note(path: Path, note: JobNote) -> None:
+    """Writes a note, or replaces it as a whole."""
+    temporary = path.with_suffix(f".{socket.gethostname()}-{os.getpid()}")
+    temporary.write_text(json.dumps(asdict(note), indent=2) + "\n", "utf-8")
+    temporary.replace(path)
+
+
+def read_note(path: Path) -> JobNote | None:
+    """A job's note; None where there is none, or no whole one."""
+    try:
+        return JobNote(**json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

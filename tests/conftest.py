@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.models.checkpoint import DraftCheckpoint
 from bench.models.eagle3 import Eagle3Body, Eagle3Config, Eagle3Draft
-from bench.models.packed_linear import pack_linears
+from bench.models.layers import pack_linears
 from bench.models.target import Target
 from bench.vocab.draft_vocab import DraftVocab
 

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import torch
 
+from bench.analysis.summary import SUMMARY_COLUMNS
 from bench.config import Task
 from bench.records import DecodeRecord, read_records
-from bench.report.summary import SUMMARY_COLUMNS
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bench.cli import arrange, quote_gpu_index  # importing it registers the schema
+from bench.cli import arrange, quote_gpu_index
 from bench.config import Config, Task
 from bench.errors import ConfigError
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from bench import cores
+from bench import sweep as cores
 
 TWO_THREADS = [(0, 0), (0, 0), (0, 1), (0, 1), (1, 0), (1, 0), (1, 1), (1, 1)]
 

@@ -10,15 +10,12 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bench import (
-    cli,  # noqa: F401 - importing it registers the schema
-    draft_run,
-    environment,
-)
 from bench.config import Config
 from bench.cost.hardware import HardwareSpec
 from bench.errors import BenchError
 from bench.records import EndRecord, IsolatedRecord, SessionRecord, read_records
+from bench.runs import environment
+from bench.runs import run as draft_run
 from tests.test_cli import check_refused, run
 
 CONF = Path(__file__).parent.parent / "conf"

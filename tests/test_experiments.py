@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bench.cli import quote_gpu_index  # importing it registers the schema
+from bench.cli import quote_gpu_index
 from bench.config import Config
 
 CONF = Path(__file__).parent.parent / "conf"

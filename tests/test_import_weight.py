@@ -7,8 +7,8 @@ import pytest
 
 HEAVY = ("torch", "transformers", "hydra", "bench.models", "bench.decoding", "bench.device")
 LIGHT = (
-    *("bench.records", "bench.config", "bench.vocab.counting", "bench.domains", "bench.report.render"),
-    *("bench.compare.tasks", "bench.page.task"),
+    *("bench.records", "bench.config", "bench.vocab.coverage", "bench.text", "bench.report.text"),
+    *("bench.report.page", "bench.report.page"),
 )
 
 

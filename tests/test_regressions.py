@@ -8,7 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from bench import runs
+from bench.analysis.run import read_run
+from bench.analysis.surfaces import Surfaces
+from bench.analysis.verdict import verdicts
 from bench.cli import CONF, explain
 from bench.config import (
     Config,
@@ -22,13 +24,11 @@ from bench.config import (
     TimingConfig,
     VocabConfig,
 )
-from bench.domains import bfcl, load_prompts, writing_bench
 from bench.errors import ConfigError, DeviceError, DomainError, OutputError
-from bench.measure.stats import median
 from bench.records import FILE_NAME, BaselineRecord, DecodeRecord, RecordWriter, read_records
-from bench.report.frames import read_run
-from bench.report.surfaces import Surfaces
-from bench.report.verdict import verdicts
+from bench.runs import run as runs
+from bench.stats.estimates import median
+from bench.text import embedded, load_prompts
 from tests.report.synthetic import FULL, write_run
 
 
@@ -111,9 +111,9 @@ def test_json_texts_may_hold_unicode_line_separators(tmp_path, char):
     path = tmp_path / "mine.jsonl"
     path.write_text(json.dumps({"prompt": f"a{char}b", "query": f"a{char}b"}, ensure_ascii=False) + "\n")
     assert load_prompts(DomainSource("mine", Source.file, str(path)))[0].messages[0].content == f"a{char}b"
-    assert bfcl.read_rows(path)[0]["query"] == f"a{char}b"
+    assert embedded.read_rows(path)[0]["query"] == f"a{char}b"
     path.write_text(json.dumps({"index": 1, "query": f"word{char} " * 2 + "x" * 99}, ensure_ascii=False))
-    assert len(writing_bench.load(path)) == 1
+    assert len(embedded.load_writing_bench(path)) == 1
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path):

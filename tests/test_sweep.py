@@ -13,7 +13,7 @@ import pytest
 
 from bench import sweep
 from bench.errors import OutputError
-from bench.job_notes import with_sweeps_opened
+from bench.sweep import with_sweeps_opened
 
 # Stands for the interpreter: called as `python -m bench JOB hydra.mode=RUN`.
 PYTHON = """#!/bin/sh

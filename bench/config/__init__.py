@@ -4,32 +4,24 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from bench.config.check import require
-from bench.config.domain import (
-    ColumnsConfig,
-    DomainConfig,
-    DomainSource,
-    HubConfig,
-    Responses,
-    Source,
-)
-from bench.config.draft import DraftConfig
-from bench.config.export import ExportConfig
-from bench.config.predict import PredictConfig
+from bench.config.domain import ColumnsConfig, DomainConfig, DomainSource, HubConfig, Responses, Source
 from bench.config.run import (
     FULL,
     OWN,
     POOLED,
+    CacheState,
     DiffConfig,
+    Execution,
     GpuConfig,
     MeasureConfig,
     PairConfig,
+    TelemetryConfig,
+    TelemetryMode,
+    TimingConfig,
     VocabConfig,
 )
-from bench.config.select import CoverageOf, SelectConfig
-from bench.config.telemetry import TelemetryConfig, TelemetryMode
-from bench.config.timing import CacheState, Execution, TimingConfig
-from bench.errors import ConfigError
+from bench.config.select import CoverageOf, DraftConfig, ExportConfig, PredictConfig, SelectConfig
+from bench.errors import ConfigError, require
 
 __all__ = [
     "FULL",

@@ -4,8 +4,7 @@ import string
 from dataclasses import dataclass, field, fields
 from enum import Enum
 
-from bench.config.check import require
-from bench.errors import ConfigError, DomainError
+from bench.errors import ConfigError, DomainError, require
 
 
 class Source(Enum):

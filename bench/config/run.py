@@ -1,15 +1,18 @@
 """Values of one measured run: pair, device, vocabulary sizes, effort."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from enum import Enum
 from pathlib import Path
 
-from bench.config.check import require
-from bench.config.hardware import SpecConfig
+from bench.errors import require
 
 FULL = "full"
+
 OWN, POOLED = "own", "pooled"
+
 DEVICES_HINT = "auto, cpu or cuda:<index>"
+
 # What pairs that come with this program are called in results.
 _SHIPPED = {("smollm2-135m-instruct", "smollm2-135m-eagle3"): "smollm2-135m"}
 
@@ -55,6 +58,60 @@ def _base(model: str) -> str:
     """The last part of a folder or hub id, as it may stand in the name of a folder."""
     name = Path(model).name if Path(model).name not in ("", "..") else Path(model).resolve().name
     return re.sub(r"[^\w.-]+", "_", name) or "model"
+
+
+# Data-sheet values of a GPU, as `conf/gpu/<model>.yaml` holds them, in the vendors' units.
+
+
+@dataclass
+class PeakConfig:
+    """Dense peak rates in TFLOP/s, without sparsity; null where the GPU has no such unit.
+
+    Attributes:
+        float32: outside tensor cores, as torch computes float32 by default.
+        tfloat32: tensor cores on float32, with `torch.set_float32_matmul_precision("high")`.
+        bfloat16: tensor cores, accumulated in float32.
+        float16: as `bfloat16`.
+    """
+
+    float32: float | None = None
+    tfloat32: float | None = None
+    bfloat16: float | None = None
+    float16: float | None = None
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            require(
+                value is None or value > 0, f"gpu.spec.peak_tflops.{item.name}", value, "above 0, or null"
+            )
+
+
+@dataclass
+class SpecConfig:
+    """What a data sheet says.
+
+    Attributes:
+        source: the data sheet's name.
+        peak_tflops: dense peak rates.
+        memory_bandwidth_gb_per_s: of the GPU's memory, 10^9 bytes per second.
+        cache_mib: the last cache before memory (L2; MI300X: Infinity Cache); null where the vendor does
+            not say, then the device's own figure is taken when it is present.
+        memory_gib: size of the GPU's memory.
+    """
+
+    source: str
+    memory_bandwidth_gb_per_s: float
+    memory_gib: float
+    cache_mib: float | None = None
+    peak_tflops: PeakConfig = field(default_factory=PeakConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("memory_bandwidth_gb_per_s", "memory_gib", "cache_mib"):
+            value = getattr(self, name)
+            absent = value is None and name == "cache_mib"
+            require(absent or value > 0, f"gpu.spec.{name}", value, "above 0")
+        require(bool(self.source.strip()), "gpu.spec.source", "''", "the name of the data sheet")
 
 
 @dataclass
@@ -200,3 +257,107 @@ class DiffConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.threshold < 1, "diff.threshold", self.threshold, "at least 0 and below 1")
+
+
+# Whether power, clocks and load are sampled beside a run.
+
+
+class TelemetryMode(Enum):
+    """Names are what a user writes."""
+
+    auto = "auto"
+    required = "required"
+    off = "off"
+
+
+@dataclass
+class TelemetryConfig:
+    """What is sampled beside a run.
+
+    Attributes:
+        mode: `auto` samples what the machine tells; `required` refuses to run on a CPU, and where NVML does
+            not answer; `off` samples nothing.
+        interval_ms: between samples.
+        steady_s: how long each proved variant decodes without a pause, twice, on a device that tells its
+            energy, so that energy per token is known; sensors are too slow for single decodes. It is never
+            shorter than sensors that are read at this interval need, and left out on a CPU whose decodes are
+            long enough for its counters. 0 leaves it out.
+    """
+
+    mode: TelemetryMode = TelemetryMode.auto
+    interval_ms: int = 100
+    steady_s: float = 3.0
+
+    def __post_init__(self) -> None:
+        require(self.interval_ms >= 10, "telemetry.interval_ms", self.interval_ms, "at least 10")
+        require(self.steady_s >= 0, "telemetry.steady_s", self.steady_s, "at least 0")
+
+
+# Values of isolated timing: cache state, execution, precision wanted, effort allowed.
+
+
+class CacheState(Enum):
+    """What is in the device's cache when a sample begins; names are what a user writes."""
+
+    cold = "cold"
+    warm = "warm"
+
+
+class Execution(Enum):
+    """How a part is executed; names are what a user writes."""
+
+    auto = "auto"
+    eager = "eager"
+    compiled = "compiled"
+    graph = "graph"
+
+
+@dataclass
+class TimingConfig:
+    """How the parts of a round are timed in isolation.
+
+    Attributes:
+        isolated: whether a run times them, beside the rounds themselves.
+        cache: `cold` evicts the cache before every sample, as the rest of a round does in real decoding;
+            `warm` repeats the same work, whose weights may then still be in the cache.
+        execution: `eager` launches kernel by kernel, as the decoding loops do; `compiled` is `torch.compile`;
+            `graph` is a CUDA graph, whose time is that of the kernels alone; `auto` is eager, and on a CUDA
+            GPU as a graph too, because launches may take longer there than the work and hide its cost.
+        target_half_width: half of the 95% interval of the median over the median, at which a part is done.
+        min_samples: fewest samples that may be called precise.
+        max_samples: samples after which a part is done, precise or not.
+        samples_per_block: samples of one part before the next part has its turn.
+        budget_s: longest sampling of one part, evictions included.
+        min_sample_ms: calls shorter than this are repeated within a sample (warm only: a repeated call
+            is not cold).
+        warmup_tolerance: relative change between the medians of two warm-up windows that is called stable.
+        min_warmup_s: shortest warm-up of one part; clocks need time to rise.
+        max_warmup_s: longest warm-up of one part.
+    """
+
+    isolated: bool = True
+    cache: CacheState = CacheState.cold
+    execution: Execution = Execution.auto
+    target_half_width: float = 0.01
+    min_samples: int = 30
+    max_samples: int = 1000
+    samples_per_block: int = 5
+    budget_s: float = 5.0
+    min_sample_ms: float = 0.2
+    warmup_tolerance: float = 0.02
+    min_warmup_s: float = 0.05
+    max_warmup_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("target_half_width", "warmup_tolerance"):
+            require(0 < getattr(self, name) < 1, f"timing.{name}", getattr(self, name), "between 0 and 1")
+        # Below six samples the interval of a median is their whole range, whatever they are.
+        require(self.min_samples >= 6, "timing.min_samples", self.min_samples, "at least 6")
+        fits = self.max_samples >= self.min_samples
+        require(fits, "timing.max_samples", self.max_samples, f"at least min_samples, {self.min_samples}")
+        require(self.samples_per_block >= 1, "timing.samples_per_block", self.samples_per_block, "at least 1")
+        require(self.budget_s > 0, "timing.budget_s", self.budget_s, "above 0")
+        require(self.min_sample_ms >= 0, "timing.min_sample_ms", self.min_sample_ms, "at least 0")
+        require(self.min_warmup_s >= 0, "timing.min_warmup_s", self.min_warmup_s, "at least 0")
+        fits = self.max_warmup_s >= self.min_warmup_s
+        require(fits, "timing.max_warmup_s", self.max_warmup_s, f"at least min_warmup_s, {self.min_warmup_s}")

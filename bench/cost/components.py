@@ -15,16 +15,21 @@ launches. Conventions:
 
 from dataclasses import dataclass
 
-from bench.cost.flops import DraftFlops, DraftKind, DraftShape, draft_flops
+from bench.cost.flops import DraftFlops, draft_flops
+from bench.cost.shape import DraftKind, DraftShape
 
 EMBEDDING, FC, NORMS = "embedding", "fc", "norms"
+
 PROJECTIONS, CONTEXT, MLP = "attention_projections", "attention_context", "mlp"
+
 HEAD, SELECTION = "lm_head", "selection"
 
 # Ids and offsets are int64.
 _ID_BYTES = 8
+
 # Rotary embedding of queries and of keys: negate, concatenate, two products and a sum each.
 _ROTARY_LAUNCHES = 2 * 5
+
 _CACHE_WRITES = 2
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from bench.config.hardware import PeakConfig, SpecConfig
+from bench.config.run import PeakConfig, SpecConfig
 from bench.errors import ConfigError, DeviceError
 
 GPU_FOLDER = Path(__file__).resolve().parents[2] / "conf" / "gpu"

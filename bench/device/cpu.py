@@ -10,6 +10,7 @@ import torch
 from bench.errors import DeviceError
 
 _SYSFS = Path("/sys/devices/system/cpu")
+
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 # Caches do not replace strictly the oldest line, so a buffer of just their size leaves some of the old in.

@@ -2,7 +2,7 @@
 
 import torch
 
-from bench.device.marks import MarkPool
+from bench.device.base import MarkPool
 from bench.errors import DeviceError
 
 # Events to begin with; a timing that needs more says so before it begins.

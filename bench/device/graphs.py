@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.config.timing import Execution
+from bench.config.run import Execution
 from bench.device.base import Device
 from bench.errors import DeviceError, LostDeviceError
 

@@ -23,6 +23,7 @@ from bench.errors import DeviceError
 # Not TMPDIR: schedulers and shells set it per job, and locks in different folders exclude nobody. Not the
 # home folder either: it is often shared between machines, and not every network file system can lock.
 _TMP = Path("/tmp")
+
 _POLL_S = 0.5
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.device.marks import MarkPool
+from bench.device.base import MarkPool
 from bench.errors import DeviceError
 
 

@@ -7,13 +7,26 @@ draw of it; the draw's own scale varies as its estimate would (a scaled inverse 
 give wide intervals. Where the model holds, that second part is near zero and nothing is counted twice.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.fit.models import LatencyModel
-from bench.fit.series import Floats, LatencySeries, Work
-from bench.measure.stats import CONFIDENCE
+from bench.cost.hardware import HardwareSpec
+from bench.errors import FitError
+from bench.fit.models import (
+    AFFINE_BYTES,
+    AFFINE_FLOPS,
+    PROPORTIONAL,
+    PUBLISHED,
+    CacheAware,
+    DataSheetRoofline,
+    LatencyModel,
+    Roofline,
+)
+from bench.fit.series import LatencySeries, Work, reduction
+from bench.stats.bootstrap import _drawn_by_group, _estimates, _independent
+from bench.stats.estimates import CONFIDENCE, Estimate, median
+from bench.stats.robust import Floats
 
 # A model that is off by half everywhere is no better known by wider intervals; this keeps draws finite.
 _MOST_SCATTER = 0.5
@@ -141,3 +154,216 @@ def _scatter(errors: Floats, degrees: int, resampled_ms: Floats, seed: int) -> F
 
 def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
+
+
+# Medians of every size drawn anew: what the noise of the samples leaves open.
+
+# Below it, what separates prompts is hardly known, which readers should be told.
+FEW_GROUPS = 8
+
+# With three, one error is left beside two coefficients: intervals then held 88 to 97% of the time.
+FEW_SIZES = 4
+
+
+def resample_medians(series: LatencySeries, num_resamples: int, seed: int) -> Floats:
+    """Medians of every size over prompts drawn anew `(num_resamples, n)`.
+
+    Samples of unknown origin, or all of one prompt, are drawn one by one, as if they were independent.
+    """
+    rng = np.random.default_rng(seed)
+    count = series.num_groups
+    if series.groups is None or count < 2:
+        columns = [_independent(samples, num_resamples, rng) for samples in series.samples_ms]
+        return np.stack(columns, axis=1)
+    pairs = list(zip(series.samples_ms, series.groups, strict=True))
+    return _drawn_by_group(pairs, series.medians_ms, count, num_resamples, rng)
+
+
+def median_estimates(series: LatencySeries, resampled_ms: Floats) -> list[Estimate]:
+    """Median of every size with its interval.
+
+    Args:
+        series: what was measured.
+        resampled_ms: of the same series, by `resample_medians`.
+    """
+    if series.num_groups < 2:
+        return [median(samples) for samples in series.samples_ms]
+    return _estimates(series.medians_ms, resampled_ms)
+
+
+def reduction_estimates(series: LatencySeries, resampled_ms: Floats) -> list[Estimate]:
+    """R(k) of every size with its interval; arguments as in `median_estimates`."""
+    return _estimates(reduction(series.medians_ms), reduction(resampled_ms))
+
+
+def interval_doubt(series: LatencySeries) -> str | None:
+    """Why intervals of this series deserve little trust; None where they hold."""
+    count, num_sizes, found = series.num_groups, len(series.work), []
+    if count == 1:
+        found.append(
+            "all samples are of one prompt, so that intervals leave out what differs between prompts"
+        )
+    if 2 <= count < FEW_GROUPS:
+        found.append(
+            f"intervals rest on {count} prompts only and are wide for it; measure {FEW_GROUPS} or more"
+        )
+    if num_sizes < FEW_SIZES:
+        found.append(
+            f"{num_sizes} sizes are too few to trust the interval of a coefficient; measure {FEW_SIZES} "
+            "or more"
+        )
+    return "; ".join(found) or None
+
+
+# How well a fitted model describes what was measured, and sizes that it did not see.
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one model on the medians of one series; errors are relative to the measured latency.
+
+    Attributes:
+        r2: share of the variance of latency that it explains; below 0 it is worse than the mean, None
+            where all latencies are equal.
+        mape: mean absolute error on the sizes that it was fitted to.
+        worst_error: largest absolute error on them.
+        loo_mape: mean absolute error on every size, fitted without it; None where too few sizes are left.
+        loo_worst_error: largest of these.
+        aicc: corrected Akaike criterion of the relative errors, lower is better; None where there are too
+            few sizes for its correction.
+    """
+
+    r2: float | None
+    mape: float
+    worst_error: float
+    loo_mape: float | None
+    loo_worst_error: float | None
+    aicc: float | None
+
+
+def score(fitted: FittedModel, series: LatencySeries) -> Scores:
+    """Scores of a model that was fitted to `series`."""
+    errors = np.abs(fitted.relative_errors)
+    held_out = held_out_errors(fitted.model, series)
+    return Scores(
+        r2=_r2(fitted.medians_ms, fitted.predict(fitted.work)),
+        mape=float(errors.mean()),
+        worst_error=float(errors.max()),
+        loo_mape=None if held_out is None else float(np.abs(held_out).mean()),
+        loo_worst_error=None if held_out is None else float(np.abs(held_out).max()),
+        aicc=_aicc(errors, fitted.num_parameters),
+    )
+
+
+def held_out_errors(model: LatencyModel, series: LatencySeries) -> Floats | None:
+    """Relative error on every size of a fit to all others `(n,)`; None where they cannot determine it.
+
+    The smallest and the largest size are extrapolated.
+    """
+    medians, work = series.medians_ms, series.work
+    errors = np.empty(len(work))
+    for place in range(len(work)):
+        rest = np.arange(len(work)) != place
+        if model.why_not(work.take(rest)) is not None:
+            return None
+        theta = model.solve(work.take(rest), medians[None, rest])
+        errors[place] = model.predict(theta, work.take(~rest))[0, 0] / medians[place] - 1
+    return errors
+
+
+def _r2(measured_ms: Floats, predicted_ms: Floats) -> float | None:
+    spread = ((measured_ms - measured_ms.mean()) ** 2).sum()
+    return float(1 - ((predicted_ms - measured_ms) ** 2).sum() / spread) if spread > 0 else None
+
+
+def _aicc(errors: Floats, num_parameters: int) -> float | None:
+    # The errors' own variance is a parameter as well.
+    count, parameters = len(errors), num_parameters + 1
+    squares = float((errors**2).sum())
+    if count - parameters - 1 <= 0 or squares <= 0:
+        return None
+    correction = 2 * parameters * (parameters + 1) / (count - parameters - 1)
+    return float(count * np.log(squares / count) + 2 * parameters + correction)
+
+
+# Coefficients of one device on another, by the ratio of their data sheets.
+
+
+@dataclass(frozen=True)
+class TransferError:
+    """A transferred model against what the other device measured; relative to the measured latency.
+
+    Attributes:
+        errors: predicted over measured, less 1, per size `(n,)`.
+        mape: mean of their absolute values.
+        worst_error: largest of their absolute values.
+    """
+
+    errors: Floats
+    mape: float
+    worst_error: float
+
+
+def transfer(fitted: FittedModel, source: HardwareSpec, target: HardwareSpec, dtype: str) -> FittedModel:
+    """The model of `source` for `target`, of which nothing was measured.
+
+    Args:
+        fitted: on `source`.
+        source: data sheet or probe of the device that was measured.
+        target: of the device to predict.
+        dtype: of the arithmetic, as torch names it.
+
+    Raises:
+        FitError: the model has no limits of hardware in it, or a peak is unknown.
+    """
+    slower_memory = source.memory_bytes_per_s / target.memory_bytes_per_s
+    model = fitted.model
+    if isinstance(model, DataSheetRoofline):
+        peak = _peak(target, dtype)
+        sheet = replace(model, peak_flops_per_s=peak, memory_bytes_per_s=target.memory_bytes_per_s)
+        return replace(fitted, model=sheet)
+    if isinstance(model, CacheAware):
+        scale = np.array([1.0, slower_memory, slower_memory, _cache_ratio(source, target)])
+        cache = None if model.cache_bytes is None else target.cache_bytes
+        return _scaled(replace(fitted, model=replace(model, cache_bytes=cache)), scale)
+    if model == AFFINE_BYTES:
+        return _scaled(fitted, np.array([1.0, slower_memory]))
+    if isinstance(model, Roofline) and fitted.theta[1] == 0:
+        return _scaled(fitted, np.array([1.0, 1.0, slower_memory]))
+    if model.is_yardstick:
+        raise FitError(f"{model.label}: it says nothing of hardware and cannot be transferred")
+    return _scaled(fitted, _with_compute(model, _peak(source, dtype) / _peak(target, dtype), slower_memory))
+
+
+def transfer_error(transferred: FittedModel, measured: LatencySeries) -> TransferError:
+    """How far a transferred model is from measurements of the device that it is for."""
+    errors = transferred.predict(measured.work) / measured.medians_ms - 1
+    return TransferError(errors, float(np.abs(errors).mean()), float(np.abs(errors).max()))
+
+
+def _with_compute(model: LatencyModel, slower_compute: float, slower_memory: float) -> Floats:
+    if isinstance(model, Roofline):
+        return np.array([1.0, slower_compute, slower_memory])
+    if model == AFFINE_FLOPS:
+        return np.array([1.0, slower_compute])
+    assert model in (PUBLISHED, PROPORTIONAL)
+    return np.array([slower_compute])
+
+
+def _scaled(fitted: FittedModel, scale: Floats) -> FittedModel:
+    return replace(fitted, theta=fitted.theta * scale, replicates=fitted.replicates * scale)
+
+
+def _peak(spec: HardwareSpec, dtype: str) -> float:
+    peak = spec.peak(dtype)
+    if peak is None:
+        raise FitError(f"{spec.name} has no peak for {dtype}; transfer in a dtype that both devices have")
+    return peak
+
+
+def _cache_ratio(source: HardwareSpec, target: HardwareSpec) -> float:
+    if source.cache_bytes is None or target.cache_bytes is None:
+        raise FitError(
+            f"the cache of {source.name} or of {target.name} is unknown; transfer a model without one"
+        )
+    return target.cache_bytes / source.cache_bytes

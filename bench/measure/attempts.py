@@ -8,7 +8,7 @@ import torch
 
 from bench.errors import DeviceError, LostDeviceError
 from bench.records import FailureRecord
-from bench.records.cases import Case
+from bench.records.kinds import Case
 
 T = TypeVar("T")
 

@@ -1,6 +1,7 @@
 """All that is measured of one domain: replays, a pilot, the choice of what to prove, and the proof."""
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -8,17 +9,15 @@ from typing import Any
 import numpy as np
 
 from bench.config import MeasureConfig, TimingConfig
+from bench.decoding.replay import read_answer, replay, replay_sampled
+from bench.decoding.rounds import Variant, shuffled
 from bench.errors import DomainError
 from bench.measure.attempts import attempt
-from bench.measure.cases import EncodedPrompt, Probes, Workload
-from bench.measure.replaying import replay_prompt
-from bench.measure.rig import Rig
-from bench.measure.session import DECODE, PILOT, PROBE, Session
-from bench.measure.standalone import compare_with_generate, isolate
-from bench.measure.steady import run_steadily
-from bench.measure.variants import Variant, shuffled
+from bench.measure.parts import compare_with_generate, isolate
+from bench.measure.session import DECODE, PILOT, PROBE, Session, run_steadily
+from bench.measure.workload import EncodedPrompt, Probes, Rig, Workload
 from bench.models.checkpoint import DraftCheckpoint
-from bench.models.eagle3 import DraftHead
+from bench.models.draft import DraftHead
 from bench.records import (
     BaselineRecord,
     DecodeRecord,
@@ -31,7 +30,7 @@ from bench.records import (
     SampledReplayRecord,
     SteadyRecord,
 )
-from bench.records.cases import Done
+from bench.records.kinds import Done
 from bench.surface.choice import proofs
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import predict
@@ -41,8 +40,10 @@ Replay = ReplayRecord | SampledReplayRecord
 
 # Whether to choose is all that the pilot's surface is for, so its intervals may be rough.
 _PILOT_RESAMPLES = 100
+
 # Distinct variants that a plan can hold beside those that the user adds; see `bench.surface.choice.proofs`.
 _MOST_PROOFS = 7
+
 _GRID_SIZES = 24
 
 
@@ -242,3 +243,53 @@ class Campaign:
             return self._full_head
         ids = np.sort(order[:size])
         return self._draft.head(DraftVocab(ids, self._draft.vocab.target_vocab_size))
+
+
+# Replays of one prompt: the target's answer, and what a draft would have accepted of it.
+
+
+def replay_prompt(
+    rig: Rig,
+    domain: str,
+    prompt: EncodedPrompt,
+    orders: dict[str, IntArray],
+    sizes: IntArray,
+    longest: int,
+) -> list[ReplayRecord] | list[SampledReplayRecord]:
+    """One record per order of tokens; greedy answers tell it for every size, sampled ones for `sizes`.
+
+    Args:
+        rig: the pair.
+        domain: of the prompt.
+        prompt: the prompt.
+        orders: by name, the draft's tokens as they enter a vocabulary.
+        sizes: vocabulary sizes, ascending.
+        longest: gamma up to which rounds draft.
+    """
+    rig.reseed(domain, prompt.prompt_id, "replay")
+    prefill = rig.decoder.prefill(prompt.token_ids)
+    answer = rig.decoder.plain(prefill, rig.timeline()).token_ids
+    probs_of = rig.sampler.target_probs if rig.sampler else None
+    text = read_answer(rig.target, prefill, answer, longest, rig.rule, probs_of)
+    what = (rig.draft, rig.full_head, prefill.prompt_ids, text, orders)
+    rig.device.synchronize()
+    start = time.perf_counter()
+
+    def passed_ms() -> float:
+        rig.device.synchronize()
+        return (time.perf_counter() - start) * 1e3
+
+    case = (domain, prompt.prompt_id)
+    if rig.sampler is None:
+        found = replay(*what, longest)
+        took_ms = passed_ms()
+        return [
+            ReplayRecord(*case, source, answer, item.low.tolist(), item.high.tolist(), took_ms)
+            for source, item in found.items()
+        ]
+    ratios = replay_sampled(*what, sizes, rig.sampler, longest)
+    took_ms = passed_ms()
+    return [
+        SampledReplayRecord(*case, source, answer, sizes.tolist(), item.ratios.round(5).tolist(), took_ms)
+        for source, item in ratios.items()
+    ]

@@ -14,15 +14,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench import model_config
 from bench.assets import CATALOG
+from bench.cost import shape as model_config
 from bench.errors import AssetError, CheckpointError, VocabError
-from bench.models.eagle3 import DraftHead, Eagle3Body, Eagle3Config, Eagle3Draft
-from bench.models.packed_linear import pack_linears
+from bench.models.draft import DraftHead
+from bench.models.eagle3 import Eagle3Body, Eagle3Config, Eagle3Draft
+from bench.models.layers import pack_linears
 from bench.models.target import Target, from_hub, resolve_model
 from bench.vocab.draft_vocab import DraftVocab
 
 SHIPPED = Path(__file__).resolve().parent.parent / "drafts"
+
 _ARCHITECTURE = "LlamaForCausalLMEagle3"
 
 

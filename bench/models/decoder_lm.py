@@ -13,15 +13,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from bench.cost.flops import DraftKind, DraftShape
+from bench.cost.shape import DraftKind, DraftShape, read_config
 from bench.errors import CheckpointError
-from bench.model_config import read_config
 from bench.models.checkpoint import resolve_draft
-from bench.models.eagle3 import DraftHead
-from bench.models.kv_cache import KVCache
-from bench.models.lean_decoder import KNOWN_MODEL_TYPES, LeanDecoder
-from bench.models.lean_gemma import LeanGemma, is_lean_gemma
-from bench.models.packed_linear import pack_linears
+from bench.models.draft import DraftHead
+from bench.models.layers import KVCache, pack_linears
+from bench.models.lean import KNOWN_MODEL_TYPES, LeanDecoder, LeanGemma, is_lean_gemma
 
 Forward = Callable[[Tensor, KVCache], Tensor]
 

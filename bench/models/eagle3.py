@@ -12,9 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.attention import apply_rotary, grouped_attention, rotary_tables
-from bench.models.kv_cache import InPlaceLayer
-from bench.models.packed_linear import make_linear
+from bench.models.layers import InPlaceLayer, apply_rotary, grouped_attention, rotary_tables
 
 
 @dataclass(frozen=True)
@@ -108,29 +106,6 @@ class Eagle3Body(nn.Module):
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
         return x.unflatten(-1, (heads, self.config.head_dim)).transpose(1, 2)
-
-
-class DraftHead:
-    """The draft's LM head over k tokens: the rows of the target's head that the vocabulary keeps.
-
-    Attributes:
-        size: k.
-        target_ids: target id of every row `(k,)`, ascending; None when k is the whole vocabulary.
-    """
-
-    def __init__(self, weight: Tensor, target_ids: Tensor | None):
-        self.size = weight.shape[0]
-        self.target_ids = target_ids
-        self.linear = make_linear(weight)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Normed hidden states `(..., H)` to logits `(..., k)`."""
-        return self.linear(hidden)
-
-    def select(self, logits: Tensor) -> Tensor:
-        """Target ids of the best tokens `(...)`; among equals the lowest id, whatever k is."""
-        best = logits.argmax(-1)
-        return best if self.target_ids is None else self.target_ids[best]
 
 
 class Eagle3Draft:

@@ -13,14 +13,13 @@ from transformers.utils import logging as transformers_logging
 
 from bench.assets import CATALOG, build_once, cache_dir, fetch
 from bench.errors import AssetError, CheckpointError
-from bench.models.kv_cache import KVCache
-from bench.models.lean_decoder import KNOWN_MODEL_TYPES, LeanDecoder
-from bench.models.packed_linear import pack_linears
+from bench.models.layers import KVCache, pack_linears
+from bench.models.lean import KNOWN_MODEL_TYPES, LeanDecoder
 
 # Progress and errors are this program's to show.
 transformers_logging.disable_progress_bar()
-transformers_logging.set_verbosity_error()
 
+transformers_logging.set_verbosity_error()
 
 _SMALL_FILES = ("*.json", "*.jinja", "*.model")
 

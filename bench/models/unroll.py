@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bench.models.attention import apply_rotary
 from bench.models.eagle3 import Eagle3Body
+from bench.models.layers import apply_rotary
 
 
 class Unroll:

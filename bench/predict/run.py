@@ -2,29 +2,28 @@
 
 from dataclasses import replace
 
+import numpy as np
+from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
+from bench.analysis.fit import series_of
+from bench.analysis.hardware import draft_shape_of, hardware_of
+from bench.analysis.run import find_run, read_run
 from bench.assets import notice_of
 from bench.config import Config
 from bench.cost.components import draft_step_cost, total_cost
-from bench.cost.flops import DraftShape
 from bench.cost.hardware import HardwareSpec, data_sheet, match
+from bench.cost.shape import DraftShape, read_config
 from bench.errors import ConfigError
-from bench.fit.calibration import Calibration, calibrate
-from bench.fit.fitting import FittedModel, fit
+from bench.fit.fitting import FittedModel, fit, resample_medians
 from bench.fit.models import AFFINE_BYTES
-from bench.fit.resampling import resample_medians
 from bench.fit.series import DRAFT_STEP, DTYPE_BYTES
-from bench.fit.untried import Setting, Untried, predict_untried
-from bench.model_config import read_config
-from bench.predict.proposals import known_proposals
-from bench.predict.show import show_prediction
-from bench.report.fit import series_of
-from bench.report.frames import read_run
-from bench.report.hardware import draft_shape_of, hardware_of
-from bench.report.render import find_run
+from bench.predict.model import Calibration, Setting, Untried, calibrate, known_proposals, predict_untried
 
 _DEFAULT_DTYPE = "bfloat16"
+
 # A calibration takes the coefficients, not their intervals.
 _RESAMPLES = 20
 
@@ -96,7 +95,7 @@ def _rates(config: Config, dtype: str) -> HardwareSpec:
     import torch
 
     from bench.device import open_device
-    from bench.fit.probe import probe
+    from bench.device.probe import probe
 
     device = open_device(config.gpu.device)
     return match(device.name) or probe(device, getattr(torch, dtype))
@@ -129,3 +128,54 @@ def _measured(config: Config) -> Calibration:
     size, width = int(fitted.work.sizes[-1]), DTYPE_BYTES[run.environment["dtype"]]
     step = total_cost(draft_step_cost(shape, size, config.predict.context_length, 1, width))
     return calibrate(t0_ms, rate, step, spec, str(run.environment["device_name"]))
+
+
+# A prediction on the console: a table, what to take, and everything that is assumed.
+
+_NUM_ROWS = 12
+
+
+def show_prediction(title: str, found: Untried, console: Console) -> None:
+    """Prints it.
+
+    Args:
+        title: which pair on what.
+        found: the prediction.
+        console: to print on.
+    """
+    table = Table(title=f"{title}, predicted", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    known = {
+        "draft step ms": found.draft_step_ms,
+        "round ms": found.round_ms,
+        "x plain": found.speedup,
+        "U": found.utility,
+    }
+    columns = {heading: values for heading, values in known.items() if values is not None}
+    for heading in ("k", "gamma", *columns):
+        table.add_column(heading, justify="right")
+    places = set(np.linspace(0, len(found.sizes) - 1, _NUM_ROWS).round().astype(int).tolist())
+    if found.chosen_k is not None:
+        places.add(int(np.searchsorted(found.sizes, found.chosen_k)))
+    for place in sorted(places):
+        cells = [f"{column[place]:.4g}" for column in columns.values()]
+        mark = " *" if found.sizes[place] == found.chosen_k else ""
+        table.add_row(f"{found.sizes[place]:,}{mark}", str(found.draft_lengths[place]), *cells)
+    console.print(table)
+    if found.chosen_k is not None:
+        console.print(f"[bold]{_choice(found, found.chosen_k)}[/bold]", highlight=False)
+    console.print("Assumed, and not measured:")
+    for assumption in found.assumptions:
+        console.print(f"- {escape(assumption)}", highlight=False)
+
+
+def _choice(found: Untried, chosen_k: int) -> str:
+    at = int(np.searchsorted(found.sizes, chosen_k))
+    of_full = found.draft_step_ms[at] / found.draft_step_ms[-1]
+    step = (
+        f"a draft step of {found.draft_step_ms[at]:.3g} ms, {of_full:.0%} of that with all "
+        f"{found.sizes[-1]:,} tokens"
+    )
+    if found.speedup is None:
+        return f"k* = {chosen_k:,}: {step}"
+    gain = f"{found.speedup[at]:.2f}x plain decoding; the full vocabulary {found.speedup[-1]:.2f}x"
+    return f"k* = {chosen_k:,} with gamma = {found.draft_lengths[at]}: {step}, {gain}"

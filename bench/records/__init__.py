@@ -4,23 +4,19 @@ from bench.records.kinds import (
     BaselineRecord,
     CoverageRecord,
     DecodeRecord,
+    EndRecord,
+    FailureRecord,
     IsolatedRecord,
     PlanRecord,
     ProbeRecord,
     RankingRecord,
+    Record,
     ReplayRecord,
     SampledReplayRecord,
+    SessionRecord,
     SteadyRecord,
 )
-from bench.records.life import EndRecord, FailureRecord, SessionRecord
-from bench.records.store import (
-    FILE_NAME,
-    SCHEMA_VERSION,
-    Record,
-    RecordWriter,
-    cut_torn_line,
-    read_records,
-)
+from bench.records.store import FILE_NAME, SCHEMA_VERSION, RecordWriter, cut_torn_line, read_records
 
 __all__ = [
     "BaselineRecord",

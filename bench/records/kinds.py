@@ -1,11 +1,13 @@
 """The kinds of records: what a run writes down of each case."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from bench.acceptance.expected import Ratios
-from bench.acceptance.intervals import Intervals
+from bench.acceptance import Intervals, Ratios
 
 
 @dataclass(frozen=True)
@@ -257,3 +259,123 @@ class BaselineRecord:
     num_tokens: int
     plain_ms: float
     generate_ms: float
+
+
+# Records of a run's own life: who worked on it, what failed, whether it has ended.
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """A process began to work on the run; a run that was killed has several.
+
+    Attributes:
+        started_at: UTC.
+        host: machine.
+        pid: process.
+    """
+
+    started_at: str
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class FailureRecord:
+    """A case that could not be measured; the others go on.
+
+    Attributes:
+        case: as `bench.records.cases.case_of` would name its record.
+        error: class of the error.
+        message: its first line.
+        was_asked_for: whether the run is less than what was asked for without it; what was only tried, such
+            as a graph beside an eager part, is told and fails no run.
+    """
+
+    case: list[str | int | bool | None]
+    error: str
+    message: str
+    was_asked_for: bool = True
+
+
+@dataclass(frozen=True)
+class EndRecord:
+    """Everything was measured; what comes after this line belongs to no run.
+
+    Attributes:
+        ended_at: UTC.
+    """
+
+    ended_at: str
+
+
+Record = (
+    RankingRecord
+    | PlanRecord
+    | ReplayRecord
+    | SampledReplayRecord
+    | ProbeRecord
+    | DecodeRecord
+    | IsolatedRecord
+    | SteadyRecord
+    | BaselineRecord
+    | CoverageRecord
+    | SessionRecord
+    | FailureRecord
+    | EndRecord
+)
+
+# Which case a record is of, and which cases a run has already.
+
+Case = tuple[str | int | bool | None, ...]
+
+
+def case_of(record: Record) -> Case | None:
+    """What a record is of: the kind first, then what tells it from others of its kind. None of no case.
+
+    A prompt is probed in random pairs, which may repeat: its cases are told apart by their number alone.
+    """
+    match record:
+        case RankingRecord():
+            return ("ranking", record.source)
+        case PlanRecord():
+            return ("plan", record.domain)
+        case ReplayRecord() | SampledReplayRecord():
+            return ("replay", record.domain, record.prompt_id, record.source)
+        case ProbeRecord():
+            kind = "pilot" if record.is_pilot else "probe"
+            return (kind, record.domain, record.prompt_id, record.vocab_size, record.draft_length)
+        case DecodeRecord():
+            return ("decode", record.domain, record.prompt_id, record.vocab_size, record.draft_length)
+        case IsolatedRecord():
+            how = (record.cache, record.execution)
+            return ("isolated", record.part, record.vocab_size, record.num_tokens, *how)
+        case SteadyRecord():
+            return ("steady", record.domain, record.vocab_size, record.draft_length, record.window)
+        case BaselineRecord():
+            return ("baseline", record.domain)
+        case CoverageRecord():
+            return ("coverage",)
+        case _:
+            return None
+
+
+class Done:
+    """Records of earlier sessions, each handed out once."""
+
+    def __init__(self, records: Iterable[Record] = ()):
+        self._left: dict[Case, list[Record]] = defaultdict(list)
+        self.num_records = self.last_order = 0
+        for record in records:
+            self.last_order = max(self.last_order, getattr(record, "order", 0))
+            if case := case_of(record):
+                self._left[case].append(record)
+                self.num_records += 1
+
+    def take(self, case: Case) -> Any:
+        """The next record of a case, or None where it is still to be measured."""
+        found = self._left.get(case)
+        return found.pop(0) if found else None
+
+    def has(self, case: Case) -> bool:
+        """Whether there is one that was not handed out yet."""
+        return bool(self._left.get(case))

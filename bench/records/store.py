@@ -21,34 +21,23 @@ from bench.records.kinds import (
     BaselineRecord,
     CoverageRecord,
     DecodeRecord,
+    EndRecord,
+    FailureRecord,
     IsolatedRecord,
     PlanRecord,
     ProbeRecord,
     RankingRecord,
+    Record,
     ReplayRecord,
     SampledReplayRecord,
+    SessionRecord,
     SteadyRecord,
 )
-from bench.records.life import EndRecord, FailureRecord, SessionRecord
 
 SCHEMA_VERSION = 2
+
 FILE_NAME = "records.jsonl"
 
-Record = (
-    RankingRecord
-    | PlanRecord
-    | ReplayRecord
-    | SampledReplayRecord
-    | ProbeRecord
-    | DecodeRecord
-    | IsolatedRecord
-    | SteadyRecord
-    | BaselineRecord
-    | CoverageRecord
-    | SessionRecord
-    | FailureRecord
-    | EndRecord
-)
 _KINDS: dict[str, type[Any]] = {
     "ranking": RankingRecord,
     "plan": PlanRecord,
@@ -64,6 +53,7 @@ _KINDS: dict[str, type[Any]] = {
     "failure": FailureRecord,
     "end": EndRecord,
 }
+
 _NAMES = {record_type: kind for kind, record_type in _KINDS.items()}
 
 

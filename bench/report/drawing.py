@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report.parallel import in_parallel
+from bench.analysis.parallel import in_parallel
 
 Drawing = Callable[[], Figure | None]  # None where there is nothing to show
 Drawings = Mapping[str, Drawing]  # by file name

@@ -9,8 +9,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.analysis.run import Run
 from bench.report.drawing import PALETTE
-from bench.report.frames import Run
 
 # A panel each: its axis and the fields it shows with their names; a panel without samples is left out.
 _PANELS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
@@ -23,7 +23,9 @@ _PANELS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ),
     ("GPU memory (GB)", (("memory_used_bytes", "used"),)),
 )
+
 _SCALE = {"memory_used_bytes": 1e-9}
+
 _MOST_POINTS = 2000  # more cannot be seen, and would make the file large
 
 

@@ -16,6 +16,7 @@ from bench.records import ProbeRecord
 from bench.vocab.draft_vocab import Floats, IntArray
 
 PREFILL, LAYER, HEAD, SELECT = "draft_prefill", "layer", "lm_head", "select"
+
 # Parts that come once a round, as functions of the draft length.
 PER_ROUND = ("extend", "verify", "other")
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.acceptance.expected import Ratios
-from bench.acceptance.intervals import Acceptance, Intervals
+from bench.acceptance import Acceptance, Intervals, Ratios
 from bench.surface.latency import RoundLatency
 from bench.vocab.draft_vocab import Floats, IntArray
 
 _TAIL = 0.025  # 95% intervals
+
 _MAX_RESAMPLES = 1000
 
 # What nobody would choose a vocabulary for. Sizes of equal acceptance differ by the head's cost alone, which

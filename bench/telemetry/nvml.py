@@ -13,6 +13,7 @@ _GONE = {
     pynvml.NVML_ERROR_RESET_REQUIRED,
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
 }
+
 # What this GPU, or this user, will never be told.
 _NEVER = {
     pynvml.NVML_ERROR_NOT_SUPPORTED: "not supported by this GPU",
@@ -20,13 +21,17 @@ _NEVER = {
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: "not known to this driver",
     pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH: "not known to this driver",
 }
+
 # A slice is told these by no sensor of its own; those of the GPU are of all its slices together.
 _OF_THE_WHOLE_GPU = ("power_w", "energy_j", "pcie_tx_bytes_per_s", "pcie_rx_bytes_per_s")
+
 _NO_SENSOR = "a MIG slice has no sensor of its own"
+
 _HIDDEN_PIDS = (
     "this process is not among those that the driver lists, as in a container, which numbers its processes "
     "anew: others cannot be told from it"
 )
+
 _REASONS = {
     "idle": pynvml.nvmlClocksEventReasonGpuIdle,
     "application_clocks": pynvml.nvmlClocksEventReasonApplicationsClocksSetting,

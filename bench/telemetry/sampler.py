@@ -15,10 +15,9 @@ from typing import Any, TextIO
 
 import psutil
 
-from bench.telemetry.clock import now_s
 from bench.telemetry.host import POWERCAP, Host, Rapl
 from bench.telemetry.nvml import NvmlError, NvmlGpu
-from bench.telemetry.samples import RUN_ENDED, RUN_KILLED, open_samples
+from bench.telemetry.samples import RUN_ENDED, RUN_KILLED, now_s, open_samples
 
 # Asking for PCIe throughput takes NVML 20 ms each way, and the host's clocks and load a millisecond of a CPU
 # that may be what is measured.

@@ -1,6 +1,7 @@
 """The samples of a run: the file that the sampler appends to, read back."""
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -8,6 +9,7 @@ from typing import Any, TextIO
 FILE_NAME = "telemetry.jsonl"
 
 RUN_ENDED, RUN_KILLED = "the run ended", "the run was killed"
+
 NO_WORD = "the sampling process stopped without a word"
 
 
@@ -64,3 +66,22 @@ def read_samples(folder: Path) -> Samples:
     found.ended.extend([NO_WORD] if is_open else [])
     found.rows.sort(key=lambda row: row["time_s"])
     return found
+
+
+# One clock for samples and measurements: the time of day, which two processes and two sessions share.
+
+_OFFSET_S = time.time() - time.perf_counter()
+
+
+def now_s(offset_s: float = _OFFSET_S) -> float:
+    """Seconds since the epoch.
+
+    Args:
+        offset_s: of another process on this machine, to tell its time.
+    """
+    return offset_s + time.perf_counter()
+
+
+def offset_s() -> float:
+    """What this process adds to its monotonic clock."""
+    return _OFFSET_S

@@ -14,9 +14,8 @@ from typing import IO, Any
 
 from bench.config import TelemetryConfig, TelemetryMode
 from bench.errors import DeviceError
-from bench.telemetry.clock import now_s, offset_s
 from bench.telemetry.host import POWERCAP
-from bench.telemetry.samples import FILE_NAME, open_samples
+from bench.telemetry.samples import FILE_NAME, now_s, offset_s, open_samples
 
 _START_S, _STOP_S = 30.0, 5.0
 

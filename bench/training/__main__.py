@@ -15,12 +15,12 @@ from bench.models.eagle3 import Eagle3Body
 from bench.models.target import load_target, resolve_model
 from bench.training.collect import collect
 from bench.training.data import load_sequences
-from bench.training.evaluate import held_out_acceptance
 from bench.training.plan import DOMAINS
-from bench.training.publish import publish, write_card
+from bench.training.publish import held_out_acceptance, publish, write_card
 from bench.training.trainer import Trainer, TrainSettings, draft_config, init_from_last_layer
 
 TARGET = "smollm2-135m-instruct"
+
 DRAFT = "smollm2-135m-eagle3"
 
 

@@ -12,12 +12,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.decoding.batched import Sampling, generate_batch
+from bench.decoding.answers import Sampling, generate_batch
 from bench.models.target import Target, TargetOutput
 from bench.training.plan import Job, jobs
 
 MAX_NEW_TOKENS = 192
+
 MAX_PROMPT_TOKENS = 384
+
 # The draft attends to this much of the prompt in training.
 CONTEXT_TOKENS = 192
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.config import DomainSource, Source
-from bench.domains import load_prompts
-from bench.domains.prompt import Prompt, Split, take_split, unit_hash, user_prompt
+from bench.text import load_prompts
+from bench.text.conversation import Prompt, Split, take_split, unit_hash, user_prompt
 
 # Domains whose answers rank a vocabulary; other sources only train.
 DOMAINS = {
@@ -14,8 +14,11 @@ DOMAINS = {
     "function_calling": DomainSource("function_calling", Source.bfcl),
     "writing": DomainSource("writing", Source.writing_bench),
 }
+
 SPLIT_SEED = 0
+
 HELD_OUT_SHARE = 0.2
+
 SAMPLED = 0.8  # temperature of the answers that are not greedy
 
 
@@ -45,6 +48,7 @@ _QUOTAS: tuple[tuple[str, int, int, tuple[float, ...]], ...] = (
     ("writing", 320, 139, (0.0, SAMPLED)),
     ("code_from_schemas", 0, 384, (0.0,)),
 )
+
 _ROWS = 64
 
 

@@ -1,17 +1,24 @@
 """Turns a trained body into the folder that ships: weights, known answers, manifest and model card."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
+from tqdm import tqdm
 
 from bench.assets import CATALOG
+from bench.config import DomainSource
 from bench.decoding.answers import Answers, prompt_key, write_answers
-from bench.models.checkpoint import save_body
+from bench.decoding.rounds import Timeline
+from bench.decoding.torch_engine import Decoder
+from bench.models.checkpoint import DraftCheckpoint, save_body
 from bench.models.eagle3 import Eagle3Body
-from bench.pair import ANSWERS_FILE
+from bench.models.target import Target
+from bench.runs.pair import ANSWERS_FILE
+from bench.text import Split, load_prompts, take_split
 from bench.training.collect import CONTEXT_TOKENS, MAX_NEW_TOKENS, MAX_PROMPT_TOKENS
 from bench.training.plan import DOMAINS, HELD_OUT_SHARE, SAMPLED, SPLIT_SEED, ranking_prompts
 from bench.training.trainer import TrainSettings
@@ -108,3 +115,40 @@ def _answer_counts(shards: Path) -> dict[str, dict[str, int]]:
         entry["answers"] += len(lengths)
         entry["tokens"] += int(lengths[:, 1].sum())
     return counts
+
+
+# Mean acceptance length of a draft on held-out prompts: greedy, full vocabulary.
+
+
+def held_out_acceptance(
+    target: Target,
+    draft: DraftCheckpoint,
+    domains: Sequence[DomainSource],
+    num_prompts: int,
+    max_new_tokens: int,
+    draft_length: int,
+) -> dict[str, dict[str, float]]:
+    """Per domain: tokens per target pass, acceptance by position (unconditional), and sample sizes."""
+    decoder, head = Decoder(target, max_new_tokens), draft.head(draft.vocab)
+    found = {}
+    for domain in domains:
+        held_out = take_split(load_prompts(domain), Split.HELD_OUT, SPLIT_SEED, HELD_OUT_SHARE)
+        encoded = (target.encode(p.as_dicts()) for p in held_out)
+        prompts = [ids for ids in encoded if len(ids) <= domain.max_prompt_tokens][:num_prompts]
+        accepted: list[int] = []
+        for ids in tqdm(prompts, desc=domain.name, unit="prompt"):
+            timeline = Timeline(lambda: None)
+            accepted += decoder.speculative(
+                decoder.prefill(ids), draft.draft, head, draft_length, timeline
+            ).accepted
+        rounds = len(accepted)
+        found[domain.name] = {
+            "mean_acceptance_length": 1 + sum(accepted) / rounds,
+            **{
+                f"acceptance_at_{i}": sum(a >= i for a in accepted) / rounds
+                for i in range(1, draft_length + 1)
+            },
+            "num_prompts": len(prompts),
+            "num_rounds": rounds,
+        }
+    return found

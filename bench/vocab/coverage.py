@@ -3,17 +3,18 @@
 Arrays hold size k at index k - 1.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from bench.errors import VocabError
 from bench.vocab.blocks import BlockCounts
-from bench.vocab.counting import coverage
 from bench.vocab.draft_vocab import DraftVocab, Floats, IntArray
 
 _TAIL = 0.025  # 95% intervals
+
 _CHUNK_BYTES = 128 * 2**20
 
 
@@ -102,3 +103,35 @@ def cross_coverage(
         for chosen_on, vocab in vocabs.items()
         for domain, found in counts.items()
     }
+
+
+# Token counts over assistant answers, and what a vocabulary covers of them.
+
+
+class SpecialTokens(Protocol):
+    """The part of a tokenizer that names its special tokens."""
+
+    all_special_ids: list[int]
+
+
+def count_tokens(answers: Iterable[Sequence[int]], vocab_size: int) -> IntArray:
+    """How often each target token occurs in `answers` `(V,)`."""
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    for answer in answers:
+        counts += np.bincount(np.asarray(answer, dtype=np.int64), minlength=vocab_size)
+    return counts
+
+
+def coverage(counts: IntArray, vocab: DraftVocab) -> float | None:
+    """Share of the counted tokens that `vocab` holds; None when nothing was counted.
+
+    C(k) of arXiv 2603.05210. Over the answers that made the ranking it is optimistic; over held-out
+    answers it is what a deployment sees.
+    """
+    total = int(counts.sum())
+    return float(counts[vocab.target_ids].sum() / total) if total else None
+
+
+def must_keep_ids(tokenizer: SpecialTokens, eos_token_ids: Iterable[int]) -> list[int]:
+    """Tokens without which a draft could never end a turn, and the tokenizer's other specials."""
+    return sorted({*tokenizer.all_special_ids, *eos_token_ids})

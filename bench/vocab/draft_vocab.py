@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bench.errors import VocabError
 
 IntArray = NDArray[np.int64]
+
 Floats = NDArray[np.float64]
 
 

@@ -47,6 +47,11 @@ class SearchSpace:
         return np.arange(self.lowest, self.k_max + 1, self.multiple)
 
 
+def utility(coverage: Floats, reduction: Floats, coverage_weight: float) -> Floats:
+    """U(k) for every k."""
+    return coverage_weight * coverage + (1 - coverage_weight) * reduction
+
+
 @dataclass(frozen=True)
 class Choice:
     """One k and what it gives."""
@@ -75,11 +80,6 @@ class TpeResult:
 
     best: Choice | None
     trials: list[Trial]
-
-
-def utility(coverage: Floats, reduction: Floats, coverage_weight: float) -> Floats:
-    """U(k) for every k."""
-    return coverage_weight * coverage + (1 - coverage_weight) * reduction
 
 
 def exact_optimum(coverage: Floats, reduction: Floats, space: SearchSpace) -> Choice:

@@ -7,8 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.cost.components import ComponentCost, draft_step_cost, total_cost, verify_cost
-from bench.cost.flops import DraftKind, DraftShape
-from bench.models.attention import grouped_attention
+from bench.cost.shape import DraftKind, DraftShape
+from bench.models.layers import grouped_attention
 from tests.conftest import make_body
 
 EAGLE = DraftShape(

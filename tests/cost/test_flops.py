@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bench.cost.flops import DraftKind, DraftShape, draft_flops, latency_reduction
+from bench.cost.flops import draft_flops, latency_reduction
+from bench.cost.shape import DraftKind, DraftShape
 from bench.errors import CheckpointError
 
 LLAMA_8B = {

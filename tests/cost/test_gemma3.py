@@ -7,7 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from bench.cost.components import draft_step_cost, total_cost, verify_cost
-from bench.cost.flops import DraftKind, DraftShape, draft_flops, latency_reduction
+from bench.cost.flops import draft_flops, latency_reduction
+from bench.cost.shape import DraftKind, DraftShape
 
 GEMMA_270M = {
     "architectures": ["Gemma3ForCausalLM"],

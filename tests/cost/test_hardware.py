@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from bench.config.hardware import PeakConfig, SpecConfig
+from bench.config.run import PeakConfig, SpecConfig
 from bench.cost.hardware import GPU_FOLDER, HardwareSpec, data_sheet, match, read_specs, require_present
 from bench.errors import ConfigError, DeviceError
 

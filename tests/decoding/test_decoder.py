@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.decoding.decoder import Decoder
-from bench.decoding.timeline import Timeline
+from bench.decoding.rounds import Timeline
+from bench.decoding.torch_engine import Decoder
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import VOCAB_SIZE, make_draft, make_target
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from bench.config import DomainSource, MeasureConfig, PairConfig, Source, VocabConfig
-from bench.decoding.decoder import Decoder
-from bench.decoding.timeline import Timeline
+from bench.decoding.rounds import Timeline
+from bench.decoding.torch_engine import Decoder
 from bench.device import CpuDevice
-from bench.domains import load_prompts
-from bench.pair import load_pair
+from bench.runs.pair import load_pair
+from bench.runs.workloads import count_answers, held_out_prompts, make_rankings
+from bench.text import load_prompts
 from bench.vocab.draft_vocab import choose_vocab
-from bench.workloads import count_answers, held_out_prompts, make_rankings
 
 DOMAINS = {"code": Source.human_eval, "function_calling": Source.bfcl, "writing": Source.writing_bench}
 SIZES = [49152, 16384, 8192, 4096, 2048, 1024, 512]

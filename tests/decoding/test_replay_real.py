@@ -3,14 +3,14 @@
 import pytest
 
 from bench.config import DomainSource, MeasureConfig, PairConfig, Source, VocabConfig
-from bench.decoding.decoder import Decoder
 from bench.decoding.replay import read_answer, replay
-from bench.decoding.timeline import Timeline
+from bench.decoding.rounds import Timeline
+from bench.decoding.torch_engine import Decoder
 from bench.device import CpuDevice
-from bench.domains import load_prompts
-from bench.pair import load_pair
+from bench.runs.pair import load_pair
+from bench.runs.workloads import count_answers, held_out_prompts, make_rankings
+from bench.text import load_prompts
 from bench.vocab.draft_vocab import choose_vocab
-from bench.workloads import count_answers, held_out_prompts, make_rankings
 
 DOMAINS = {"code": Source.human_eval, "function_calling": Source.bfcl, "writing": Source.writing_bench}
 GRID = [(49152, 3), (16384, 6), (4096, 2), (2048, 3), (1024, 1), (1024, 5), (256, 4), (3, 2)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.device import CudaDevice, ScriptedDevice
-from bench.device.marks import MarkPool
+from bench.device.base import MarkPool
 from bench.errors import DeviceError
 
 

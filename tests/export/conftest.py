@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench.export.checkpoint import Layout, trim_eagle3
+from bench.export.checkpoint import trim_eagle3
+from bench.export.layouts import Layout
 from bench.models.checkpoint import save_body
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import HIDDEN, VOCAB_SIZE, make_body

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import OutputError
-from bench.export.atomic import replace_folder
+from bench.export.files import replace_folder
 
 
 def contents(folder):

@@ -10,12 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from bench.errors import CheckpointError
-from bench.export.checkpoint import (
-    Layout,
-    read_trimmed,
-    trim_eagle3,
-    trim_lm_head,
-)
+from bench.export.checkpoint import read_trimmed, trim_eagle3, trim_lm_head
+from bench.export.layouts import Layout
 from bench.models.checkpoint import load_draft
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import HIDDEN, VOCAB_SIZE, make_target

@@ -8,14 +8,14 @@ from safetensors.torch import load_file, save_file
 
 from bench.errors import CheckpointError
 from bench.export.checkpoint import (
-    Layout,
     read_head,
     read_offsets,
     read_tensors,
     read_trimmed,
+    read_weight_file,
     trim_lm_head,
 )
-from bench.export.checkpoint_files import read_weight_file
+from bench.export.layouts import Layout
 from tests.conftest import VOCAB_SIZE
 from tests.export.conftest import HEAD, trim, vocab_of
 
@@ -70,7 +70,7 @@ def test_of_a_large_model_only_the_head_is_read(tmp_path, monkeypatch):
         read.extend(found)
         return found
 
-    monkeypatch.setattr("bench.export.checkpoint_files.read_weight_file", spy)
+    monkeypatch.setattr("bench.export.checkpoint.read_weight_file", spy)
     assert torch.equal(read_head(tmp_path), HEAD) and read == ["lm_head.weight"]
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import CheckpointError
-from bench.export.config_edit import with_draft_vocab_size
+from bench.export.layouts import with_draft_vocab_size
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=6)
 VALUES = st.recursive(

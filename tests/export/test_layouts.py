@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from bench.errors import CheckpointError
-from bench.export.checkpoint import Layout
+from bench.export.layouts import Layout
 from bench.models.checkpoint import load_draft
 from tests.conftest import VOCAB_SIZE, make_target
 from tests.export.conftest import trim

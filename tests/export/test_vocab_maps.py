@@ -15,9 +15,8 @@ from safetensors.torch import save_file as save_torch_file
 
 from bench.assets import sha256_of
 from bench.errors import VocabError
-from bench.export.provenance import Provenance
 from bench.export.readers import read_map
-from bench.export.vocab_maps import write_maps
+from bench.export.vocab_maps import Provenance, write_maps
 from bench.vocab.draft_vocab import DraftVocab, choose_vocab, rank_by_count
 
 

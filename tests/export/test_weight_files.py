@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from bench.errors import OutputError
-from bench.export.atomic import replace_folder
-from bench.export.weight_files import save_pickled, save_tensors
+from bench.export.files import replace_folder, save_pickled, save_tensors
 
 
 def test_a_disk_that_is_full_is_an_error_of_one_line(tmp_path):

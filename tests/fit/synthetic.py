@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import gamma
 
-from bench.cost.flops import DraftShape
 from bench.cost.hardware import HardwareSpec
+from bench.cost.shape import DraftShape
 from bench.fit.series import DRAFT_STEP, LatencySeries, Work, draft_work
 
 SIZES = np.array([512, 1024, 2048, 3072, 4096, 6144, 8192, 16384, 32768, 49152])

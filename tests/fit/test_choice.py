@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.fit.choice import SpeedGoal, UtilityGoal, decide, reduction
-from bench.fit.errors import FitError
+from bench.errors import FitError
+from bench.fit.series import SpeedGoal, UtilityGoal, decide, reduction
 
 SIZES = np.array([100, 200, 400])
 

@@ -3,11 +3,16 @@
 import numpy as np
 import pytest
 
-from bench.fit.fitting import FittedModel, Unfit, fit
-from bench.fit.models import AFFINE_BYTES, AFFINE_FLOPS, PROPORTIONAL, PUBLISHED
-from bench.fit.monotone import Monotone
-from bench.fit.resampling import resample_medians
-from bench.fit.rooflines import CacheAware, Roofline
+from bench.fit.fitting import FittedModel, Unfit, fit, resample_medians
+from bench.fit.models import (
+    AFFINE_BYTES,
+    AFFINE_FLOPS,
+    PROPORTIONAL,
+    PUBLISHED,
+    CacheAware,
+    Monotone,
+    Roofline,
+)
 from bench.fit.series import LM_HEAD, VERIFY, LatencySeries, verify_work
 from tests.fit.synthetic import SIZES, blocked_series, bytes_law, decoder_lm, flops_law, series, step_work
 

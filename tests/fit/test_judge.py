@@ -7,11 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from bench.fit.choice import Goals, SpeedGoal, UtilityGoal
-from bench.fit.errors import FitError
-from bench.fit.fit_json import to_json
-from bench.fit.judge import Judgement, judge, sentence
-from bench.fit.series import VERIFY, LatencySeries, verify_work
+from bench.errors import FitError
+from bench.fit.judge import Judgement, judge, sentence, to_json
+from bench.fit.series import VERIFY, Goals, LatencySeries, SpeedGoal, UtilityGoal, verify_work
 from tests.fit.synthetic import (
     SIZES,
     blocked_series,

@@ -5,8 +5,15 @@ from hypothesis import strategies as st
 
 from bench.cost.flops import latency_reduction
 from bench.cost.hardware import HardwareSpec
-from bench.fit.models import PROPORTIONAL, PUBLISHED, CacheAware, DataSheetRoofline, Monotone, all_models
-from bench.fit.rooflines import Roofline
+from bench.fit.models import (
+    PROPORTIONAL,
+    PUBLISHED,
+    CacheAware,
+    DataSheetRoofline,
+    Monotone,
+    Roofline,
+    all_models,
+)
 from tests.fit.synthetic import SIZES, bytes_law, device, series, smollm2_draft, step_work
 
 

@@ -1,11 +1,8 @@
 import numpy as np
 import pytest
 
-from bench.fit.fitting import FittedModel, fit
-from bench.fit.models import AFFINE_BYTES, PROPORTIONAL
-from bench.fit.monotone import Monotone
-from bench.fit.resampling import resample_medians
-from bench.fit.scores import held_out_errors, score
+from bench.fit.fitting import FittedModel, fit, held_out_errors, resample_medians, score
+from bench.fit.models import AFFINE_BYTES, PROPORTIONAL, Monotone
 from bench.fit.series import LatencySeries, Work
 from tests.fit.synthetic import SIZES, bytes_law, series, step_work
 

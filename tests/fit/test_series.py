@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bench.cost.components import draft_step_cost, total_cost
-from bench.fit.errors import FitError
+from bench.errors import FitError
 from bench.fit.series import LM_HEAD, LatencySeries, draft_work, verify_work
 from tests.fit.synthetic import CONTEXT, SIZES, decoder_lm, smollm2_draft, step_work
 

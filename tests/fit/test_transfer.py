@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from bench.cost.hardware import HardwareSpec
-from bench.fit.errors import FitError
-from bench.fit.fitting import FittedModel, fit
+from bench.errors import FitError
+from bench.fit.fitting import FittedModel, fit, resample_medians, transfer, transfer_error
 from bench.fit.models import (
     AFFINE_BYTES,
     AFFINE_FLOPS,
@@ -13,9 +13,7 @@ from bench.fit.models import (
     Monotone,
     Roofline,
 )
-from bench.fit.resampling import resample_medians
 from bench.fit.series import verify_work
-from bench.fit.transfer import transfer, transfer_error
 from tests.fit.synthetic import bytes_law, decoder_lm, device, flops_law, series
 
 SLOW, FAST = device(memory=1e11, peak=1e12), device(memory=4e11, peak=8e12)

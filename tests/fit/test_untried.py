@@ -5,9 +5,16 @@ import pytest
 
 from bench.cost.components import ComponentCost, draft_step_cost, total_cost, verify_cost
 from bench.cost.hardware import HardwareSpec, match
-from bench.fit.calibration import Calibration, calibrate, latency_ms
-from bench.fit.errors import FitError
-from bench.fit.untried import Proposals, Setting, acceptance_from_coverage, predict_untried
+from bench.errors import FitError
+from bench.predict.model import (
+    Calibration,
+    Proposals,
+    Setting,
+    acceptance_from_coverage,
+    calibrate,
+    latency_ms,
+    predict_untried,
+)
 from tests.fit.synthetic import SIZES, decoder_lm, device, smollm2_draft
 
 SPEC = device(memory=1e11, peak=1e12)

@@ -5,24 +5,21 @@ import pytest
 import torch
 
 from bench.config import DomainSource, MeasureConfig, PairConfig, SelectConfig, Source, VocabConfig
-from bench.config.timing import CacheState, TimingConfig
-from bench.decoding.decoder import Decoder
+from bench.config.run import CacheState, TimingConfig
+from bench.decoding.torch_engine import Decoder
 from bench.device import CudaDevice, default_dtype, open_device
 from bench.device.graphs import capture, compiled
-from bench.domains import load_prompts
 from bench.errors import DeviceError
 from bench.measure.campaign import Campaign
-from bench.measure.cases import EncodedPrompt, Probes, Workload
-from bench.measure.isolated import isolated_parts
-from bench.measure.rig import Rig
-from bench.measure.sampling import time_variants
-from bench.measure.standalone import isolate
-from bench.measure.timer import timer_facts
-from bench.pair import load_pair
+from bench.measure.parts import isolate, isolated_parts
+from bench.measure.timing import time_variants, timer_facts
+from bench.measure.workload import EncodedPrompt, Probes, Rig, Workload
 from bench.records import DecodeRecord, FailureRecord, ReplayRecord
-from bench.records.cases import Done, case_of
+from bench.records.kinds import Done, case_of
+from bench.runs.pair import load_pair
+from bench.runs.workloads import check_sizes, count_answers, held_out_prompts, make_rankings, paper_size
+from bench.text import load_prompts
 from bench.vocab.draft_vocab import DraftVocab
-from bench.workloads import check_sizes, count_answers, held_out_prompts, make_rankings, paper_size
 
 pytestmark = pytest.mark.gpu
 

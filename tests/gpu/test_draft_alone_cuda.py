@@ -8,11 +8,10 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 from bench.config import TimingConfig
 from bench.device import CudaDevice
 from bench.device.graphs import capture
-from bench.measure.draft_alone import draft_parts
-from bench.measure.standalone import time_parts
+from bench.measure.parts import draft_parts, time_parts
 from bench.models.decoder_lm import DecoderLM
 from bench.records import IsolatedRecord
-from bench.records.cases import Done
+from bench.records.kinds import Done
 from tests.cost.test_gemma3 import GEMMA_270M
 
 pytestmark = pytest.mark.gpu

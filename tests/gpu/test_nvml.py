@@ -8,9 +8,8 @@ import torch
 
 from bench.config import TelemetryConfig
 from bench.device import CudaDevice
-from bench.telemetry.clock import now_s
 from bench.telemetry.nvml import NvmlGpu, driver_version
-from bench.telemetry.samples import read_samples
+from bench.telemetry.samples import now_s, read_samples
 from bench.telemetry.watch import watch
 from bench.telemetry.windows import energy_between
 

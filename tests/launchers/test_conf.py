@@ -12,8 +12,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException
 from omegaconf import open_dict
 
-from bench.cli import SweepStart, quote_gpu_index
-from bench.explain import explain
+from bench.cli import SweepStart, explain, quote_gpu_index
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = ROOT / "conf" / "hydra" / "launcher"

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from bench.compare.load import load_runs
+from bench.analysis.load import load_runs
 from bench.sweep import runs_of_sweep
 from tests.launchers.test_sweep_cli import MODULES, need
 from tests.test_cli import run

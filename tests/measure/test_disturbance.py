@@ -1,6 +1,6 @@
 import pytest
 
-from bench.measure.disturbance import is_held_up
+from bench.measure.session import is_held_up
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from bench.measure.draft_alone import draft_parts
-from bench.measure.isolated import PartKey
+from bench.measure.parts import PartKey, draft_parts
 from bench.models.decoder_lm import DecoderLM
 from tests.models.test_decoder_lm import KINDS, VOCAB_SIZE, make_model
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.decoding.decoder import Decoder
-from bench.decoding.timeline import Timeline
-from bench.measure.isolated import PartKey, isolated_parts
+from bench.decoding.rounds import Timeline
+from bench.decoding.torch_engine import Decoder
+from bench.measure.parts import PartKey, isolated_parts
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import VOCAB_SIZE, make_draft, make_target
 

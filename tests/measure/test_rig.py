@@ -2,11 +2,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from bench.decoding.rounds import Variant
 from bench.device import ScriptedDevice
-from bench.measure.cases import EncodedPrompt
-from bench.measure.rig import Rig
 from bench.measure.session import DECODE, PROBE, Session
-from bench.measure.variants import Variant
+from bench.measure.workload import EncodedPrompt, Rig
 from bench.records import DecodeRecord
 from tests.conftest import VOCAB_SIZE, make_draft, make_target
 

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.config.timing import CacheState, TimingConfig
+from bench.config.run import CacheState, TimingConfig
 from bench.device import ScriptedDevice
 from bench.errors import ConfigError, DeviceError
-from bench.measure.sampling import time_variants
-from bench.measure.series import Stopped, relative_half_width
+from bench.measure.timing import Stopped, relative_half_width, time_variants
 from bench.records import FailureRecord
 
 

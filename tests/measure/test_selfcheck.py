@@ -10,9 +10,12 @@ from rich.console import Console
 
 from bench.config import TimingConfig
 from bench.device.scripted import ScriptedDevice
-from bench.measure import selfcheck
-from bench.measure.sampling import time_variants
-from bench.measure.selfcheck import (
+from bench.measure.timing import TimerFacts, time_variants
+from bench.records import DecodeRecord
+from bench.runs import selfcheck
+from bench.runs.selfcheck import (
+    _show,
+    _write,
     blocks_of,
     different,
     fine_clock,
@@ -21,10 +24,7 @@ from bench.measure.selfcheck import (
     small_overhead,
     time_heads,
 )
-from bench.measure.stats import median_ratio
-from bench.measure.timer import TimerFacts
-from bench.records import DecodeRecord
-from bench.selfcheck import _show, _write
+from bench.stats.estimates import median_ratio
 
 
 def noisy(rng, n, scale=1.0):

@@ -5,16 +5,15 @@ from functools import partial
 import pytest
 
 from bench.config import CacheState, TimingConfig
-from bench.config.timing import Execution
+from bench.config.run import Execution
 from bench.device import ScriptedDevice
 from bench.errors import DeviceError
-from bench.measure import standalone
-from bench.measure.cases import EncodedPrompt, Probes
-from bench.measure.rig import Rig
-from bench.measure.sampling import time_variants
+from bench.measure import parts as standalone
+from bench.measure.timing import time_variants
+from bench.measure.workload import EncodedPrompt, Probes, Rig
 from bench.records import FailureRecord, IsolatedRecord
-from bench.records.cases import Done, case_of
-from bench.telemetry.clock import offset_s
+from bench.records.kinds import Done, case_of
+from bench.telemetry.samples import offset_s
 from tests.conftest import VOCAB_SIZE, make_draft, make_target
 
 TARGET = make_target()

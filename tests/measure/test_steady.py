@@ -5,14 +5,13 @@ import math
 import pytest
 
 from bench.config import MeasureConfig
+from bench.decoding.rounds import Variant
 from bench.device import CpuDevice
 from bench.measure.campaign import Campaign
-from bench.measure.cases import EncodedPrompt, Workload
-from bench.measure.rig import Rig
-from bench.measure.steady import _wait_for_phase, in_windows
-from bench.measure.variants import Variant
+from bench.measure.session import _wait_for_phase, in_windows
+from bench.measure.workload import EncodedPrompt, Rig, Workload
 from bench.records import DecodeRecord, SteadyRecord
-from bench.records.cases import Done, case_of
+from bench.records.kinds import Done, case_of
 
 PLANNED = [Variant(97, 0), Variant(97, 2), Variant(40, 2), Variant(40, 3)]
 

@@ -3,7 +3,7 @@ from itertools import cycle
 import pytest
 
 from bench.device import CpuDevice, ScriptedDevice
-from bench.measure.timer import TimerFacts, timer_facts
+from bench.measure.timing import TimerFacts, timer_facts
 
 
 def facts(device):

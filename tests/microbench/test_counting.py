@@ -20,10 +20,10 @@ import torch
 
 from bench.assets import fetch
 from bench.config import DomainSource, Source
-from bench.corpus.counting import CountSettings, count_responses
-from bench.corpus.tokenizer import load_tokenizer
-from bench.domains import bfcl, load_conversations, load_prompts
 from bench.models.target import resolve_tokenizer
+from bench.text import embedded, load_conversations, load_prompts
+from bench.text.counting import CountSettings, count_responses
+from bench.text.tokenizer import load_tokenizer
 
 NUM_BY_REFERENCE = 1000
 SPAN = re.compile(r"<\|im_start\|>assistant\n(.*?)(?=<\|im_end\|>\n<\|im_start\|>user|$)", re.DOTALL)
@@ -41,7 +41,7 @@ def num_conversations(pytestconfig):
 def corpus(tmp_path_factory, num_conversations):
     """Conversations of two or four turns, about 400 tokens each, out of paragraphs of real prompts."""
     texts = [p.messages[-1].content for p in load_prompts(DomainSource("writing", Source.writing_bench))]
-    texts += [p.messages[-1].content for p in bfcl.load(fetch("bfcl"))]
+    texts += [p.messages[-1].content for p in embedded.load_bfcl(fetch("bfcl"))]
     paragraphs = [piece for text in texts for piece in text.split("\n") if 80 < len(piece) < 600]
     rng = random.Random(0)
     path = tmp_path_factory.mktemp("corpus") / "conversations.jsonl"

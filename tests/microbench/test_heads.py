@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench.models.eagle3 import DraftHead
-from bench.models.packed_linear import PackedLinear
+from bench.models.draft import DraftHead
+from bench.models.layers import PackedLinear
 
 HIDDEN, VOCAB_SIZE = 576, 49152
 

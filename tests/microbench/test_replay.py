@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from bench.config import DomainSource, MeasureConfig, PairConfig, Source, VocabConfig
-from bench.decoding.decoder import Decoder
 from bench.decoding.replay import CHAINS, LOGIT_ROWS, read_answer, replay
-from bench.decoding.timeline import Timeline
+from bench.decoding.rounds import Timeline
+from bench.decoding.torch_engine import Decoder
 from bench.device import CpuDevice
-from bench.domains import load_prompts
 from bench.models.unroll import Unroll
-from bench.pair import load_pair
-from bench.workloads import count_answers, held_out_prompts, make_rankings
+from bench.runs.pair import load_pair
+from bench.runs.workloads import count_answers, held_out_prompts, make_rankings
+from bench.text import load_prompts
 
 LONGEST = 6
 MOST_RATIO = 1.3

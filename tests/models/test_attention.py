@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.models.attention import apply_rotary, grouped_attention, rotary_tables
+from bench.models.layers import apply_rotary, grouped_attention, rotary_tables
 
 
 @pytest.mark.parametrize("num_new", [1, 2, 5, 9])

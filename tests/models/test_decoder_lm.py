@@ -13,8 +13,8 @@ from transformers import (
 
 from bench.errors import AssetError, CheckpointError
 from bench.models.decoder_lm import DecoderLM, load_decoder_lm, resolve_decoder_lm
-from bench.models.kv_cache import KVCache
-from bench.models.lean_gemma import LeanGemma
+from bench.models.layers import KVCache
+from bench.models.lean import LeanGemma
 
 VOCAB_SIZE = 60
 SIZES = {

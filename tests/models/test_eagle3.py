@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from bench.models.eagle3 import DraftHead
+from bench.models.draft import DraftHead
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import HIDDEN, VOCAB_SIZE
 

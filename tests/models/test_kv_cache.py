@@ -1,7 +1,7 @@
 import torch
 from transformers import DynamicCache
 
-from bench.models.kv_cache import InPlaceLayer, KVCache
+from bench.models.layers import InPlaceLayer, KVCache
 
 
 def states(n: int, seed: int, batch: int = 1) -> torch.Tensor:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.models.packed_linear import PackedLinear, can_pack, make_linear, pack_linears
+from bench.models.layers import PackedLinear, can_pack, make_linear, pack_linears
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 64])

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.page.task import run_report
-from tests.compare.conftest import run_folders  # noqa: F401
+from bench.report.page import run_report
+from tests.analysis.conftest import run_folders  # noqa: F401
 from tests.page.twin import EXAMPLE, write_twin
 
 

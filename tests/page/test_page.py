@@ -8,14 +8,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.compare.captions import CAPTIONS
-from bench.page.task import run_report
-from bench.page.write import MOST_DETAILED
-from bench.report.captions import captions
-from bench.report.frames import read_run
-from bench.report.render import name_of_run
-from bench.report.surfaces import Surfaces
-from bench.report.verdict import verdicts
+from bench.analysis.run import name_of_run, read_run
+from bench.analysis.surfaces import Surfaces
+from bench.analysis.verdict import verdicts
+from bench.report.device_figures import CAPTIONS
+from bench.report.page import MOST_DETAILED, run_report
+from bench.report.run_figures import captions
 from tests.page.conftest import make_page
 from tests.page.twin import EXAMPLE, NAME
 from tests.report.synthetic import write_run

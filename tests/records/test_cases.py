@@ -8,7 +8,7 @@ from bench.records import (
     SessionRecord,
     SteadyRecord,
 )
-from bench.records.cases import Done, case_of
+from bench.records.kinds import Done, case_of
 
 
 def probe(order, is_pilot=False):

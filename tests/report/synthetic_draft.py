@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from bench.cost.flops import DraftShape
+from bench.cost.shape import DraftShape
 from bench.fit.series import DRAFT_STEP, LM_HEAD, draft_work
 from bench.records import CoverageRecord, EndRecord, IsolatedRecord, RecordWriter, SessionRecord
 from tests.cost.test_gemma3 import GEMMA_270M

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.analysis.coverage_table import read_coverage
 from bench.errors import ConfigError
-from bench.report.coverage_table import read_coverage
 
 
 def test_a_table_is_read_in_any_order_and_joined_by_straight_lines(tmp_path):

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from bench.analysis.doubts import doubts, write_doubts
+from bench.analysis.run import read_run
+from bench.analysis.summary import TokenEnergy, token_energy
 from bench.records import IsolatedRecord, SteadyRecord
-from bench.report.doubts import doubts, write_doubts
-from bench.report.energy import TokenEnergy, token_energy
-from bench.report.frames import read_run
 from bench.telemetry.samples import Samples
 from tests.report.synthetic import FULL, write_run
 

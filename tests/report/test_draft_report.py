@@ -7,15 +7,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from bench.analysis.fit import judge_draft, reduction_table, utility_choices
+from bench.analysis.run import read_draft_run, read_run, step_frame
 from bench.errors import OutputError
-from bench.page.task import run_report
 from bench.records import CoverageRecord
-from bench.report.draft_figures import cache_figure, step_figure
-from bench.report.draft_fit import judge_draft, reduction_table, utility_choices
-from bench.report.draft_frames import read_draft_run, step_frame
-from bench.report.draft_page import render_draft
-from bench.report.frames import read_run
-from bench.report.render import render_fit
+from bench.report.of_draft import cache_figure, render_draft, step_figure
+from bench.report.page import render_fit, run_report
 from tests.report.synthetic_draft import BYTES_PER_S, LAYER_MS, SIZES, T0_MS, WARM, write_draft_run
 
 

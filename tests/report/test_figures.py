@@ -1,21 +1,24 @@
 import matplotlib.pyplot as plt
 import pytest
 
+from bench.analysis.latency import latency_frame
+from bench.analysis.run import read_run
+from bench.analysis.summary import summary_frame
+from bench.analysis.surfaces import Surfaces, cross_frame
 from bench.report.drawing import draw
-from bench.report.figures import (
+from bench.report.run_figures import (
     acceptance_figure,
+    cross_figure,
     isolated_figure,
     latency_figure,
+    position_figure,
+    prediction_figure,
     round_figure,
     run_drawings,
     speedup_figure,
+    surface_figure,
 )
-from bench.report.frames import read_run
-from bench.report.latency import latency_frame
-from bench.report.summary import summary_frame
-from bench.report.surface_figures import cross_figure, position_figure, prediction_figure, surface_figure
-from bench.report.surfaces import Surfaces, cross_frame
-from bench.report.tables import Tables
+from bench.report.sections import Tables
 from tests.report.synthetic import write_run
 
 SIZE = "draft vocabulary size k (tokens)"

@@ -10,15 +10,23 @@ import numpy as np
 import pytest
 import yaml
 
-from bench.compare.transfer import step_medians
+from bench.analysis.compared import step_medians
+from bench.analysis.fit import (
+    decision_table,
+    fit_table,
+    goals_of,
+    judge_run,
+    series_of,
+    size_table,
+    times_of,
+    write_fit,
+)
+from bench.analysis.run import read_run
+from bench.analysis.surfaces import Surfaces
 from bench.fit.judge import judge
 from bench.fit.series import LatencySeries, draft_work, verify_work
-from bench.measure.stats import median
-from bench.report.fit import goals_of, judge_run, series_of, times_of, write_fit
-from bench.report.fit_figures import fit_figure
-from bench.report.fit_tables import decision_table, fit_table, size_table
-from bench.report.frames import read_run
-from bench.report.surfaces import Surfaces
+from bench.report.latency_figures import fit_figure
+from bench.stats.estimates import median
 from tests.fit.synthetic import bytes_law, decoder_lm, series, smollm2_draft
 from tests.report.synthetic import write_run
 from tests.test_cli import check_refused, run

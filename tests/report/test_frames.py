@@ -4,12 +4,12 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from bench.analysis.latency import latency_frame, step_samples
+from bench.analysis.run import read_run
+from bench.analysis.summary import SUMMARY_COLUMNS, summary_frame
+from bench.analysis.surfaces import Surfaces
 from bench.errors import OutputError
 from bench.records import FILE_NAME, IsolatedRecord, RecordWriter
-from bench.report.frames import read_run
-from bench.report.latency import latency_frame, step_samples
-from bench.report.summary import SUMMARY_COLUMNS, summary_frame
-from bench.report.surfaces import Surfaces
 from tests.report.synthetic import ANSWER, FULL, decode, laps_of, write_run
 
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from bench.analysis.doubts import doubts
+from bench.analysis.run import read_run
+from bench.analysis.summary import summary_frame
+from bench.analysis.surfaces import Surfaces, cross_frame
+from bench.analysis.verdict import verdicts
 from bench.errors import OutputError
 from bench.records import FILE_NAME
-from bench.report.doubts import doubts
-from bench.report.frames import read_run
-from bench.report.summary import summary_frame
-from bench.report.surfaces import Surfaces, cross_frame
-from bench.report.verdict import verdicts
 from tests.report.synthetic import FULL, write_run
 
 HEAD = 7  # rankings, replays and the plan

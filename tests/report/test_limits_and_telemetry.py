@@ -4,13 +4,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from bench.analysis.fit import judge_run
+from bench.analysis.parallel import in_parallel
+from bench.analysis.run import read_run
+from bench.analysis.surfaces import Surfaces
 from bench.fit.series import DTYPE_BYTES
 from bench.report.drawing import INK, draw
-from bench.report.fit import judge_run
-from bench.report.frames import read_run
-from bench.report.parallel import in_parallel
-from bench.report.roofline_figure import roofline_figure
-from bench.report.surfaces import Surfaces
+from bench.report.latency_figures import roofline_figure
 from bench.report.telemetry_figure import telemetry_figure
 from bench.telemetry.samples import Samples
 from tests.report.synthetic import write_run

@@ -1,7 +1,7 @@
 import numpy as np
 
 from bench.records import RankingRecord
-from bench.report.rankings import Ranking
+from bench.vocab.ranking import Ranking
 
 
 def test_unseen_tokens_follow_by_rising_id():

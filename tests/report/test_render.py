@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from bench.analysis.run import find_run, name_of_run
+from bench.analysis.summary import SUMMARY_COLUMNS
 from bench.errors import ConfigError
-from bench.report.render import find_run, name_of_run, render
-from bench.report.summary import SUMMARY_COLUMNS
+from bench.report.page import render
 from tests.report.synthetic import write_run
 
 

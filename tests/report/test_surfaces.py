@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.report.frames import read_run
-from bench.report.surfaces import (
+from bench.analysis.run import read_run
+from bench.analysis.surfaces import (
     SURFACE_COLUMNS,
     Surfaces,
     acceptance_by_position,

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from bench.report.table_files import as_text, to_latex, write_tables
+from bench.report.sections import as_text, to_latex, write_tables
 
 
 def test_values_as_a_reader_takes_them_in():

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
+from bench.analysis.run import read_run
+from bench.analysis.surfaces import Surfaces
+from bench.analysis.verdict import verdicts
 from bench.records import FILE_NAME
-from bench.report.frames import read_run
-from bench.report.surfaces import Surfaces
-from bench.report.verdict import verdicts
 from tests.report.synthetic import FULL, write_run
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.acceptance.intervals import Intervals
+from bench.acceptance import Intervals
 from bench.surface.choice import BreakEven, lossless_size, proofs
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import predict

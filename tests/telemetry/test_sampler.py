@@ -14,10 +14,9 @@ import pytest
 
 from bench.config import TelemetryConfig, TelemetryMode
 from bench.errors import DeviceError
-from bench.telemetry.clock import now_s, offset_s
 from bench.telemetry.host import Host, Rapl
 from bench.telemetry.sampler import Sampler, run
-from bench.telemetry.samples import read_samples
+from bench.telemetry.samples import now_s, offset_s, read_samples
 from bench.telemetry.watch import watch
 from bench.telemetry.windows import energy_between
 

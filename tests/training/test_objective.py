@@ -2,10 +2,10 @@
 
 import torch
 
-from bench.training import objective as objective_module
+from bench.training import trainer as objective_module
 from bench.training.collect import CONTEXT_TOKENS
 from bench.training.data import Sequence, make_batch
-from bench.training.objective import Objective
+from bench.training.trainer import Objective
 from tests.conftest import HIDDEN, VOCAB_SIZE, make_body, make_draft, make_target
 
 NUM_CONTEXT, NUM_ANSWER = 7, 9

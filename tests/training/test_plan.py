@@ -4,8 +4,8 @@ import json
 
 from bench.config import DomainSource, Source
 from bench.decoding.answers import prompt_key, read_answers
-from bench.domains import Split, load_prompts, take_split
 from bench.models.checkpoint import SHIPPED
+from bench.text import Split, load_prompts, take_split
 from bench.training.plan import HELD_OUT_SHARE, SPLIT_SEED, jobs
 
 DOMAINS = [

@@ -5,8 +5,7 @@ import torch
 
 from bench.errors import AssetError
 from bench.training.data import Sequence, batches, load_sequences
-from bench.training.muon import Muon, orthogonalise
-from bench.training.trainer import Trainer, TrainSettings
+from bench.training.trainer import Muon, Trainer, TrainSettings, orthogonalise
 from tests.conftest import HIDDEN, VOCAB_SIZE, make_body, make_target
 
 SETTINGS = TrainSettings(

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from bench.vocab.counting import count_tokens, coverage, must_keep_ids
+from bench.vocab.coverage import count_tokens, coverage, must_keep_ids
 from bench.vocab.draft_vocab import DraftVocab
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import VocabError
-from bench.vocab.counting import coverage
+from bench.vocab.coverage import coverage
 from bench.vocab.draft_vocab import DraftVocab, choose_vocab, rank_by_count
 
 COUNTS = st.lists(st.integers(0, 4), min_size=2, max_size=30).map(np.array)

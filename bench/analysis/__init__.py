@@ -1,0 +1,1 @@
+"""Records of runs -> findings: numbers, doubts and advice; draws nothing, imports no torch."""

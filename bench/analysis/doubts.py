@@ -1,0 +1,435 @@
+"""What makes a run's figures doubtful, in plain words with the remedy; from its records and samples alone."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.analysis.latency import step_samples
+from bench.analysis.run import Run
+from bench.analysis.summary import token_energy
+from bench.records import DecodeRecord, IsolatedRecord, ProbeRecord
+from bench.stats.estimates import median
+from bench.telemetry.samples import RUN_ENDED, RUN_KILLED
+
+__all__ = ["Doubt", "doubts", "write_doubts"]
+
+FILE_NAME = "doubts.json"
+
+# A run is doubted beyond these; each is far above what a quiet machine shows and small enough to matter.
+_MOST_REPEATED = 0.05  # share of measurements that were held up and taken again
+
+_MOST_DRIFT = 0.05  # change of the same work from one half of the run to the other
+
+
+# A reason not to trust a figure.
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A reason not to trust a figure.
+
+    Attributes:
+        code: short and stable, for programs.
+        what: what was seen.
+        remedy: what to do.
+    """
+
+    code: str
+    what: str
+    remedy: str
+
+
+def doubts(run: Run) -> list[Doubt]:
+    """Everything that is doubtful about a run."""
+    found = [_unfinished(run), _repeats(run), _drift(run), *timing_doubts(run)]
+    return [*(doubt for doubt in found if doubt), *telemetry_doubts(run)]
+
+
+def write_doubts(run: Run, folder: Path) -> None:
+    """`doubts.json`: a list of objects with `code`, `what` and `remedy`; empty where nothing is doubtful."""
+    content = [asdict(doubt) for doubt in doubts(run)]
+    (folder / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def _unfinished(run: Run) -> Doubt | None:
+    if run.has_ended:
+        return None
+    there = ", ".join(f"{domain}: {len(prompts)} prompts" for domain, prompts in run.prompts.items())
+    return Doubt(
+        "unfinished",
+        f"the run did not measure everything that it was asked for (what is shown: {there})",
+        "give the same command again, which goes on from there",
+    )
+
+
+def _repeats(run: Run) -> Doubt | None:
+    measured = [record for probes in run.probes.values() for record in probes]
+    numbers = [record.num_repeats for record in measured]
+    numbers += [
+        record.num_repeats
+        for by_key in run.decodes.values()
+        for by_prompt in by_key.values()
+        for record in by_prompt.values()
+    ]
+    share = float(np.mean([number > 0 for number in numbers])) if numbers else 0.0
+    if share <= _MOST_REPEATED:
+        return None
+    return Doubt(
+        "held_up",
+        f"{share:.0%} of the measurements were held up by something else on the machine and taken again",
+        "let nothing run beside a measurement",
+    )
+
+
+def _drift(run: Run) -> Doubt | None:
+    """Plain decoding does the same work whenever it comes; its first half of the run against its second."""
+    worst, where = 0.0, ""
+    for domain, by_key in run.decodes.items():
+        plain = [
+            record for (_, gamma), by_prompt in by_key.items() if not gamma for record in by_prompt.values()
+        ]
+        plain.sort(key=lambda record: record.order)
+        steps = [
+            float(np.median(record.laps_ms["verify"])) for record in plain if record.laps_ms.get("verify")
+        ]
+        if len(steps) < 4:
+            continue
+        half = len(steps) // 2
+        drift = float(np.median(steps[half:]) / np.median(steps[:half]) - 1)
+        if abs(drift) > abs(worst):
+            worst, where = drift, domain
+    if abs(worst) <= _MOST_DRIFT:
+        return None
+    return Doubt(
+        "drift",
+        f"plain decoding of {where} became {abs(worst):.0%} {'slower' if worst > 0 else 'faster'} during the "
+        "run",
+        "warm the machine up, keep its clocks fixed, and measure again; ratios of what was interleaved hold "
+        "better than absolute figures",
+    )
+
+
+# Doubts that the samples beside a run raise: clocks, throttling, strangers, and samples that lack.
+
+# A run is doubted beyond these; each is far above what a quiet machine shows and small enough to matter.
+_MOST_OTHERS = 0.05  # load of other processes, as a share of all CPUs
+
+_MOST_CLOCK_SPREAD = 0.03  # of the GPU's SM clock while it is measured
+
+_MOST_CPU_CLOCK_SPREAD = 0.05  # of the fastest CPU's clock while it is measured
+
+_MOST_ENERGY_SPREAD = 0.1  # of energy per token between two windows of the same variant
+
+_LEAST_CLOCKS = 10  # readings, to tell a spread
+
+_SLOWED = {
+    "power_cap": "its power limit",
+    "hw_slowdown": "a hardware slowdown",
+    "sw_thermal": "its temperature",
+    "hw_thermal": "its temperature",
+    "power_brake": "an external power brake",
+}
+
+# Settings of a GPU that a run may not change between two of its sessions, and what a user calls them.
+_SETTINGS = {
+    "power_limit_w": "power limit",
+    "application_sm_clock_mhz": "application clock",
+    "ecc": "ECC",
+    "mig": "MIG",
+    "vbios": "VBIOS",
+}
+
+
+def telemetry_doubts(run: Run) -> list[Doubt]:
+    """What the samples beside a run, and what it says of its device, make doubtful."""
+    found = [_others(run), _clock(run), _cpu_clock(run)]
+    found.append(_unsteady_energy(run))
+    several = (*_slowed(run), *_strangers(run), *_cut_off(run), *_changed(run))
+    return [doubt for doubt in (*found, *several) if doubt]
+
+
+def _others(run: Run) -> Doubt | None:
+    loads = _column(run, "cpu_load_of_others")
+    if not len(loads) or float(np.median(loads)) <= _MOST_OTHERS:
+        return None
+    return Doubt(
+        "other_load",
+        f"other processes took {float(np.median(loads)):.0%} of the CPUs (median over the run)",
+        "end them, or measure on a machine of its own",
+    )
+
+
+def _clock(run: Run) -> Doubt | None:
+    spread = _spread(run, "sm_clock_mhz")
+    if spread is None or (spread[1] - spread[0]) / spread[1] <= _MOST_CLOCK_SPREAD:
+        return None
+    low, high = spread
+    return Doubt(
+        "moving_clock",
+        f"the GPU's clock moved between {low:.0f} and {high:.0f} MHz while it was measured",
+        f"fix it: nvidia-smi --lock-gpu-clocks={low:.0f} (as root), and --reset-gpu-clocks afterwards",
+    )
+
+
+def _cpu_clock(run: Run) -> Doubt | None:
+    """Of a run on the CPU: its clock moved, or was left free to move while nothing told whether it did."""
+    if run.environment.get("cuda"):
+        return None
+    set_to = run.environment.get("cpu_frequency") or {}
+    governor, turbo = set_to.get("governor"), set_to.get("turbo")
+    steps = ["cpupower frequency-set --governor performance"] if governor not in (None, "performance") else []
+    if turbo == "on":
+        steps.append("echo 1 > /sys/devices/system/cpu/intel_pstate/no_turbo (Intel)")
+        steps.append("echo 0 > /sys/devices/system/cpu/cpufreq/boost (others)")
+    remedy = f"fix it, as root: {'; '.join(steps)}" if steps else "measure on a machine whose clock is fixed"
+    spread = _spread(run, "cpu_clock_mhz")
+    if spread is None:
+        if governor in (None, "performance"):
+            return None
+        text = f"the CPU's clock is left to the governor {governor}, and what it did was not seen"
+        return Doubt("cpu_scaling", text, remedy)
+    low, high = spread
+    if (high - low) / high <= _MOST_CPU_CLOCK_SPREAD:
+        return None
+    text = f"the CPU's clock moved between {low:.0f} and {high:.0f} MHz while it was measured"
+    settings = {"governor": governor, "turbo": turbo}
+    known = ", ".join(f"{name} {value}" for name, value in settings.items() if value)
+    return Doubt("moving_cpu_clock", f"{text} ({known})" if known else text, remedy)
+
+
+def _slowed(run: Run) -> list[Doubt]:
+    rows = [row["throttle_reasons"] for row in run.samples.rows if row.get("throttle_reasons") is not None]
+    shares = {text: 0.0 for text in _SLOWED.values()}
+    for text in shares:
+        names = {name for name, of in _SLOWED.items() if of == text}
+        shares[text] = float(np.mean([bool(names & set(reasons)) for reasons in rows])) if rows else 0.0
+    return [
+        Doubt(
+            "throttled",
+            f"the GPU was slowed down by {text} in {share:.0%} of the samples",
+            "cool it, raise its power limit, or lower its clocks to what it can keep up",
+        )
+        for text, share in shares.items()
+        if share > 0.01
+    ]
+
+
+def _strangers(run: Run) -> list[Doubt]:
+    found = sorted({pid for row in run.samples.rows for pid in row.get("other_pids") or []})
+    if not found:
+        return []
+    pids = ", ".join(map(str, found[:5]))
+    text = f"{len(found)} other processes were on the GPU (pid {pids})"
+    return [Doubt("shared_gpu", text, "end them, or choose another gpu=")]
+
+
+def _cut_off(run: Run) -> list[Doubt]:
+    ended = [why for why in run.samples.ended if why not in (RUN_ENDED, RUN_KILLED)]
+    after = "figures after that moment have no telemetry"
+    return [
+        *(
+            Doubt(
+                "telemetry_lost",
+                f"the GPU was sampled no more: {why}",
+                f"see the driver's log (dmesg); {after}",
+            )
+            for why in run.samples.lost
+        ),
+        *(
+            Doubt("telemetry_lost", f"sampling ended early: {why}", f"see the system's log; {after}")
+            for why in ended
+        ),
+    ]
+
+
+def _unsteady_energy(run: Run) -> Doubt | None:
+    """The same work took another energy in its second window."""
+    energies = [token_energy(run, domain, key) for domain in run.steady for key in run.steady[domain]]
+    worst = max((energy.spread or 0.0 for energy in energies), default=0.0)
+    if worst <= _MOST_ENERGY_SPREAD:
+        return None
+    return Doubt(
+        "unsteady_energy",
+        f"energy per token of the same variant differed by up to {worst:.0%} between its two windows",
+        "raise telemetry.steady_s, and keep clocks and temperature steady",
+    )
+
+
+def _changed(run: Run) -> list[Doubt]:
+    """Of a run that was cut off and gone on with after its GPU was set otherwise."""
+    sessions = [*run.environment.get("earlier_telemetry", []), run.environment.get("telemetry")]
+    told = [session["gpu"] for session in sessions if session and session.get("gpu")]
+    doubts = []
+    for field, name in _SETTINGS.items():
+        values = list(dict.fromkeys(str(gpu[field]) for gpu in told if gpu.get(field) is not None))
+        if len(values) > 1:
+            text = f"the GPU's {name} changed between the sessions of this run ({' -> '.join(values)})"
+            doubts.append(Doubt("changed_gpu", text, "measure again from the start with resume=false"))
+    return doubts
+
+
+def _spread(run: Run, field: str) -> tuple[float, float] | None:
+    """The 5% and 95% quantiles of a field while something was measured; None where it was read too seldom."""
+    values = [row[field] for row in _while_measured(run) if row.get(field)]
+    if len(values) < _LEAST_CLOCKS:
+        return None
+    low, high = np.quantile(values, [0.05, 0.95])
+    return float(low), float(high)
+
+
+def _while_measured(run: Run) -> list[dict[str, Any]]:
+    """Samples that were taken while a probe or a decode ran: a device that waits may do as it likes."""
+    records: list[DecodeRecord | ProbeRecord] = []
+    for by_key in run.decodes.values():
+        for by_prompt in by_key.values():
+            records += by_prompt.values()
+    for probes in run.probes.values():
+        records += probes
+    windows = sorted((r.start_s, r.end_s) for r in records if r.start_s is not None and r.end_s is not None)
+    if not windows:
+        return []
+    starts, ends = np.array(windows).T
+    rows = run.samples.rows
+    times = np.array([row["time_s"] for row in rows])
+    latest = np.searchsorted(starts, times, side="right") - 1
+    is_inside = (latest >= 0) & (times <= np.maximum.accumulate(ends)[latest])
+    return [row for row, inside in zip(rows, is_inside, strict=True) if inside]
+
+
+def _column(run: Run, field: str) -> np.ndarray:
+    return np.array([row[field] for row in run.samples.rows if row.get(field) is not None], dtype=float)
+
+
+# Doubts about how a run timed: its clock, and its parts timed on their own.
+
+_MOST_HALF_WIDTH = 0.05  # of the median of a part timed on its own
+
+_MOST_MARKS = 0.05  # cost of the marks of a draft step, over the step
+
+_MARKS_PER_STEP = 3  # layer, LM head and selection
+
+_MOST_RESOLUTION = 0.1  # of the clock over the shortest LM head; many laps average a finer one out
+
+_MOST_TREND = 0.1  # change of a part from the first half of its samples to the second
+
+_MOST_LAUNCH_RATIO = 1.5  # of a part launched kernel by kernel over the same as a CUDA graph
+
+
+def timing_doubts(run: Run) -> list[Doubt]:
+    """Everything that is doubtful about how a run timed."""
+    return [doubt for doubt in (_imprecise(run), _unsettled(run), _timer(run), _launches(run)) if doubt]
+
+
+def _imprecise(run: Run) -> Doubt | None:
+    wide = [record for record in run.isolated if record.relative_half_width > _MOST_HALF_WIDTH]
+    if not wide:
+        return None
+    worst = max(wide, key=lambda record: record.relative_half_width)
+    size = worst.vocab_size or worst.num_tokens
+    return Doubt(
+        "imprecise",
+        f"{len(wide)} of {len(run.isolated)} parts timed on their own are known to no better than "
+        f"{_MOST_HALF_WIDTH:.0%}, the worst ({worst.part}{f' at {size:,}' if size else ''}) to "
+        f"{worst.relative_half_width:.0%}",
+        "raise timing.budget_s",
+    )
+
+
+def _unsettled(run: Run) -> Doubt | None:
+    """Times that had not settled when sampling began, and went on changing."""
+    # A slow part ends its warm-up before it was called often enough to tell; its samples then tell.
+    found = [r for r in run.isolated if r.warmup_stable is False and _has_trend(r.device_ms)]
+    if not found:
+        return None
+    names = ", ".join(sorted({record.part for record in found}))
+    return Doubt(
+        "unsettled",
+        f"{len(found)} of {len(run.isolated)} parts timed on their own ({names}) had not settled when their "
+        f"warm-up ended, and changed by more than {_MOST_TREND:.0%} while they were timed",
+        "raise timing.max_warmup_s",
+    )
+
+
+def _has_trend(samples_ms: list[float]) -> bool:
+    """Whether the medians of either half are apart, by much and beyond their intervals."""
+    half = len(samples_ms) // 2
+    if half < 3:
+        return False
+    before, after = median(np.array(samples_ms[:half])), median(np.array(samples_ms[half:]))
+    are_apart = before.ci_low > after.ci_high or after.ci_low > before.ci_high
+    return are_apart and abs(after.value / before.value - 1) > _MOST_TREND
+
+
+def _launches(run: Run) -> Doubt | None:
+    """Parts of a draft step that take longer to launch than to compute, so that a smaller head gains less."""
+    worst: tuple[float, int, str, float, float] | None = None
+    for size in sorted({r.vocab_size for r in run.isolated if r.vocab_size is not None}):
+        for name, parts in (("LM head", ("lm_head",)), ("draft step", ("layer", "lm_head", "select"))):
+            eager, graph = (_sums(run.isolated, parts, size, how) for how in ("eager", "graph"))
+            if eager is None or graph is None:
+                continue
+            # Behind a queue or from an idle device: launches may hide in the one, and show in the other.
+            ratio, eager_ms, graph_ms = max((e / g, e, g) for e, g in zip(eager, graph, strict=True))
+            if worst is None or ratio > worst[0]:
+                worst = ratio, size, name, eager_ms, graph_ms
+    if worst is None or worst[0] <= _MOST_LAUNCH_RATIO:
+        return None
+    _, size, name, eager_ms, graph_ms = worst
+    return Doubt(
+        "launch_bound",
+        f"rounds here are bound by launches: the {name} of k = {size:,} takes {eager_ms:.3g} ms launched "
+        f"kernel by kernel, and {graph_ms:.3g} ms as a CUDA graph",
+        "an engine with CUDA graphs gains more from a smaller head than is measured here: see latency.csv",
+    )
+
+
+def _sums(
+    records: list[IsolatedRecord], parts: tuple[str, ...], size: int, execution: str
+) -> tuple[float, float] | None:
+    """Device and wall time of these parts together; None where one lacks."""
+    # Rounds find the cache cold, as far as it can be told.
+    cache = "cold" if any(record.cache == "cold" for record in records) else "warm"
+    found = [
+        record
+        for record in records
+        if (record.cache, record.execution) == (cache, execution)
+        and record.part in parts
+        and record.vocab_size in (None, size)
+    ]
+    if len(found) < len(parts):
+        return None
+    device_ms = sum(float(np.median(record.device_ms)) for record in found)
+    return device_ms, sum(float(np.median(record.wall_ms)) for record in found)
+
+
+def _timer(run: Run) -> Doubt | None:
+    """The clock against the shortest draft steps; a part that is merely short is no reason to doubt it."""
+    timer = run.environment.get("timer")
+    steps, heads = [], []
+    for probe in (probe for probes in run.probes.values() for probe in probes):
+        samples = step_samples(probe.laps_ms, probe.draft_length)
+        steps += samples["draft_step"]
+        heads += samples.get("lm_head", [])
+    if not timer or not heads:
+        return None
+    head_ms, tick_ms = float(np.quantile(heads, 0.05)), timer["resolution_ms"]
+    if tick_ms is None or tick_ms > _MOST_RESOLUTION * head_ms:
+        told = "stands still between marks" if tick_ms is None else f"has steps of {tick_ms * 1e3:.2g} us"
+        what = f"the clock {told}, and the shortest LM head takes {head_ms * 1e3:.3g} us"
+        return Doubt("coarse_timer", what, "update the driver; until then rely on whole decodes alone")
+    # At draft length 1 no step is chained, and one mark ends the head.
+    num_marks = _MARKS_PER_STEP if steps else 1
+    shortest_ms = float(np.quantile(steps, 0.05)) if steps else head_ms
+    marks_ms = num_marks * timer["mark_ms"]
+    # Of the host's pace nothing follows for laps of a busy device.
+    if not timer.get("is_device_pace", True) or marks_ms <= _MOST_MARKS * shortest_ms:
+        return None
+    return Doubt(
+        "coarse_timer",
+        f"the marks of a draft step cost {marks_ms * 1e3:.2g} us, more than {_MOST_MARKS:.0%} of the "
+        f"shortest ({shortest_ms * 1e3:.3g} us)",
+        "read the shortest parts as upper bounds",
+    )

@@ -1,0 +1,82 @@
+"""Latency of the parts of a round, in situ and on their own."""
+
+from collections import defaultdict
+
+import numpy as np
+import pandas as pd
+
+from bench.analysis.run import EAGER, IN_SITU, Run
+from bench.records import IsolatedRecord
+from bench.stats.bootstrap import grouped_median
+from bench.stats.estimates import Estimate, median
+
+_RESAMPLES = 400
+
+_KEY = ["domain", "setting", "part", "execution", "vocab_size", "draft_length"]
+
+LATENCY_COLUMNS = [*_KEY, "median_ms", "ci_low_ms", "ci_high_ms", "num_samples", "median_wall_ms"]
+
+_BY_SIZE, _BY_LENGTH = ("layer", "lm_head", "select", "draft_step"), ("verify", "extend", "other")
+
+
+def latency_frame(run: Run) -> pd.DataFrame:
+    """Median latency of every part: inside real rounds, and on its own, cold and warm.
+
+    Its 95% interval is over whole prompts inside rounds, as laps of one prompt are not independent, and over
+    samples for parts on their own.
+
+    LM head, selection, layer and a whole chained draft step depend on the vocabulary size (the layer by what
+    the head left in the cache), verification, extension and the rest on the draft length; the other of the
+    two columns is empty. Parts on their own belong to no domain; what takes in n tokens has draft length
+    n - 1. Rounds are executed eagerly; parts on their own that were not say so in their setting too
+    (`isolated_cold_graph`), so that no setting holds two times of one part. Their wall time is from an idle
+    device to an idle device.
+    """
+    rows = [_isolated_row(record) for record in run.isolated]
+    for domain, probes in run.probes.items():
+        pooled: dict[tuple[str, int | None, int | None], list[tuple[int, list[float]]]] = defaultdict(list)
+        prompts = sorted({probe.prompt_id for probe in probes})
+        for probe in probes:
+            prompt = prompts.index(probe.prompt_id)
+            for part, samples in step_samples(probe.laps_ms, probe.draft_length).items():
+                size = probe.vocab_size if part in _BY_SIZE else None
+                if samples:
+                    gamma = probe.draft_length if part in _BY_LENGTH else None
+                    pooled[part, size, gamma].append((prompt, samples))
+        for (part, size, gamma), blocks in pooled.items():
+            estimate, count = _over_prompts(blocks, run.seed)
+            rows.append((domain, IN_SITU, part, EAGER, size, gamma, *vars(estimate).values(), count, None))
+    frame = pd.DataFrame(rows, columns=LATENCY_COLUMNS)
+    frame = frame.astype({"vocab_size": "Int64", "draft_length": "Int64", "median_wall_ms": "float64"})
+    return frame.sort_values(_KEY, ignore_index=True)
+
+
+def _over_prompts(blocks: list[tuple[int, list[float]]], seed: int) -> tuple[Estimate, int]:
+    """Median of the samples of all prompts, with its interval over whole prompts, and their number."""
+    samples = np.concatenate([times for _, times in blocks])
+    groups = np.concatenate([np.full(len(times), prompt) for prompt, times in blocks])
+    if (samples <= 0).any():
+        return median(samples), len(samples)  # a clock that is too coarse for a part
+    return grouped_median(samples, groups, _RESAMPLES, seed), len(samples)
+
+
+def _isolated_row(record: IsolatedRecord) -> tuple[object, ...]:
+    setting = f"isolated_{record.cache}"
+    if record.execution != EAGER:
+        setting += f"_{record.execution}"
+    length = None if record.num_tokens is None else record.num_tokens - 1
+    key = (None, setting, record.part, record.execution, record.vocab_size, length)
+    estimate = median(np.array(record.device_ms))
+    return (*key, *vars(estimate).values(), len(record.device_ms), float(np.median(record.wall_ms)))
+
+
+def step_samples(laps_ms: dict[str, list[float]], draft_length: int) -> dict[str, list[float]]:
+    """Latency samples by part, plus `draft_step`: layer, head and selection of one chained step."""
+    if draft_length < 2:
+        return {**laps_ms, "draft_step": []}
+    # The first token of a round is drafted from the extend step; chained steps are the others.
+    rounds = len(laps_ms["lm_head"]) // draft_length
+    head = np.reshape(laps_ms["lm_head"], (rounds, draft_length))[:, 1:]
+    select = np.reshape(laps_ms["select"], (rounds, draft_length))[:, 1:]
+    steps = np.reshape(laps_ms["layer"], (rounds, draft_length - 1)) + head + select
+    return {**laps_ms, "draft_step": steps.ravel().tolist()}

@@ -1,0 +1,367 @@
+"""A run read back from its records: what every table and figure is made of."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from bench.analysis.coverage_table import CoverageTable
+from bench.errors import ConfigError, OutputError
+from bench.fit.series import DRAFT_STEP, LM_HEAD
+from bench.records import (
+    BaselineRecord,
+    CoverageRecord,
+    DecodeRecord,
+    EndRecord,
+    FailureRecord,
+    IsolatedRecord,
+    PlanRecord,
+    ProbeRecord,
+    RankingRecord,
+    ReplayRecord,
+    SampledReplayRecord,
+    SessionRecord,
+    SteadyRecord,
+    read_records,
+)
+from bench.stats.estimates import Estimate, Floats, median, paired_speedup
+from bench.telemetry.samples import Samples, read_samples
+from bench.vocab.ranking import Ranking
+
+Replay = ReplayRecord | SampledReplayRecord
+
+Key = tuple[int, int]  # vocabulary size, draft length
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run read back.
+
+    Attributes:
+        folder: where it lies.
+        environment: what `environment.json` says.
+        config: what `config.yaml` says.
+        rankings: by source.
+        plans: what was proved, by domain.
+        replays: by domain, source and prompt id.
+        probes: by domain; those of the pilot are left out.
+        decodes: by domain, then variant, then prompt id.
+        isolated: parts of a round on their own.
+        baselines: comparisons with `transformers.generate`.
+        steady: windows of variants that decoded without a pause, by domain and variant.
+        failures: what the last session could not measure.
+        num_sessions: processes that measured, one after the other.
+        has_ended: whether everything that was asked for was measured.
+    """
+
+    folder: Path
+    environment: dict[str, Any]
+    config: dict[str, Any]
+    rankings: dict[str, Ranking]
+    plans: dict[str, PlanRecord]
+    replays: Mapping[str, Mapping[str, dict[str, Replay]]]
+    probes: dict[str, list[ProbeRecord]]
+    decodes: dict[str, dict[Key, dict[str, DecodeRecord]]]
+    isolated: list[IsolatedRecord]
+    baselines: list[BaselineRecord]
+    steady: dict[str, dict[Key, list[SteadyRecord]]]
+    failures: list[FailureRecord]
+    num_sessions: int
+    has_ended: bool = True
+
+    @cached_property
+    def samples(self) -> Samples:
+        """What was sampled beside it."""
+        return read_samples(self.folder)
+
+    @property
+    def full_size(self) -> int:
+        """K of the untrimmed draft."""
+        return int(self.environment["full_vocab_size"])
+
+    @property
+    def num_resamples(self) -> int:
+        """Bootstrap resamples behind every interval."""
+        return int(self.config["measure"]["bootstrap_samples"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of the bootstrap."""
+        return int(self.config["measure"]["seed"])
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether answers were sampled, and not greedy."""
+        return bool(self.config["measure"].get("temperature"))
+
+    @property
+    def prompts(self) -> dict[str, list[str]]:
+        """Prompts that everything of a domain is compared on."""
+        return {domain: sorted(next(iter(by_key.values()))) for domain, by_key in self.decodes.items()}
+
+    def role_key(self, domain: str, role: str) -> Key:
+        """The variant that plays a role in the proof; every plan has every role but the extra ones."""
+        return next((k, gamma) for k, gamma, roles in self.plans[domain].variants if role in roles.split("+"))
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run's folder.
+
+    Raises:
+        OutputError: it is not a run, or nothing in it can be compared yet.
+    """
+    environment, config = read_settings(folder)
+    if is_of_draft_alone(environment):
+        raise OutputError(
+            f"{folder} measured a draft alone, without acceptance or speed: task=report and task=fit read it"
+        )
+    rankings, plans, baselines, isolated = {}, {}, [], []
+    replays: dict[str, dict[str, dict[str, Replay]]] = defaultdict(lambda: defaultdict(dict))
+    probes: dict[str, list[ProbeRecord]] = defaultdict(list)
+    decodes: dict[str, dict[Key, dict[str, DecodeRecord]]] = defaultdict(lambda: defaultdict(dict))
+    steady: dict[str, dict[Key, list[SteadyRecord]]] = defaultdict(lambda: defaultdict(list))
+    failures: list[FailureRecord] = []
+    num_sessions, has_ended = 0, False
+    full_size = int(environment["full_vocab_size"])
+    for record in read_records(folder):
+        if isinstance(record, RankingRecord):
+            rankings[record.source] = Ranking.from_record(record, full_size)
+        elif isinstance(record, PlanRecord):
+            plans[record.domain] = record
+        elif isinstance(record, Replay):
+            replays[record.domain][record.source][record.prompt_id] = record
+        elif isinstance(record, ProbeRecord):
+            probes[record.domain] += [] if record.is_pilot else [record]
+        elif isinstance(record, IsolatedRecord):
+            isolated.append(record)
+        elif isinstance(record, DecodeRecord):
+            decodes[record.domain][record.vocab_size, record.draft_length][record.prompt_id] = record
+        elif isinstance(record, BaselineRecord):
+            baselines.append(record)
+        elif isinstance(record, SteadyRecord):
+            steady[record.domain][record.vocab_size, record.draft_length].append(record)
+        elif isinstance(record, SessionRecord):
+            # A session tries again what failed in the one before.
+            failures, num_sessions = [], num_sessions + 1
+        elif isinstance(record, FailureRecord):
+            failures.append(record)
+        elif isinstance(record, EndRecord):
+            has_ended = True
+    found = {d: _comparable(plans[d], decodes[d], probes[d], replays[d]) for d in decodes if d in plans}
+    shared = {domain: prompts for domain, prompts in found.items() if prompts}
+    if not shared:
+        raise OutputError(
+            f"{folder}: no prompt was decoded in every planned way yet; there is nothing to compare"
+        )
+    return Run(
+        folder,
+        environment,
+        config,
+        rankings,
+        plans,
+        {d: dict(by_source) for d, by_source in replays.items()},
+        {d: [p for p in probes[d] if p.prompt_id in kept] for d, kept in shared.items()},
+        {d: {key: _only(decodes[d][key], kept) for key in decodes[d]} for d, kept in shared.items()},
+        isolated,
+        baselines,
+        dict(steady),
+        failures,
+        num_sessions,
+        has_ended,
+    )
+
+
+def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `environment.json` and `config.yaml` of a run say.
+
+    Raises:
+        OutputError: it is not a run.
+    """
+    try:
+        environment = json.loads((folder / "environment.json").read_text("utf-8"))
+        config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise OutputError(f"{folder} is not a run: {error}") from error
+    return environment, config
+
+
+def is_of_draft_alone(environment: Mapping[str, Any]) -> bool:
+    """Whether a run is one of `task=draft`."""
+    return environment.get("task") == "draft"
+
+
+def _comparable(
+    plan: PlanRecord,
+    decodes: dict[Key, dict[str, DecodeRecord]],
+    probes: list[ProbeRecord],
+    replays: dict[str, dict[str, Replay]],
+) -> set[str]:
+    """The prompts to compare on; empty where there is none.
+
+    Those that every planned variant decoded and every probe and replay ran on, as an interrupted run ends in
+    the middle of one and a case may fail, and whose answers go on after the first token, as decoding others
+    takes no time.
+    """
+    planned = [decodes.get((k, gamma), {}) for k, gamma, _ in plan.variants]
+    shared = set.intersection(*({p for p, r in d.items() if len(r.token_ids) > 1} for d in planned))
+    num_probes = pd.Series([p.prompt_id for p in probes], dtype=object).value_counts()
+    complete = set(num_probes.index[num_probes == num_probes.max()])
+    for by_prompt in replays.values():
+        shared &= by_prompt.keys()
+    return shared & complete
+
+
+def _only(by_prompt: dict[str, DecodeRecord], kept: set[str]) -> dict[str, DecodeRecord]:
+    return {prompt: record for prompt, record in by_prompt.items() if prompt in kept}
+
+
+def decode_series(by_prompt: dict[str, DecodeRecord]) -> tuple[Floats, Floats]:
+    """Tokens after the first, and their decode time in ms, per prompt in a fixed order `(n,)`."""
+    records = [by_prompt[prompt] for prompt in sorted(by_prompt)]
+    tokens = np.array([len(r.token_ids) - 1 for r in records], dtype=np.float64)
+    return tokens, np.array([r.decode_ms for r in records])
+
+
+def speedup(run: Run, domain: str, key: Key, base: Key) -> Estimate | None:
+    """Throughput of one variant over another's on the same prompts; None where one is missing."""
+    variants = run.decodes[domain]
+    if key not in variants or base not in variants:
+        return None
+    series = (*decode_series(variants[key]), *decode_series(variants[base]))
+    return paired_speedup(*series, run.num_resamples, run.seed)
+
+
+# A run of `task=draft` read back: a draft's step alone, by vocabulary size.
+
+LAYER, SELECT = "layer", "select"
+
+STEP_COLUMNS = [
+    "vocab_size", "layer_ms", "lm_head_ms", "select_ms", "draft_step_ms", "draft_step_ci_low_ms",
+    "draft_step_ci_high_ms", "draft_step_warm_ms", "lm_head_share", "saving",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DraftRun:
+    """What was measured.
+
+    Attributes:
+        run: the run, with latencies and nothing that needs a target.
+        setting: of the times that count: cold, as the rest of a step leaves the cache; warm where the device
+            does not say how large its cache is.
+        execution: of the times that count: eager, as decoding loops are, where parts were timed so.
+        coverage: what share of tokens k tokens cover; None where the user gave no curve.
+    """
+
+    run: Run
+    setting: str
+    execution: str
+    coverage: CoverageTable | None
+
+    def times(self, part: str, setting: str | None = None) -> dict[int, list[float]]:
+        """Samples in ms of a part by k, ascending; in the setting that counts, unless another is named."""
+        found = {r.vocab_size: r.device_ms for r in self._records(part, setting) if r.vocab_size}
+        return dict(sorted(found.items()))
+
+    def layer_times(self, setting: str | None = None) -> list[float]:
+        """Samples in ms of the decoder layers; empty where they were not timed."""
+        return next((record.device_ms for record in self._records(LAYER, setting)), [])
+
+    def _records(self, part: str, setting: str | None) -> list[IsolatedRecord]:
+        wanted = (part, setting or self.setting, self.execution)
+        return [r for r in self.run.isolated if (r.part, f"isolated_{r.cache}", r.execution) == wanted]
+
+
+def read_draft_run(folder: Path) -> DraftRun:
+    """Reads the folder of a run of `task=draft`.
+
+    Raises:
+        OutputError: it is not one, or nothing in it was timed yet.
+    """
+    environment, config = read_settings(folder)
+    isolated: list[IsolatedRecord] = []
+    failures: list[FailureRecord] = []
+    coverage, num_sessions = None, 0
+    for record in read_records(folder):
+        if isinstance(record, IsolatedRecord):
+            isolated.append(record)
+        elif isinstance(record, CoverageRecord):
+            coverage = CoverageTable(np.array(record.sizes), np.array(record.coverage))
+        elif isinstance(record, SessionRecord):
+            # A session tries again what failed in the one before.
+            failures, num_sessions = [], num_sessions + 1
+        elif isinstance(record, FailureRecord):
+            failures.append(record)
+    is_cold = any(record.cache == "cold" for record in isolated)
+    if not any(record.part == DRAFT_STEP for record in isolated):
+        reasons = "; ".join(f"{failure.error}: {failure.message}" for failure in failures[:1])
+        raise OutputError(f"{folder}: no draft step was timed{f' ({reasons})' if reasons else ' yet'}")
+    run = Run(folder, environment, config, {}, {}, {}, {}, {}, isolated, [], {}, failures, num_sessions)
+    execution = EAGER if any(r.execution == EAGER for r in isolated) else isolated[0].execution
+    return DraftRun(run, COLD if is_cold else WARM, execution, coverage)
+
+
+def step_frame(draft: DraftRun) -> pd.DataFrame:
+    """Medians of a step and its parts, one row per size; empty where something was not timed."""
+    heads, selects, steps = (draft.times(part) for part in (LM_HEAD, SELECT, DRAFT_STEP))
+    warm = draft.times(DRAFT_STEP, WARM)
+    layer = _median(draft.layer_times())
+    full_ms = _median(steps.get(draft.run.full_size, []))
+    rows = []
+    for size, samples in steps.items():
+        step, head_ms = median(np.array(samples)), _median(heads.get(size, []))
+        rows.append(
+            (
+                size,
+                layer,
+                head_ms,
+                _median(selects.get(size, [])),
+                *vars(step).values(),
+                _median(warm.get(size, [])),
+                None if head_ms is None else head_ms / step.value,
+                None if full_ms is None else 1 - step.value / full_ms,
+            )
+        )
+    return pd.DataFrame(rows, columns=STEP_COLUMNS)
+
+
+def _median(samples: list[float]) -> float | None:
+    return float(np.median(samples)) if samples else None
+
+
+IN_SITU, COLD, WARM = "in_situ", "isolated_cold", "isolated_warm"
+
+EAGER = "eager"
+
+
+def find_run(runs_dir: Path, name: str) -> Path:
+    """Folder of a run by id, by path, or `latest`.
+
+    Raises:
+        ConfigError: there is no such run; the message lists the newest ones.
+    """
+    for folder in (runs_dir / name, Path(name)):
+        if (folder / "records.jsonl").exists():
+            return folder.resolve()
+    pointer = runs_dir / f"{name}.txt"
+    if pointer.exists():
+        return find_run(runs_dir, pointer.read_text("utf-8").strip())
+    known = sorted(p.name for p in runs_dir.glob("*/") if p.name != "latest") if runs_dir.is_dir() else []
+    newest = ", ".join(known[-5:]) or "none"
+    raise ConfigError(f"run={name} is not a run; the newest in {runs_dir} are: {newest}")
+
+
+def name_of_run(runs_dir: Path, folder: Path) -> str:
+    """What `run=` takes for a folder: the id of a run that is kept in `runs_dir`, else the shortest path."""
+    folder = folder.resolve()
+    if folder.parent == runs_dir.resolve():
+        return folder.name
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)

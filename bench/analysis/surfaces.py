@@ -1,0 +1,233 @@
+"""Predicted speed of a run: every (k, gamma), against what was decoded, and across domains."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from bench.acceptance import Intervals
+from bench.analysis.run import Key, Run, decode_series
+from bench.surface.choice import OPTIMUM, PAPER, BreakEven, lossless_size
+from bench.surface.latency import RoundLatency
+from bench.surface.predict import NEGLIGIBLE, Surface, predict
+from bench.vocab.draft_vocab import Floats, IntArray
+
+SURFACE_COLUMNS = [
+    "pair", "domain", "source", "vocab_size", "draft_length", "acceptance_rate", "mean_acceptance_length",
+    "predicted_tokens_per_s", "predicted_ci_low", "predicted_ci_high", "in_confidence_set", "tokens_per_s",
+]  # fmt: skip
+
+_ROUNDING = 1e-6  # of the single precision that resamples are made in
+
+
+class Surfaces:
+    """Surfaces of a run, made when they are asked for and kept."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.latency = {domain: RoundLatency.from_probes(probes) for domain, probes in run.probes.items()}
+        self._made: dict[tuple[str, str], Surface] = {}
+
+    def of(self, domain: str, source: str | None = None) -> Surface:
+        """Surface of a domain's prompts under its own ranking, or under that of another source."""
+        source = source or self.run.plans[domain].source
+        if (domain, source) not in self._made:
+            replays = self.run.replays[domain][source]
+            sizes = [size for size, _, _ in self.run.plans[domain].variants]
+            self._made[domain, source] = predict(
+                {p: replays[p].replayed() for p in self.latency[domain].prompts},
+                self.latency[domain],
+                self.run.full_size,
+                sizes,
+                self.run.num_resamples,
+                self.run.seed,
+            )
+        return self._made[domain, source]
+
+    def keep(self, domain: str, surface: Surface) -> None:
+        """Takes the surface of a domain under its own ranking, which another process made."""
+        self._made[domain, self.run.plans[domain].source] = surface
+
+    def advice(self, domain: str) -> "Advice":
+        """What the surface of a domain says in numbers."""
+        return Advice(self, domain)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The chosen (k, gamma) of one domain, and how firmly."""
+
+    surfaces: Surfaces
+    domain: str
+
+    @cached_property
+    def surface(self) -> Surface:
+        """Under the ranking that the domain's vocabularies follow."""
+        return self.surfaces.of(self.domain)
+
+    @property
+    def best(self) -> Key:
+        """Predicted fastest (k, gamma)."""
+        return self.surface.best
+
+    @property
+    def confident_sizes(self) -> tuple[int, int]:
+        """Smallest and largest size that some draft length has in the confidence set."""
+        sizes = self.surface.sizes[self.surface.is_confident.any(axis=0)]
+        return int(sizes[0]), int(sizes[-1])
+
+    @property
+    def lossless(self) -> int:
+        """Smallest size that needs no more target passes than the full vocabulary, at the best gamma."""
+        return lossless_size(self.surface, self.best[1])
+
+    @property
+    def paper(self) -> Key:
+        """The paper's k* at its fastest gamma."""
+        size = self.surfaces.run.role_key(self.domain, PAPER)[0]
+        return size, self.surface.best_draft_length(size)
+
+    @property
+    def paper_regret(self) -> float:
+        """Share of the predicted best speed that the paper's k* gives away."""
+        return 1 - self.surface.at(*self.paper) / self.surface.at(*self.best)
+
+    @property
+    def break_even(self) -> BreakEven:
+        """Of the best size against the full vocabulary, at the best gamma."""
+        size, gamma = self.best
+        latency = self.surfaces.latency[self.domain]
+        once = np.ones((1, len(latency.prompts)))
+        sizes = np.array([size, self.surface.sizes[-1]])
+        head, full = latency.head_ms(sizes, once)[0] * gamma
+        row = self.surface.draft_lengths.index(gamma)
+        tau = self.surface.mean_acceptance_length[row]
+        rest = float(latency.round_ms(gamma, sizes, once)[0, -1]) - full
+        return BreakEven(tau[self.surface.column(size)] / tau[-1], head / full, full / rest)
+
+
+def surface_frame(surfaces: Surfaces) -> pd.DataFrame:
+    """One row per domain, vocabulary size and draft length, with `SURFACE_COLUMNS`."""
+    return pd.concat([_domain_frame(surfaces, d) for d in surfaces.run.decodes], ignore_index=True)
+
+
+def _domain_frame(surfaces: Surfaces, domain: str) -> pd.DataFrame:
+    run, surface, source = surfaces.run, surfaces.of(domain), surfaces.run.plans[domain].source
+    sizes = np.arange(run.rankings[source].num_must_keep, run.full_size + 1)
+    steps = np.searchsorted(surface.sizes, sizes, side="right") - 1
+    decoded = measured_tokens_per_s(run, domain)
+    parts = []
+    for row, gamma in enumerate(surface.draft_lengths):
+        speed = _speed_at(surfaces, domain, sizes, steps, row)
+        # Intervals are made at the sizes where acceptance changes; relative to the prediction they hold on.
+        relative = speed / surface.tokens_per_s[row, steps]
+        values = (
+            run.environment["pair"], domain, source, sizes, gamma, surface.acceptance_rate[row, steps],
+            surface.mean_acceptance_length[row, steps], speed, relative * surface.ci_low[row, steps],
+            relative * surface.ci_high[row, steps],
+            relative * surface.ratio_high[row, steps] >= 1 - NEGLIGIBLE - _ROUNDING,
+            [decoded.get((int(k), gamma)) for k in sizes],
+        )  # fmt: skip
+        parts.append(pd.DataFrame(dict(zip(SURFACE_COLUMNS, values, strict=True))))
+    # Single precision halves the file and is finer than anything that is measured.
+    floats = {name: "float32" for name in SURFACE_COLUMNS if "tokens_per_s" in name or "predicted" in name}
+    frame = pd.concat(parts, ignore_index=True).astype(floats)
+    return frame.astype({"acceptance_rate": "float32", "mean_acceptance_length": "float32"})
+
+
+def _speed_at(surfaces: Surfaces, domain: str, sizes: IntArray, steps: IntArray, row: int) -> Floats:
+    """Predicted tokens/s at any sizes: acceptance of the step each lies on, latency of its own."""
+    latency, surface = surfaces.latency[domain], surfaces.of(domain)
+    gamma, once = surface.draft_lengths[row], np.ones((1, len(latency.prompts)))
+    round_ms = latency.round_ms(gamma, sizes, once)[0]
+    ends = latency.prefill_ms.sum() - len(latency.prompts) * latency.extend_ms(gamma, once)
+    return surface.num_tokens / (surface.num_rounds[row, steps] * round_ms + ends) * 1e3
+
+
+def measured_tokens_per_s(run: Run, domain: str) -> dict[Key, float]:
+    """What was decoded, by variant."""
+    series = {key: decode_series(by_prompt) for key, by_prompt in run.decodes[domain].items()}
+    return {key: float(tokens.sum() / ms.sum() * 1e3) for key, (tokens, ms) in series.items()}
+
+
+def cross_frame(surfaces: Surfaces) -> pd.DataFrame:
+    """Each domain's prompts drafted with the vocabulary chosen on each source.
+
+    The size and draft length are those that suit the source itself; the pool takes the ones that are best
+    over all domains together. Speed is over that of the full vocabulary at its own best draft length.
+    """
+    run, rows = surfaces.run, []
+    # A domain that an unfinished run has not decoded has no size of its own yet.
+    unfinished = {domain for domain in run.rankings if domain in _domains(run)} - set(run.decodes)
+    for source in (name for name in run.rankings if name not in unfinished):
+        size, gamma = _chosen_on(surfaces, source)
+        for domain in run.decodes:
+            surface = surfaces.of(domain, source)
+            row, column = surface.draft_lengths.index(gamma), surface.column(size)
+            rows.append({
+                "source": source,
+                "domain": domain,
+                "vocab_size": size,
+                "draft_length": gamma,
+                "mean_acceptance_length": surface.mean_acceptance_length[row, column],
+                "full_mean_acceptance_length": surface.mean_acceptance_length[row, -1],
+                "predicted_speedup_vs_full_vocab": _relative(surface)[row, column],
+                "num_prompts": len(run.prompts[domain]),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _domains(run: Run) -> set[str]:
+    """Names of the domains that the run was to measure."""
+    return set((run.config.get("domain") or {}).get("members") or run.decodes)
+
+
+def _relative(surface: Surface) -> Floats:
+    """Speed over that of the full vocabulary at its best draft length."""
+    return surface.tokens_per_s / surface.tokens_per_s[:, -1].max()
+
+
+def _chosen_on(surfaces: Surfaces, source: str) -> Key:
+    if source in surfaces.run.decodes:
+        return surfaces.of(source, source).best
+    over = [surfaces.of(domain, source) for domain in surfaces.run.decodes]
+    sizes = np.unique(np.concatenate([s.sizes for s in over]))
+    steps = [np.searchsorted(s.sizes, sizes, side="right") - 1 for s in over]
+    mean = np.mean([np.log(_relative(s)[:, at]) for s, at in zip(over, steps, strict=True)], axis=0)
+    row, column = np.unravel_index(int(np.argmax(mean)), mean.shape)
+    return int(sizes[column]), over[0].draft_lengths[row]
+
+
+def acceptance_by_position(surfaces: Surfaces, domain: str, vocab_size: int, draft_length: int) -> Floats:
+    """Share of rounds that accept the draft token at each position, unconditional `(draft length,)`."""
+    run, size = surfaces.run, np.array([vocab_size])
+    replays = run.replays[domain][run.plans[domain].source]
+    walks = [replays[prompt].replayed().walk(draft_length).at(size) for prompt in run.prompts[domain]]
+    num_rounds = sum(rounds[0] for rounds, _ in walks)
+    return np.sum([at[:, 0] for _, at in walks], axis=0) / num_rounds
+
+
+def replay_deviation(run: Run, domain: str, key: Key) -> int | None:
+    """Rounds of a variant's decodes that accepted another number than the replay.
+
+    None for plain decoding, and where texts are sampled: only what is expected of them is replayed.
+    """
+    if not key[1]:
+        return None
+    replays, differing = run.replays[domain][run.plans[domain].source], 0
+    for prompt, record in run.decodes[domain][key].items():
+        replayed = replays[prompt].replayed()
+        if not isinstance(replayed, Intervals):
+            return None
+        expected = replayed.accepted_by_round(*key)
+        differing += sum(a != b for a, b in zip(expected, record.accepted, strict=False))
+        differing += abs(len(expected) - len(record.accepted))
+    return differing
+
+
+def baseline_keys(run: Run, domain: str) -> tuple[Key, Key, Key]:
+    """Plain decoding, the full-vocabulary draft that decoded fastest, and the predicted optimum."""
+    measured = measured_tokens_per_s(run, domain)
+    full = max((key for key in measured if key[0] == run.full_size and key[1]), key=measured.__getitem__)
+    return (run.full_size, 0), full, run.role_key(domain, OPTIMUM)

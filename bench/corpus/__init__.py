@@ -1,1 +1,0 @@
-"""From conversations to token counts: finds assistant responses, tokenizes and counts them at scale."""

@@ -1,0 +1,82 @@
+"""Where the time of one decoded answer goes, as laps on the device's clock."""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+# Makes a mark on the device's clock without waiting; see `bench.device`.
+MakeMark = Callable[[], Any]
+
+
+class Timeline:
+    """Consecutive laps: every instant between the first and the last mark belongs to one lap.
+
+    Reading the clock is left to the owner of the device, once it has synchronised.
+    """
+
+    def __init__(self, mark: MakeMark):
+        self._mark = mark
+        self._marks: list[Any] = []
+        self._names: list[str] = []
+
+    def start(self) -> None:
+        """Begins the first lap."""
+        self._marks.append(self._mark())
+
+    def lap(self, name: str) -> None:
+        """Ends a lap, named after what it did, and begins the next."""
+        self._marks.append(self._mark())
+        self._names.append(name)
+
+    def laps_ms(self, elapsed_ms: Callable[[Any, Any], float]) -> dict[str, list[float]]:
+        """Duration of every lap by name, in order."""
+        laps: dict[str, list[float]] = defaultdict(list)
+        for name, start, end in zip(self._names, self._marks, self._marks[1:], strict=False):
+            laps[name].append(elapsed_ms(start, end))
+        return dict(laps)
+
+    def total_ms(self, elapsed_ms: Callable[[Any, Any], float]) -> float:
+        """From the first mark to the last."""
+        return elapsed_ms(self._marks[0], self._marks[-1])
+
+
+# Ways to decode, and seeded orders in which they are measured.
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, order=True)
+class Variant:
+    """One way to decode.
+
+    Attributes:
+        vocab_size: k; the full size for plain decoding.
+        draft_length: gamma; 0 for plain decoding.
+    """
+
+    vocab_size: int
+    draft_length: int
+
+
+def probes_of(
+    sizes: Sequence[int], draft_lengths: Sequence[int], seed: int, *context: object
+) -> list[Variant]:
+    """What to probe on one prompt: every size and every draft length at least twice, in random pairs.
+
+    Head time depends on k alone and the rest of a round on gamma alone, so the pairs need not all occur.
+    """
+    num_probes = 2 * max(len(sizes), len(draft_lengths))
+    columns = []
+    for name, levels in (("sizes", sizes), ("lengths", draft_lengths)):
+        repeated = [levels[index % len(levels)] for index in range(num_probes)]
+        columns.append(shuffled(repeated, seed, name, *context))
+    return [Variant(*pair) for pair in zip(*columns, strict=True)]
+
+
+def shuffled(items: Sequence[T], seed: int, *context: object) -> list[T]:
+    """A seeded random order, another one for every `context`: drift then favours no variant."""
+    order = list(items)
+    random.Random(repr((seed, *context))).shuffle(order)
+    return order

@@ -1,0 +1,183 @@
+"""Batch-1 forward pass over a Llama-like model's own weights with a fraction of the Python steps.
+
+At batch 1 a small model spends as long in the host's Python as in its matrices. Speculation must be
+judged against the fastest plain loop that the weights allow, so the target runs through this pass
+where its architecture is known. The modules are the `transformers` model's, not copies.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.models.layers import KVCache, apply_rotary, grouped_attention
+
+# Architectures that are: RMSNorm, rotary attention over all positions, SwiGLU, two residuals.
+KNOWN_MODEL_TYPES = frozenset({"llama", "qwen2"})
+
+
+class LeanDecoder:
+    """Runs `transformers` Llama-like decoder layers at batch 1.
+
+    Args:
+        decoder: the model's decoder, with `embed_tokens`, `layers`, `norm` and `rotary_emb`.
+        feature_layers: layers after which the hidden state is kept (1 = after the first); none for a draft.
+    """
+
+    def __init__(self, decoder: Any, feature_layers: tuple[int, ...]):
+        self._decoder = decoder
+        self._eps: float = decoder.config.rms_norm_eps
+        self._layers = [_LayerParts(layer) for layer in decoder.layers]
+        self._feature_layers = frozenset(feature_layers)
+        self._cos, self._sin = self._rotary_tables()
+
+    def forward(self, ids: Tensor, cache: KVCache) -> tuple[Tensor, Tensor]:
+        """`ids` `(1, n)` on top of `cache`; final normed hidden `(1, n, H)`, features `(1, n, 3H)`.
+
+        Without feature layers the features are empty.
+        """
+        start, size = cache.length, self._decoder.config.hidden_size
+        end = start + ids.shape[1]
+        if end > len(self._cos):
+            raise ValueError(f"{end} tokens exceed the model's {len(self._cos)} positions")
+        cos, sin = self._cos[start:end], self._sin[start:end]
+        hidden = F.embedding(ids, self._decoder.embed_tokens.weight)
+        features = []
+        for index, layer in enumerate(self._layers):
+            x = F.rms_norm(hidden, (size,), layer.input_norm, self._eps)
+            q, k, v = layer.project(x)
+            keys, values = cache.layers[index].update(apply_rotary(k, cos, sin), v)
+            attended = grouped_attention(apply_rotary(q, cos, sin), keys, values)
+            hidden = hidden + layer.o_proj(attended.transpose(1, 2).flatten(2))
+            x = F.rms_norm(hidden, (size,), layer.mlp_norm, self._eps)
+            hidden = hidden + layer.down_proj(F.silu(layer.gate_proj(x)) * layer.up_proj(x))
+            if index + 1 in self._feature_layers:
+                features.append(hidden)
+        final = F.rms_norm(hidden, (size,), self._decoder.norm.weight, self._eps)
+        return final, torch.cat(features, dim=-1) if features else final[..., :0]
+
+    def _rotary_tables(self) -> tuple[Tensor, Tensor]:
+        """Cos and sin of every position `(positions, head_dim)`, scaled as the model scales them."""
+        length = self._decoder.config.max_position_embeddings
+        weight = self._decoder.embed_tokens.weight
+        positions = torch.arange(length, device=weight.device)[None]
+        cos, sin = self._decoder.rotary_emb(weight[:1, None], positions)
+        return cos[0], sin[0]
+
+
+class _LayerParts:
+    """The callables and weights of one layer, looked up once."""
+
+    def __init__(self, layer: Any):
+        attention, mlp = layer.self_attn, layer.mlp
+        self.input_norm: Tensor = layer.input_layernorm.weight
+        self.mlp_norm: Tensor = layer.post_attention_layernorm.weight
+        self.q_proj, self.k_proj, self.v_proj = attention.q_proj, attention.k_proj, attention.v_proj
+        self.o_proj, self.head_dim = attention.o_proj, attention.head_dim
+        self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`(1, n, H)` to queries, keys and values `(1, heads, n, head_dim)`."""
+        split = (*x.shape[:2], -1, self.head_dim)
+        return (
+            self.q_proj(x).view(split).transpose(1, 2),
+            self.k_proj(x).view(split).transpose(1, 2),
+            self.v_proj(x).view(split).transpose(1, 2),
+        )
+
+
+# Batch-1 forward pass over Gemma 3's own weights with a fraction of the Python steps.
+
+
+def is_lean_gemma(config: Any) -> bool:
+    """Whether a text configuration is of the Gemma 3 that this pass computes."""
+    return (
+        config.model_type == "gemma3_text"
+        and config.hidden_activation == "gelu_pytorch_tanh"
+        and config.attn_logit_softcapping is None
+        and not config.use_bidirectional_attention
+    )
+
+
+class LeanGemma:
+    """Runs `transformers` Gemma 3 decoder layers at batch 1, on no more positions than the window holds.
+
+    Args:
+        decoder: the model's decoder, with `embed_tokens`, `layers`, `norm` and `rotary_emb`.
+    """
+
+    def __init__(self, decoder: Any):
+        config = decoder.config
+        self._embed = decoder.embed_tokens
+        self._layers = [
+            _GemmaLayerParts(layer, config.layer_types[i]) for i, layer in enumerate(decoder.layers)
+        ]
+        self._norm = _Norm(decoder.norm)
+        self._longest: int = min(config.sliding_window, config.max_position_embeddings)
+        weight = decoder.embed_tokens.weight
+        positions = torch.arange(self._longest, device=weight.device)[None]
+        self._rotary = {
+            kind: tuple(table[0] for table in decoder.rotary_emb(weight[:1, None], positions, kind))
+            for kind in set(config.layer_types)
+        }
+
+    def forward(self, ids: Tensor, cache: KVCache) -> Tensor:
+        """`ids` `(1, n)` on top of `cache`; final normed hidden states `(1, n, H)`."""
+        start = cache.length
+        end = start + ids.shape[1]
+        if end > self._longest:
+            raise ValueError(f"{end} tokens exceed the {self._longest} positions of the model's window")
+        rotary = {kind: (cos[start:end], sin[start:end]) for kind, (cos, sin) in self._rotary.items()}
+        hidden = self._embed(ids)
+        for layer, held in zip(self._layers, cache.layers, strict=True):
+            q, k, v = layer.project(layer.input_norm(hidden))
+            cos, sin = rotary[layer.kind]
+            keys, values = held.update(apply_rotary(k, cos, sin), v)
+            attended = grouped_attention(apply_rotary(q, cos, sin), keys, values, layer.scale)
+            attended = layer.o_proj(attended.transpose(1, 2).flatten(2))
+            hidden = hidden + layer.attention_norm(attended)
+            x = layer.mlp_input_norm(hidden)
+            x = layer.down_proj(F.gelu(layer.gate_proj(x), approximate="tanh") * layer.up_proj(x))
+            hidden = hidden + layer.mlp_norm(x)
+        return self._norm(hidden)
+
+
+class _Norm:
+    """Gemma's RMSNorm: in float32, times 1 + weight."""
+
+    def __init__(self, norm: Any):
+        self._weight = 1.0 + norm.weight.float()
+        self._eps: float = norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self._weight.shape, self._weight, self._eps).type_as(x)
+
+
+class _GemmaLayerParts:
+    """The callables and weights of one layer, looked up once."""
+
+    def __init__(self, layer: Any, kind: str):
+        attention, mlp = layer.self_attn, layer.mlp
+        self.kind, self.head_dim, self.scale = kind, attention.head_dim, attention.scaling
+        self.input_norm, self.attention_norm = (
+            _Norm(layer.input_layernorm),
+            _Norm(layer.post_attention_layernorm),
+        )
+        self.mlp_input_norm, self.mlp_norm = (
+            _Norm(layer.pre_feedforward_layernorm),
+            _Norm(layer.post_feedforward_layernorm),
+        )
+        self.q_norm, self.k_norm = _Norm(attention.q_norm), _Norm(attention.k_norm)
+        self.q_proj, self.k_proj, self.v_proj = attention.q_proj, attention.k_proj, attention.v_proj
+        self.o_proj = attention.o_proj
+        self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`(1, n, H)` to queries, keys and values `(1, heads, n, head_dim)`, queries and keys normed."""
+        split = (*x.shape[:2], -1, self.head_dim)
+        return (
+            self.q_norm(self.q_proj(x).view(split).transpose(1, 2)),
+            self.k_norm(self.k_proj(x).view(split).transpose(1, 2)),
+            self.v_proj(x).view(split).transpose(1, 2),
+        )

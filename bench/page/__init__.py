@@ -1,1 +1,0 @@
-"""One self-contained HTML page from the records of one run or of many."""

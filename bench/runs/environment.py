@@ -1,0 +1,142 @@
+"""Where a run was measured: machine, device, versions and the state of this project's files."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from bench.config import DomainSource
+from bench.cost.hardware import HardwareSpec, match
+from bench.device import Device
+from bench.device.probe import probe
+from bench.measure.timing import timer_facts
+from bench.runs.pair import Pair
+from bench.sweep import num_allowed
+from bench.telemetry.host import cpu_frequency
+from bench.telemetry.nvml import driver_version
+from bench.text import content_id
+
+_PACKAGES = ("torch", "transformers", "safetensors", "numpy", "hydra-core", "nvidia-ml-py", "vocabtrim-bench")
+
+
+def describe(device: Device) -> dict[str, Any]:
+    """Facts that explain a measurement; None where a fact cannot be had."""
+    return {
+        "device_name": device.name,
+        "device": str(device.torch_device),
+        "python": platform.python_version(),
+        "os": platform.platform(),
+        "host": platform.node() or None,
+        "cpu_count": os.cpu_count(),
+        "cpu_affinity": num_allowed(),
+        "num_threads": torch.get_num_threads(),
+        "cpu_frequency": cpu_frequency(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "packages": {name: _version_of(name) for name in _PACKAGES},
+        "cuda": _cuda(device),
+        "git": _git(),
+    }
+
+
+def data_ids(sources: Iterable[DomainSource]) -> dict[str, str]:
+    """Identity of every source's data, by name. Ask before the data is read: a file may be edited any time.
+
+    Raises:
+        DomainError: the data cannot be reached.
+    """
+    return {source.name: content_id(source) for source in sources}
+
+
+def describe_run(pair: Pair, device: Device, data: dict[str, str]) -> dict[str, Any]:
+    """`environment.json` of a run: what was measured, on what, and what the device could do at best.
+
+    Args:
+        pair: what was measured.
+        device: on what.
+        data: as of `data_ids`, of domains and corpora.
+    """
+    return {
+        "started_at": now(),
+        "pair": pair.name,
+        "dtype": str(pair.dtype).removeprefix("torch."),
+        "target_runner": pair.target.runner,
+        "num_packed_linears": pair.target.num_packed,
+        "target_fingerprint": pair.target_fingerprint,
+        "draft_fingerprint": pair.draft_fingerprint,
+        "full_vocab_size": len(pair.draft.vocab),
+        "data": data,
+        **describe(device),
+        "shapes": {
+            "draft": {**asdict(pair.shape), "kind": pair.shape.kind.value},
+            "target": pair.target_config,
+        },
+        "hardware": known_hardware(device),
+        "timer": asdict(timer_facts(device)),
+    }
+
+
+def measured_hardware(device: Device, dtype: torch.dtype) -> dict[str, Any]:
+    """What a device without a data sheet does at best; takes a second or two."""
+    return _plain(probe(device, dtype), device)
+
+
+def known_hardware(device: Device) -> dict[str, Any] | None:
+    """What the device could do at best by its data sheet; None without one."""
+    spec = match(device.name)
+    return None if spec is None else _plain(spec, device)
+
+
+def _plain(spec: HardwareSpec, device: Device) -> dict[str, Any]:
+    if device.cache_bytes is not None:
+        spec = spec.with_cache(device.cache_bytes)
+    return {**asdict(spec), "peak_flops_per_s": dict(spec.peak_flops_per_s)}
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cuda(device: Device) -> dict[str, Any] | None:
+    if device.torch_device.type != "cuda":
+        return None
+    properties = torch.cuda.get_device_properties(device.torch_device)
+    return {
+        "runtime": torch.version.cuda,
+        "driver": driver_version(),
+        "uuid": str(properties.uuid),
+        "memory_bytes": properties.total_memory,
+        "l2_bytes": properties.L2_cache_size,
+        "num_sms": properties.multi_processor_count,
+        "capability": f"{properties.major}.{properties.minor}",
+    }
+
+
+def _git() -> dict[str, Any] | None:
+    def ask(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+            )
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = ask("rev-parse", "HEAD")
+    return None if commit is None else {"commit": commit, "modified": bool(ask("status", "--porcelain"))}

@@ -1,0 +1,240 @@
+"""A run's folder: made, found again after a run was cut off, and held by one process at a time."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.config import Config
+from bench.errors import OutputError
+from bench.records import EndRecord, Record, cut_torn_line, read_records
+from bench.telemetry.watch import Watch
+
+ENVIRONMENT, CONFIG, _LOCK = "environment.json", "config.yaml", ".lock"
+
+# What a run goes on in spite of: it says where results go and which of them are read.
+_ELSEWHERE = ("results_dir", "run", "out", "task", "resume", "export", "predict", "runs", "diff")
+
+# What must be the same for two halves of a run to be one: it makes the figures what they are.
+_IDENTITY = (
+    "device_name", "device", "cuda", "cpu_capability", "num_threads", "packages", "git", "dtype",
+    "target_fingerprint", "draft_fingerprint", "data", "task",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run writes.
+
+    Attributes:
+        path: the folder.
+        earlier: records of earlier sessions of an unfinished run.
+        was_torn: whether the last of them was cut off in the middle, and removed.
+    """
+
+    path: Path
+    earlier: list[Record]
+    was_torn: bool = False
+
+
+def check_writable(runs_dir: Path) -> None:
+    """Fails before anything is loaded.
+
+    Raises:
+        OutputError: runs cannot be written there.
+    """
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=runs_dir):
+            pass
+    except OSError as error:
+        raise _cannot_write(runs_dir, error) from error
+
+
+@contextmanager
+def open_run(config: Config, environment: dict[str, Any], of: str | None = None) -> Iterator[RunFolder]:
+    """The folder of the unfinished run of the same configuration, device and models, else a new one.
+
+    Args:
+        config: of the run.
+        environment: what `environment.json` is to say.
+        of: what the folder's name says is measured; the domain unless given.
+
+    Raises:
+        OutputError: the folder cannot be written, or another process writes into it.
+    """
+    values = plain(asdict(config))
+    environment = {**environment, "signature": _signature(values, environment)}
+    unfinished = _find_unfinished(config.runs_dir, environment["signature"]) if config.resume else None
+    path = unfinished or _make_folder(config, of or config.domain.name, str(environment["device"]))
+    with _hold(path):
+        if unfinished:
+            was_torn = cut_torn_line(path)
+            yield RunFolder(path, list(read_records(path)), was_torn)
+            return
+        try:
+            (path / CONFIG).write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
+            # Last: a folder without it is of a run that recorded nothing.
+            (path / ENVIRONMENT).write_text(json.dumps(environment, indent=2) + "\n", "utf-8")
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        yield RunFolder(path, [])
+
+
+def note_telemetry(folder: Path, seen: Watch) -> None:
+    """Adds to `environment.json` what the driver says of the GPU, or why nothing is sampled.
+
+    What it said to an earlier session is kept as `earlier_telemetry`, where that was something else.
+
+    Raises:
+        OutputError: the file cannot be written; the run's folder is as before.
+    """
+    told = {"gpu": seen.gpu, "why_not": seen.why_not}
+
+    def note(environment: dict[str, Any]) -> None:
+        before = environment.get("telemetry")
+        if before not in (None, told):
+            environment["earlier_telemetry"] = [*environment.get("earlier_telemetry", []), before]
+        environment["telemetry"] = told
+
+    _amend(folder, note)
+
+
+def note_hardware(folder: Path, measure: Callable[[], dict[str, Any]]) -> None:
+    """Adds to `environment.json` what the device does at best, where no data sheet and no session told.
+
+    Raises:
+        OutputError: the file cannot be written; the run's folder is as before.
+    """
+
+    def note(environment: dict[str, Any]) -> None:
+        if environment.get("hardware") is None:
+            environment["hardware"] = measure()
+
+    _amend(folder, note)
+
+
+def _amend(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = folder / ENVIRONMENT
+    temporary = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        environment = json.loads(path.read_text("utf-8"))
+        change(environment)
+        temporary.write_text(json.dumps(environment, indent=2) + "\n", "utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _cannot_write(folder, error) from error
+
+
+def point_latest(folder: Path) -> None:
+    """`latest` names the newest run: a link where the file system has links, else a text file.
+
+    Raises:
+        OutputError: neither can be written.
+    """
+    link, temporary = folder.parent / "latest", folder.parent / f".latest-{os.getpid()}"
+    try:
+        temporary.symlink_to(folder.name)
+        temporary.replace(link)
+    except OSError:
+        try:
+            temporary.unlink(missing_ok=True)
+            link.with_suffix(".txt").write_text(folder.name + "\n", "utf-8")
+        except OSError as error:
+            raise _cannot_write(folder.parent, error) from error
+
+
+def plain(value: Any) -> Any:
+    """Enums by name, so that the YAML is what a user would write."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return value.name if isinstance(value, Enum) else value
+
+
+def _signature(values: dict[str, Any], environment: dict[str, Any]) -> str:
+    of_config = {key: value for key, value in values.items() if key not in _ELSEWHERE}
+    of_machine = {key: environment.get(key) for key in _IDENTITY}
+    text = json.dumps([socket.gethostname(), of_config, of_machine], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _find_unfinished(runs_dir: Path, signature: str) -> Path | None:
+    """The newest run with this signature, where it has not come to its end."""
+    for folder in sorted((p for p in runs_dir.glob("*/") if not p.is_symlink()), reverse=True):
+        try:
+            environment = json.loads((folder / ENVIRONMENT).read_text("utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(environment, dict) and environment.get("signature") == signature:
+            return None if _has_ended(folder) else folder
+    return None
+
+
+def _has_ended(folder: Path) -> bool:
+    try:
+        return any(isinstance(record, EndRecord) for record in read_records(folder))
+    except OutputError:
+        # Records that cannot be read cannot be gone on with either.
+        return (folder / "records.jsonl").exists()
+
+
+def _make_folder(config: Config, of: str, device: str) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    # Runs of several machines are put beside each other; their names must not meet.
+    host = re.sub(r"[^\w-]+", "_", socket.gethostname().partition(".")[0])
+    name = f"{stamp}-{config.pair.label}-{of}-{device.replace(':', '')}-{host}"
+    for attempt in range(100):
+        folder = config.runs_dir / (name if not attempt else f"{name}-{attempt}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise _cannot_write(config.runs_dir, error) from error
+    raise OutputError(f"{config.runs_dir} already holds a hundred runs of this second")
+
+
+@contextmanager
+def _hold(folder: Path) -> Iterator[None]:
+    """Refuses a second process; the kernel frees the lock when its holder dies."""
+    path = folder / _LOCK
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise OutputError(
+                f"{folder} is being written by {holder}; wait until it ends, or start afresh with "
+                "resume=false"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+        path.unlink(missing_ok=True)
+
+
+def _cannot_write(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write into {folder}: {error.strerror}; set results_dir to a folder that you can write"
+    )

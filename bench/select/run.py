@@ -1,0 +1,249 @@
+"""Runs a selection for every domain of a configuration."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench.config import Config
+from bench.cost.flops import draft_flops, total_flops
+from bench.export.files import refuse_foreign, replace_folder
+from bench.select.choose import Selection, rank, select
+from bench.select.exports import export_of, write_exports
+from bench.select.prepare import Context, prepare
+from bench.vocab.coverage import coverage_curve, cross_coverage, lost_tokens
+from bench.vocab.search import pareto_frontier
+
+
+def run_select(config: Config, console: Console) -> list[Path]:
+    """Counts, chooses, exports and reports; prints one line per domain.
+
+    Returns:
+        One folder per domain.
+
+    Raises:
+        BenchError: anything the user can mend; nothing half-written is left.
+    """
+    # Workers tokenize in one thread each, and a process must not be forked from a threaded tokenizer.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Before counting, which may take long.
+    for source in config.domain.sources():
+        refuse_foreign(folder_of(config, source.name).resolve(), SUMMARY)
+    with console.status("starting") as status:
+        context = prepare(config, status.update)
+    selections = _select_all(context, console)
+    cross = _cross_domain(context, selections)
+    # Imported late: drawing brings in seconds of libraries that a refused configuration does not need.
+    from bench.analysis.selection import read_selection
+    from bench.report.of_selection import render_selection, show_selections
+
+    folders = []
+    for name, selection in selections.items():
+        target = folder_of(config, name)
+        with console.status(f"writing {target}"), replace_folder(target, SUMMARY) as folder:
+            figures = summary(context, name, selection)
+            write_tables(folder, context, name, selection, cross, figures)
+            write_exports(folder, export_of(context, name, selection, figures))
+            render_selection(read_selection(folder), _other_curves(context, name, selection))
+        folders.append(target)
+    show_selections([read_selection(folder) for folder in folders], console)
+    return folders
+
+
+def folder_of(config: Config, domain: str) -> Path:
+    """Where the selection for `domain` goes: `out` itself, or a folder in it for each domain of a set."""
+    if config.out is None:
+        return Path(config.results_dir) / "vocab" / f"{config.pair.label}-{domain}"
+    return Path(config.out) / domain if config.domain.members else Path(config.out)
+
+
+def _select_all(context: Context, console: Console) -> dict[str, Selection]:
+    settings = context.config.select
+    names = [source.name for source in context.config.domain.sources()]
+    totals = {name: counts.sides.ranking.total() for name, counts in context.counts.items()}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    selections = {}
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("searching", total=len(names) * settings.trials)
+        for name in names:
+            progress.update(bar, description=f"{name}: TPE trials")
+            sides = context.counts[name].sides
+            ranking = rank(totals, settings.ranking_weights() or {name: 1.0}, context.vocabulary)
+            selections[name] = select(
+                ranking,
+                sides.ranking,
+                sides.held_out,
+                context.vocabulary,
+                context.shape,
+                settings,
+                lambda: progress.advance(bar),
+            )
+    return selections
+
+
+def _cross_domain(context: Context, selections: dict[str, Selection]) -> pd.DataFrame:
+    """Held-out coverage of every domain and corpus (columns) by every chosen vocabulary (rows)."""
+    held_out = {name: context.counts[name].sides.held_out.total() for name in context.counts}
+    shares = cross_coverage({name: s.chosen for name, s in selections.items()}, held_out)
+    table = pd.DataFrame(index=list(selections), columns=list(held_out), dtype=float)
+    for (row, column), share in shares.items():
+        table.loc[row, column] = np.nan if share is None else share
+    return table
+
+
+def _other_curves(context: Context, name: str, selection: Selection) -> dict[str, np.ndarray]:
+    """Held-out coverage of the other domains at every k by this domain's ranking."""
+    others = {other: c.sides.held_out.total() for other, c in context.counts.items() if other != name}
+    return {other: coverage_curve(c, selection.order) for other, c in others.items() if c.any()}
+
+
+# What a selection leaves in its folder: summary, curves and tables; `exports.py` writes the rest.
+
+SUMMARY, COUNTS, COVERAGE = "summary.json", "token_counts.npz", "coverage.parquet"
+
+CROSS_DOMAIN, LOST, TRIALS, PARETO = "cross_domain.csv", "lost_tokens.csv", "tpe_trials.csv", "pareto.csv"
+
+_MOST_LOST = 100
+
+
+def write_tables(
+    folder: Path, context: Context, name: str, selection: Selection, cross: pd.DataFrame, figures: dict
+) -> None:
+    """Writes counts, curves and tables of domain `name`, and its summary `figures`, into `folder`."""
+    counts = context.counts[name].sides.ranking.total()
+    seen = np.flatnonzero(counts)
+    np.savez_compressed(folder / COUNTS, ids=seen, counts=counts[seen])
+    _coverage(context, selection, counts).to_parquet(folder / COVERAGE, index=False)
+    cross.to_csv(folder / CROSS_DOMAIN, index_label="vocabulary chosen on")
+    _lost(context, name, selection).to_csv(folder / LOST, index=False)
+    trials = pd.DataFrame([vars(trial) for trial in selection.tpe.trials])
+    trials.to_csv(folder / TRIALS, index_label="trial")
+    _pareto(context, selection).to_csv(folder / PARETO, index=False)
+    text = json.dumps(figures, indent=2)
+    (folder / SUMMARY).write_text(text + "\n", "utf-8")
+
+
+def summary(context: Context, name: str, selection: Selection) -> dict:
+    """The selection in figures; None where there is nothing to tell, with the reason beside it."""
+    domain, config = context.counts[name], context.config
+    ranked, held_out = domain.sides.ranking, domain.sides.held_out
+    at = len(selection.chosen) - 1
+    exact, best = selection.exact, selection.tpe.best
+    band = selection.held_out
+    flops = draft_flops(context.shape, len(selection.chosen))
+    return {
+        "pair": config.pair.label,
+        "domain": name,
+        "vocab_size": exact.vocab_size,
+        "exported_vocab_size": len(selection.chosen),
+        "tpe_vocab_size": best.vocab_size if best else None,
+        "tpe_regret": exact.utility - best.utility if best else None,
+        "tpe_note": None if best else "no trial reached select.min_coverage; raise select.trials",
+        "coverage_train": float(selection.train.value[at]),
+        "coverage_train_ci_low": _at(selection.train.ci_low, at),
+        "coverage_train_ci_high": _at(selection.train.ci_high, at),
+        "coverage_heldout": None if band is None else float(band.value[at]),
+        "coverage_heldout_ci_low": None if band is None else _at(band.ci_low, at),
+        "coverage_heldout_ci_high": None if band is None else _at(band.ci_high, at),
+        "coverage_heldout_note": _why_no_interval(selection),
+        "latency_reduction": float(selection.reduction[at]),
+        "utility": float(selection.utility[at]),
+        "flops": {"fc": flops.fc, "attention": flops.attention, "mlp": flops.mlp, "lm_head": flops.lm_head},
+        "coverage_weight": config.select.coverage_weight,
+        "min_coverage": config.select.min_coverage,
+        "coverage_of": config.select.coverage_of.value,
+        "k_min": selection.space.k_min,
+        "k_max": selection.space.k_max,
+        "multiple": selection.space.multiple,
+        "ranking": config.select.ranking_weights() or {name: 1.0},
+        "responses": domain.responses.value,
+        "num_must_keep": len(context.vocabulary.must_keep),
+        "num_tokens": int(ranked.counts.sum()),
+        "num_tokens_heldout": int(held_out.counts.sum()),
+        "num_distinct_tokens": len(np.unique(ranked.token_ids)),
+        "num_conversations": ranked.num_conversations,
+        "num_conversations_heldout": held_out.num_conversations,
+        "target_vocab_size": context.target.vocab_size,
+        "content_hash": selection.chosen.content_hash,
+        "source_id": domain.source_id,
+        "tokenizer_fingerprint": context.target.fingerprint,
+        "split_seed": config.vocab.split_seed,
+        "held_out_share": config.vocab.held_out_share,
+    }
+
+
+def _coverage(context: Context, selection: Selection, counts: np.ndarray) -> pd.DataFrame:
+    """Every k, with the token that it adds; sizes below the must-keep set cannot be chosen."""
+    sizes, band = selection.sizes, selection.held_out
+    return pd.DataFrame(
+        {
+            "vocab_size": sizes,
+            "token_id": selection.order,
+            "token_count": counts[selection.order],
+            "coverage_train": selection.train.value,
+            "coverage_train_ci_low": selection.train.ci_low,
+            "coverage_train_ci_high": selection.train.ci_high,
+            "coverage_heldout": None if band is None else band.value,
+            "coverage_heldout_ci_low": None if band is None else band.ci_low,
+            "coverage_heldout_ci_high": None if band is None else band.ci_high,
+            "draft_flops": total_flops(context.shape, sizes),
+            "latency_reduction": selection.reduction,
+            "utility": selection.utility,
+            "can_be_chosen": sizes >= len(context.vocabulary.must_keep),
+        }
+    )
+
+
+def _lost(context: Context, name: str, selection: Selection) -> pd.DataFrame:
+    """The most frequent tokens that the chosen vocabulary leaves out, on either side of the split."""
+    sides, tokenizer = context.counts[name].sides, context.target.tokenizer
+    ranked, held_out = sides.ranking.total(), sides.held_out.total()
+    lost = lost_tokens(ranked + held_out, selection.order, len(selection.chosen), _MOST_LOST)
+    rows = [
+        {
+            "token_id": token,
+            "token": _readable(tokenizer, token),
+            "count": count,
+            "count_ranking": int(ranked[token]),
+            "count_heldout": int(held_out[token]),
+            "rank": int(np.flatnonzero(selection.order == token)[0]) + 1,
+        }
+        for token, count in lost
+    ]
+    columns = ["token_id", "token", "count", "count_ranking", "count_heldout", "rank"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _readable(tokenizer, token: int) -> str:
+    """The token as text; part of a character, which is none, as the tokenizer spells it."""
+    text = tokenizer.decode([token])
+    return tokenizer.convert_ids_to_tokens(token) if "\ufffd" in text else text
+
+
+def _pareto(context: Context, selection: Selection) -> pd.DataFrame:
+    flops = total_flops(context.shape, selection.sizes)
+    sizes = pareto_frontier(selection.judged, flops, selection.space)
+    return pd.DataFrame(
+        {
+            "vocab_size": sizes,
+            "coverage": selection.judged[sizes - 1],
+            "draft_flops": flops[sizes - 1],
+            "latency_reduction": selection.reduction[sizes - 1],
+        }
+    )
+
+
+def _at(values: np.ndarray | None, index: int) -> float | None:
+    return None if values is None else float(values[index])
+
+
+def _why_no_interval(selection: Selection) -> str | None:
+    if selection.held_out is None:
+        return "there are no held-out responses"
+    if selection.held_out.ci_low is None:
+        return "one held-out conversation gives no interval"
+    return None

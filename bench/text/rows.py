@@ -1,0 +1,196 @@
+"""Rows of a local file, one at a time: JSON Lines, JSON or Parquet, by what the file is called."""
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.errors import DomainError
+
+KNOWN = ".jsonl, .ndjson, .json (also with .gz) and .parquet"
+
+_LINES = (".jsonl", ".ndjson")
+
+_BLANK = re.compile(r"[ \t\r\n]*")
+
+_ROWS_UNDER_DATA = re.compile(r'"data"\s*:\s*\[')
+
+_decoder = json.JSONDecoder()
+
+
+class Row(NamedTuple):
+    """A row and where it stands."""
+
+    place: str
+    number: int
+    value: Any
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of `path`; no more than one is held at a time, but for the text of a JSON array.
+
+    Raises:
+        DomainError: the file cannot be read, holds nothing, or has a broken row.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    try:
+        if suffixes[-1:] == [".parquet"]:
+            rows = _parquet(path)
+        elif ".json" in suffixes[-2:]:
+            rows = _json(path)
+        elif any(suffix in _LINES for suffix in suffixes[-2:]):
+            rows = _lines(path)
+        else:
+            rows = _guessed(path)
+        first = next(rows, None)
+        if first is None:
+            raise DomainError(f"{path} holds no prompts; write one JSON object a line")
+        yield first
+        yield from rows
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise cannot_be_read(path, error) from error
+
+
+def cannot_be_read(path: Path | str | None, error: Exception) -> DomainError:
+    """The error that says why a user's file cannot be read, and what can."""
+    mend = f"give a UTF-8 JSON Lines file, or one of {KNOWN}"
+    return DomainError(f"domain.path={path} cannot be read: {error}; {mend}")
+
+
+def _open(path: Path):
+    # Some editors begin files with a BOM; only \n ends a line, as a JSON text may hold U+2028 and its like.
+    opener = gzip.open if path.suffix.lower() == ".gz" else open
+    return opener(path, "rt", encoding="utf-8-sig", newline="\n")
+
+
+def _lines(path: Path) -> Iterator[Row]:
+    with _open(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                place = f"{path}, line {number}"
+                yield Row(place, number, _parse(line, place))
+
+
+def _guessed(path: Path) -> Iterator[Row]:
+    rows = _lines(path)
+    try:
+        first = next(rows, None)
+    except DomainError as error:
+        raise DomainError(f"{error}; a file that is not JSON Lines must be called one of {KNOWN}") from error
+    if first is not None:
+        yield first
+        yield from rows
+
+
+def _parse(text: str, place: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DomainError(f"{place}: not valid JSON ({error})") from error
+    if "\\ud" in text or "\\uD" in text:
+        check_unicode(value, place)
+    return value
+
+
+def check_unicode(value: Any, place: str) -> None:
+    """Refuses half an emoji, which cut-off text has: it is JSON, but no tokenizer takes it.
+
+    Raises:
+        DomainError: there is one.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DomainError(f"{place}: not valid Unicode ({error.reason})") from error
+
+
+def _json(path: Path) -> Iterator[Row]:
+    with _open(path) as file:
+        filled = (line.strip() for line in file if line.strip())
+        first, second = next(filled, ""), next(filled, "")
+    goes_on = second.startswith((",", "}"))
+    is_row = first.endswith("}") and not goes_on and (second or not _ROWS_UNDER_DATA.search(first))
+    if not first or (is_row and not first.startswith("[")):
+        yield from _lines(path)
+    else:
+        yield from _document(path)
+
+
+def _document(path: Path) -> Iterator[Row]:
+    """Rows of a JSON array, or of the one under `data`; each is decoded when it is asked for."""
+    with _open(path) as file:
+        text = file.read()
+    start = _blank(text, 0)
+    if text[start] != "[":
+        start = _find_data(text, start, path)
+    end = yield from _elements(text, start, path)
+    # What is around the rows must be JSON too.
+    _parse(f"{text[:start]}[]{text[end:]}", str(path))
+
+
+def _elements(text: str, start: int, path: Path) -> Generator[Row, None, int]:
+    """The elements of the array at `start`; returns where it ends."""
+    number, at = 0, _blank(text, start + 1)
+    if text[at : at + 1] == "]":
+        return at + 1
+    while True:
+        number += 1
+        place = f"{path}, row {number}"
+        value, at = _decode(text, at, place)
+        check_unicode(value, place)
+        yield Row(place, number, value)
+        if text[at : at + 1] == "]":
+            return at + 1
+        if text[at : at + 1] != ",":
+            raise DomainError(f"{place}: not valid JSON (expected a comma or the end of the list)")
+        at = _blank(text, at + 1)
+
+
+def _find_data(text: str, start: int, path: Path) -> int:
+    """Where the array under the key `data` of the object at `start` begins."""
+    at = _blank(text, start + 1)
+    while text[start] == "{" and text[at : at + 1] == '"':
+        key, at = _decode(text, at, str(path))
+        if text[at : at + 1] != ":":
+            raise DomainError(f"{path}: not valid JSON (expected a colon after {key!r})")
+        at = _blank(text, at + 1)
+        if key == "data" and text[at : at + 1] == "[":
+            return at
+        _, at = _decode(text, at, str(path))
+        at = _blank(text, at + 1) if text[at : at + 1] == "," else at
+    _parse(text, str(path))
+    raise DomainError(f'{path}: expected a list of rows, {{"data": [...]}}, or one JSON object a line')
+
+
+def _decode(text: str, at: int, place: str) -> tuple[Any, int]:
+    try:
+        value, at = _decoder.raw_decode(text, at)
+    except (ValueError, RecursionError) as error:
+        raise DomainError(f"{place}: not valid JSON ({error})") from error
+    return value, _blank(text, at)
+
+
+def _blank(text: str, at: int) -> int:
+    match = _BLANK.match(text, at)
+    return match.end() if match else at
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{path}, row {number}", number, row)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DomainError(
+            f"domain.path={path} cannot be read: {reason}; give a whole Parquet file"
+        ) from error

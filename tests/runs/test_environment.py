@@ -1,0 +1,62 @@
+"""What a run says of where it was measured."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bench.cost.hardware import HardwareSpec
+from bench.cost.shape import DraftShape
+from bench.device import CpuDevice
+from bench.runs import environment
+from bench.telemetry.host import cpu_frequency
+
+
+@pytest.fixture
+def pair(target, draft):
+    return SimpleNamespace(
+        name="tiny", dtype=torch.float32, target=target, draft=draft,
+        target_fingerprint="t", draft_fingerprint="d",
+        shape=DraftShape.from_config(CONFIG, "config.json"), target_config={},
+    )  # fmt: skip
+
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLMEagle3"], "hidden_size": 32, "intermediate_size": 48,
+    "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+    "vocab_size": 97, "draft_vocab_size": 97,
+}  # fmt: skip
+
+
+@pytest.fixture
+def described(pair, monkeypatch):
+    spec = HardwareSpec("CPU", "a test", None, {"float32": 1.0}, 2.0, None, None)
+    monkeypatch.setattr(environment, "probe", lambda device, dtype: spec)
+    return environment.describe_run(pair, CpuDevice(), {"code": "sha256:abc"})
+
+
+def test_the_data_is_named_by_its_content(described):
+    assert described["data"] == {"code": "sha256:abc"}
+    assert described["cuda"] is None
+
+
+def test_how_the_clock_is_set_or_why_that_is_not_known(described, tmp_path):
+    assert described["cpu_frequency"].keys() == {"governor", "turbo", "why_not"}
+    assert cpu_frequency(tmp_path) == {
+        "governor": None,
+        "turbo": None,
+        "why_not": {
+            "governor": "the kernel tells none, as in a virtual machine",
+            "turbo": "the kernel does not tell",
+        },
+    }
+    for number, governor in enumerate(("powersave", "performance", "powersave")):
+        folder = tmp_path / f"cpu{number}" / "cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "scaling_governor").write_text(f"{governor}\n")
+    (tmp_path / "cpufreq").mkdir()
+    (tmp_path / "cpufreq" / "boost").write_text("1\n")
+    assert cpu_frequency(tmp_path) == {"governor": "performance,powersave", "turbo": "on", "why_not": {}}
+    (tmp_path / "intel_pstate").mkdir()
+    (tmp_path / "intel_pstate" / "no_turbo").write_text("1\n")
+    assert cpu_frequency(tmp_path)["turbo"] == "off"

@@ -1,0 +1,60 @@
+"""The bar of a run: full when the run is, and not before."""
+
+import pytest
+from rich.progress import Progress
+
+from bench.runs.progress import RunBar
+from bench.runs.run import _stages
+
+
+def test_a_bar_is_full_only_after_the_last_stage():
+    progress = Progress(disable=True)
+    bar = RunBar(progress, {"rounds": 4, "alone": 2, "generate": 1})
+    (task,) = progress.tasks
+    assert task.total == 7
+    # Two records where four were expected, five where two were, and none.
+    seen = {}
+    for stage, num_records in (("rounds", 2), ("alone", 5), ("generate", 0)):
+        records = []
+        for record in bar.follow(stage, [f"{stage} {n}" for n in range(num_records)]):
+            records.append(record)
+            seen.setdefault(stage, []).append(task.completed)
+            assert task.description == stage and not task.finished
+        assert records == [f"{stage} {n}" for n in range(num_records)]
+        seen[f"after {stage}"] = task.completed
+    assert seen == {
+        "rounds": [0, 1],
+        "after rounds": 4,
+        "alone": [4, 5, 6, 6, 6],
+        "after alone": 6,
+        "after generate": 7,
+    }
+    assert task.finished
+
+
+def test_a_run_that_is_gone_on_with_starts_where_it_stopped():
+    progress = Progress(disable=True)
+    bar = RunBar(progress, {"a": 4, "b": 4}, num_done=6)
+    (task,) = progress.tasks
+    assert [task.completed for _ in bar.follow("a", [])] == [] and task.completed == 4
+    assert [task.completed for _ in bar.follow("b", ["one", "two"])] == [6, 7]
+    assert task.finished
+
+
+@pytest.mark.parametrize(
+    ("with_energy", "isolated", "stages"),
+    [
+        (False, False, ["measuring a", "measuring b", "comparing with generate"]),
+        (
+            True,
+            True,
+            ["measuring a", "a: energy", "measuring b", "b: energy", "timing parts on their own"]
+            + ["comparing with generate"],
+        ),
+    ],
+)
+def test_every_stage_has_its_share(with_energy, isolated, stages):
+    steps = _stages({"a": 100, "b": 50}, with_energy, isolated)
+    assert list(steps) == stages
+    assert steps["measuring a"] == 100 and all(steps.values())
+    assert steps["comparing with generate"] == 3

@@ -1,0 +1,188 @@
+"""How a run's folder is made, found again, and kept to one process."""
+
+import errno
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from bench.cli import CONF
+from bench.errors import OutputError
+from bench.records import EndRecord, RecordWriter, SessionRecord
+from bench.runs import run as runs
+from bench.runs.environment import data_ids
+from bench.runs.folder import check_writable, note_hardware, note_telemetry, open_run, point_latest
+from bench.telemetry.watch import Watch
+
+HERE = {
+    "device": "cuda:0",
+    "device_name": "GPU",
+    "dtype": "float32",
+    "draft_fingerprint": "a",
+    "cuda": {"driver": "580.1", "runtime": "13.0"},
+}
+
+
+def config(tmp_path, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return OmegaConf.to_object(compose("config", [f"results_dir={tmp_path}", *overrides]))
+
+
+def begin(config, environment=HERE, *records):
+    with open_run(config, environment) as run:
+        writer = RecordWriter(run.path)
+        for record in (SessionRecord("now", "host", 1), *records):
+            writer.append(record)
+        writer.close()
+    return run
+
+
+def test_an_unfinished_run_is_found_again_and_a_finished_one_is_left_alone(tmp_path):
+    first = begin(config(tmp_path))
+    assert first.earlier == [] and "-cuda0-" in first.path.name
+    again = begin(config(tmp_path), {**HERE, "started_at": "later"}, EndRecord("now"))
+    assert again.path == first.path
+    assert again.earlier == [SessionRecord("now", "host", 1)]
+    assert begin(config(tmp_path)).path != first.path
+
+
+@pytest.mark.parametrize("overrides", [["measure.seed=9"], ["domain=code"], ["resume=false"]])
+def test_another_configuration_is_another_run(tmp_path, overrides):
+    assert begin(config(tmp_path)).path != begin(config(tmp_path, *overrides)).path
+
+
+@pytest.mark.parametrize("key", ["device_name", "dtype", "draft_fingerprint", "packages", "git", "task"])
+def test_another_machine_model_or_version_is_another_run(tmp_path, key):
+    assert begin(config(tmp_path)).path != begin(config(tmp_path), {**HERE, key: "changed"}).path
+
+
+def test_another_driver_is_another_run(tmp_path):
+    other = {**HERE, "cuda": {**HERE["cuda"], "driver": "580.2"}}
+    assert begin(config(tmp_path)).path != begin(config(tmp_path), other).path
+
+
+def test_a_prompt_file_that_was_edited_is_another_run(tmp_path):
+    """Prompts of a file are named by their lines, so records of the old text would pass for the new."""
+    prompts = tmp_path / "prompts.jsonl"
+    wanted = config(tmp_path, "domain=jsonl", f"domain.path={prompts}")
+
+    def run_now():
+        return begin(wanted, {**HERE, "data": data_ids(wanted.domain.sources())})
+
+    prompts.write_text('{"prompt": "one"}\n')
+    first, same = run_now(), run_now()
+    prompts.write_text('{"prompt": "two"}\n')
+    edited = run_now()
+    assert same.path == first.path and len(same.earlier) == 1
+    assert edited.path != first.path and edited.earlier == []
+    told = json.loads((edited.path / "environment.json").read_text())["data"]
+    assert told == {"jsonl": "sha256:" + hashlib.sha256(b'{"prompt": "two"}\n').hexdigest()}
+
+
+def test_what_the_driver_told_an_earlier_session_is_kept(tmp_path):
+    path = begin(config(tmp_path)).path
+    for limit_w in (700, 700, 350):
+        note_telemetry(path, Watch({"power_limit_w": limit_w}))
+    environment = json.loads((path / "environment.json").read_text())
+    assert environment["telemetry"] == {"gpu": {"power_limit_w": 350}, "why_not": None}
+    assert environment["earlier_telemetry"] == [{"gpu": {"power_limit_w": 700}, "why_not": None}]
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk that takes no more text: what a full or a read-only one does, also to root."""
+
+    def refuse(self, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+
+
+def test_a_full_disk_when_telemetry_is_noted_is_one_line(tmp_path, request):
+    path = begin(config(tmp_path)).path
+    before = (path / "environment.json").read_text()
+    request.getfixturevalue("full_disk")
+    with pytest.raises(OutputError, match=r"cannot write into .*: No space left on device; set results_dir"):
+        note_telemetry(path, Watch())
+    assert (path / "environment.json").read_text() == before
+    assert not list(path.glob("*.partial"))
+
+
+def test_a_full_disk_when_the_newest_run_is_noted_is_one_line(tmp_path, full_disk):
+    with pytest.raises(OutputError, match=r"cannot write into .*: No space left on device") as caught:
+        point_latest(tmp_path / "run")
+    assert caught.value.exit_code == 2
+
+
+def test_what_is_only_read_does_not_make_another_run(tmp_path):
+    assert begin(config(tmp_path)).path == begin(config(tmp_path, "export.domain=code")).path
+
+
+def test_a_torn_line_is_removed_and_said(tmp_path):
+    path = begin(config(tmp_path)).path
+    with (path / "records.jsonl").open("a") as file:
+        file.write('{"schema"')
+    again = begin(config(tmp_path))
+    assert again.was_torn and again.path == path
+    lines = (path / "records.jsonl").read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in lines] == ["session", "session"]
+
+
+def test_what_the_device_does_at_best_is_measured_once(tmp_path):
+    def never():
+        raise AssertionError("it was known")
+
+    folder = begin(config(tmp_path), {**HERE, "hardware": None}).path
+    note_hardware(folder, lambda: {"memory_bytes_per_s": 9e9})
+    note_hardware(folder, never)
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["hardware"] == {"memory_bytes_per_s": 9e9} and environment["device_name"] == "GPU"
+    # A run is found again by what was known when it was made.
+    assert begin(config(tmp_path), {**HERE, "hardware": None}).path == folder
+    sheet = begin(config(tmp_path, "resume=false"), {**HERE, "hardware": {"name": "H100"}}).path
+    note_hardware(sheet, never)
+
+
+def test_a_second_process_is_refused_and_a_dead_one_is_not_waited_for(tmp_path):
+    path = begin(config(tmp_path)).path
+    code = (
+        "import sys, time; from pathlib import Path; from bench.run_folder import _hold\n"
+        f"with _hold(Path({str(path)!r})):\n    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match=f"being written by process {holder.pid} on .*resume=false"):
+            begin(config(tmp_path))
+        holder.kill()
+    assert begin(config(tmp_path)).path == path
+
+
+def test_runs_that_cannot_be_written(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(OutputError, match="cannot write into .*runs: .*set results_dir"):
+        check_writable(Path(tmp_path / "runs"))
+
+
+def test_a_second_run_is_told_the_whole_command_of_the_first(tmp_path, monkeypatch):
+    """Square brackets are markup to what prints, and `vocab.sizes=[full,1024]` would lose its value."""
+    holding = "cpu is being measured by process 7 (vocab.sizes=[full,1024] results_dir=[red]); waiting"
+
+    @contextmanager
+    def held(device_id, on_wait):
+        on_wait(holding)
+        yield
+
+    monkeypatch.setattr(runs, "hold_device", held)
+    monkeypatch.setattr(runs, "_run_alone", lambda config, console: tmp_path)
+    said = io.StringIO()
+    runs.run_bench(config(tmp_path, "gpu=cpu"), Console(file=said, width=40))
+    assert said.getvalue() == holding + "\n"

@@ -1,0 +1,143 @@
+"""Counts against a slow count done here, on hard text, in one process and in several."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.text.conversation import Conversation, Message, Split, from_messages, split_of
+from bench.text.counting import CountSettings, block_counts, count_responses
+from bench.text.encoding import InexactError, ResponseEncoder
+from bench.text.template import ResponseFinder
+
+SETTINGS = CountSettings(split_seed=0, held_out_share=0.3, plain_text=False)
+PIECES = [
+    "def f(x):\n    return x",
+    "a  b",
+    "\n\n",
+    "naïve café",
+    "東京 2024",
+    "😀!",
+    "x\t y",
+    "1,234.5",
+    "it's",
+    "</s>",
+    "<|im_start|>",
+    "...",
+    " ",
+]
+
+
+def conversation(number: int, *contents: str) -> Conversation:
+    messages = [
+        Message("user" if i % 2 == 0 else "assistant", c) for i, c in enumerate((f"ask {number}", *contents))
+    ]
+    return from_messages(f"c:{number}", messages)
+
+
+def hard_conversations(count: int, seed: int = 0) -> list[Conversation]:
+    rng = random.Random(seed)
+
+    def text() -> str:
+        return " ".join(rng.choice(PIECES) for _ in range(rng.randint(1, 12)))
+
+    return [conversation(i, *(text() for _ in range(rng.choice([1, 1, 3])))) for i in range(count)]
+
+
+def slow_counts(conversations, target, side: Split) -> np.ndarray:
+    """By the plain tokenizer, response by response; the line break after the end is no response."""
+    finder, counts = ResponseFinder(target.tokenizer), np.zeros(target.vocab_size, dtype=np.int64)
+    for c in conversations:
+        if split_of(c, SETTINGS.split_seed, SETTINGS.held_out_share) is not side:
+            continue
+        turns = [{"role": m.role, "content": m.content} for m in c.messages]
+        for text in finder.responses([(c.conversation_id, turns)])[0]:
+            ids = target.tokenizer.encode(text.removesuffix("\n"), add_special_tokens=False)
+            counts += np.bincount(ids, minlength=target.vocab_size)
+    return counts
+
+
+@pytest.mark.parametrize("num_conversations", [40, 2500])
+def test_counts_equal_those_of_the_plain_tokenizer(target, num_conversations):
+    conversations = hard_conversations(num_conversations)
+    found = count_responses(lambda: iter(conversations), target, SETTINGS, num_processes=2)
+    assert found.num_conversations == num_conversations
+    for side, counts in ((Split.RANKING, found.ranking), (Split.HELD_OUT, found.held_out)):
+        assert (counts.total() == slow_counts(conversations, target, side)).all()
+
+
+def test_every_response_counts_its_end_of_turn_once(target):
+    found = count_responses(lambda: iter([conversation(1, "a", "b", "c")]), target, SETTINGS)
+    total = found.ranking.total() + found.held_out.total()
+    (end,) = target.tokenizer.encode("<|im_end|>", add_special_tokens=False)
+    assert total[end] == 2
+    assert total[target.tokenizer.encode("ask", add_special_tokens=False)[0]] == 0
+
+
+def test_the_same_conversations_in_any_order_give_the_same_blocks(target):
+    conversations = hard_conversations(60, seed=1)
+    first = count_responses(lambda: iter(conversations), target, SETTINGS)
+    again = count_responses(lambda: iter(conversations[::-1]), target, SETTINGS)
+    for name in ("block_ids", "token_ids", "counts"):
+        assert (getattr(first.held_out, name) == getattr(again.held_out, name)).all()
+    assert first.ranking.num_blocks > 30
+
+
+def test_conversations_without_a_response_count_nothing(target):
+    found = count_responses(lambda: iter([conversation(1), conversation(2, "x")]), target, SETTINGS)
+    assert found.num_conversations == 1
+
+
+def test_a_tokenizer_that_reads_over_words_is_tokenized_whole(target):
+    """One whose merges cross spaces: remembering words would be wrong, and is noticed."""
+    from tokenizers import Tokenizer, models, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE(unk_token="?"))
+    texts = ["to be or not to be that is it"] * 50
+    trainer = trainers.BpeTrainer(vocab_size=120, special_tokens=["?", "<|im_end|>"], show_progress=False)
+    backend.train_from_iterator(texts, trainer)
+    crossing = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>")
+    with pytest.raises(InexactError):
+        ResponseEncoder(crossing, "<|im_end|>", 1, use_words=True).encode(texts[:1])
+    whole = ResponseEncoder(crossing, "<|im_end|>", 1, use_words=False).encode([texts[0] + "<|im_end|>"])
+    assert list(whole[0]) == crossing.encode(texts[0], add_special_tokens=False) + [1]
+    crossing.chat_template = target.tokenizer.chat_template
+    other = replace(target, tokenizer=crossing, vocab_size=120)
+    chats = [conversation(i, texts[0]) for i in range(3)]
+    found = count_responses(lambda: iter(chats), other, SETTINGS)
+    assert (found.ranking.total() + found.held_out.total())[1] == 3
+
+
+def test_plain_text_counts_whole(target):
+    rows = [Conversation("t:1", "a", (), "Hello there"), Conversation("t:2", "b", (), "Hello")]
+    plain = CountSettings(0, 0.3, plain_text=True)
+    found = count_responses(lambda: iter(rows), target, plain)
+    total = found.ranking.total() + found.held_out.total()
+    assert total.sum() == 3 and total[target.tokenizer.encode("Hello")[0]] == 2
+
+
+def test_preformatted_text_counts_its_assistant_spans(target):
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there"}]
+    text = target.tokenizer.apply_chat_template(turns, tokenize=False)
+    found = count_responses(lambda: iter([Conversation("t:1", "a", (), text)]), target, SETTINGS)
+    total = found.ranking.total() + found.held_out.total()
+    assert total.sum() == len(target.tokenizer.encode("Hello there<|im_end|>"))
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=st.text(max_size=40))
+def test_any_text_is_encoded_as_the_tokenizer_does(target, text):
+    encoder = ResponseEncoder(target.tokenizer, "<|im_end|>\n", 2, use_words=True)
+    (found,) = encoder.encode([text + "<|im_end|>\n"])
+    (end,) = target.tokenizer.encode("<|im_end|>", add_special_tokens=False)
+    assert list(found) == [*target.tokenizer.encode(text, add_special_tokens=False), end]
+
+
+def test_answers_that_are_ids_already():
+    counts = block_counts([("a", [1, 1, 3]), ("b", []), ("a", [3])], 5, 2)
+    assert counts.total().tolist() == [0, 2, 0, 2, 0] and counts.num_blocks == 1
+    assert counts.num_conversations == 2
