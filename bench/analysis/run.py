@@ -132,7 +132,7 @@ def read_run(folder: Path) -> Run:
     full_size = int(environment["full_vocab_size"])
     for record in read_records(folder):
         if isinstance(record, RankingRecord):
-            rankings[record.source] = Ranking.from_record(record, full_size)
+            rankings[record.source] = record.ranking(full_size)
         elif isinstance(record, PlanRecord):
             plans[record.domain] = record
         elif isinstance(record, Replay):

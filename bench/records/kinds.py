@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.acceptance import Intervals, Ratios
+from bench.vocab.ranking import Ranking
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class RankingRecord:
     seen_counts: list[float]
     num_must_keep: int
     candidate_ids: list[int] | None
+
+    def ranking(self, full_size: int) -> Ranking:
+        """With the tokens that were never counted, by rising id."""
+        everything = np.arange(full_size) if self.candidate_ids is None else np.array(self.candidate_ids)
+        order = np.concatenate([self.seen_ids, np.setdiff1d(everything, self.seen_ids)]).astype(np.int64)
+        counts = np.zeros(len(order))
+        counts[: len(self.seen_counts)] = self.seen_counts
+        return Ranking(order, counts, len(self.seen_ids), self.num_must_keep)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bench.fit.series import IntArray
 from bench.stats.estimates import CONFIDENCE, Estimate, median
 from bench.stats.robust import Floats
+
+IntArray = NDArray[np.int64]
 
 
 def grouped_median(samples: Floats, groups: IntArray, num_resamples: int, seed: int) -> Estimate:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.errors import VocabError
-from bench.records import RankingRecord
 from bench.vocab.draft_vocab import Floats, IntArray
 
 
@@ -52,15 +51,6 @@ class Ranking:
     counts: Floats
     num_seen: int
     num_must_keep: int
-
-    @classmethod
-    def from_record(cls, record: RankingRecord, full_size: int) -> "Ranking":
-        """Adds the tokens that were never counted, by rising id."""
-        everything = np.arange(full_size) if record.candidate_ids is None else np.array(record.candidate_ids)
-        order = np.concatenate([record.seen_ids, np.setdiff1d(everything, record.seen_ids)]).astype(np.int64)
-        counts = np.zeros(len(order))
-        counts[: len(record.seen_counts)] = record.seen_counts
-        return cls(order, counts, len(record.seen_ids), record.num_must_keep)
 
     def coverage(self) -> Floats:
         """Share of the ranking's own tokens that each size covers; size k at index k - 1."""
