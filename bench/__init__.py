@@ -30,8 +30,8 @@ The rooms, in the order in which data flows through them:
     errors.py      errors that a user can mend
 
 Import rule: errors, config, stats, vocab, cost, acceptance <- text, records, device, models, export,
-telemetry <- decoding, measure <- runs <- cli, and records <- surface, fit <- analysis <- report, which import no torch.
-A test holds this.
+telemetry <- decoding, measure <- runs <- cli, and records <- surface, fit <- analysis <- report, which import
+no torch. A test holds this.
 """
 
 from importlib.metadata import version

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.run import Run
-from bench.cost.hardware import HardwareSpec, match
+from bench.config.gpu import match
+from bench.cost.hardware import HardwareSpec
 from bench.cost.shape import DraftKind, DraftShape
 from bench.errors import BenchError
 

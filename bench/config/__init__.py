@@ -5,6 +5,7 @@ from enum import Enum
 from pathlib import Path
 
 from bench.config.domain import ColumnsConfig, DomainConfig, DomainSource, HubConfig, Responses, Source
+from bench.config.gpu import GpuConfig
 from bench.config.run import (
     FULL,
     OWN,
@@ -12,7 +13,6 @@ from bench.config.run import (
     CacheState,
     DiffConfig,
     Execution,
-    GpuConfig,
     MeasureConfig,
     PairConfig,
     TelemetryConfig,

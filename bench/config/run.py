@@ -1,7 +1,7 @@
-"""Values of one measured run: pair, device, vocabulary sizes, effort."""
+"""Values of one measured run: pair, vocabulary sizes, effort."""
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -10,8 +10,6 @@ from bench.errors import require
 FULL = "full"
 
 OWN, POOLED = "own", "pooled"
-
-DEVICES_HINT = "auto, cpu or cuda:<index>"
 
 # What pairs that come with this program are called in results.
 _SHIPPED = {("smollm2-135m-instruct", "smollm2-135m-eagle3"): "smollm2-135m"}
@@ -58,84 +56,6 @@ def _base(model: str) -> str:
     """The last part of a folder or hub id, as it may stand in the name of a folder."""
     name = Path(model).name if Path(model).name not in ("", "..") else Path(model).resolve().name
     return re.sub(r"[^\w.-]+", "_", name) or "model"
-
-
-# Data-sheet values of a GPU, as `conf/gpu/<model>.yaml` holds them, in the vendors' units.
-
-
-@dataclass
-class PeakConfig:
-    """Dense peak rates in TFLOP/s, without sparsity; null where the GPU has no such unit.
-
-    Attributes:
-        float32: outside tensor cores, as torch computes float32 by default.
-        tfloat32: tensor cores on float32, with `torch.set_float32_matmul_precision("high")`.
-        bfloat16: tensor cores, accumulated in float32.
-        float16: as `bfloat16`.
-    """
-
-    float32: float | None = None
-    tfloat32: float | None = None
-    bfloat16: float | None = None
-    float16: float | None = None
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            require(
-                value is None or value > 0, f"gpu.spec.peak_tflops.{item.name}", value, "above 0, or null"
-            )
-
-
-@dataclass
-class SpecConfig:
-    """What a data sheet says.
-
-    Attributes:
-        source: the data sheet's name.
-        peak_tflops: dense peak rates.
-        memory_bandwidth_gb_per_s: of the GPU's memory, 10^9 bytes per second.
-        cache_mib: the last cache before memory (L2; MI300X: Infinity Cache); null where the vendor does
-            not say, then the device's own figure is taken when it is present.
-        memory_gib: size of the GPU's memory.
-    """
-
-    source: str
-    memory_bandwidth_gb_per_s: float
-    memory_gib: float
-    cache_mib: float | None = None
-    peak_tflops: PeakConfig = field(default_factory=PeakConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("memory_bandwidth_gb_per_s", "memory_gib", "cache_mib"):
-            value = getattr(self, name)
-            absent = value is None and name == "cache_mib"
-            require(absent or value > 0, f"gpu.spec.{name}", value, "above 0")
-        require(bool(self.source.strip()), "gpu.spec.source", "''", "the name of the data sheet")
-
-
-@dataclass
-class GpuConfig:
-    """The device.
-
-    Attributes:
-        device: `auto`, `cpu` or `cuda:<index>`.
-        name_pattern: regular expression that the device's whole name must match; null for any device.
-        spec: data sheet of a named GPU.
-    """
-
-    device: str = "auto"
-    name_pattern: str | None = None
-    spec: SpecConfig | None = None
-
-    def __post_init__(self) -> None:
-        kind, _, index = self.device.partition(":")
-        known = self.device in ("auto", "cpu") or (kind == "cuda" and index.isdecimal())
-        require(known, "gpu.device", self.device, DEVICES_HINT)
-        try:
-            re.compile(self.name_pattern or "")
-        except re.error:
-            require(False, "gpu.name_pattern", self.name_pattern, "a regular expression")
 
 
 @dataclass

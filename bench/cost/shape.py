@@ -1,41 +1,121 @@
-"""Reads a model's `config.json`; every room that needs one calls this."""
+"""The sizes of a draft, and what it costs: FLOPs of a token as published; FLOPs, bytes, launches of a pass.
 
-import json
+The paper's count (arXiv 2603.05210) is that of the matrices alone. A pass adds what that leaves out and
+hardware pays for: attention over the context, weights, activations and keys and values that move through
+memory, and launches. Conventions:
+
+- 2 FLOPs per multiply-add. Norms, activations, rotary embedding, softmax and argmax count 0.
+- Weights are read once per pass whatever the batch. Biases, norms of single heads, and soft caps on logits
+  are left out.
+- Every operation reads its inputs and writes its output once; caches between operations are ignored.
+- Masked positions are computed, as the kernels do: n new tokens attend to context + n positions each.
+- Launches are an estimate for eager PyTorch without fusion; compiled or captured graphs launch fewer.
+- A sliding window is not modelled: the context is to be no longer than it.
+"""
+
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Any
 
-from bench.errors import CheckpointError
+from bench.cost.config_json import DraftKind, sizes_of
+from bench.vocab.draft_vocab import Floats, IntArray
+
+__all__ = [
+    "CONTEXT", "EMBEDDING", "FC", "HEAD", "MLP", "NORMS", "PROJECTIONS", "SELECTION", "DraftKind",
+    "DraftShape", "Pass", "PassCost", "TokenFlops", "total_cost",
+]  # fmt: skip
+
+# Parts of a pass.
+EMBEDDING, FC, NORMS = "embedding", "fc", "norms"
+PROJECTIONS, CONTEXT, MLP = "attention_projections", "attention_context", "mlp"
+HEAD, SELECTION = "lm_head", "selection"
+
+# Ids and offsets are int64.
+_ID_BYTES = 8
+
+# Rotary embedding of queries and of keys: negate, concatenate, two products and a sum each.
+_ROTARY_LAUNCHES = 2 * 5
+
+_CACHE_WRITES = 2
 
 
-def read_config(path: Path) -> tuple[str, dict[str, Any]]:
-    """A `config.json` as text, to the byte, and its values.
+@dataclass(frozen=True)
+class TokenFlops:
+    """FLOPs of one drafted token: 2 per multiply-add of every matrix, and nothing else."""
 
-    Raises:
-        CheckpointError: it is absent or not a JSON object.
+    fc: int
+    attention: int
+    mlp: int
+    lm_head: int
+
+    @property
+    def total(self) -> int:
+        """Of the whole draft."""
+        return self.fc + self.attention + self.mlp + self.lm_head
+
+    @property
+    def lm_head_share(self) -> float:
+        """Part of the total that trimming can reach."""
+        return self.lm_head / self.total
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass.
+
+    Attributes:
+        num_tokens: new tokens of every sequence: one when drafting, gamma + 1 in a verification.
+        context_length: positions that every sequence already holds.
+        batch: sequences.
+        dtype_bytes: of weights, activations, keys and values.
     """
-    try:
-        text = path.read_bytes().decode("utf-8")
-        values = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable configuration ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, as a model's configuration is")
-    return text, values
+
+    num_tokens: int = 1
+    context_length: int = 0
+    batch: int = 1
+    dtype_bytes: int = 2
+
+    @property
+    def rows(self) -> int:
+        """Rows of every matrix product."""
+        return self.batch * self.num_tokens
 
 
-class DraftKind(Enum):
-    """Architectures of draft models."""
+@dataclass(frozen=True)
+class PassCost:
+    """What a pass, or one part of it, costs.
 
-    EAGLE3 = "eagle3"
-    DECODER_LM = "decoder_lm"
+    Attributes:
+        flops: 2 per multiply-add.
+        weight_bytes: weights read.
+        activation_bytes: inputs read and outputs written, without keys and values.
+        kv_bytes: keys and values read and written.
+        num_launches: kernels, an estimate for eager execution.
+    """
+
+    flops: int = 0
+    weight_bytes: int = 0
+    activation_bytes: int = 0
+    kv_bytes: int = 0
+    num_launches: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """Everything that moves."""
+        return self.weight_bytes + self.activation_bytes + self.kv_bytes
+
+    def __add__(self, other: "PassCost") -> "PassCost":
+        return PassCost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+def total_cost(parts: Mapping[str, PassCost]) -> PassCost:
+    """Sum over the parts of a pass."""
+    return sum(parts.values(), PassCost())
 
 
 @dataclass(frozen=True)
 class DraftShape:
-    """The sizes of a draft that its cost depends on.
+    """The sizes of a draft that its cost depends on; a dense target has the same ones.
 
     Attributes:
         kind: EAGLE-3 head or decoder LM.
@@ -69,89 +149,144 @@ class DraftShape:
 
     @classmethod
     def from_config(cls, values: Mapping[str, Any], where: str) -> "DraftShape":
-        """Reads a `config.json`: EAGLE-3 (SafeAILab or speculators) or a dense decoder LM.
-
-        Args:
-            values: what the file says.
-            where: its name, for errors.
+        """From the values of a `config.json` called `where`.
 
         Raises:
             CheckpointError: sizes are missing, or the model is a mixture of experts.
         """
-        inner = values.get("transformer_layer_config") or values.get("text_config") or values
-        if _has_experts(values) or _has_experts(inner):
-            raise CheckpointError(
-                f"{where}: the cost of a mixture of experts is not modelled; take a dense draft"
-            )
-        kind = _kind(values)
-        hidden = _size(inner, where, "hidden_size", "n_embd", "d_model")
-        heads = _size(inner, where, "num_attention_heads", "n_head", "n_heads")
-        vocab_size = _size(inner, where, "vocab_size")
-        if kind is DraftKind.EAGLE3:
-            num_layers = inner.get("num_hidden_layers") or 1
+        return cls(**sizes_of(values, where))
+
+    def token_flops(self, vocab_size: int) -> TokenFlops:
+        """FLOPs per drafted token with a head of `vocab_size` rows, as arXiv 2603.05210 counts them.
+
+        An EAGLE-3 draft's `fc` is charged on every token, as published, although engines run it once per
+        round.
+        """
+        hidden, query, key_value = self.hidden_size, self._query_size, self._key_value_size
+        # EAGLE-3 reads the embedding and the hidden state side by side in its first layer.
+        widths = [2 * hidden if self._is_eagle and layer == 0 else hidden for layer in range(self.num_layers)]
+        attention = sum(2 * width * (query + 2 * key_value) + 2 * query * hidden for width in widths)
+        matrices = 3 if self.gated_mlp else 2
+        return TokenFlops(
+            fc=2 * self.feature_size * hidden,
+            attention=attention,
+            mlp=2 * matrices * hidden * self.intermediate_size * self.num_layers,
+            lm_head=2 * hidden * vocab_size,
+        )
+
+    def total_flops(self, sizes: IntArray) -> IntArray:
+        """F(k): FLOPs per drafted token of the whole draft, for each k in `sizes` `(n,)`."""
+        row = self.token_flops(1)
+        return row.total + row.lm_head * (sizes - 1)
+
+    def latency_reduction(self, sizes: IntArray) -> Floats:
+        """R(k) = 1 - F(k) / F(V) for each k in `sizes` `(n,)` (arXiv 2603.05210)."""
+        return 1.0 - self.total_flops(sizes) / self.token_flops(self.vocab_size).total
+
+    def cost(self, run: Pass, vocab_size: int | None = None, *, with_fc: bool = False) -> dict[str, PassCost]:
+        """One forward pass, by part.
+
+        Args:
+            run: the pass: a draft step has one new token, a verification by a target gamma + 1.
+            vocab_size: rows of the LM head, k; None for all V.
+            with_fc: whether the pass starts from the target's features, as the first step of a round does;
+                chained steps start from the draft's own output. The paper's count has it in every step.
+        """
+        rows = self.vocab_size if vocab_size is None else vocab_size
+        matrices = self.token_flops(rows)
+        parts = {
+            EMBEDDING: self._embedding(run),
+            NORMS: self._norms(run),
+            PROJECTIONS: self._projections(matrices.attention, run),
+            CONTEXT: self._context(run),
+            MLP: self._mlp(matrices.mlp, run),
+            HEAD: _products(matrices.lm_head, self.hidden_size + rows, 1, run),
+            SELECTION: self._selection(rows, run),
+        }
+        if with_fc and self.feature_size:
+            parts[FC] = _products(matrices.fc, self.feature_size + self.hidden_size, 1, run)
+        return parts
+
+    @property
+    def _is_eagle(self) -> bool:
+        return self.kind is DraftKind.EAGLE3
+
+    @property
+    def _query_size(self) -> int:
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def _key_value_size(self) -> int:
+        return self.num_key_value_heads * self.head_dim
+
+    def _embedding(self, run: Pass) -> PassCost:
+        row_bytes = self.hidden_size * run.dtype_bytes
+        # Only the rows of the tokens at hand are read.
+        return PassCost(
+            weight_bytes=run.rows * row_bytes,
+            activation_bytes=run.rows * (row_bytes + _ID_BYTES),
+            num_launches=1,
+        )
+
+    def _norms(self, run: Pass) -> PassCost:
+        # One before the head; EAGLE-3 norms embedding and hidden state apart before its first layer.
+        num_norms = self.norms_per_layer * self.num_layers + 1 + int(self._is_eagle)
+        width_bytes = self.hidden_size * run.dtype_bytes
+        return PassCost(
+            weight_bytes=num_norms * width_bytes,
+            activation_bytes=num_norms * 2 * width_bytes * run.rows,
+            num_launches=num_norms,
+        )
+
+    def _projections(self, flops_per_token: int, run: Pass) -> PassCost:
+        hidden, query, key_value = self.hidden_size, self._query_size, self._key_value_size
+        residual = 3 * hidden
+        output = query + hidden
+        elements = self.num_layers * (3 * hidden + query + 2 * key_value + output + residual)
+        launches = self.num_layers * (4 + 1)
+        if self._is_eagle:
+            # The first layer's input is twice as wide, and concatenated before.
+            elements += 3 * hidden + 4 * hidden
+            launches += 1
+        return _products(flops_per_token, elements, launches, run)
+
+    def _context(self, run: Pass) -> PassCost:
+        query, key_value = self._query_size, self._key_value_size
+        length = run.context_length + run.num_tokens
+        rotary = 2 * (query + key_value)
+        attention = 2 * query
+        positions = run.batch * (length + run.num_tokens)
+        return PassCost(
+            flops=self.num_layers * 4 * run.rows * query * length,
+            activation_bytes=self.num_layers * (rotary + attention) * run.rows * run.dtype_bytes,
+            kv_bytes=self.num_layers * positions * 2 * key_value * run.dtype_bytes,
+            num_launches=self.num_layers * (_ROTARY_LAUNCHES + _CACHE_WRITES + 1),
+        )
+
+    def _mlp(self, flops_per_token: int, run: Pass) -> PassCost:
+        hidden, wide = self.hidden_size, self.intermediate_size
+        down, residual = wide + hidden, 3 * hidden
+        if self.gated_mlp:
+            elements, launches = 2 * (hidden + wide) + 2 * wide + 3 * wide + down + residual, 6
         else:
-            num_layers = _size(inner, where, "num_hidden_layers", "n_layer")
-        return cls(
-            kind=kind,
-            hidden_size=hidden,
-            intermediate_size=_intermediate(inner, hidden, where),
-            num_layers=num_layers,
-            num_attention_heads=heads,
-            num_key_value_heads=_key_value_heads(inner, heads),
-            head_dim=inner.get("head_dim") or hidden // heads,
-            vocab_size=vocab_size,
-            draft_vocab_size=values.get("draft_vocab_size") or vocab_size,
-            gated_mlp=inner.get("model_type") not in _PLAIN_MLP,
-            tied_head=bool(inner.get("tie_word_embeddings", kind is DraftKind.DECODER_LM)),
-            feature_size=_feature_size(values, hidden) if kind is DraftKind.EAGLE3 else 0,
-            norms_per_layer=4 if inner.get("model_type") in _FOUR_NORMS else 2,
+            elements, launches = hidden + wide + 2 * wide + down + residual, 4
+        return _products(flops_per_token, self.num_layers * elements, self.num_layers * launches, run)
+
+    def _selection(self, vocab_size: int, run: Pass) -> PassCost:
+        is_trimmed = vocab_size < self.vocab_size
+        # A trimmed draft looks its token up in d2t: one id read, one offset read, one id written.
+        lookup = 3 * _ID_BYTES if is_trimmed else 0
+        return PassCost(
+            activation_bytes=run.rows * (vocab_size * run.dtype_bytes + _ID_BYTES + lookup),
+            num_launches=2 if is_trimmed else 1,
         )
 
 
-# Model types whose MLP has two matrices, up and down; all others gate with a third.
-_PLAIN_MLP = (
-    *("apertus", "arcee", "biogpt", "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo"),
-    *("gpt_neox", "gptj", "mpt", "nemotron", "opt", "persimmon", "phi", "starcoder2"),
-)
-
-# Model types that norm what attention and MLP put out, too.
-_FOUR_NORMS = ("gemma2", "gemma3", "gemma3_text", "glm4")
-
-_EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-
-
-def _kind(values: Mapping[str, Any]) -> DraftKind:
-    names = " ".join(values.get("architectures") or []).lower()
-    is_eagle = "eagle3" in names or values.get("speculators_model_type") == "eagle3"
-    return DraftKind.EAGLE3 if is_eagle or "draft_vocab_size" in values else DraftKind.DECODER_LM
-
-
-def _has_experts(values: Mapping[str, Any]) -> bool:
-    return any(isinstance(values.get(key), int) and values[key] > 1 for key in _EXPERT_KEYS)
-
-
-def _size(values: Mapping[str, Any], where: str, *names: str) -> int:
-    for name in names:
-        value = values.get(name)
-        if isinstance(value, int) and value > 0:
-            return value
-    raise CheckpointError(f"{where}: {names[0]} is missing, without which the draft's cost is unknown")
-
-
-def _intermediate(values: Mapping[str, Any], hidden: int, where: str) -> int:
-    # GPT-2 and Falcon leave the usual four times the hidden size out.
-    if values.get("model_type") in ("gpt2", "falcon", "bloom", "gptj", "codegen", "gpt_bigcode", "mpt"):
-        return values.get("n_inner") or values.get("ffn_hidden_size") or 4 * hidden
-    return _size(values, where, "intermediate_size", "ffn_dim", "n_inner")
-
-
-def _key_value_heads(values: Mapping[str, Any], heads: int) -> int:
-    # Falcon's later architecture groups queries and leaves multi_query set, which it ignores.
-    if values.get("multi_query") and not values.get("new_decoder_architecture"):
-        return 1
-    return values.get("num_key_value_heads") or values.get("num_kv_heads") or heads
-
-
-def _feature_size(values: Mapping[str, Any], hidden: int) -> int:
-    layers = values.get("eagle_aux_hidden_state_layer_ids")
-    return (len(layers) if layers else 3) * (values.get("target_hidden_size") or hidden)
+def _products(flops_per_token: int, activations_per_row: int, launches: int, run: Pass) -> PassCost:
+    """Matrix products: every weight is in one multiply-add per token."""
+    return PassCost(
+        flops=flops_per_token * run.rows,
+        weight_bytes=flops_per_token // 2 * run.dtype_bytes,
+        activation_bytes=activations_per_row * run.rows * run.dtype_bytes,
+        num_launches=launches,
+    )

@@ -2,7 +2,7 @@
 
 import torch
 
-from bench.cost.hardware import require_present
+from bench.config.gpu import require_present
 from bench.device.base import Device, Mark
 from bench.device.cpu import CpuDevice
 from bench.device.cuda import CudaDevice

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from bench.cost.shape import read_config
+from bench.cost.config_json import read_config
 from bench.errors import CheckpointError, VocabError
 from bench.export.files import READ_ERRORS, as_integers, load_pickled, save_tensors, stated_hash
 from bench.export.layouts import (

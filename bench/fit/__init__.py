@@ -1,7 +1,7 @@
 """Latency models fitted to measurements, and their judgement; numpy and scipy only.
 
-series.py   measured latencies of one component, the work of each size, and the k that a latency would choose
+series.py   measured latencies of one component, the work of each size, and the k that a latency chooses
 models.py   the models
-fitting.py  model + series -> coefficients with intervals, its errors, and one device's coefficients on another
+fitting.py  model + series -> coefficients with intervals, its errors, and the same on another device
 judge.py    every model of every component, and how that is written down
 """

@@ -7,9 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cost.components import HEAD, draft_step_cost, total_cost, verify_cost
-from bench.cost.flops import total_flops
-from bench.cost.shape import DraftShape
+from bench.cost.shape import HEAD, DraftShape, Pass, total_cost
 from bench.errors import FitError
 from bench.stats.robust import Floats
 from bench.vocab.search import utility
@@ -128,14 +126,15 @@ def draft_work(
         batch: sequences.
         dtype_bytes: of weights and arithmetic.
     """
-    steps = [draft_step_cost(shape, int(k), context_length, batch, dtype_bytes) for k in sizes]
+    one_token = Pass(1, context_length, batch, dtype_bytes)
+    steps = [shape.cost(one_token, int(k)) for k in sizes]
     head_only = component == LM_HEAD
     costs = [step[HEAD] if head_only else total_cost(step) for step in steps]
     flops = np.array([cost.flops for cost in costs], dtype=np.float64)
     return Work(
         sizes=np.asarray(sizes, dtype=np.int64),
         flops=flops,
-        published_flops=flops if head_only else batch * total_flops(shape, sizes).astype(np.float64),
+        published_flops=flops if head_only else batch * shape.total_flops(sizes).astype(np.float64),
         weight_bytes=np.array([cost.weight_bytes for cost in costs], dtype=np.float64),
         total_bytes=np.array([cost.total_bytes for cost in costs], dtype=np.float64),
     )
@@ -145,9 +144,8 @@ def verify_work(
     target: DraftShape, sizes: IntArray, context_length: int, batch: int = 1, dtype_bytes: int = 2
 ) -> Work:
     """Work of verifications of `sizes` tokens each, ascending `(n,)`."""
-    parts = [verify_cost(target, int(n), context_length, batch, dtype_bytes) for n in sizes]
-    costs = [total_cost(part) for part in parts]
-    per_token = float(total_flops(target, np.array([target.vocab_size]))[0])
+    costs = [total_cost(target.cost(Pass(int(n), context_length, batch, dtype_bytes))) for n in sizes]
+    per_token = float(target.token_flops(target.vocab_size).total)
     return Work(
         sizes=np.asarray(sizes, dtype=np.int64),
         flops=np.array([cost.flops for cost in costs], dtype=np.float64),

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.assets import CATALOG
-from bench.cost import shape as model_config
+from bench.cost import config_json
 from bench.errors import AssetError, CheckpointError, VocabError
 from bench.models.draft import DraftHead
 from bench.models.eagle3 import Eagle3Body, Eagle3Config, Eagle3Draft
@@ -86,7 +86,7 @@ def read_config(folder: Path) -> Eagle3Config:
         CheckpointError: there is no EAGLE-3 configuration.
     """
     path = folder / "config.json"
-    _, values = model_config.read_config(path)
+    _, values = config_json.read_config(path)
     values.setdefault("draft_vocab_size", values.get("vocab_size"))
     if "hidden_size" in values and "num_attention_heads" in values:
         values.setdefault("head_dim", values["hidden_size"] // values["num_attention_heads"])

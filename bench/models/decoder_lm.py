@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from bench.cost.shape import DraftKind, DraftShape, read_config
+from bench.cost.config_json import read_config
+from bench.cost.shape import DraftKind, DraftShape
 from bench.errors import CheckpointError
 from bench.models.checkpoint import resolve_draft
 from bench.models.draft import DraftHead

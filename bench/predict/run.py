@@ -1,4 +1,4 @@
-"""From configurations to a prediction: shapes, rates of the device, how near it comes to them."""
+"""From configurations to a prediction on the console: shapes, device, how near it comes to its limits."""
 
 from dataclasses import replace
 
@@ -13,14 +13,16 @@ from bench.analysis.hardware import draft_shape_of, hardware_of
 from bench.analysis.run import find_run, read_run
 from bench.assets import notice_of
 from bench.config import Config
-from bench.cost.components import draft_step_cost, total_cost
-from bench.cost.hardware import HardwareSpec, data_sheet, match
-from bench.cost.shape import DraftShape, read_config
+from bench.config.gpu import data_sheet, match
+from bench.cost.config_json import read_config
+from bench.cost.hardware import HardwareSpec
+from bench.cost.shape import DraftShape, Pass, total_cost
 from bench.errors import ConfigError
 from bench.fit.fitting import FittedModel, fit, resample_medians
 from bench.fit.models import AFFINE_BYTES
 from bench.fit.series import DRAFT_STEP, DTYPE_BYTES
-from bench.predict.model import Calibration, Setting, Untried, calibrate, known_proposals, predict_untried
+from bench.predict.acceptance import known_acceptance
+from bench.predict.model import Calibration, DataSheetLatency, Prediction, Setting, predict_draft
 
 _DEFAULT_DTYPE = "bfloat16"
 
@@ -28,7 +30,7 @@ _DEFAULT_DTYPE = "bfloat16"
 _RESAMPLES = 20
 
 
-def run_predict(config: Config, console: Console) -> Untried:
+def run_predict(config: Config, console: Console) -> Prediction:
     """Prints expected latency and speedup of every size, the (k, gamma) to take, and all that is assumed.
 
     Raises:
@@ -37,16 +39,10 @@ def run_predict(config: Config, console: Console) -> Untried:
     draft, target = _shapes(config, console)
     dtype = _dtype(config)
     spec = _spec(config, dtype)
-    sizes, gammas, proposals = known_proposals(config, draft)
-    found = predict_untried(
-        draft,
-        target,
-        spec,
-        sizes,
-        Setting(dtype, gammas, config.predict.context_length),
-        _calibration(config),
-        proposals,
-    )
+    sizes, gammas, acceptance = known_acceptance(config, draft)
+    latency = DataSheetLatency(spec, dtype, _calibration(config))
+    setting = Setting(dtype, gammas, config.predict.context_length)
+    found = predict_draft(draft, target, latency, sizes, setting, acceptance)
     show_prediction(f"{config.pair.label} on {spec.name}", found, console)
     return found
 
@@ -91,7 +87,7 @@ def _spec(config: Config, dtype: str) -> HardwareSpec:
 
 def _rates(config: Config, dtype: str) -> HardwareSpec:
     if config.gpu.name_pattern:
-        return data_sheet(config.gpu.name_pattern, config.gpu.spec)
+        return data_sheet(config.gpu)
     import torch
 
     from bench.device import open_device
@@ -126,20 +122,18 @@ def _measured(config: Config) -> Calibration:
     if t0_ms is None or rate is None:
         raise ConfigError(f"{where}: its sizes do not bound the bandwidth")
     size, width = int(fitted.work.sizes[-1]), DTYPE_BYTES[run.environment["dtype"]]
-    step = total_cost(draft_step_cost(shape, size, config.predict.context_length, 1, width))
-    return calibrate(t0_ms, rate, step, spec, str(run.environment["device_name"]))
+    step = total_cost(shape.cost(Pass(1, config.predict.context_length, 1, width), size))
+    return Calibration.measured(t0_ms, rate, step, spec, str(run.environment["device_name"]))
 
-
-# A prediction on the console: a table, what to take, and everything that is assumed.
 
 _NUM_ROWS = 12
 
 
-def show_prediction(title: str, found: Untried, console: Console) -> None:
-    """Prints it.
+def show_prediction(title: str, found: Prediction, console: Console) -> None:
+    """Prints a table, what to take, and everything that is assumed.
 
     Args:
-        title: which pair on what.
+        title: which pair on which device.
         found: the prediction.
         console: to print on.
     """
@@ -168,7 +162,7 @@ def show_prediction(title: str, found: Untried, console: Console) -> None:
         console.print(f"- {escape(assumption)}", highlight=False)
 
 
-def _choice(found: Untried, chosen_k: int) -> str:
+def _choice(found: Prediction, chosen_k: int) -> str:
     at = int(np.searchsorted(found.sizes, chosen_k))
     of_full = found.draft_step_ms[at] / found.draft_step_ms[-1]
     step = (

@@ -14,7 +14,8 @@ import psutil
 import torch
 
 from bench.config import DomainSource
-from bench.cost.hardware import HardwareSpec, match
+from bench.config.gpu import match
+from bench.cost.hardware import HardwareSpec
 from bench.device import Device
 from bench.device.probe import probe
 from bench.measure.timing import timer_facts

@@ -8,7 +8,8 @@ import torch
 
 from bench.assets import CATALOG, sha256_of
 from bench.config import PairConfig
-from bench.cost.shape import DraftShape, read_config
+from bench.cost.config_json import read_config
+from bench.cost.shape import DraftShape
 from bench.decoding.answers import AnswerStore
 from bench.device import Device, default_dtype
 from bench.models.checkpoint import DraftCheckpoint, load_draft, resolve_draft

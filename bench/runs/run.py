@@ -16,7 +16,8 @@ from rich.console import Console
 from bench.analysis.coverage_table import read_coverage
 from bench.assets import notice_of
 from bench.config import Config, DomainSource
-from bench.cost.shape import DraftShape, read_config
+from bench.cost.config_json import read_config
+from bench.cost.shape import DraftShape
 from bench.decoding.rules import Sampler
 from bench.device import Device, open_device
 from bench.device.graphs import executions

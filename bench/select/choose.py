@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.config import CoverageOf, SelectConfig
-from bench.cost.flops import latency_reduction
 from bench.cost.shape import DraftShape
 from bench.errors import VocabError
 from bench.vocab.blocks import BlockCounts
@@ -114,7 +113,7 @@ def select(
             "select.coverage_of=held_out needs held-out responses, and there are none; raise "
             "vocab.held_out_share or give more conversations"
         )
-    reduction = latency_reduction(shape, np.arange(1, len(order) + 1))
+    reduction = shape.latency_reduction(np.arange(1, len(order) + 1))
     exact = exact_optimum(judged.value, reduction, space)
     size = exact.vocab_size if settings.vocab_size is None else settings.vocab_size
     chosen = choose_vocab(ranking, vocabulary.must_keep, size, vocabulary.target_size)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.config import Config, DomainSource
-from bench.cost.shape import DraftShape, read_config
+from bench.cost.config_json import read_config
+from bench.cost.shape import DraftShape
 from bench.decoding.answers import AnswerStore
 from bench.device import open_device
 from bench.errors import CheckpointError, ConfigError, VocabError

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench.config import Config
-from bench.cost.flops import draft_flops, total_flops
 from bench.export.files import refuse_foreign, replace_folder
 from bench.select.choose import Selection, rank, select
 from bench.select.exports import export_of, write_exports
@@ -134,7 +133,7 @@ def summary(context: Context, name: str, selection: Selection) -> dict:
     at = len(selection.chosen) - 1
     exact, best = selection.exact, selection.tpe.best
     band = selection.held_out
-    flops = draft_flops(context.shape, len(selection.chosen))
+    flops = context.shape.token_flops(len(selection.chosen))
     return {
         "pair": config.pair.label,
         "domain": name,
@@ -190,7 +189,7 @@ def _coverage(context: Context, selection: Selection, counts: np.ndarray) -> pd.
             "coverage_heldout": None if band is None else band.value,
             "coverage_heldout_ci_low": None if band is None else band.ci_low,
             "coverage_heldout_ci_high": None if band is None else band.ci_high,
-            "draft_flops": total_flops(context.shape, sizes),
+            "draft_flops": context.shape.total_flops(sizes),
             "latency_reduction": selection.reduction,
             "utility": selection.utility,
             "can_be_chosen": sizes >= len(context.vocabulary.must_keep),
@@ -225,7 +224,7 @@ def _readable(tokenizer, token: int) -> str:
 
 
 def _pareto(context: Context, selection: Selection) -> pd.DataFrame:
-    flops = total_flops(context.shape, selection.sizes)
+    flops = context.shape.total_flops(selection.sizes)
     sizes = pareto_frontier(selection.judged, flops, selection.space)
     return pd.DataFrame(
         {

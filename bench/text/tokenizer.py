@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from bench.cost.shape import read_config
+from bench.cost.config_json import read_config
 from bench.errors import CheckpointError
 from bench.vocab.coverage import must_keep_ids
 

@@ -13,8 +13,7 @@ import numpy as np
 import yaml
 
 from bench.acceptance import Intervals
-from bench.cost.components import draft_step_cost, total_cost
-from bench.cost.shape import DraftShape
+from bench.cost.shape import DraftShape, Pass, total_cost
 from bench.records import (
     BaselineRecord,
     DecodeRecord,
@@ -104,7 +103,7 @@ class _Maker:
         self.rng = np.random.default_rng([experiment.seed, 7])
         self.order = 0
         shape = DraftShape.from_config(json.loads(DRAFT_CONFIG.read_text()), "config.json")
-        self.cost = {k: draft_step_cost(shape, k, 100, dtype_bytes=WIDTH) for k in SIZES}
+        self.cost = {k: shape.cost(Pass(context_length=100, dtype_bytes=WIDTH), k) for k in SIZES}
 
     def records(self, domain: str, number: int):
         """Replay, probes and decodes of one prompt."""

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bench.cost.components import ComponentCost, draft_step_cost, total_cost, verify_cost
-from bench.cost.shape import DraftKind, DraftShape
+from bench.cost.shape import DraftKind, DraftShape, Pass, PassCost, total_cost
 from bench.models.layers import grouped_attention
 from tests.conftest import make_body
 
@@ -57,7 +56,7 @@ def test_eagle_matrices_equal_what_torch_counts(batch):
     layer = body.midlayer
     attention, mlp = layer.self_attn, layer.mlp
     wide, hidden = torch.zeros(batch, 1, 64), torch.zeros(batch, 1, 32)
-    parts = draft_step_cost(EAGLE, k, 10, batch=batch, dtype_bytes=4, include_fc=True)
+    parts = EAGLE.cost(Pass(1, 10, batch, dtype_bytes=4), k, with_fc=True)
 
     def project():
         attention.q_proj(wide), attention.k_proj(wide), attention.v_proj(wide), attention.o_proj(hidden)
@@ -74,7 +73,7 @@ def test_eagle_matrices_equal_what_torch_counts(batch):
 def test_eagle_weights_equal_the_tensors():
     body, k = make_body(), 41
     layer = body.midlayer
-    parts = draft_step_cost(EAGLE, k, 10, dtype_bytes=4, include_fc=True)
+    parts = EAGLE.cost(Pass(1, 10, dtype_bytes=4), k, with_fc=True)
     norms = (layer.input_layernorm, layer.hidden_norm, layer.post_attention_layernorm, body.norm)
     assert parts["fc"].weight_bytes == weight_bytes(body.fc)
     assert parts["attention_projections"].weight_bytes == weight_bytes(layer.self_attn)
@@ -89,7 +88,7 @@ def test_eagle_weights_equal_the_tensors():
 def test_attention_over_the_context_equals_what_torch_counts(num_tokens, context):
     q = torch.zeros(1, 4, num_tokens, 8)
     keys = torch.zeros(1, 2, context + num_tokens, 8)
-    part = draft_step_cost(EAGLE, 41, context, num_tokens=num_tokens)["attention_context"]
+    part = EAGLE.cost(Pass(num_tokens, context), 41)["attention_context"]
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         assert part.flops == counted(lambda: grouped_attention(q, keys, keys))
 
@@ -113,14 +112,14 @@ def llama() -> LlamaForCausalLM:
 @pytest.mark.parametrize("batch, num_tokens", [(1, 1), (1, 5), (2, 5)])
 def test_a_whole_decoder_lm_equals_what_torch_counts(llama, batch, num_tokens):
     ids = torch.zeros(batch, num_tokens, dtype=torch.long)
-    cost = total_cost(verify_cost(LLAMA, num_tokens, 0, batch=batch, dtype_bytes=4))
+    cost = total_cost(LLAMA.cost(Pass(num_tokens, 0, batch, dtype_bytes=4)))
     assert cost.flops == counted(lambda: llama(ids))
     embedding = batch * num_tokens * 16 * 4
     assert cost.weight_bytes == weight_bytes(llama) - weight_bytes(llama.model.embed_tokens) + embedding
 
 
 def test_keys_and_values_equal_the_cache(llama):
-    part = verify_cost(LLAMA, 2, 7, batch=3, dtype_bytes=4)["attention_context"]
+    part = LLAMA.cost(Pass(2, 7, batch=3, dtype_bytes=4))["attention_context"]
     with torch.no_grad():
         cache = llama(torch.zeros(3, 9, dtype=torch.long), use_cache=True).past_key_values
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
@@ -129,19 +128,19 @@ def test_keys_and_values_equal_the_cache(llama):
 
 
 def test_activations_of_head_and_selection_equal_the_tensors():
-    parts = draft_step_cost(EAGLE, 41, 0, batch=3, dtype_bytes=2)
+    parts = EAGLE.cost(Pass(batch=3, dtype_bytes=2), 41)
     hidden, logits = torch.zeros(3, 32, dtype=torch.bfloat16), torch.zeros(3, 41, dtype=torch.bfloat16)
     ids = torch.zeros(3, dtype=torch.long)
     assert parts["lm_head"].activation_bytes == hidden.nbytes + logits.nbytes
     # the best of the draft's own ids, then read, shifted by its offset and written
     moved = logits.nbytes + 4 * ids.nbytes
-    assert parts["selection"] == ComponentCost(activation_bytes=moved, num_launches=2)
-    whole = draft_step_cost(EAGLE, 97, 0, batch=3, dtype_bytes=2)["selection"]
-    assert whole == ComponentCost(activation_bytes=3 * 97 * 2 + ids.nbytes, num_launches=1)
+    assert parts["selection"] == PassCost(activation_bytes=moved, num_launches=2)
+    whole = EAGLE.cost(Pass(batch=3, dtype_bytes=2), 97)["selection"]
+    assert whole == PassCost(activation_bytes=3 * 97 * 2 + ids.nbytes, num_launches=1)
 
 
 def test_activations_of_a_layer_by_hand():
-    parts = draft_step_cost(EAGLE, 41, 0, dtype_bytes=1)
+    parts = EAGLE.cost(Pass(dtype_bytes=1), 41)
     # q, k and v read 64 each and write 32, 16, 16; o reads 32, writes 32; sum 3 * 32; concatenation 64 + 64
     assert parts["attention_projections"].activation_bytes == 192 + 64 + 64 + 96 + 128
     # gate and up read 32 and write 48; silu 48 + 48; product 3 * 48; down 48 + 32; sum 3 * 32
@@ -152,7 +151,7 @@ def test_activations_of_a_layer_by_hand():
 
 
 def test_launches_of_one_eagle_step():
-    parts = draft_step_cost(EAGLE, 97, 5)
+    parts = EAGLE.cost(Pass(context_length=5))
     launches = {name: part.num_launches for name, part in parts.items()}
     assert launches == {
         "embedding": 1,
@@ -195,7 +194,7 @@ def eagle(hidden: int, intermediate: int, heads: int, kv_heads: int, vocab: int)
 
 
 def published_flops(shape: DraftShape, vocab_size: int) -> dict[str, int]:
-    parts = draft_step_cost(shape, vocab_size, 0, include_fc=True)
+    parts = shape.cost(Pass(), vocab_size, with_fc=True)
     return {name: parts[name].flops for name in ("fc", "attention_projections", "mlp", "lm_head")}
 
 
@@ -216,5 +215,5 @@ def test_without_fc_the_head_of_llama_3_1_8b_is_683_permille():
 
 
 def test_a_chained_step_has_no_fc():
-    assert "fc" not in draft_step_cost(EAGLE, 41, 0)
-    assert "fc" not in draft_step_cost(LLAMA, 41, 0, include_fc=True)
+    assert "fc" not in EAGLE.cost(Pass(), 41)
+    assert "fc" not in LLAMA.cost(Pass(), 41, with_fc=True)

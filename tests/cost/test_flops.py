@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from bench.cost.flops import draft_flops, latency_reduction
 from bench.cost.shape import DraftKind, DraftShape
 from bench.errors import CheckpointError
 
@@ -32,22 +31,22 @@ def shape(values: dict) -> DraftShape:
 
 
 def test_components_of_the_eagle3_head_for_llama_3_1_8b():
-    flops = draft_flops(shape(LLAMA_8B), 128256)
+    flops = shape(LLAMA_8B).token_flops(128256)
     parts = [flops.fc, flops.attention, flops.mlp, flops.lm_head, flops.total]
     assert [round(part / 1e6, 3) for part in parts] == [100.663, 134.218, 352.322, 1050.673, 1637.876]
     assert round(flops.lm_head_share, 4) == 0.6415
 
 
 def test_reduction_of_the_eagle3_head_for_llama_3_1_8b():
-    reduction = latency_reduction(shape(LLAMA_8B), np.array([32000, 13264, 4096, 128256]))
+    reduction = shape(LLAMA_8B).latency_reduction(np.array([32000, 13264, 4096, 128256]))
     assert [round(r, 4) for r in reduction.tolist()] == [0.4814, 0.5751, 0.6210, 0.0]
 
 
 def test_components_of_the_shipped_draft():
-    flops = draft_flops(shape(SMOLLM2), 49152)
+    flops = shape(SMOLLM2).token_flops(49152)
     parts = [flops.fc, flops.attention, flops.mlp, flops.lm_head, flops.total]
     assert [round(part / 1e6, 3) for part in parts] == [1.991, 2.875, 5.308, 56.623, 66.798]
-    reduction = latency_reduction(shape(SMOLLM2), np.array([8192, 4096, 1024]))
+    reduction = shape(SMOLLM2).latency_reduction(np.array([8192, 4096, 1024]))
     assert [round(r, 4) for r in reduction.tolist()] == [0.7064, 0.7770, 0.8300]
 
 
@@ -58,7 +57,7 @@ def test_a_speculators_configuration_has_the_same_cost():
         "draft_vocab_size": 32000,
         "transformer_layer_config": layer,
     }
-    assert draft_flops(shape(values), 32000) == draft_flops(shape(LLAMA_8B), 32000)
+    assert shape(values).token_flops(32000) == shape(LLAMA_8B).token_flops(32000)
     assert shape(values).draft_vocab_size == 32000
 
 
@@ -74,7 +73,7 @@ def test_a_decoder_lm_with_grouped_queries():
         "tie_word_embeddings": True,
     }
     found = shape(values)
-    flops = draft_flops(found, 10)
+    flops = found.token_flops(10)
     # per layer: q 2*8*8, k and v 2*8*4 each, o 2*8*8; MLP 3 matrices of 8*20
     assert found.kind is DraftKind.DECODER_LM and found.tied_head
     assert (flops.fc, flops.attention, flops.mlp, flops.lm_head) == (0, 2 * (128 + 128 + 128), 2 * 960, 160)
@@ -82,7 +81,7 @@ def test_a_decoder_lm_with_grouped_queries():
 
 def test_gpt2_has_no_gate_and_four_times_the_width():
     values = {"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 3, "vocab_size": 50}
-    flops = draft_flops(shape(values), 50)
+    flops = shape(values).token_flops(50)
     assert flops.attention == 3 * 4 * 2 * 8 * 8
     assert flops.mlp == 3 * 2 * 2 * 8 * 32
 
@@ -100,13 +99,13 @@ def test_falcon_groups_queries_by_its_architecture(later, key_value_heads):
         "vocab_size": 50,
     }
     # heads are 2 wide: q and o 2*8*8 each, k and v 2*8*2 for each key and value head
-    assert draft_flops(shape(values), 50).attention == 256 + 2 * 32 * key_value_heads
+    assert shape(values).token_flops(50).attention == 256 + 2 * 32 * key_value_heads
 
 
 @pytest.mark.parametrize("model_type, matrices", [("llama", 3), ("opt", 2), ("apertus", 2), ("persimmon", 2)])
 def test_a_plain_mlp_has_two_matrices(model_type, matrices):
     values = {**SMOLLM2, "model_type": model_type}
-    assert draft_flops(shape(values), 1).mlp == matrices * 2 * 576 * 1536
+    assert shape(values).token_flops(1).mlp == matrices * 2 * 576 * 1536
 
 
 @pytest.mark.parametrize("key", ["num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"])

@@ -6,9 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-from bench.cost.components import draft_step_cost, total_cost, verify_cost
-from bench.cost.flops import draft_flops, latency_reduction
-from bench.cost.shape import DraftKind, DraftShape
+from bench.cost.shape import DraftKind, DraftShape, Pass, total_cost
 
 GEMMA_270M = {
     "architectures": ["Gemma3ForCausalLM"],
@@ -53,21 +51,21 @@ def weight_bytes(*modules: torch.nn.Module) -> int:
 def test_the_270m_model_by_hand():
     shape = DraftShape.from_config(GEMMA_270M, "config.json")
     assert shape.kind is DraftKind.DECODER_LM and shape.tied_head and shape.gated_mlp
-    flops = draft_flops(shape, 262144)
+    flops = shape.token_flops(262144)
     # 18 layers; q and o are 640 x 1024, k and v 640 x 256; gate, up and down 640 x 2048.
     assert flops.attention == 18 * 2 * 640 * (2 * 1024 + 2 * 256)
     assert flops.mlp == 18 * 2 * 3 * 640 * 2048
     assert flops.lm_head == 2 * 640 * 262144
     assert (flops.fc, flops.total) == (0, 536_084_480)
     assert round(flops.lm_head_share, 4) == 0.6259
-    reduction = latency_reduction(shape, np.array([512, 8192, 131072]))
+    reduction = shape.latency_reduction(np.array([512, 8192, 131072]))
     assert [round(r, 4) for r in reduction.tolist()] == [0.6247, 0.6064, 0.3130]
 
 
 @pytest.mark.parametrize("batch, num_tokens", [(1, 1), (1, 5), (2, 5)])
 def test_a_whole_pass_equals_what_torch_counts(model, shape, batch, num_tokens):
     ids = torch.zeros(batch, num_tokens, dtype=torch.long)
-    cost = total_cost(verify_cost(shape, num_tokens, 0, batch=batch, dtype_bytes=4))
+    cost = total_cost(shape.cost(Pass(num_tokens, 0, batch, dtype_bytes=4)))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(ids)
     assert cost.flops == counter.get_total_flops()
@@ -79,7 +77,7 @@ def test_one_step_on_a_context_equals_what_torch_counts(model, shape):
         held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
         with FlopCounterMode(display=False) as counter:
             model(torch.zeros(1, 1, dtype=torch.long), past_key_values=cache, use_cache=True)
-    parts = draft_step_cost(shape, 101, 9, dtype_bytes=4)
+    parts = shape.cost(Pass(1, 9, dtype_bytes=4), 101)
     assert total_cost(parts).flops == counter.get_total_flops()
     # 9 positions held, the step's own written, and all ten read.
     assert parts["attention_context"].kv_bytes == held // 9 * 11
@@ -87,7 +85,7 @@ def test_one_step_on_a_context_equals_what_torch_counts(model, shape):
 
 
 def test_weights_equal_the_tensors_but_for_norms_of_single_heads(model, shape):
-    parts = draft_step_cost(shape, 101, 0, dtype_bytes=4)
+    parts = shape.cost(Pass(dtype_bytes=4), 101)
     layers = model.model.layers
     attention = [layer.self_attn for layer in layers]
     head_norms = [norm for part in attention for norm in (part.q_norm, part.k_norm)]
@@ -99,4 +97,4 @@ def test_weights_equal_the_tensors_but_for_norms_of_single_heads(model, shape):
     assert parts["mlp"].weight_bytes == weight_bytes(*(layer.mlp for layer in layers))
     # Tied, and still read: the whole head is the embedding, a trimmed one its own copy.
     assert parts["lm_head"].weight_bytes == weight_bytes(model.lm_head)
-    assert draft_step_cost(shape, 7, 0, dtype_bytes=4)["lm_head"].weight_bytes == torch.zeros(7, 16).nbytes
+    assert shape.cost(Pass(dtype_bytes=4), 7)["lm_head"].weight_bytes == torch.zeros(7, 16).nbytes

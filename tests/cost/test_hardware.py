@@ -1,8 +1,17 @@
 import pytest
 import yaml
 
-from bench.config.run import PeakConfig, SpecConfig
-from bench.cost.hardware import GPU_FOLDER, HardwareSpec, data_sheet, match, read_specs, require_present
+from bench.config.gpu import (
+    GPU_FOLDER,
+    GpuConfig,
+    PeakConfig,
+    SpecConfig,
+    data_sheet,
+    match,
+    read_specs,
+    require_present,
+)
+from bench.cost.hardware import HardwareSpec
 from bench.errors import ConfigError, DeviceError
 
 DEVICE_NAMES = {
@@ -130,13 +139,14 @@ def test_a_family_takes_its_whole_cards_only(family, device_name, is_one):
 def test_a_family_has_no_data_sheet_of_its_own():
     pattern = yaml.safe_load((GPU_FOLDER / "h100.yaml").read_text("utf-8"))["name_pattern"]
     with pytest.raises(ConfigError, match="gpu=h100 is several cards: choose h100-pcie or h100-sxm"):
-        data_sheet(pattern, None)
+        data_sheet(GpuConfig(name_pattern=pattern))
     with pytest.raises(ConfigError, match="gpu='X1' has no data sheet: give gpu.spec, or choose"):
-        data_sheet("X1", None)
-    own = data_sheet("X1", SpecConfig("by hand", 100.0, 8.0, peak_tflops=PeakConfig(bfloat16=2.0)))
+        data_sheet(GpuConfig(name_pattern="X1"))
+    sheet = SpecConfig("by hand", 100.0, 8.0, peak_tflops=PeakConfig(bfloat16=2.0))
+    own = data_sheet(GpuConfig(name_pattern="X1", spec=sheet))
     assert (own.memory_bytes_per_s, own.peak("bfloat16")) == (1e11, 2e12)
     t4 = match("Tesla T4")
-    assert data_sheet(t4.name_pattern, _config_of("t4")) == t4
+    assert data_sheet(GpuConfig(name_pattern=t4.name_pattern, spec=_config_of("t4"))) == t4
 
 
 def _config_of(name: str) -> SpecConfig:
@@ -196,4 +206,4 @@ def test_a_rate_of_nothing_is_refused():
     with pytest.raises(ConfigError, match="rates must be above 0"):
         HardwareSpec("x", "measured", None, {"float32": 0.0}, 1.0, None, None)
     spec = SpecConfig("sheet", 1.0, 1.0, peak_tflops=PeakConfig(bfloat16=2.0))
-    assert HardwareSpec.from_config("x", "X", spec).peak_flops_per_s == {"bfloat16": 2e12}
+    assert spec.hardware("x", "X").peak_flops_per_s == {"bfloat16": 2e12}

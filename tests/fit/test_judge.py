@@ -178,6 +178,6 @@ def test_without_goals_no_k_is_chosen():
 
 
 def test_fitting_needs_no_torch():
-    code = "import bench.fit.fit_json, bench.report.fit, sys; print('torch' in sys.modules)"
+    code = "import bench.fit.judge, bench.analysis.fit, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

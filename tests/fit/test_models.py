@@ -3,7 +3,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.cost.flops import latency_reduction
 from bench.cost.hardware import HardwareSpec
 from bench.fit.models import (
     PROPORTIONAL,
@@ -38,7 +37,7 @@ def test_every_model_has_its_own_name():
 def test_the_published_model_saves_what_the_paper_says():
     work = step_work()
     times = PUBLISHED.predict(np.array([[3e-7]]), work)[0]
-    assert 1 - times / times[-1] == pytest.approx(latency_reduction(smollm2_draft(), SIZES))
+    assert 1 - times / times[-1] == pytest.approx(smollm2_draft().latency_reduction(SIZES))
 
 
 def test_without_fc_the_head_weighs_more():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bench.cost.components import draft_step_cost, total_cost
+from bench.cost.shape import Pass, total_cost
 from bench.errors import FitError
 from bench.fit.series import LM_HEAD, LatencySeries, draft_work, verify_work
 from tests.fit.synthetic import CONTEXT, SIZES, decoder_lm, smollm2_draft, step_work
@@ -9,7 +9,7 @@ from tests.fit.synthetic import CONTEXT, SIZES, decoder_lm, smollm2_draft, step_
 
 def test_work_is_that_of_the_components():
     shape, place = smollm2_draft(), 4
-    parts = draft_step_cost(shape, 4096, CONTEXT)
+    parts = shape.cost(Pass(context_length=CONTEXT), 4096)
     step, head = step_work(), step_work(component=LM_HEAD)
     assert step.flops[place] == total_cost(parts).flops
     assert step.total_bytes[place] == total_cost(parts).total_bytes

@@ -19,11 +19,11 @@ from bench.config import (
     PredictConfig,
     VocabConfig,
 )
-from bench.config.run import PeakConfig, SpecConfig
+from bench.config.gpu import PeakConfig, SpecConfig
 from bench.cost.shape import DraftShape
 from bench.errors import ConfigError
 from bench.predict import run_predict
-from bench.predict.model import acceptance_from_coverage, known_proposals
+from bench.predict.acceptance import acceptance_from_coverage, known_acceptance
 from tests.fit.synthetic import smollm2_draft
 from tests.test_cli import check_refused, run
 
@@ -65,14 +65,14 @@ def test_acceptance_of_a_run_gives_a_size_a_draft_length_and_a_speedup():
 
 def test_the_acceptance_is_that_of_the_run():
     surface = Surfaces(read_run(EXAMPLE)).of("code")
-    sizes, gammas, known = known_proposals(config_of(run=str(EXAMPLE)), smollm2_draft())
+    sizes, gammas, known = known_acceptance(config_of(run=str(EXAMPLE)), smollm2_draft())
     assert gammas == (1, 2, 3, 4, 5, 6)
-    assert known.acceptance_length[:, -1] == pytest.approx(surface.mean_acceptance_length[:, -1])
+    assert known.mean_length[:, -1] == pytest.approx(surface.mean_acceptance_length[:, -1])
     column, place = surface.column(1627), int(np.searchsorted(sizes, 1627))
-    assert known.acceptance_length[:, place] == pytest.approx(surface.mean_acceptance_length[:, column])
-    _, gammas, one = known_proposals(config_of(run=str(EXAMPLE), draft_length=2), smollm2_draft())
-    assert gammas == (2,) and (one.acceptance_length[0] == known.acceptance_length[1]).all()
-    assert "run example measured on code" in one.acceptance_origin
+    assert known.mean_length[:, place] == pytest.approx(surface.mean_acceptance_length[:, column])
+    _, gammas, one = known_acceptance(config_of(run=str(EXAMPLE), draft_length=2), smollm2_draft())
+    assert gammas == (2,) and (one.mean_length[0] == known.mean_length[1]).all()
+    assert "run example measured on code" in one.origin
 
 
 def test_a_coverage_curve_gives_the_papers_choice(tmp_path):
@@ -83,17 +83,17 @@ def test_a_coverage_curve_gives_the_papers_choice(tmp_path):
 
 def test_a_coverage_with_an_acceptance_gives_a_speedup(tmp_path):
     curve = table_of(tmp_path, "vocab_size,coverage 1000,0.5 2000,0.75")
-    sizes, gammas, known = known_proposals(config_of(coverage=curve, full_acceptance=0.8), smollm2_draft())
+    sizes, gammas, known = known_acceptance(config_of(coverage=curve, full_acceptance=0.8), smollm2_draft())
     assert gammas == (1, 2, 4)
     places = np.searchsorted(sizes, [1000, 2000, 49152])
     assert known.coverage[places] == pytest.approx([0.5, 0.75, 1.0])
     # One token of 0.8 C(k): 1 + 0.4, 1 + 0.6 and 1 + 0.8.
-    assert known.acceptance_length[0, places] == pytest.approx([1.4, 1.6, 1.8])
-    assert known.acceptance_length[2] == pytest.approx(acceptance_from_coverage(known.coverage, 0.8, 4))
-    _, _, with_one = known_proposals(
+    assert known.mean_length[0, places] == pytest.approx([1.4, 1.6, 1.8])
+    assert known.mean_length[2] == pytest.approx(acceptance_from_coverage(known.coverage, 0.8, 4))
+    _, _, with_one = known_acceptance(
         config_of(coverage=curve, full_acceptance=0.8, draft_length=3), smollm2_draft()
     )
-    assert with_one.acceptance_length.shape == (1, len(sizes))
+    assert with_one.mean_length.shape == (1, len(sizes))
     arguments = [f"predict.coverage={curve}", "predict.full_acceptance=0.8"]
     text = said(run("task=predict", "gpu=l4", *arguments))
     assert "x plain decoding" in text and "accepted with chance 0.8 C(k)" in text
@@ -102,7 +102,7 @@ def test_a_coverage_with_an_acceptance_gives_a_speedup(tmp_path):
 def test_nothing_is_said_of_sizes_outside_the_table(tmp_path):
     for text in ("1024,0.9 8192,0.97 49152,1.0", "1024,0.9 8192,0.97"):
         curve = table_of(tmp_path, f"vocab_size,coverage {text}")
-        sizes, _, known = known_proposals(config_of(coverage=curve), smollm2_draft())
+        sizes, _, known = known_acceptance(config_of(coverage=curve), smollm2_draft())
         assert (sizes[0], sizes[-1]) == (1024, 49152)
         assert (known.coverage[0], known.coverage[-1]) == (0.9, 1.0)
         assert {1024, 8192} <= set(sizes)
@@ -113,10 +113,10 @@ def test_nothing_is_said_of_sizes_outside_the_table(tmp_path):
 def test_a_table_of_several_domains_needs_one():
     table = str(EXAMPLE / "summary.csv")
     with pytest.raises(ConfigError, match="mixes domains: set predict.domain to code or function_calling or"):
-        known_proposals(config_of(coverage=table), smollm2_draft())
+        known_acceptance(config_of(coverage=table), smollm2_draft())
     with pytest.raises(ConfigError, match="predict.domain=poetry: .* is of code, function_calling, writing"):
-        known_proposals(config_of(coverage=table, domain="poetry"), smollm2_draft())
-    _, _, known = known_proposals(config_of(coverage=table, domain="code"), smollm2_draft())
+        known_acceptance(config_of(coverage=table, domain="poetry"), smollm2_draft())
+    _, _, known = known_acceptance(config_of(coverage=table, domain="code"), smollm2_draft())
     assert known.coverage[-1] == 1.0 and (np.diff(known.coverage) >= 0).all()
 
 
@@ -132,14 +132,14 @@ def test_a_table_of_several_domains_needs_one():
 )
 def test_a_table_that_is_no_curve_is_refused(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
-        known_proposals(config_of(coverage=table_of(tmp_path, text)), smollm2_draft())
+        known_acceptance(config_of(coverage=table_of(tmp_path, text)), smollm2_draft())
 
 
 def test_a_draft_of_another_vocabulary_has_another_acceptance():
     shape = smollm2_draft()
     other = DraftShape(**{**vars(shape), "draft_vocab_size": 32000})
     with pytest.raises(ConfigError, match="is of a draft of 49,152 tokens, this one has 32,000"):
-        known_proposals(config_of(run=str(EXAMPLE)), other)
+        known_acceptance(config_of(run=str(EXAMPLE)), other)
 
 
 def predicted(**options) -> tuple[str, object]:
