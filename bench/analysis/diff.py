@@ -11,8 +11,8 @@ from bench.analysis.differences import differences, shared_prompts
 from bench.analysis.run import Run
 from bench.errors import ConfigError
 from bench.records import DecodeRecord, ProbeRecord
-from bench.stats.estimates import Floats
-from bench.stats.paired import ALPHA, PairedRatio, primary_first, strictest_levels
+from bench.stats.estimates import ALPHA, Floats
+from bench.stats.paired import PairedRatio, primary_first, strictest_levels
 
 DECODE, ALL_DECODES = "decode", "all decodes"
 

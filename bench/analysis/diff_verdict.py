@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-import numpy as np
 import pandas as pd
 
 from bench.analysis.diff import (
@@ -20,8 +19,10 @@ from bench.analysis.diff import (
     require_comparable,
 )
 from bench.analysis.differences import differences
+from bench.analysis.latency import drift_of
 from bench.analysis.run import Run
-from bench.stats.paired import ALPHA, least_count, least_prompts
+from bench.stats.estimates import ALPHA
+from bench.stats.paired import least_count, least_prompts
 
 _MOST_NAMED = 3
 
@@ -83,8 +84,9 @@ def judge_change(before: Run, after: Run, threshold: float) -> Outcome:
     require_comparable(before, after)
     times, outputs = diff_frame(before, after, threshold), output_frame(before, after)
     change, sentence = _change(times), ""
-    drifted = max((before, after), key=lambda run: abs(drift(run)))
-    if abs(drift(drifted)) > threshold and not _outgrows(before, after, abs(drift(drifted)), change):
+    drifted = max((before, after), key=lambda run: abs(drift_of(run).change))
+    most = abs(drift_of(drifted).change)
+    if most > threshold and not _outgrows(before, after, most, change):
         change, sentence = Change.inconclusive, _drift_sentence(times, drifted, threshold)
     return Outcome(
         before=before.folder.name,
@@ -122,11 +124,7 @@ def _drift_sentence(times: pd.DataFrame, drifted: Run, threshold: float) -> str:
 
 
 def _drift_text(run: Run) -> str:
-    change = drift(run)
-    return (
-        f"Within {run.folder.name} itself verifications took {abs(change):.1%} "
-        f"{'more' if change > 0 else 'less'} time in the second half than in the first"
-    )
+    return f"Within {run.folder.name} itself {drift_of(run).phrase('.1%')}"
 
 
 def _decoding(whole: pd.Series) -> str:
@@ -198,30 +196,13 @@ def _notes(
             f"to {row['after_mean_acceptance_length']:.3f}."
         )
     for run in (before, after):
-        if abs(drift(run)) > threshold:
+        if abs(drift_of(run).change) > threshold:
             yield f"{_drift_text(run)}: the machine changed while it was measured."
     yield from (f"{text[0].upper()}{text[1:]}." for text in differences(before, after).cautions)
     yield (
         "One run stands on each side: what changes from start to start is in the difference and not in its "
         "interval; where the verdict matters, measure both again."
     )
-
-
-def drift(run: Run) -> float:
-    """Verification in the second half of the run over the first, less 1; by draft length, then the median."""
-    by_length: dict[int, list[tuple[int, float]]] = {}
-    for probes in run.probes.values():
-        for probe in probes:
-            laps = probe.laps_ms.get("verify")
-            if laps:
-                by_length.setdefault(probe.draft_length, []).append((probe.order, float(np.median(laps))))
-    changes = []
-    for found in by_length.values():
-        times = [ms for _, ms in sorted(found)]
-        half = len(times) // 2
-        if half:
-            changes.append(float(np.median(times[-half:]) / np.median(times[:half])) - 1)
-    return float(np.median(changes)) if changes else 0.0
 
 
 def row_name(row: pd.Series) -> str:

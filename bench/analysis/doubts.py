@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.analysis.latency import step_samples
+from bench.analysis.latency import drift_of, step_samples
 from bench.analysis.run import Run
 from bench.analysis.summary import token_energy
 from bench.records import DecodeRecord, IsolatedRecord, ProbeRecord
@@ -85,34 +85,18 @@ def _repeats(run: Run) -> Doubt | None:
 
 
 def _drift(run: Run) -> Doubt | None:
-    """Plain decoding does the same work whenever it comes; its first half of the run against its second."""
-    worst, where = 0.0, ""
-    for domain, by_key in run.decodes.items():
-        plain = [
-            record for (_, gamma), by_prompt in by_key.items() if not gamma for record in by_prompt.values()
-        ]
-        plain.sort(key=lambda record: record.order)
-        steps = [
-            float(np.median(record.laps_ms["verify"])) for record in plain if record.laps_ms.get("verify")
-        ]
-        if len(steps) < 4:
-            continue
-        half = len(steps) // 2
-        drift = float(np.median(steps[half:]) / np.median(steps[:half]) - 1)
-        if abs(drift) > abs(worst):
-            worst, where = drift, domain
-    if abs(worst) <= _MOST_DRIFT:
+    drift = drift_of(run)
+    if abs(drift.change) <= _MOST_DRIFT:
         return None
     return Doubt(
         "drift",
-        f"plain decoding of {where} became {abs(worst):.0%} {'slower' if worst > 0 else 'faster'} during the "
-        "run",
+        drift.phrase(".0%"),
         "warm the machine up, keep its clocks fixed, and measure again; ratios of what was interleaved hold "
         "better than absolute figures",
     )
 
 
-# Doubts that the samples beside a run raise: clocks, throttling, strangers, and samples that lack.
+# Doubts that the samples beside a run raise: clocks, throttling, other processes, and samples that lack.
 
 # A run is doubted beyond these; each is far above what a quiet machine shows and small enough to matter.
 _MOST_OTHERS = 0.05  # load of other processes, as a share of all CPUs
@@ -147,7 +131,7 @@ def telemetry_doubts(run: Run) -> list[Doubt]:
     """What the samples beside a run, and what it says of its device, make doubtful."""
     found = [_others(run), _clock(run), _cpu_clock(run)]
     found.append(_unsteady_energy(run))
-    several = (*_slowed(run), *_strangers(run), *_cut_off(run), *_changed(run))
+    several = (*_slowed(run), *_other_gpu_processes(run), *_cut_off(run), *_changed(run))
     return [doubt for doubt in (*found, *several) if doubt]
 
 
@@ -217,7 +201,7 @@ def _slowed(run: Run) -> list[Doubt]:
     ]
 
 
-def _strangers(run: Run) -> list[Doubt]:
+def _other_gpu_processes(run: Run) -> list[Doubt]:
     found = sorted({pid for row in run.samples.rows for pid in row.get("other_pids") or []})
     if not found:
         return []

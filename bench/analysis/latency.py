@@ -1,6 +1,7 @@
 """Latency of the parts of a round, in situ and on their own."""
 
 from collections import defaultdict
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pandas as pd
 from bench.analysis.run import EAGER, IN_SITU, Run
 from bench.records import IsolatedRecord
 from bench.stats.bootstrap import grouped_median
-from bench.stats.estimates import Estimate, median
+from bench.stats.estimates import Estimate, change_between_halves, median
 
 _RESAMPLES = 400
 
@@ -80,3 +81,41 @@ def step_samples(laps_ms: dict[str, list[float]], draft_length: int) -> dict[str
     select = np.reshape(laps_ms["select"], (rounds, draft_length))[:, 1:]
     steps = np.reshape(laps_ms["layer"], (rounds, draft_length - 1)) + head + select
     return {**laps_ms, "draft_step": steps.ravel().tolist()}
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How the machine changed while it was measured.
+
+    Attributes:
+        change: of the time of plain decoding, from its first half to its second; above 0 it became slower.
+        domain: where it changed most; empty where no domain has enough prompts to tell.
+    """
+
+    change: float
+    domain: str
+
+    def phrase(self, form: str) -> str:
+        """In words, with the size of the change in this format."""
+        direction = "slower" if self.change > 0 else "faster"
+        return f"plain decoding of {self.domain} became {abs(self.change):{form}} {direction} during the run"
+
+
+_LEAST_DECODES = 4  # of one domain, to tell a drift
+
+
+def drift_of(run: Run) -> Drift:
+    """Plain decoding does the same work whenever it comes: of the domain that changed most.
+
+    Domains are measured one after the other and have prompts of other lengths, so that only answers of one
+    domain are compared.
+    """
+    worst = Drift(0.0, "")
+    for domain, by_key in run.decodes.items():
+        plain = [r for (_, gamma), by_prompt in by_key.items() if not gamma for r in by_prompt.values()]
+        plain = sorted((r for r in plain if r.laps_ms.get("verify")), key=lambda record: record.order)
+        steps = [float(np.median(record.laps_ms["verify"])) for record in plain]
+        change = change_between_halves(steps) if len(steps) >= _LEAST_DECODES else None
+        if change is not None and abs(change) > abs(worst.change):
+            worst = Drift(change, domain)
+    return worst

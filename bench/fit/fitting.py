@@ -1,10 +1,11 @@
 """Fits a model to a series: coefficients with intervals, and how far off every size is.
 
-Intervals are percentile bootstrap at 95%, of two parts. Samples are resampled (`resampling`), which covers
-the noise of the medians and what prompts share. What the model misses beyond that noise - a kernel that suits
-one shape better - is estimated as one relative scatter between sizes, and every resample moves its sizes by a
-draw of it; the draw's own scale varies as its estimate would (a scaled inverse chi-square), so that few sizes
-give wide intervals. Where the model holds, that second part is near zero and nothing is counted twice.
+Intervals are percentile bootstrap at 95%, of two parts. Samples are resampled (`resample_medians`), which
+covers the noise of the medians and what prompts share. What the model misses beyond that noise - a kernel
+that suits one shape better - is estimated as one relative scatter between sizes, and every resample moves its
+sizes by a draw of it; the draw's own scale varies as its estimate would (a scaled inverse chi-square), so
+that few sizes give wide intervals. Where the model holds, that second part is near zero and nothing is
+counted twice.
 """
 
 from dataclasses import dataclass, replace
@@ -24,8 +25,8 @@ from bench.fit.models import (
     Roofline,
 )
 from bench.fit.series import LatencySeries, Work, reduction
-from bench.stats.bootstrap import _drawn_by_group, _estimates, _independent
-from bench.stats.estimates import CONFIDENCE, Estimate, median
+from bench.stats.bootstrap import estimates_of, resample_group_medians, resample_median
+from bench.stats.estimates import Estimate, median, percentile_interval
 from bench.stats.robust import Floats
 
 # A model that is off by half everywhere is no better known by wider intervals; this keeps draws finite.
@@ -99,12 +100,10 @@ class FittedModel:
     def coefficients(self) -> list[Coefficient]:
         """Coefficients with their intervals."""
         values, spread = self.model.coefficients(self.theta[None]), self.model.coefficients(self.replicates)
-        tail = (1 - CONFIDENCE) / 2
         found = []
         for value, over in zip(values, spread, strict=True):
             # Never between two resamples: one of them may be infinite.
-            low = np.quantile(over.values, tail, method="lower")
-            high = np.quantile(over.values, 1 - tail, method="higher")
+            low, high = percentile_interval(over.values, of_draws=True)
             bounds = (_finite(value.values[0]), _finite(low), _finite(high))
             found.append(Coefficient(value.name, value.unit, *bounds))
         return found
@@ -123,7 +122,7 @@ def fit(model: LatencyModel, series: LatencySeries, resampled_ms: Floats, seed: 
     Args:
         model: the model.
         series: what was measured.
-        resampled_ms: of the same series, by `bench.fit.resampling`.
+        resampled_ms: of the same series, by `resample_medians`.
         seed: of the scatter between sizes.
     """
     work, medians = series.work, series.medians_ms
@@ -173,10 +172,10 @@ def resample_medians(series: LatencySeries, num_resamples: int, seed: int) -> Fl
     rng = np.random.default_rng(seed)
     count = series.num_groups
     if series.groups is None or count < 2:
-        columns = [_independent(samples, num_resamples, rng) for samples in series.samples_ms]
+        columns = [resample_median(samples, num_resamples, rng) for samples in series.samples_ms]
         return np.stack(columns, axis=1)
     pairs = list(zip(series.samples_ms, series.groups, strict=True))
-    return _drawn_by_group(pairs, series.medians_ms, count, num_resamples, rng)
+    return resample_group_medians(pairs, series.medians_ms, count, num_resamples, rng)
 
 
 def median_estimates(series: LatencySeries, resampled_ms: Floats) -> list[Estimate]:
@@ -188,12 +187,12 @@ def median_estimates(series: LatencySeries, resampled_ms: Floats) -> list[Estima
     """
     if series.num_groups < 2:
         return [median(samples) for samples in series.samples_ms]
-    return _estimates(series.medians_ms, resampled_ms)
+    return estimates_of(series.medians_ms, resampled_ms)
 
 
 def reduction_estimates(series: LatencySeries, resampled_ms: Floats) -> list[Estimate]:
     """R(k) of every size with its interval; arguments as in `median_estimates`."""
-    return _estimates(reduction(series.medians_ms), reduction(resampled_ms))
+    return estimates_of(reduction(series.medians_ms), reduction(resampled_ms))
 
 
 def interval_doubt(series: LatencySeries) -> str | None:

@@ -1,11 +1,11 @@
-"""Medians of prompts drawn anew, jointly over sizes."""
+"""Resampling: prompts or samples drawn anew, and the medians of what was drawn."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.stats.estimates import CONFIDENCE, Estimate, median
+from bench.stats.estimates import Estimate, median, percentile_interval
 from bench.stats.robust import Floats
 
 IntArray = NDArray[np.int64]
@@ -26,19 +26,32 @@ def grouped_median(samples: Floats, groups: IntArray, num_resamples: int, seed: 
     if len(numbers) < 2:
         return median(samples)
     middle, rng = np.array([np.median(samples)]), np.random.default_rng(seed)
-    drawn = _drawn_by_group([(samples, places)], middle, len(numbers), num_resamples, rng)
-    return _estimates(middle, drawn)[0]
+    drawn = resample_group_medians([(samples, places)], middle, len(numbers), num_resamples, rng)
+    return estimates_of(middle, drawn)[0]
 
 
-def _drawn_by_group(
+def draw_counts(count: int, num_resamples: int, rng: np.random.Generator) -> IntArray:
+    """How often each of `count` things is drawn, in resamples of as many `(num_resamples, count)`."""
+    return rng.multinomial(count, np.full(count, 1 / count), size=num_resamples)
+
+
+def resample_group_medians(
     pairs: Sequence[tuple[Floats, IntArray]],
     medians: Floats,
     count: int,
     num_resamples: int,
     rng: np.random.Generator,
 ) -> Floats:
-    """Medians of every series of samples and their groups, over `count` groups drawn anew for all at once."""
-    picks = rng.multinomial(count, np.full(count, 1 / count), size=num_resamples).astype(np.float64)
+    """Medians of several series over groups drawn anew for all at once `(num_resamples, series)`.
+
+    Args:
+        pairs: samples of every series, above 0, and the number of the group of each.
+        medians: of every series `(series,)`.
+        count: groups.
+        num_resamples: bootstrap resamples.
+        rng: source of the draws.
+    """
+    picks = draw_counts(count, num_resamples, rng).astype(np.float64)
     drawn = np.stack([_weighted_medians(samples, group, picks) for samples, group in pairs], axis=1)
     # n / (n - 1), as a resample's variance is that of its n draws; and the scale as unsure as it is.
     scale = np.sqrt(count / rng.chisquare(count - 1, (num_resamples, 1)))
@@ -46,12 +59,13 @@ def _drawn_by_group(
     return medians * np.exp(np.clip(deviation, -_MOST_DEVIATION, _MOST_DEVIATION))
 
 
-def _estimates(values: Floats, resampled: Floats) -> list[Estimate]:
-    low, high = np.quantile(resampled, [_TAIL, 1 - _TAIL], axis=0)
+def estimates_of(values: Floats, resampled: Floats) -> list[Estimate]:
+    """Values `(n,)` with the percentile intervals of their resamples `(resamples, n)`."""
+    low, high = percentile_interval(resampled)
     return [Estimate(*map(float, row)) for row in zip(values, low, high, strict=True)]
 
 
-def _independent(samples: Floats, num_resamples: int, rng: np.random.Generator) -> Floats:
+def resample_median(samples: Floats, num_resamples: int, rng: np.random.Generator) -> Floats:
     """Medians of resamples of independent samples `(num_resamples,)`, without drawing those.
 
     The i-th smallest of n draws is the sample at place n U, U the i-th smallest of n uniform numbers, which
@@ -97,8 +111,6 @@ def _first_beyond(below: Floats, picks: Floats, limits: Floats) -> IntArray:
     # A draw without any sample never gets beyond; others take more rounds, in which its place runs on.
     return np.minimum(low, len(below) - 1)
 
-
-_TAIL = (1 - CONFIDENCE) / 2
 
 # Keeps draws finite where two prompts say nothing of their spread: a factor of e on either side.
 _MOST_DEVIATION = 1.0

@@ -1,10 +1,11 @@
-"""Bootstrap intervals: what the samples say, and how firmly.
+"""The confidence level, and estimates with intervals: what samples say, and how firmly.
 
-All intervals are percentile bootstrap at 95%, seeded, so that a report drawn twice is the same.
+Bootstraps are seeded, so that a report made twice is the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,11 @@ from scipy.special import bdtr, bdtrc
 
 Floats = NDArray[np.float64]
 
-CONFIDENCE = 0.95
+CONFIDENCE = 0.95  # of every interval and every verdict
+
+ALPHA = 1 - CONFIDENCE
+
+TAIL = ALPHA / 2  # what an interval leaves out on either side
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,34 @@ class Estimate:
     ci_high: float
 
 
+def percentile_interval(
+    draws: NDArray[Any], axis: int = 0, tail: float = TAIL, of_draws: bool = False
+) -> Floats:
+    """Lower and upper end of the interval of bootstrap draws `(2, ...)`.
+
+    Args:
+        draws: one per resample along `axis`.
+        axis: of the resamples.
+        tail: what is left out on either side.
+        of_draws: whether the ends must be draws themselves, as of sizes, or where some are infinite.
+    """
+    if of_draws:
+        low = np.quantile(draws, tail, axis=axis, method="lower")
+        return np.stack([low, np.quantile(draws, 1 - tail, axis=axis, method="higher")])
+    return np.quantile(draws, [tail, 1 - tail], axis=axis)
+
+
+def change_between_halves(values: Sequence[float]) -> float | None:
+    """Drift: median of the second half over that of the first, less 1; None of fewer than two values.
+
+    Args:
+        values: of the same work, in the order of their measurement. The middle one of an odd number is in
+            neither half.
+    """
+    half = len(values) // 2
+    return float(np.median(values[-half:]) / np.median(values[:half]) - 1) if half else None
+
+
 def median(samples: Floats) -> Estimate:
     """Median of independent samples `(n,)`, with its exact bootstrap interval.
 
@@ -33,9 +66,8 @@ def median(samples: Floats) -> Estimate:
     """
     ordered, n = np.sort(samples), len(samples)
     shares = np.arange(1, n + 1) / n
-    tail = (1 - CONFIDENCE) / 2
-    low = int(np.searchsorted(bdtrc((n + 1) // 2 - 1, n, shares), tail))
-    high = int(np.searchsorted(bdtrc(n // 2, n, shares), 1 - tail))
+    low = int(np.searchsorted(bdtrc((n + 1) // 2 - 1, n, shares), TAIL))
+    high = int(np.searchsorted(bdtrc(n // 2, n, shares), 1 - TAIL))
     return Estimate(float(np.median(samples)), float(ordered[low]), float(ordered[min(high, n - 1)]))
 
 
@@ -86,7 +118,5 @@ def _bootstrap(
     """Resamples the last axis of `rows` `(series, n)`, the same places in every series."""
     n = rows.shape[1]
     places = np.random.default_rng(seed).integers(0, n, size=(num_resamples, n))
-    resampled = statistic(rows[:, places])
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
+    low, high = percentile_interval(statistic(rows[:, places]))
     return Estimate(float(statistic(rows)), float(low), float(high))

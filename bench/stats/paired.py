@@ -1,6 +1,6 @@
 """Paired statistics of two runs: ratios of what both measured on the same prompt.
 
-The shown interval is the exact bootstrap of the median ratio (`bench.measure.stats.median`). Decisions do
+The shown interval is the exact bootstrap of the median ratio (`bench.stats.estimates.median`). Decisions do
 not rest on it: with few prompts a bootstrap promises too much. They rest on the sign test, which is exact
 for any distribution: if the median ratio were at most a bound, each prompt would be above it with a chance
 of at most one half.
@@ -11,9 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import bdtrc
 
-from bench.stats.estimates import CONFIDENCE, Estimate, Floats, median
-
-ALPHA = 1 - CONFIDENCE
+from bench.stats.estimates import ALPHA, Estimate, Floats, median
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.acceptance import Acceptance, Intervals, Ratios
+from bench.stats.bootstrap import draw_counts
+from bench.stats.estimates import TAIL, percentile_interval
 from bench.surface.latency import RoundLatency
 from bench.vocab.draft_vocab import Floats, IntArray
 
-_TAIL = 0.025  # 95% intervals
+# The decimal itself: 1 - 0.95 in binary is a little more than 0.05, and would move last digits of tables.
+_TAIL = round(TAIL, 3)
 
 _MAX_RESAMPLES = 1000
 
@@ -72,8 +75,7 @@ class Surface:
     @property
     def best_intervals(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """95% bootstrap intervals of the fastest size and of its draft length; ends are values that occur."""
-        low = np.quantile(self.resampled_best, _TAIL, axis=0, method="lower")
-        high = np.quantile(self.resampled_best, 1 - _TAIL, axis=0, method="higher")
+        low, high = percentile_interval(self.resampled_best, of_draws=True)
         return (int(low[0]), int(high[0])), (int(low[1]), int(high[1]))
 
     @property
@@ -132,7 +134,7 @@ def predict(
         total_ms = (weights @ num_rounds) * round_ms + (weights * once).sum(1, keepdims=True)
         tokens_per_s = (weights @ tokens)[:, None] / total_ms * 1e3
         point[row], speeds[row] = tokens_per_s[0], tokens_per_s[1:]
-    low, high = np.quantile(speeds, [_TAIL, 1 - _TAIL], axis=1)
+    low, high = percentile_interval(speeds, axis=1, tail=_TAIL)
     best = np.unravel_index(int(np.argmax(point)), point.shape)
     ratio_high = np.quantile(speeds / speeds[best[0], :, best[1], None], 1 - _TAIL, axis=1)
     return Surface(
@@ -157,7 +159,5 @@ def _grid(walks: list[list[Acceptance]], extra: list[int], full_size: int) -> In
 
 def _weights(num_prompts: int, num_resamples: int, seed: int) -> Floats:
     """How often each prompt counts `(1 + resamples, prompts)`: once in the data, at random after that."""
-    drawn = np.random.default_rng(seed).multinomial(
-        num_prompts, np.full(num_prompts, 1 / num_prompts), size=num_resamples
-    )
+    drawn = draw_counts(num_prompts, num_resamples, np.random.default_rng(seed))
     return np.concatenate([np.ones((1, num_prompts)), drawn.astype(np.float64)])

@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 
 from bench.errors import VocabError
+from bench.stats.bootstrap import draw_counts
+from bench.stats.estimates import percentile_interval
 from bench.vocab.blocks import BlockCounts
 from bench.vocab.draft_vocab import DraftVocab, Floats, IntArray
-
-_TAIL = 0.025  # 95% intervals
 
 _CHUNK_BYTES = 128 * 2**20
 
@@ -63,7 +63,7 @@ def coverage_band(blocks: BlockCounts, order: IntArray, num_resamples: int, seed
         return Band(value, None, None)
     matrix = blocks.matrix()
     rng = np.random.default_rng(seed)
-    weights = rng.multinomial(num_blocks, np.full(num_blocks, 1 / num_blocks), size=num_resamples)
+    weights = draw_counts(num_blocks, num_resamples, rng)
     totals = weights @ np.asarray(matrix.sum(axis=1)).ravel()
     # Tokens that never occur add nothing: curves are resampled over the others and spread out again.
     seen = np.flatnonzero(counts[order])
@@ -75,9 +75,8 @@ def coverage_band(blocks: BlockCounts, order: IntArray, num_resamples: int, seed
         part = (columns[:, start : start + step].T @ weights.T).T
         curves = carried + np.cumsum(part, axis=1)
         carried = curves[:, -1:]
-        low[start : start + step], high[start : start + step] = np.quantile(
-            curves / totals[:, None], [_TAIL, 1 - _TAIL], axis=0
-        )
+        ends = percentile_interval(curves / totals[:, None])
+        low[start : start + step], high[start : start + step] = ends
     places = np.searchsorted(seen, np.arange(len(order)), side="right") - 1
     return Band(value, _spread(low, places), _spread(high, places))
 

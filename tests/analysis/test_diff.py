@@ -19,7 +19,8 @@ from bench.analysis.diff import (
     output_frame,
     require_comparable,
 )
-from bench.analysis.diff_verdict import Change, drift, judge_change
+from bench.analysis.diff_verdict import Change, judge_change
+from bench.analysis.latency import Drift, drift_of
 from bench.analysis.run import Run, read_run
 from bench.errors import ConfigError
 from bench.report.device_figures import diff_figure
@@ -148,13 +149,13 @@ def with_drift(run: Run, change: float) -> Run:
 def test_a_machine_that_drifts_beyond_the_threshold_tells_nothing(tmp_path):
     before, after = runs(tmp_path, Device(noise=0.002), Device(noise=0.002))
     drifted = with_drift(after, 0.1)
-    assert drift(drifted) == pytest.approx(0.1, abs=0.01)
+    assert drift_of(drifted).change == pytest.approx(0.1, abs=0.01)
     outcome = judge_change(before, drifted, 0.02)
     assert outcome.change is Change.inconclusive and outcome.exit_code == 0
     assert outcome.sentence.startswith(
         "inconclusive: the machine changed while it was measured. Within after"
     )
-    assert f"verifications took {drift(drifted):.1%} more time" in outcome.sentence
+    assert drift_of(drifted).phrase(".1%") in outcome.sentence
     assert "beyond the threshold of 2.0%" in outcome.sentence
     assert "Measure both again" in outcome.sentence
     # A threshold above it is not touched.
@@ -174,7 +175,7 @@ def test_a_slowdown_within_the_drift_is_not_called_one_and_one_beyond_it_is(tmp_
 
 
 def test_noise_beyond_the_threshold_is_inconclusive(tmp_path, monkeypatch):
-    monkeypatch.setattr(outcome_module, "drift", lambda run: 0.0)
+    monkeypatch.setattr(outcome_module, "drift_of", lambda run: Drift(0.0, ""))
     outcome = judge_change(*runs(tmp_path, Device(noise=0.3), Device(noise=0.3)), 0.001)
     assert outcome.change is Change.inconclusive
     assert "a slowdown of 0.1% is neither shown nor excluded" in outcome.sentence
@@ -265,14 +266,22 @@ def test_a_changed_driver_and_power_limit_are_said(tmp_path):
 
 def test_drift_within_a_run_by_hand(tmp_path):
     run = read_run(write_small_run(tmp_path / "run"))
-    assert drift(run) == 0
-    probes = run.probes["code"]
-    # The four probes come one after the other; the last two take half as long again.
-    moved = [
-        replace(p, order=n, laps_ms={**p.laps_ms, "verify": [24.0 if n < 2 else 36.0] * 3})
-        for n, p in enumerate(probes)
-    ]
-    assert drift(replace(run, probes={"code": moved})) == pytest.approx(0.5)
+    assert drift_of(run) == Drift(0.0, "")
+    (record,) = [r for p, r in run.decodes["code"][100, 0].items() if p == "p1"]
+
+    def plain(*step_ms):
+        return {
+            (100, 0): {
+                f"p{n}": replace(record, order=n, laps_ms={"verify": [ms] * 8})
+                for n, ms in enumerate(step_ms)
+            }
+        }
+
+    # The middle one of five is in neither half; a domain is never held against another.
+    found = {"code": plain(20, 20, 99, 30, 30), "writing": plain(50, 50, 48, 48), "short": plain(1, 9)}
+    assert drift_of(replace(run, decodes=found)) == Drift(0.5, "code")
+    found = {"code": plain(20, 20, 20, 20), "writing": plain(50, 50, 48, 48)}
+    assert drift_of(replace(run, decodes=found)) == Drift(pytest.approx(-0.04), "writing")
 
 
 def test_the_figure_has_what_was_judged(tmp_path):
