@@ -7,16 +7,17 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bench.models.checkpoint import DraftCheckpoint
-from bench.models.eagle3 import Eagle3Body, Eagle3Config, Eagle3Draft
-from bench.models.layers import pack_linears
+from bench.cost.shape import DraftShape
+from bench.models.decoder_lm import DecoderLM
+from bench.models.draft import Draft
+from bench.models.eagle3 import Eagle3Body, Eagle3Config, Eagle3Draft, default_feature_layers
 from bench.models.target import Target
 from bench.vocab.draft_vocab import DraftVocab
 
 VOCAB_SIZE, HIDDEN = 97, 32
 
 
-def make_target(seed: int = 0, eos: int = 1) -> Target:
+def make_llama(seed: int = 0, eos: int = 1) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCAB_SIZE,
@@ -33,8 +34,13 @@ def make_target(seed: int = 0, eos: int = 1) -> Target:
         pad_token_id=0,
         initializer_range=0.3,
     )
-    tokenizer = SimpleNamespace(eos_token_id=eos, all_special_ids=[0, 1])
-    return Target(LlamaForCausalLM(config).eval().requires_grad_(False), tokenizer)
+    return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+def make_target(seed: int = 0, eos: int = 1) -> Target:
+    target = Target(make_llama(seed, eos), SimpleNamespace(eos_token_id=eos, all_special_ids=[0, 1]))
+    target.keep_features(default_feature_layers(8))
+    return target
 
 
 def make_body(seed: int = 0) -> Eagle3Body:
@@ -54,11 +60,32 @@ def make_body(seed: int = 0) -> Eagle3Body:
     return Eagle3Body(config)
 
 
-def make_draft(target: Target, seed: int = 0) -> DraftCheckpoint:
+def make_draft(
+    target: Target, seed: int = 0, head: torch.Tensor | None = None, vocab: DraftVocab | None = None
+) -> Eagle3Draft:
     body = make_body(seed).eval().requires_grad_(False)
-    pack_linears(body)
-    whole = DraftVocab(np.arange(VOCAB_SIZE), VOCAB_SIZE)
-    return DraftCheckpoint(Eagle3Draft(body, target.embedding_weight), target.head_weight, whole)
+    vocab = vocab or DraftVocab(np.arange(VOCAB_SIZE), VOCAB_SIZE)
+    head = target.head_weight if head is None else head
+    return Eagle3Draft(body.config.shape, vocab, head, body, target.embedding_weight, target.feature_layers)
+
+
+def make_decoder_lm(seed: int = 1) -> DecoderLM:
+    """A draft of another kind: it reads tokens alone."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        initializer_range=0.3,
+    )
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    return DecoderLM(model, DraftShape.from_config(config.to_dict(), "tiny"))
 
 
 @pytest.fixture
@@ -67,5 +94,5 @@ def target() -> Target:
 
 
 @pytest.fixture
-def draft(target: Target) -> DraftCheckpoint:
+def draft(target: Target) -> Draft:
     return make_draft(target)

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import bench.cli  # noqa: F401  stores the schema that `compose` needs
 from bench.config import Config
 from bench.cost.hardware import HardwareSpec
 from bench.errors import BenchError

@@ -18,6 +18,14 @@ class DraftKind(Enum):
     EAGLE3 = "eagle3"
     DECODER_LM = "decoder_lm"
 
+    @property
+    def label(self) -> str:
+        """As a sentence names one."""
+        return _LABELS[self]
+
+
+_LABELS = {DraftKind.EAGLE3: "an EAGLE-3 draft", DraftKind.DECODER_LM: "a decoder LM"}
+
 
 # Model types whose MLP has two matrices, up and down; all others gate with a third.
 _PLAIN_MLP = (

@@ -15,9 +15,10 @@ memory, and launches. Conventions:
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
-from bench.cost.config_json import DraftKind, sizes_of
+from bench.cost.config_json import DraftKind, read_config, sizes_of
 from bench.vocab.draft_vocab import Floats, IntArray
 
 __all__ = [
@@ -146,6 +147,12 @@ class DraftShape:
     tied_head: bool
     feature_size: int
     norms_per_layer: int = 2
+
+    @classmethod
+    def read(cls, folder: Path) -> "DraftShape":
+        """Of the model in `folder`, as `from_config`."""
+        path = folder / "config.json"
+        return cls.from_config(read_config(path)[1], str(path))
 
     @classmethod
     def from_config(cls, values: Mapping[str, Any], where: str) -> "DraftShape":

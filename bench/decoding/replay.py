@@ -9,16 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bench.acceptance import Intervals, Ratios
 from bench.decoding.rules import GreedyRule, Rule, Sampler
 from bench.decoding.torch_engine import Prefill
-from bench.models.draft import DraftHead
-from bench.models.eagle3 import Eagle3Draft
+from bench.models.draft import Chains, Draft, DraftHead
 from bench.models.target import Target
-from bench.models.unroll import Unroll
 
 # Chains that are unrolled together, and rows of logits that exist at a time: what bounds the memory.
 CHAINS, LOGIT_ROWS = 256, 64
@@ -34,7 +31,7 @@ class AnswerText:
         token_ids: the answer, then the target's own continuation past its end, as the last round may
             draft beyond the answer `(num_tokens + longest draft - 1,)`.
         num_tokens: tokens of the answer.
-        features: of the prompt and of the text but its last token `(1, n, 3H)`.
+        features: of the prompt and of the text `(1, n, width)`.
         target_probs: of every token of the text but the first, where it was sampled
             `(num_tokens + longest draft - 2,)`.
     """
@@ -84,7 +81,7 @@ def read_answer(
 
 @torch.inference_mode()
 def replay(
-    draft: Eagle3Draft,
+    draft: Draft,
     head: DraftHead,
     prompt_ids: Tensor,
     text: AnswerText,
@@ -105,13 +102,12 @@ def replay(
         Intervals for the vocabularies of each order.
     """
     ranks = _Ranks(head, orders, text.token_ids)
-    next_ids = torch.cat([prompt_ids[1:], text.token_ids])
     first, num_starts = len(prompt_ids) - 1, text.num_tokens - 1
-    features = text.features[:, : len(next_ids)]
-    unroll = Unroll(draft.body, draft.rotary, F.embedding(next_ids, draft.embedding)[None], features)
+    unroll = _unroll(draft, prompt_ids, text)
+    device = prompt_ids.device
     shape = (len(orders), num_starts, longest_draft)
-    low = torch.full(shape, head.size + 1, device=next_ids.device)
-    high = torch.zeros(shape, dtype=torch.long, device=next_ids.device)
+    low = torch.full(shape, head.size + 1, device=device)
+    high = torch.zeros(shape, dtype=torch.long, device=device)
     for begin in range(0, num_starts, CHAINS):
         end = min(begin + CHAINS, num_starts)
         block = _Bounds(low[:, begin:end], high[:, begin:end])
@@ -122,6 +118,11 @@ def replay(
                 block.narrow(depth, part, *ranks.bounds(logits, begin + part + depth + 1))
     bounds = zip(low.cpu().numpy(), high.cpu().numpy(), strict=True)
     return {name: Intervals(*pair) for name, pair in zip(orders, bounds, strict=True)}
+
+
+def _unroll(draft: Draft, prompt_ids: Tensor, text: AnswerText) -> Chains:
+    token_ids = torch.cat([prompt_ids, text.token_ids])
+    return draft.unroll(token_ids, text.features[:, : len(token_ids) - 1])
 
 
 class _Bounds:
@@ -181,7 +182,7 @@ class _Ranks:
 
 @torch.inference_mode()
 def replay_sampled(
-    draft: Eagle3Draft,
+    draft: Draft,
     head: DraftHead,
     prompt_ids: Tensor,
     text: AnswerText,
@@ -207,16 +208,14 @@ def replay_sampled(
     """
     if text.target_probs is None:
         raise ValueError("a greedy answer has no distribution that it was sampled from; use replay")
-    next_ids = torch.cat([prompt_ids[1:], text.token_ids])
     first, num_starts = len(prompt_ids) - 1, text.num_tokens - 1
-    embeds = F.embedding(next_ids, draft.embedding)[None]
-    unroll = Unroll(draft.body, draft.rotary, embeds, text.features[:, : len(next_ids)])
+    unroll = _unroll(draft, prompt_ids, text)
     columns = [_Columns(head, order, text.token_ids, sizes) for order in orders.values()]
     ratios = np.zeros((len(orders), num_starts, longest_draft, len(sizes)))
     for begin in range(0, num_starts, CHAINS):
         end = min(begin + CHAINS, num_starts)
         for depth, hidden in enumerate(unroll.chains(first + begin, first + end, longest_draft)):
-            for rows in torch.arange(end - begin, device=next_ids.device).split(LOGIT_ROWS):
+            for rows in torch.arange(end - begin, device=prompt_ids.device).split(LOGIT_ROWS):
                 logits = head.logits(draft.normed(hidden[0, rows])).float() / sampler.temperature
                 places = begin + rows + depth + 1
                 wanted = text.target_probs[places - 1, None]

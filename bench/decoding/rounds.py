@@ -3,8 +3,9 @@
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from bench.variant import Variant
 
 # Makes a mark on the device's clock without waiting; see `bench.device`.
 MakeMark = Callable[[], Any]
@@ -45,19 +46,6 @@ class Timeline:
 # Ways to decode, and seeded orders in which they are measured.
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, order=True)
-class Variant:
-    """One way to decode.
-
-    Attributes:
-        vocab_size: k; the full size for plain decoding.
-        draft_length: gamma; 0 for plain decoding.
-    """
-
-    vocab_size: int
-    draft_length: int
 
 
 def probes_of(

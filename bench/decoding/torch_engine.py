@@ -13,8 +13,7 @@ from torch import Tensor
 
 from bench.decoding.rounds import Timeline
 from bench.decoding.rules import GreedyRule, Proposal, Rule
-from bench.models.draft import DraftHead
-from bench.models.eagle3 import Eagle3Draft
+from bench.models.draft import Draft, DraftHead
 from bench.models.layers import KVCache
 from bench.models.target import Target
 
@@ -43,7 +42,7 @@ class Prefill:
         prompt_ids: `(n,)`.
         cache: keys and values; a decode rewinds it to the prompt before it begins.
         first_id: the answer's first token `(1,)`.
-        features: of every prompt position `(1, n, 3H)`.
+        features: of every prompt position `(1, n, width)`.
     """
 
     prompt_ids: Tensor
@@ -100,7 +99,7 @@ class Decoder:
     def speculative(
         self,
         prefill: Prefill,
-        draft: Eagle3Draft,
+        draft: Draft,
         head: DraftHead,
         draft_length: int,
         timeline: Timeline,
@@ -112,9 +111,8 @@ class Decoder:
         """
         target, cache, pending = self._target, prefill.restart(), prefill.first_id
         tokens, accepted = [int(pending)], []
-        draft.reset()
         timeline.start()
-        hidden = draft.extend(torch.cat([prefill.prompt_ids[1:], pending]), prefill.features)
+        hidden = draft.prefill(prefill.prompt_ids, pending, prefill.features)
         timeline.lap("draft_prefill")
         while not self._ended(tokens):
             base_length, draft_base = cache.length, draft.length
@@ -136,7 +134,7 @@ class Decoder:
         return Decoded(tokens, accepted)
 
     def _draft_chain(
-        self, draft: Eagle3Draft, head: DraftHead, hidden: Tensor, draft_length: int, timeline: Timeline
+        self, draft: Draft, head: DraftHead, hidden: Tensor, draft_length: int, timeline: Timeline
     ) -> tuple[Tensor, list[Proposal]]:
         """Target ids of the drafted tokens `(draft_length,)`; never waits for the device."""
         drafted: list[Tensor] = []

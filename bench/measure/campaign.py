@@ -10,13 +10,12 @@ import numpy as np
 
 from bench.config import MeasureConfig, TimingConfig
 from bench.decoding.replay import read_answer, replay, replay_sampled
-from bench.decoding.rounds import Variant, shuffled
+from bench.decoding.rounds import shuffled
 from bench.errors import DomainError
 from bench.measure.attempts import attempt
 from bench.measure.parts import compare_with_generate, isolate
 from bench.measure.session import DECODE, PILOT, PROBE, Session, run_steadily
 from bench.measure.workload import EncodedPrompt, Probes, Rig, Workload
-from bench.models.checkpoint import DraftCheckpoint
 from bench.models.draft import DraftHead
 from bench.records import (
     BaselineRecord,
@@ -34,6 +33,7 @@ from bench.records.kinds import Done
 from bench.surface.choice import proofs
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import predict
+from bench.variant import Variant
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
 Replay = ReplayRecord | SampledReplayRecord
@@ -50,8 +50,8 @@ _GRID_SIZES = 24
 class Campaign:
     """Measures workloads one after the other, and nothing that earlier sessions of a run measured."""
 
-    def __init__(self, rig: Rig, draft: DraftCheckpoint, measure: MeasureConfig, done: Done | None = None):
-        self._rig, self._draft, self._full_head, self._measure = rig, draft, rig.full_head, measure
+    def __init__(self, rig: Rig, measure: MeasureConfig, done: Done | None = None):
+        self._rig, self._draft, self._full_head, self._measure = rig, rig.draft, rig.full_head, measure
         self._done = done or Done()
         self._session = Session(rig, self._done.last_order)
         self._warm_domain: str | None = None

@@ -22,13 +22,14 @@ from bench.device.graphs import execute_as, executions
 from bench.measure.attempts import attempt
 from bench.measure.timing import TimedSeries, time_variants
 from bench.measure.workload import EncodedPrompt, Probes, Rig
-from bench.models.decoder_lm import DecoderLM
-from bench.models.draft import DraftHead
-from bench.models.eagle3 import Eagle3Draft
+from bench.models.draft import Draft, DraftHead
 from bench.models.target import Target
 from bench.records import BaselineRecord, FailureRecord, IsolatedRecord
 from bench.records.kinds import Case, Done
 from bench.telemetry.samples import offset_s
+
+# Layers, head and selection in one; a round has no lap of its own for it.
+DRAFT_STEP = "draft_step"
 
 Part = Callable[[], object]
 
@@ -57,8 +58,8 @@ class PartKey:
 
 def isolated_parts(
     target: Target,
-    draft: Eagle3Draft,
-    heads: dict[int, DraftHead],
+    draft: Draft,
+    heads: Mapping[int, DraftHead],
     draft_lengths: Sequence[int],
     prefill: Prefill,
 ) -> dict[PartKey, Part]:
@@ -76,11 +77,8 @@ def isolated_parts(
         prefill: the prompt.
     """
     longest = max(draft_lengths) + 1
-    drafting = _Drafting(draft, prefill)
-    parts: dict[PartKey, Part] = {PartKey(LAYER): drafting.layer()}
-    for size, head in heads.items():
-        parts[PartKey(HEAD, vocab_size=size)] = drafting.lm_head(head)
-        parts[PartKey(SELECT, vocab_size=size)] = drafting.select(head)
+    drafting = _Drafting(draft, prefill.prompt_ids, prefill.first_id, prefill.first_id, prefill.features)
+    parts = drafting.parts(heads)
     for num_tokens in range(1, longest + 1):
         parts[PartKey(EXTEND, num_tokens=num_tokens)] = drafting.extend(num_tokens)
     verifying = _Verifying(target, prefill)
@@ -89,24 +87,61 @@ def isolated_parts(
     return parts
 
 
+def draft_parts(
+    draft: Draft, heads: Mapping[int, DraftHead], context_length: int, seed: int
+) -> dict[PartKey, Part]:
+    """The parts of one chained step of a draft that has no target, and for every size the whole step.
+
+    A step is the token before it through the draft's layers, their output through the head, and the best
+    token of that, as an id of the target. In a chain that id is the next step's input; here every call starts
+    from the same token, which takes as long.
+
+    Args:
+        draft: a draft that reads no features.
+        heads: its LM head of every size.
+        context_length: positions held before the step.
+        seed: of the context's tokens.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    device = draft.head_weight.device
+    ids = torch.randint(len(draft.vocab), (context_length + 1,), generator=generator).to(device)
+    drafting = _Drafting(draft, ids[:-2], ids[-2:-1], ids[-1:], torch.empty(0, device=device))
+    drafting.take_step()
+    parts = drafting.parts(heads)
+    for size, head in heads.items():
+        parts[PartKey(DRAFT_STEP, vocab_size=size)] = drafting.whole(head)
+    return parts
+
+
 class _Drafting:
-    """The draft's parts, on a draft that has read the prompt."""
+    """The parts of a draft that has read a context and goes on with one token."""
 
     @torch.inference_mode()
-    def __init__(self, draft: Eagle3Draft, prefill: Prefill):
-        self._draft = Eagle3Draft(draft.body, draft.embedding)
-        self._next_id, self._features = prefill.first_id, prefill.features
-        prompt = torch.cat([prefill.prompt_ids[1:], self._next_id])
-        self._hidden = self._draft.extend(prompt, self._features)
+    def __init__(self, draft: Draft, prompt_ids: Tensor, read_id: Tensor, next_id: Tensor, features: Tensor):
+        self._draft, self._next_id, self._features = draft.fork(), next_id, features
+        # What a step continues from, and what the head reads.
+        self._before = self._hidden = self._draft.prefill(prompt_ids, read_id, features)
         self._length = self._draft.length
 
-    def layer(self) -> Part:
-        draft, next_id, hidden, length = self._draft, self._next_id, self._hidden, self._length
+    def take_step(self) -> None:
+        """Heads read the output of the step that is timed, as in a chain."""
+        self._hidden = self.layer()()
+
+    def parts(self, heads: Mapping[int, DraftHead]) -> dict[PartKey, Part]:
+        """Layer, and head and selection of every size."""
+        parts: dict[PartKey, Part] = {PartKey(LAYER): self.layer()}
+        for size, head in heads.items():
+            parts[PartKey(HEAD, vocab_size=size)] = self.lm_head(head)
+            parts[PartKey(SELECT, vocab_size=size)] = self.select(head)
+        return parts
+
+    def layer(self) -> Callable[[], Tensor]:
+        draft, next_id, before, length = self._draft, self._next_id, self._before, self._length
 
         @torch.inference_mode()
         def call() -> Tensor:
             draft.rewind(length)
-            return draft.step(next_id, hidden)
+            return draft.step(next_id, before)
 
         return call
 
@@ -126,6 +161,16 @@ class _Drafting:
         @torch.inference_mode()
         def call() -> Tensor:
             return head.select(logits)
+
+        return call
+
+    def whole(self, head: DraftHead) -> Part:
+        draft, next_id, before, length = self._draft, self._next_id, self._before, self._length
+
+        @torch.inference_mode()
+        def call() -> Tensor:
+            draft.rewind(length)
+            return head.select(head.logits(draft.normed(draft.step(next_id, before))))
 
         return call
 
@@ -165,83 +210,6 @@ class _Verifying:
             cache.rewind(length)
             best = target.lm_head(target.forward(ids[None], cache).hidden)[0].argmax(-1)
             return best if num_tokens == 1 else (best[:-1] == drafted).long().cumprod(0).sum()
-
-        return call
-
-
-# One step of a decoder-LM draft as callables that can be repeated, without a target.
-
-# Layers, head and selection in one; a round has no lap of its own for it.
-DRAFT_STEP = "draft_step"
-
-
-def draft_parts(
-    draft: DecoderLM, heads: Mapping[int, DraftHead], context_length: int, seed: int
-) -> dict[PartKey, Part]:
-    """Decoder layers, and for every size LM head, selection and the whole step.
-
-    A step is what a chained draft step is: the token before it through all decoder layers, their output
-    through the head, and the best token of that, as an id of the target. In a chain that id is the next
-    step's input; here every call starts from the same token, which takes as long.
-
-    Args:
-        draft: the draft.
-        heads: its LM head of every size.
-        context_length: positions held before the step.
-        seed: of the context's tokens.
-    """
-    stepping = _Stepping(draft, context_length, seed)
-    parts: dict[PartKey, Part] = {PartKey(LAYER): stepping.layer}
-    for size, head in heads.items():
-        parts[PartKey(HEAD, vocab_size=size)] = stepping.lm_head(head)
-        parts[PartKey(SELECT, vocab_size=size)] = stepping.select(head)
-        parts[PartKey(DRAFT_STEP, vocab_size=size)] = stepping.whole(head)
-    # One kind after the other.
-    return dict(sorted(parts.items(), key=lambda item: item[0].part))
-
-
-class _Stepping:
-    """A draft that holds a context."""
-
-    @torch.inference_mode()
-    def __init__(self, draft: DecoderLM, context_length: int, seed: int):
-        self._draft, self._length = draft, context_length
-        generator = torch.Generator().manual_seed(seed)
-        ids = torch.randint(draft.vocab_size, (1, context_length + 1), generator=generator).to(draft.device)
-        self._next_id = ids[:, -1:].contiguous()
-        self._cache = draft.new_cache()
-        draft.step(ids[:, :-1], self._cache)
-        self._hidden = self.layer()
-
-    @torch.inference_mode()
-    def layer(self) -> Tensor:
-        """Embedding, all decoder layers and the last norm `(1, 1, H)`."""
-        self._cache.rewind(self._length)
-        return self._draft.step(self._next_id, self._cache)
-
-    def lm_head(self, head: DraftHead) -> Part:
-        hidden = self._hidden
-
-        @torch.inference_mode()
-        def call() -> Tensor:
-            return head.logits(hidden)
-
-        return call
-
-    @torch.inference_mode()
-    def select(self, head: DraftHead) -> Part:
-        logits = head.logits(self._hidden)
-
-        @torch.inference_mode()
-        def call() -> Tensor:
-            return head.select(logits)
-
-        return call
-
-    def whole(self, head: DraftHead) -> Part:
-        @torch.inference_mode()
-        def call() -> Tensor:
-            return head.select(head.logits(self.layer()))
 
         return call
 
@@ -293,7 +261,7 @@ def time_parts(
 
     Args:
         device: where they run.
-        parts: what to time, one kind after the other.
+        parts: what to time.
         timing: effort and execution; its cache state is not looked at.
         seed: of the order.
         done: records of earlier sessions.
@@ -304,7 +272,8 @@ def time_parts(
     ways = executions(device, timing.execution)
     has_cold = device.cache_bytes is not None
     caches = [cache for cache in CacheState if has_cold or cache is not CacheState.cold]
-    for _, keys in groupby(parts, key=lambda key: key.part):
+    by_kind = sorted(parts, key=lambda key: key.part)
+    for _, keys in groupby(by_kind, key=lambda key: key.part):
         missing = {
             way: [cache for cache in caches if not done.has(way.case(cache))]
             for way in (_Way(key, execution) for key in keys for execution in ways)
@@ -315,8 +284,7 @@ def time_parts(
 
 def _parts(rig: Rig, prompt: EncodedPrompt, probes: Probes) -> dict[PartKey, Part]:
     prefill = rig.decoder.prefill(prompt.token_ids)
-    parts = isolated_parts(rig.target, rig.draft, probes.heads, probes.draft_lengths, prefill)
-    return dict(sorted(parts.items(), key=lambda item: item[0].part))
+    return isolated_parts(rig.target, rig.draft, probes.heads, probes.draft_lengths, prefill)
 
 
 def _time_kind(

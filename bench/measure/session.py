@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.decoding.rounds import Timeline, Variant, shuffled
+from bench.decoding.rounds import Timeline, shuffled
 from bench.decoding.torch_engine import VERIFY, Decoded, Prefill
 from bench.measure.attempts import attempt
 from bench.measure.workload import EncodedPrompt, Probes, Rig
@@ -15,6 +15,7 @@ from bench.models.draft import DraftHead
 from bench.records import DecodeRecord, FailureRecord, ProbeRecord, SteadyRecord
 from bench.records.kinds import Done
 from bench.telemetry.samples import now_s
+from bench.variant import Variant
 
 PILOT, PROBE, DECODE = "pilot", "probe", "decode"
 

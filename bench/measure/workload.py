@@ -4,13 +4,13 @@ import random
 from dataclasses import dataclass
 from functools import cached_property
 
-from bench.decoding.rounds import Timeline, Variant, probes_of
+from bench.decoding.rounds import Timeline, probes_of
 from bench.decoding.rules import GreedyRule, Rule, SampledRule, Sampler
 from bench.decoding.torch_engine import Decoder
 from bench.device import Device
-from bench.models.draft import DraftHead
-from bench.models.eagle3 import Eagle3Draft
+from bench.models.draft import Draft, DraftHead
 from bench.models.target import Target
+from bench.variant import Variant
 from bench.vocab.draft_vocab import IntArray
 
 
@@ -21,7 +21,7 @@ class Rig:
     Attributes:
         device: its clock is read.
         target: the target.
-        draft: the draft's body.
+        draft: the draft.
         full_head: the draft's whole LM head.
         max_new_tokens: longest answer.
         seed: of every random order, and of sampling.
@@ -30,7 +30,7 @@ class Rig:
 
     device: Device
     target: Target
-    draft: Eagle3Draft
+    draft: Draft
     full_head: DraftHead
     max_new_tokens: int
     seed: int

@@ -1,109 +1,109 @@
-"""A decoder LM as a draft, on its own: any Llama-, Qwen- or Gemma-like model that `transformers` loads.
+"""A decoder LM as a draft: any Llama-, Qwen- or Gemma-like model that `transformers` loads.
 
 A draft of this kind needs no features of a target: one step embeds a token, runs all decoder layers on top
 of the key-value cache, and takes the LM head over the draft vocabulary.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from bench.cost.config_json import read_config
-from bench.cost.shape import DraftKind, DraftShape
+from bench.cost.shape import DraftShape
 from bench.errors import CheckpointError
-from bench.models.checkpoint import resolve_draft
-from bench.models.draft import DraftHead
+from bench.models.draft import Draft, Placement
 from bench.models.layers import KVCache, pack_linears
 from bench.models.lean import KNOWN_MODEL_TYPES, LeanDecoder, LeanGemma, is_lean_gemma
+from bench.vocab.draft_vocab import DraftVocab
 
 Forward = Callable[[Tensor, KVCache], Tensor]
 
 
-class CappedHead(DraftHead):
-    """An LM head whose logits are softly capped, as Gemma 2 does: cap x tanh(logits / cap)."""
-
-    def __init__(self, weight: Tensor, target_ids: Tensor | None, cap: float):
-        super().__init__(weight, target_ids)
-        self._cap = cap
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Normed hidden states `(..., H)` to capped logits `(..., k)`."""
-        return torch.tanh(super().logits(hidden) / self._cap) * self._cap
-
-
-class DecoderLM:
+class DecoderLM(Draft):
     """A causal LM at batch 1, ready to draft on one device.
 
-    On a CPU the weights are packed for the matrix kernel, in place.
+    Its hidden states are normed already, and a step does not look at the one before. On a CPU the weights are
+    packed for the matrix kernel, in place.
 
-    Attributes:
-        head_weight: rows of the whole LM head `(V, H)`; with tied embeddings the embedding itself.
-        has_tied_head: whether it is, so that a trimmed head needs memory of its own.
-        logit_cap: the model's soft cap on logits; None without.
-        num_packed: linear layers that were packed.
-        runner: which forward pass a step takes: this package's lean one, or `transformers`' own.
+    Args:
+        model: of `transformers`.
+        shape: as of `Draft`.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, shape: DraftShape):
         config, embedding = model.config.get_text_config(), model.get_input_embeddings().weight
         # Kept before packing, which takes an untied head's weight away.
-        self.head_weight: Tensor = model.get_output_embeddings().weight
-        self.has_tied_head = self.head_weight.data_ptr() == embedding.data_ptr()
-        self.logit_cap: float | None = getattr(config, "final_logit_softcapping", None)
+        head_weight: Tensor = model.get_output_embeddings().weight
+        size = head_weight.shape[0]
+        super().__init__(shape, DraftVocab(np.arange(size, dtype=np.int64), size), head_weight, embedding)
+        self.logit_cap = getattr(config, "final_logit_softcapping", None)
         self._num_layers: int = config.num_hidden_layers
         decoder = model.get_decoder()
         self.num_packed = pack_linears(decoder)
         self.runner, self._forward = _forward_of(decoder, config)
+        self._cache = KVCache(self._num_layers)
 
     @property
-    def vocab_size(self) -> int:
-        """V."""
-        return self.head_weight.shape[0]
+    def length(self) -> int:
+        """Positions held in the cache."""
+        return self._cache.length
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.head_weight.device
+    def reset(self) -> None:
+        """Forgets the conversation."""
+        self._cache = KVCache(self._num_layers)
 
-    def new_cache(self) -> KVCache:
-        """An empty key-value cache."""
-        return KVCache(self._num_layers)
+    def rewind(self, length: int) -> None:
+        """Forgets the positions after the first `length`."""
+        self._cache.rewind(length)
 
-    def step(self, ids: Tensor, cache: KVCache) -> Tensor:
-        """Runs `ids` `(1, n)` on top of `cache`, which grows by them.
+    def prefill(self, prompt_ids: Tensor, next_id: Tensor, features: Tensor) -> Tensor:
+        """Reads a prompt and the token after it."""
+        self.reset()
+        return self.extend(torch.cat([prompt_ids, next_id]), features)
 
-        Returns:
-            Final normed hidden states `(1, n, H)`, the LM head's input.
-        """
-        return self._forward(ids, cache)
+    def extend(self, next_ids: Tensor, features: Tensor) -> Tensor:
+        """Reads tokens; there are no features to look at."""
+        return self._forward(next_ids[None], self._cache)[:, -1:]
 
-    def head(self, size: int) -> DraftHead:
-        """The LM head cut to its first `size` rows.
+    def step(self, next_id: Tensor, hidden: Tensor) -> Tensor:
+        """Embedding, all decoder layers and the last norm of one token."""
+        return self._forward(next_id[None], self._cache)
 
-        What a head costs depends on how many rows it has, not on which: drafting with a vocabulary chosen by
-        frequency takes the same time. A trimmed head is a copy of its rows, packed on a CPU, as a trimmed
-        checkpoint's would be; the whole one is the model's own.
+    def normed(self, hidden: Tensor) -> Tensor:
+        """As they are: the decoder has normed them."""
+        return hidden
 
-        Args:
-            size: k, from 1 to V.
-        """
-        weight, ids = self.head_weight, None
-        if size < self.vocab_size:
-            weight, ids = weight[:size].clone(), torch.arange(size, device=self.device)
-        if self.logit_cap is None:
-            return DraftHead(weight, ids)
-        return CappedHead(weight, ids, self.logit_cap)
+    def unroll(self, token_ids: Tensor, features: Tensor) -> "ReadText":
+        """One pass over the text: a chain that was right so far has read nothing but the text."""
+        return ReadText(self._forward(token_ids[None], KVCache(self._num_layers)))
+
+
+class ReadText:
+    """Chains of a draft that reads tokens alone.
+
+    Args:
+        hidden: of every token of a text `(1, n + 1, H)`.
+    """
+
+    def __init__(self, hidden: Tensor):
+        self._hidden = hidden
+
+    def chains(self, start: int, stop: int, depths: int) -> Iterator[Tensor]:
+        """As `bench.models.draft.Chains`."""
+        for depth in range(depths):
+            # The chain of place p has read the token after it.
+            yield self._hidden[:, start + depth + 1 : stop + depth + 1]
 
 
 def _forward_of(decoder: Any, config: Any) -> tuple[str, Forward]:
     """The runner's name, and the pass: a lean one where the architecture is known."""
     if config.model_type in KNOWN_MODEL_TYPES:
-        llama = LeanDecoder(decoder, ())
+        llama = LeanDecoder(decoder)
         return "lean", lambda ids, cache: llama.forward(ids, cache)[0]
     if is_lean_gemma(config):
         return "lean", LeanGemma(decoder).forward
@@ -115,42 +115,23 @@ def _forward_of(decoder: Any, config: Any) -> tuple[str, Forward]:
     )
 
 
-def resolve_decoder_lm(
-    name: str, revision: str | None = None, weights: bool = True
-) -> tuple[Path, DraftShape]:
-    """Folder and shape of a decoder LM by catalogue name, folder or hub id.
-
-    Args:
-        name: of the draft.
-        revision: of the hub.
-        weights: fetch them from the hub; else its `config.json` only.
-
-    Raises:
-        AssetError: it can be had from none of the three.
-        CheckpointError: it is an EAGLE-3 head, or no dense decoder LM.
-    """
-    folder = resolve_draft(name, revision, weights)
-    path = folder / "config.json"
-    shape = DraftShape.from_config(read_config(path)[1], str(path))
-    if shape.kind is DraftKind.EAGLE3:
-        raise CheckpointError(
-            f"{name} is an EAGLE-3 draft, which runs on the features of its target: measure the pair with "
-            "task=bench, or name a decoder LM as pair.draft (pair=gemma3-270m, say)"
-        )
-    return folder, shape
-
-
-def load_decoder_lm(
-    folder: Path, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
-) -> DecoderLM:
+def load_decoder_lm(folder: Path, shape: DraftShape, placement: Placement) -> DecoderLM:
     """Loads a decoder LM for drafting.
 
     Raises:
-        CheckpointError: the folder holds no causal LM that `transformers` can load.
+        CheckpointError: the folder holds no causal LM that `transformers` can load, or the draft is to be one
+            of a pair.
     """
+    if placement.target is not None:
+        raise CheckpointError(
+            f"{folder} is a decoder LM, which is measured alone, with task=draft; the draft of a pair is an "
+            "EAGLE-3 checkpoint"
+        )
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=placement.dtype, trust_remote_code=placement.trust_remote_code
+        )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{folder} is not a causal LM that transformers can load: {reason}") from error
-    return DecoderLM(model.to(device).eval().requires_grad_(False))
+    return DecoderLM(model.to(placement.device).eval().requires_grad_(False), shape)

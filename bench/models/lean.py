@@ -22,18 +22,20 @@ class LeanDecoder:
 
     Args:
         decoder: the model's decoder, with `embed_tokens`, `layers`, `norm` and `rotary_emb`.
-        feature_layers: layers after which the hidden state is kept (1 = after the first); none for a draft.
+
+    Attributes:
+        feature_layers: layers after which the hidden state is kept (1 = after the first).
     """
 
-    def __init__(self, decoder: Any, feature_layers: tuple[int, ...]):
+    def __init__(self, decoder: Any):
         self._decoder = decoder
         self._eps: float = decoder.config.rms_norm_eps
         self._layers = [_LayerParts(layer) for layer in decoder.layers]
-        self._feature_layers = frozenset(feature_layers)
+        self.feature_layers: frozenset[int] = frozenset()
         self._cos, self._sin = self._rotary_tables()
 
     def forward(self, ids: Tensor, cache: KVCache) -> tuple[Tensor, Tensor]:
-        """`ids` `(1, n)` on top of `cache`; final normed hidden `(1, n, H)`, features `(1, n, 3H)`.
+        """`ids` `(1, n)` on top of `cache`; final normed hidden `(1, n, H)`, features `(1, n, layers x H)`.
 
         Without feature layers the features are empty.
         """
@@ -52,7 +54,7 @@ class LeanDecoder:
             hidden = hidden + layer.o_proj(attended.transpose(1, 2).flatten(2))
             x = F.rms_norm(hidden, (size,), layer.mlp_norm, self._eps)
             hidden = hidden + layer.down_proj(F.silu(layer.gate_proj(x)) * layer.up_proj(x))
-            if index + 1 in self._feature_layers:
+            if index + 1 in self.feature_layers:
                 features.append(hidden)
         final = F.rms_norm(hidden, (size,), self._decoder.norm.weight, self._eps)
         return final, torch.cat(features, dim=-1) if features else final[..., :0]

@@ -1,4 +1,4 @@
-"""The target model: any `transformers` causal LM, run at batch 1 with its EAGLE-3 features exposed."""
+"""The target model: any `transformers` causal LM, run at batch 1, with the features that its draft reads."""
 
 import inspect
 from collections.abc import Sequence
@@ -24,18 +24,13 @@ transformers_logging.set_verbosity_error()
 _SMALL_FILES = ("*.json", "*.jinja", "*.model")
 
 
-def default_feature_layers(num_layers: int) -> tuple[int, int, int]:
-    """Layers after which the hidden state feeds an EAGLE-3 draft; the default of vLLM and SGLang."""
-    return (2, num_layers // 2, num_layers - 3)
-
-
 @dataclass
 class TargetOutput:
     """What one forward pass over `num_tokens` new tokens gives.
 
     Attributes:
         hidden: final normed hidden states `(batch, num_tokens, H)`, the LM head's input.
-        features: hidden states after the three feature layers, side by side `(batch, num_tokens, 3H)`.
+        features: hidden states after the feature layers, side by side `(batch, num_tokens, layers x H)`.
     """
 
     hidden: Tensor
@@ -59,16 +54,25 @@ class Target:
         self.lm_head = model.get_output_embeddings()
         self.embedding_weight: Tensor = model.get_input_embeddings().weight
         self.vocab_size: int = self.config.vocab_size
-        self.feature_layers = default_feature_layers(self.config.num_hidden_layers)
+        self.feature_layers: tuple[int, ...] = ()
         # transformers 5.24 gave it a shorter name.
         accepted = inspect.signature(self.decoder.forward).parameters
         self._cache_argument = "cache" if "cache" in accepted else "past_key_values"
         self._lean = None
         if self.config.model_type in KNOWN_MODEL_TYPES:
-            self._lean = LeanDecoder(self.decoder, self.feature_layers)
+            self._lean = LeanDecoder(self.decoder)
         self._captured: dict[int, Tensor] = {}
-        for layer in self.feature_layers:
-            self.decoder.layers[layer - 1].register_forward_hook(self._keep_output_of(layer))
+        self._hooks: list[Any] = []
+
+    def keep_features(self, layers: Sequence[int]) -> None:
+        """From now on passes also give the hidden states after these layers, ascending from 1, the first."""
+        self.feature_layers = tuple(layers)
+        if self._lean:
+            self._lean.feature_layers = frozenset(layers)
+        for hook in self._hooks:
+            hook.remove()
+        kept = [(self.decoder.layers[layer - 1], self._keep_output_of(layer)) for layer in layers]
+        self._hooks = [module.register_forward_hook(keep) for module, keep in kept]
 
     @property
     def device(self) -> torch.device:
@@ -106,8 +110,8 @@ class Target:
         """As `forward` for `(batch, num_tokens)`, with `attention_mask` and `position_ids`."""
         kwargs[self._cache_argument] = cache
         output = self.decoder(input_ids=ids, use_cache=True, **kwargs)
-        features = torch.cat([self._captured[layer] for layer in self.feature_layers], dim=-1)
-        return TargetOutput(output.last_hidden_state, features)
+        hidden, kept = output.last_hidden_state, [self._captured[layer] for layer in self.feature_layers]
+        return TargetOutput(hidden, torch.cat(kept, dim=-1) if kept else hidden[..., :0])
 
     def _keep_output_of(self, layer: int):
         def hook(_module, _inputs, output):
@@ -143,15 +147,13 @@ def load_target(
     """Loads a target for inference.
 
     Raises:
-        CheckpointError: the folder holds no causal LM with at least seven layers.
+        CheckpointError: the folder holds no causal LM that `transformers` can load.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} is not a causal LM that transformers can load: {error}") from error
-    if model.config.get_text_config().num_hidden_layers < 7:
-        raise CheckpointError(f"{folder}: EAGLE-3 features need a target of at least seven layers")
     model = model.to(device).eval().requires_grad_(False)
     return Target(model, tokenizer)
 

@@ -77,7 +77,7 @@ def describe_run(pair: Pair, device: Device, data: dict[str, str]) -> dict[str, 
         "data": data,
         **describe(device),
         "shapes": {
-            "draft": {**asdict(pair.shape), "kind": pair.shape.kind.value},
+            "draft": {**asdict(pair.draft.shape), "kind": pair.draft.kind.value},
             "target": pair.target_config,
         },
         "hardware": known_hardware(device),

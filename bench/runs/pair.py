@@ -9,10 +9,10 @@ import torch
 from bench.assets import CATALOG, sha256_of
 from bench.config import PairConfig
 from bench.cost.config_json import read_config
-from bench.cost.shape import DraftShape
 from bench.decoding.answers import AnswerStore
 from bench.device import Device, default_dtype
-from bench.models.checkpoint import DraftCheckpoint, load_draft, resolve_draft
+from bench.models.checkpoint import load_draft, resolve_draft
+from bench.models.draft import Draft, Placement
 from bench.models.target import Target, load_target, resolve_model
 
 ANSWERS_FILE = "answers.npz"
@@ -26,7 +26,6 @@ class Pair:
         name: as it appears in results.
         target: the target.
         draft: the draft with its largest vocabulary.
-        shape: the draft's sizes, from its configuration.
         target_config: the target's `config.json`.
         answers: known answers of the target.
         dtype: of both models' weights and arithmetic.
@@ -36,8 +35,7 @@ class Pair:
 
     name: str
     target: Target
-    draft: DraftCheckpoint
-    shape: DraftShape
+    draft: Draft
     target_config: dict[str, Any]
     answers: AnswerStore
     dtype: torch.dtype
@@ -50,29 +48,25 @@ def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
 
     Raises:
         AssetError: target or draft cannot be had.
-        CheckpointError: they are not a target and an EAGLE-3 draft of it.
+        CheckpointError: they are not a target and a draft of it.
     """
     dtype = dtype_of(dtype_name, device)
     draft_folder = resolve_draft(config.draft, config.draft_revision)
     target_folder = resolve_model(config.target, config.target_revision)
     target = load_target(target_folder, device.torch_device, dtype, config.trust_remote_code)
+    draft = load_draft(draft_folder, Placement.beside(target, config.trust_remote_code))
+    target.keep_features(draft.feature_layers)
     fingerprint = fingerprint_of(config.target, target_folder)
     return Pair(
         name=config.label,
         target=target,
-        draft=load_draft(draft_folder, target),
-        shape=_shape(draft_folder),
+        draft=draft,
         target_config=read_config(target_folder / "config.json")[1],
         answers=AnswerStore(fingerprint, draft_folder / ANSWERS_FILE),
         dtype=dtype,
         target_fingerprint=fingerprint,
         draft_fingerprint=weights_sha256(draft_folder),
     )
-
-
-def _shape(draft_folder: Path) -> DraftShape:
-    path = draft_folder / "config.json"
-    return DraftShape.from_config(read_config(path)[1], str(path))
 
 
 def dtype_of(name: str, device: Device) -> torch.dtype:

@@ -28,8 +28,8 @@ from bench.measure.campaign import Campaign
 from bench.measure.parts import draft_parts, time_parts
 from bench.measure.timing import timer_facts
 from bench.measure.workload import Rig, Workload
-from bench.models.decoder_lm import DecoderLM, load_decoder_lm, resolve_decoder_lm
-from bench.models.draft import DraftHead
+from bench.models.checkpoint import load_draft, resolve_lone_draft
+from bench.models.draft import Draft, DraftHead, Placement
 from bench.records import (
     CoverageRecord,
     EndRecord,
@@ -196,13 +196,13 @@ def _measure_all(
     rig = Rig(
         device,
         pair.target,
-        pair.draft.draft,
-        pair.draft.head(pair.draft.vocab),
+        pair.draft,
+        pair.draft.full_head(),
         measure.max_new_tokens,
         measure.seed,
         sampler,
     )
-    campaign = Campaign(rig, pair.draft, measure, done)
+    campaign = Campaign(rig, measure, done)
     steady_s = config.telemetry.steady_s if seen.tells_energy else 0.0
     num_steps = {workload.domain: campaign.num_steps(workload, sizes) for workload in workloads}
     stages = _stages(num_steps, bool(steady_s), config.timing.isolated)
@@ -308,7 +308,10 @@ def _run_draft_alone(config: Config, console: Console) -> Path:
     _check_context(config, folder)
     dtype = dtype_of(config.dtype, device)
     with console.status("loading the draft"):
-        draft = load_decoder_lm(folder, device.torch_device, dtype, config.pair.trust_remote_code)
+        draft = load_draft(
+            folder,
+            Placement(device.torch_device, dtype, trust_remote_code=config.pair.trust_remote_code),
+        )
     environment = _environment(config, device, draft, shape, folder, dtype)
     with open_run(config, environment, TASK) as run:
         note_run(run.path)
@@ -331,7 +334,7 @@ def _run_draft_alone(config: Config, console: Console) -> Path:
 def _measure_draft(
     config: Config,
     device: Device,
-    draft: DecoderLM,
+    draft: Draft,
     sizes: list[int],
     coverage: CoverageRecord | None,
     run: RunFolder,
@@ -357,11 +360,11 @@ def _measure_draft(
 
 
 def _timed(
-    config: Config, device: Device, draft: DecoderLM, sizes: list[int], done: Done
+    config: Config, device: Device, draft: Draft, sizes: list[int], done: Done
 ) -> Iterator[IsolatedRecord | FailureRecord]:
     heads: dict[int, DraftHead] = {}
     for size in sizes:
-        head = attempt(("head", size), partial(draft.head, size))
+        head = attempt(("head", size), partial(draft.head_of_size, size))
         if isinstance(head, FailureRecord):
             yield head
         else:
@@ -376,9 +379,9 @@ def _resolve(config: Config, console: Console) -> tuple[Path, DraftShape]:
     pair = config.pair
     if notice := notice_of(pair.draft):
         console.print(notice, soft_wrap=True, highlight=False)
-    resolve_decoder_lm(pair.draft, pair.draft_revision, weights=False)
+    resolve_lone_draft(pair.draft, pair.draft_revision, weights=False)
     with console.status("fetching the draft"):
-        return resolve_decoder_lm(pair.draft, pair.draft_revision)
+        return resolve_lone_draft(pair.draft, pair.draft_revision)
 
 
 def _sizes(config: Config, shape: DraftShape) -> list[int]:
@@ -419,7 +422,7 @@ def _coverage(config: Config) -> CoverageRecord | None:
 
 
 def _environment(
-    config: Config, device: Device, draft: DecoderLM, shape: DraftShape, folder: Path, dtype: torch.dtype
+    config: Config, device: Device, draft: Draft, shape: DraftShape, folder: Path, dtype: torch.dtype
 ) -> dict[str, Any]:
     return {
         "started_at": now(),

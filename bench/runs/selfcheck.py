@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.config import CacheState, Config, TimingConfig
-from bench.decoding.rounds import Timeline, Variant
+from bench.decoding.rounds import Timeline
 from bench.device import Device, open_device
 from bench.device.lock import hold_device, physical_id
 from bench.errors import DeviceError, FailedCasesError, OutputError
@@ -31,7 +31,7 @@ from bench.runs.pair import Pair, load_pair
 from bench.runs.workloads import held_out_prompts
 from bench.stats.estimates import CONFIDENCE, Estimate, Floats, median_ratio
 from bench.text import load_prompts
-from bench.vocab.draft_vocab import DraftVocab
+from bench.variant import Variant
 
 _NUM_PROMPTS, _NUM_TOKENS, _DRAFT_LENGTH, _NUM_REPEATS = 4, 32, 3, 4
 
@@ -102,13 +102,10 @@ def _check(config: Config, device: Device, pair: Pair) -> list[Check]:
     measure = replace(config.measure, num_prompts=_NUM_PROMPTS)
     timing = replace(config.timing, budget_s=max(config.timing.budget_s, _LEAST_BUDGET_S))
     prompts = held_out_prompts(pair, source, load_prompts(source), config.vocab, measure)
-    full_head, seed = pair.draft.head(pair.draft.vocab), measure.seed
-    rig = Rig(device, pair.target, pair.draft.draft, full_head, _NUM_TOKENS, seed)
-    ids = pair.draft.vocab.target_ids
-    sizes = {"small": min(_SMALL, len(ids) // 2), "cut": int(_CUT * len(ids))}
-    heads = {
-        name: pair.draft.head(DraftVocab(ids[:size], pair.target.vocab_size)) for name, size in sizes.items()
-    }
+    full_head, seed = pair.draft.full_head(), measure.seed
+    rig = Rig(device, pair.target, pair.draft, full_head, _NUM_TOKENS, seed)
+    sizes = {"small": min(_SMALL, full_head.size // 2), "cut": int(_CUT * full_head.size)}
+    heads = {name: pair.draft.head_of_size(size) for name, size in sizes.items()}
     prefill = rig.decoder.prefill(prompts[0].token_ids)
     by_size = {head.size: head for head in (full_head, *heads.values())}
     parts = isolated_parts(rig.target, rig.draft, by_size, [_DRAFT_LENGTH], prefill)

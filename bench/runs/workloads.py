@@ -136,7 +136,7 @@ def check_sizes(pair: Pair, vocab: VocabConfig, measure: MeasureConfig) -> list[
 def paper_size(pair: Pair, ranking: Ranking, select: SelectConfig) -> int:
     """k* of arXiv 2603.05210: the exact optimum of its utility on the ranking's own coverage."""
     coverage = coverage_curve(ranking.scores, ranking.order)
-    reduction = pair.shape.latency_reduction(np.arange(1, len(ranking.order) + 1))
+    reduction = pair.draft.shape.latency_reduction(np.arange(1, len(ranking.order) + 1))
     largest = min(select.k_max or len(ranking.order), len(ranking.order))
     smallest = min(max(select.k_min, len(must_keep(pair))), largest)
     space = SearchSpace(

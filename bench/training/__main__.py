@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from bench.assets import cache_dir
 from bench.errors import BenchError
 from bench.models.checkpoint import SHIPPED, load_draft
-from bench.models.eagle3 import Eagle3Body
+from bench.models.draft import Placement
+from bench.models.eagle3 import Eagle3Body, default_feature_layers
 from bench.models.target import load_target, resolve_model
 from bench.training.collect import collect
 from bench.training.data import load_sequences
@@ -47,6 +48,7 @@ def _run(arguments: argparse.Namespace) -> None:
     torch.manual_seed(0)
     folder = resolve_model(TARGET)
     target = load_target(folder, torch.device("cpu"), torch.float32)
+    target.keep_features(default_feature_layers(target.config.num_hidden_layers))
     shards = arguments.work / "shards"
     collect(target, shards, arguments.jobs)
     weights = {name: t.float() for name, t in load_file(folder / "model.safetensors").items()}
@@ -64,7 +66,7 @@ def _run(arguments: argparse.Namespace) -> None:
     )
     log = trainer.run()
     publish(body, shards, settings, log, TARGET, arguments.out)
-    draft = load_draft(arguments.out, target)
+    draft = load_draft(arguments.out, Placement.beside(target))
     domains, length = list(DOMAINS.values()), 3
     acceptance = held_out_acceptance(target, draft, domains, arguments.eval_prompts, 128, length)
     write_card(arguments.out, acceptance, length)

@@ -14,8 +14,8 @@ from bench.config import DomainSource
 from bench.decoding.answers import Answers, prompt_key, write_answers
 from bench.decoding.rounds import Timeline
 from bench.decoding.torch_engine import Decoder
-from bench.models.checkpoint import DraftCheckpoint, save_body
-from bench.models.eagle3 import Eagle3Body
+from bench.models.draft import Draft
+from bench.models.eagle3 import Eagle3Body, save_body
 from bench.models.target import Target
 from bench.runs.pair import ANSWERS_FILE
 from bench.text import Split, load_prompts, take_split
@@ -122,14 +122,14 @@ def _answer_counts(shards: Path) -> dict[str, dict[str, int]]:
 
 def held_out_acceptance(
     target: Target,
-    draft: DraftCheckpoint,
+    draft: Draft,
     domains: Sequence[DomainSource],
     num_prompts: int,
     max_new_tokens: int,
     draft_length: int,
 ) -> dict[str, dict[str, float]]:
     """Per domain: tokens per target pass, acceptance by position (unconditional), and sample sizes."""
-    decoder, head = Decoder(target, max_new_tokens), draft.head(draft.vocab)
+    decoder, head = Decoder(target, max_new_tokens), draft.full_head()
     found = {}
     for domain in domains:
         held_out = take_split(load_prompts(domain), Split.HELD_OUT, SPLIT_SEED, HELD_OUT_SHARE)
@@ -139,7 +139,7 @@ def held_out_acceptance(
         for ids in tqdm(prompts, desc=domain.name, unit="prompt"):
             timeline = Timeline(lambda: None)
             accepted += decoder.speculative(
-                decoder.prefill(ids), draft.draft, head, draft_length, timeline
+                decoder.prefill(ids), draft, head, draft_length, timeline
             ).accepted
         rounds = len(accepted)
         found[domain.name] = {

@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.models.eagle3 import Eagle3Body, Eagle3Config
+from bench.models.eagle3 import Eagle3Body, Eagle3Config, Unroll
 from bench.models.layers import rotary_tables
 from bench.models.target import Target
-from bench.models.unroll import Unroll
 from bench.training.collect import CONTEXT_TOKENS
 from bench.training.data import Batch, Sequence, batches
 

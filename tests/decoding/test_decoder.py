@@ -4,13 +4,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.cost.shape import DraftShape
 from bench.decoding.rounds import Timeline
 from bench.decoding.torch_engine import Decoder
+from bench.models.decoder_lm import DecoderLM
 from bench.vocab.draft_vocab import DraftVocab
-from tests.conftest import VOCAB_SIZE, make_draft, make_target
+from tests.conftest import VOCAB_SIZE, make_decoder_lm, make_draft, make_llama, make_target
 
 TARGET = make_target()
 DRAFT = make_draft(TARGET)
+DRAFTS = {"eagle3": DRAFT, "decoder_lm": make_decoder_lm()}
 
 
 def silent() -> Timeline:
@@ -23,16 +26,18 @@ def head_of(size: int):
 
 @settings(max_examples=40, deadline=None)
 @given(
+    kind=st.sampled_from(sorted(DRAFTS)),
     prompt=st.lists(st.integers(2, 96), min_size=2, max_size=12),
     size=st.integers(2, VOCAB_SIZE),
     draft_length=st.integers(1, 6),
     max_new_tokens=st.integers(2, 30),
 )
-def test_speculation_is_lossless(prompt, size, draft_length, max_new_tokens):
+def test_speculation_is_lossless(kind, prompt, size, draft_length, max_new_tokens):
     decoder = Decoder(TARGET, max_new_tokens)
     prefill = decoder.prefill(prompt)
     plain = decoder.plain(prefill, silent()).token_ids
-    fast = decoder.speculative(prefill, DRAFT.draft, head_of(size), draft_length, silent())
+    draft = DRAFTS[kind]
+    fast = decoder.speculative(prefill, draft, draft.head_of_size(size), draft_length, silent())
     assert fast.token_ids == plain
     assert all(0 <= count <= draft_length for count in fast.accepted)
 
@@ -45,6 +50,13 @@ def test_plain_equals_generate():
     assert decoder.plain(decoder.prefill(prompt), silent()).token_ids == expected
 
 
+def test_a_target_that_drafts_for_itself_is_always_right():
+    draft = DecoderLM(make_llama(), DraftShape.from_config(TARGET.config.to_dict(), "tiny"))
+    decoder = Decoder(TARGET, 13)
+    decoded = decoder.speculative(decoder.prefill([5, 9, 33, 7]), draft, draft.full_head(), 3, silent())
+    assert len(decoded.token_ids) == 13 and decoded.accepted == [3, 3, 3]
+
+
 class Oracle:
     """A draft that knows the answer."""
 
@@ -52,11 +64,12 @@ class Oracle:
         self.answer, self.base, self.wrong_at = answer, num_prompt, wrong_at
         self.length = 0
 
-    def reset(self):
-        self.length = 0
-
     def rewind(self, length):
         self.length = length
+
+    def prefill(self, prompt_ids, next_id, features):
+        self.length = 0
+        return self.extend(prompt_ids, features)
 
     def extend(self, next_ids, features):
         assert features.shape[1] == len(next_ids)
@@ -99,7 +112,7 @@ def test_laps_cover_every_round():
     ticks = iter(range(10_000))
     timeline = Timeline(lambda: next(ticks))
     decoder = Decoder(TARGET, 10)
-    decoded = decoder.speculative(decoder.prefill([5, 9, 33]), DRAFT.draft, head_of(VOCAB_SIZE), 3, timeline)
+    decoded = decoder.speculative(decoder.prefill([5, 9, 33]), DRAFT, head_of(VOCAB_SIZE), 3, timeline)
     laps = timeline.laps_ms(lambda start, end: float(end - start))
     rounds = len(decoded.accepted)
     assert len(laps["draft_prefill"]) == 1
@@ -117,9 +130,7 @@ def test_an_answer_that_ends_at_once_is_one_token(draft_length):
     target = make_target(eos=first)
     decoder = Decoder(target, 8)
     if draft_length:
-        decoded = decoder.speculative(
-            decoder.prefill(prompt), DRAFT.draft, head_of(9), draft_length, silent()
-        )
+        decoded = decoder.speculative(decoder.prefill(prompt), DRAFT, head_of(9), draft_length, silent())
     else:
         decoded = decoder.plain(decoder.prefill(prompt), silent())
     assert decoded.token_ids == [first]

@@ -42,7 +42,7 @@ def test_output_equals_plain_greedy(pair, domain):
             for draft_length in (1 + place % 2, 3, 4 + place % 2):
                 decoded = decoder.speculative(
                     prefill,
-                    pair.draft.draft,
+                    pair.draft,
                     heads[size],
                     draft_length,
                     Timeline(lambda: None),

@@ -12,10 +12,11 @@ from bench.decoding.rounds import Timeline
 from bench.decoding.torch_engine import Decoder
 from bench.models.draft import DraftHead
 from bench.vocab.draft_vocab import choose_vocab
-from tests.conftest import VOCAB_SIZE, make_draft, make_target
+from tests.conftest import VOCAB_SIZE, make_decoder_lm, make_draft, make_target
 
 TARGET = make_target()
 DRAFT = make_draft(TARGET)
+DRAFTS = {"eagle3": DRAFT, "decoder_lm": make_decoder_lm()}
 LONGEST = 4
 
 
@@ -23,29 +24,29 @@ def silent() -> Timeline:
     return Timeline(lambda: None)
 
 
-def replayed(decoder, prompt, orders, checkpoint=DRAFT):
+def replayed(decoder, prompt, orders, draft=DRAFT):
     prefill = decoder.prefill(prompt)
     answer = decoder.plain(prefill, silent()).token_ids
     text = read_answer(TARGET, prefill, answer, LONGEST)
-    head = checkpoint.head(checkpoint.vocab)
-    return prefill, replay(checkpoint.draft, head, prefill.prompt_ids, text, orders, LONGEST)
+    return prefill, replay(draft, draft.full_head(), prefill.prompt_ids, text, orders, LONGEST)
 
 
 @settings(max_examples=25, deadline=None)
 @given(
+    kind=st.sampled_from(sorted(DRAFTS)),
     prompt=st.lists(st.integers(2, 96), min_size=2, max_size=12),
     seed=st.integers(0, 1000),
     max_new_tokens=st.integers(2, 20),
     size=st.integers(1, VOCAB_SIZE),
     draft_length=st.integers(1, LONGEST),
 )
-def test_accepted_counts_equal_those_of_a_decode(prompt, seed, max_new_tokens, size, draft_length):
+def test_accepted_counts_equal_those_of_a_decode(kind, prompt, seed, max_new_tokens, size, draft_length):
     orders = {name: np.random.default_rng(seed + i).permutation(VOCAB_SIZE) for i, name in enumerate("ab")}
-    decoder = Decoder(TARGET, max_new_tokens)
-    prefill, found = replayed(decoder, prompt, orders)
+    decoder, draft = Decoder(TARGET, max_new_tokens), DRAFTS[kind]
+    prefill, found = replayed(decoder, prompt, orders, draft)
     for name, order in orders.items():
-        head = DRAFT.head(choose_vocab(order, [], size, VOCAB_SIZE))
-        decoded = decoder.speculative(prefill, DRAFT.draft, head, draft_length, silent())
+        head = draft.head(choose_vocab(order, [], size, VOCAB_SIZE))
+        decoded = decoder.speculative(prefill, draft, head, draft_length, silent())
         assert found[name].num_tokens == len(decoded.token_ids)
         assert found[name].accepted_by_round(size, draft_length) == decoded.accepted
 
@@ -79,26 +80,26 @@ def test_equal_logits_go_to_the_lowest_id_in_decode_and_replay():
     # Rows 40.. repeat rows 0..: every token has a twin with exactly the same logit.
     weight = TARGET.head_weight.clone()
     weight[40:80] = weight[:40]
-    checkpoint = type(DRAFT)(DRAFT.draft, weight, DRAFT.vocab)
+    twins = make_draft(TARGET, head=weight)
     order = np.random.default_rng(3).permutation(VOCAB_SIZE)
     decoder = Decoder(TARGET, 24)
     for prompt in ([7, 8], [60, 61, 62], [11, 90]):
-        prefill, found = replayed(decoder, prompt, {"a": order}, checkpoint)
+        prefill, found = replayed(decoder, prompt, {"a": order}, twins)
         for size in (20, 60, VOCAB_SIZE):
-            head = checkpoint.head(choose_vocab(order, [], size, VOCAB_SIZE))
-            decoded = decoder.speculative(prefill, checkpoint.draft, head, 3, silent())
+            head = twins.head(choose_vocab(order, [], size, VOCAB_SIZE))
+            decoded = decoder.speculative(prefill, twins, head, 3, silent())
             assert found["a"].accepted_by_round(size, 3) == decoded.accepted
 
 
 def test_a_draft_that_lacks_tokens_never_drafts_them():
     vocab = choose_vocab(np.arange(VOCAB_SIZE)[::-1].copy(), [], 50, VOCAB_SIZE)
-    checkpoint = type(DRAFT)(DRAFT.draft, TARGET.head_weight[47:], vocab)
+    trimmed = make_draft(TARGET, head=TARGET.head_weight[47:], vocab=vocab)
     order = np.random.default_rng(2).permutation(vocab.target_ids)
     decoder = Decoder(TARGET, 20)
-    prefill, found = replayed(decoder, [3, 4, 5], {"a": order}, checkpoint)
+    prefill, found = replayed(decoder, [3, 4, 5], {"a": order}, trimmed)
     for size in (5, 30, 50):
-        head = checkpoint.head(choose_vocab(order, [], size, VOCAB_SIZE))
-        decoded = decoder.speculative(prefill, DRAFT.draft, head, 2, silent())
+        head = trimmed.head(choose_vocab(order, [], size, VOCAB_SIZE))
+        decoded = decoder.speculative(prefill, trimmed, head, 2, silent())
         assert found["a"].accepted_by_round(size, 2) == decoded.accepted
 
 

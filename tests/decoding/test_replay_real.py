@@ -42,10 +42,10 @@ def test_replay_equals_decoding(pair, domain):
         answer = decoder.plain(prefill, silent()).token_ids
         text = read_answer(pair.target, prefill, answer, LONGEST)
         head = draft.head(draft.vocab)
-        found = replay(draft.draft, head, prefill.prompt_ids, text, orders, LONGEST)[domain]
+        found = replay(draft, head, prefill.prompt_ids, text, orders, LONGEST)[domain]
         for size, draft_length in GRID:
             trimmed = draft.head(choose_vocab(orders[domain], [], size, pair.target.vocab_size))
-            decoded = decoder.speculative(prefill, draft.draft, trimmed, draft_length, silent())
+            decoded = decoder.speculative(prefill, draft, trimmed, draft_length, silent())
             case = (prompt.prompt_id, size, draft_length)
             assert found.accepted_by_round(size, draft_length) == decoded.accepted, case
             accepted += sum(decoded.accepted)

@@ -22,7 +22,7 @@ def replayed(decoder, sampler, prefill):
     text = read_answer(TARGET, prefill, answer, LONGEST, decoder.rule, sampler.target_probs)
     head = DRAFT.head(DRAFT.vocab)
     orders = {"a": ORDER}
-    found = replay_sampled(DRAFT.draft, head, prefill.prompt_ids, text, orders, SIZES, sampler, LONGEST)
+    found = replay_sampled(DRAFT, head, prefill.prompt_ids, text, orders, SIZES, sampler, LONGEST)
     return text, found["a"]
 
 
@@ -41,19 +41,19 @@ def test_ratios_by_the_draft_itself():
     for index, size in enumerate(SIZES[1:], start=1):
         vocab = choose_vocab(ORDER, [], int(size), VOCAB_SIZE)
         head = DRAFT.head(vocab)
-        DRAFT.draft.reset()
+        DRAFT.reset()
         with torch.inference_mode():
             next_ids = torch.cat([prefill.prompt_ids[1:], text.token_ids[:1]])
-            hidden = DRAFT.draft.extend(next_ids, prefill.features)
+            hidden = DRAFT.extend(next_ids, prefill.features)
             for depth in range(LONGEST):
-                probs = sampler.draft_probs(head.logits(DRAFT.draft.normed(hidden))[0, 0])
+                probs = sampler.draft_probs(head.logits(DRAFT.normed(hidden))[0, 0])
                 token = int(text.token_ids[depth + 1])
                 own = (
                     float(probs[vocab.target_ids.tolist().index(token)]) if token in vocab.target_ids else 0.0
                 )
                 expected = min(1.0, own / float(text.target_probs[depth]))
                 assert found.ratios[0, depth, index] == pytest.approx(expected, abs=1e-5)
-                hidden = DRAFT.draft.step(text.token_ids[depth + 1 : depth + 2], hidden)
+                hidden = DRAFT.step(text.token_ids[depth + 1 : depth + 2], hidden)
 
 
 def test_expected_acceptance_is_that_of_decoding():
@@ -65,7 +65,7 @@ def test_expected_acceptance_is_that_of_decoding():
     for index, size in enumerate(SIZES[1:], start=1):
         head = DRAFT.head(choose_vocab(ORDER, [], int(size), VOCAB_SIZE))
         accepted = [
-            sum(decoder.speculative(prefill, DRAFT.draft, head, 2, Timeline(lambda: None)).accepted)
+            sum(decoder.speculative(prefill, DRAFT, head, 2, Timeline(lambda: None)).accepted)
             for _ in range(runs)
         ]
         expected = np.array([walk.accepted_at[:, index].sum() for walk in walks])
@@ -82,7 +82,7 @@ def test_greedy_answers_are_refused():
     text = read_answer(TARGET, prefill, decoder.plain(prefill, Timeline(lambda: None)).token_ids, 2)
     with pytest.raises(ValueError, match="greedy"):
         replay_sampled(
-            DRAFT.draft,
+            DRAFT,
             DRAFT.head(DRAFT.vocab),
             prefill.prompt_ids,
             text,

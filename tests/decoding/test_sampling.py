@@ -103,7 +103,7 @@ def test_decoding_follows_the_target(size, cut):
     decoder, head = Decoder(target, 3, rule), draft.head(DraftVocab(np.arange(size), VOCAB_SIZE))
     prefill = decoder.prefill([5, 9, 33])
     samples = [
-        tuple(decoder.speculative(prefill, draft.draft, head, 2, Timeline(lambda: None)).token_ids[1:])
+        tuple(decoder.speculative(prefill, draft, head, 2, Timeline(lambda: None)).token_ids[1:])
         for _ in range(1000)
     ]
     expected = joint_of_two(target, sampler, [5, 9, 33, int(prefill.first_id)])

@@ -44,7 +44,7 @@ def test_what_cannot_be_compiled_is_one_line():
 def test_every_part_of_a_round_is_compiled_and_not_only_the_first_eight(target, draft):
     heads = {k: draft.head(DraftVocab(np.arange(k), VOCAB_SIZE)) for k in (9, 40, 60, VOCAB_SIZE)}
     prefill = Decoder(target, 20).prefill([5, 9, 33, 7])
-    parts = isolated_parts(target, draft.draft, heads, [2], prefill)
+    parts = isolated_parts(target, draft, heads, [2], prefill)
     assert len(parts) == 1 + 2 * 4 + 3 + 2
     calls: Counter = Counter()
 

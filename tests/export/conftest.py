@@ -6,7 +6,7 @@ import torch
 
 from bench.export.checkpoint import trim_eagle3
 from bench.export.layouts import Layout
-from bench.models.checkpoint import save_body
+from bench.models.eagle3 import save_body
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import HIDDEN, VOCAB_SIZE, make_body
 

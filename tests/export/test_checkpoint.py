@@ -13,6 +13,7 @@ from bench.errors import CheckpointError
 from bench.export.checkpoint import read_trimmed, trim_eagle3, trim_lm_head
 from bench.export.layouts import Layout
 from bench.models.checkpoint import load_draft
+from bench.models.draft import Placement
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import HIDDEN, VOCAB_SIZE, make_target
 from tests.export.conftest import HEAD, trim, vocab_of
@@ -37,8 +38,8 @@ def test_head_maps_and_size_of_a_trimmed_draft(source, tmp_path):
 def test_a_trimmed_draft_runs_as_the_full_one_restricted_to_its_tokens(source, tmp_path):
     target, ids = make_target(), [0, 1, 5, 40, 96]
     head = target.head_weight.detach().clone()
-    trimmed = load_draft(trim(source, ids, tmp_path / "out", head=head), target)
-    full = load_draft(source, target)
+    trimmed = load_draft(trim(source, ids, tmp_path / "out", head=head), Placement.beside(target))
+    full = load_draft(source, Placement.beside(target))
     assert trimmed.vocab.target_ids.tolist() == ids
     assert torch.equal(trimmed.head_weight, full.head_weight[ids])
     hidden = torch.randn(4, HIDDEN, generator=torch.Generator().manual_seed(2))
@@ -112,7 +113,10 @@ def test_an_embedding_is_written_where_it_is_given(source, tmp_path):
         out = tmp_path / layout.value
         trim_eagle3(source, vocab, HEAD, layout, out, "v", target_embedding=embedding)
         assert torch.equal(load_file(out / "model.safetensors")["embed_tokens.weight"], embedding)
-    assert load_draft(tmp_path / "safeailab", make_target()).vocab.target_ids.tolist() == [4, 9]
+    assert load_draft(tmp_path / "safeailab", Placement.beside(make_target())).vocab.target_ids.tolist() == [
+        4,
+        9,
+    ]
     kept = load_file(trim(tmp_path / "safeailab", [4], tmp_path / "kept", head=None) / "model.safetensors")
     assert torch.equal(kept["embed_tokens.weight"], embedding)
     with pytest.raises(CheckpointError, match="the input embedding has 5 rows"):

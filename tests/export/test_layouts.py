@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from bench.errors import CheckpointError
 from bench.export.layouts import Layout
 from bench.models.checkpoint import load_draft
+from bench.models.draft import Placement
 from tests.conftest import VOCAB_SIZE, make_target
 from tests.export.conftest import trim
 
@@ -23,9 +24,9 @@ def test_the_speculators_layout_names_the_layer_and_carries_the_shape(source, tm
     assert config["transformer_layer_config"]["vocab_size"] == VOCAB_SIZE
     assert config["speculators_config"]["verifier"]["name_or_path"] == "target-name"
     back = trim(out, [2], tmp_path / "back", Layout.SAFEAILAB, head=None)
-    restored = load_draft(back, make_target())
+    restored = load_draft(back, Placement.beside(make_target()))
     assert restored.vocab.target_ids.tolist() == [2]
-    assert not restored.draft.body.config.norm_before_residual
+    assert not restored.body.config.norm_before_residual
 
 
 def test_a_change_of_layout_keeps_what_changes_the_computation(source, tmp_path):

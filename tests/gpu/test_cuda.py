@@ -98,9 +98,9 @@ def test_a_domain_is_measured_on_the_gpu(device, dtype):
         {name: ranking.order for name, ranking in rankings.items()},
         paper_size(pair, rankings["code"], SelectConfig()),
     )
-    full_head = pair.draft.head(pair.draft.vocab)
-    rig = Rig(device, pair.target, pair.draft.draft, full_head, measure.max_new_tokens, seed=0)
-    campaign = Campaign(rig, pair.draft, measure)
+    full_head = pair.draft.full_head()
+    rig = Rig(device, pair.target, pair.draft, full_head, measure.max_new_tokens, seed=0)
+    campaign = Campaign(rig, measure)
     records = list(campaign.run(workload, check_sizes(pair, vocab, measure)))
     decodes = [r for r in records if isinstance(r, DecodeRecord)]
     replays = {r.prompt_id: r for r in records if isinstance(r, ReplayRecord)}
@@ -134,7 +134,7 @@ def heads(pair):
 @pytest.fixture(scope="module")
 def parts(pair, heads):
     prefill = Decoder(pair.target, 8).prefill(PROMPT.token_ids)
-    return isolated_parts(pair.target, pair.draft.draft, heads, [3], prefill)
+    return isolated_parts(pair.target, pair.draft, heads, [3], prefill)
 
 
 def medians_of(device, variants, **changes):
@@ -189,7 +189,7 @@ def test_a_graph_of_a_draft_step_is_launched_faster_than_its_kernels(device, par
 
 def test_every_part_is_timed_eagerly_and_as_a_graph_cold_and_warm(device, pair, heads, parts):
     full_head = heads[pair.target.vocab_size]
-    rig = Rig(device, pair.target, pair.draft.draft, full_head, 8, seed=0)
+    rig = Rig(device, pair.target, pair.draft, full_head, 8, seed=0)
     timing = TimingConfig(budget_s=0.2, max_warmup_s=0.2)
     records = list(isolate(rig, PROMPT, Probes(heads, [3], 2), timing, Done()))
     assert not [record for record in records if isinstance(record, FailureRecord)]

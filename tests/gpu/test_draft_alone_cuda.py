@@ -6,6 +6,7 @@ import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from bench.config import TimingConfig
+from bench.cost.shape import DraftShape
 from bench.device import CudaDevice
 from bench.device.graphs import capture
 from bench.measure.parts import draft_parts, time_parts
@@ -30,8 +31,8 @@ def parts(device):
     torch.manual_seed(0)
     with device.torch_device:
         model = Gemma3ForCausalLM(Gemma3TextConfig(**sizes)).to(torch.bfloat16).eval().requires_grad_(False)
-    draft = DecoderLM(model)
-    return draft_parts(draft, {size: draft.head(size) for size in SIZES}, 256, seed=0)
+    draft = DecoderLM(model, DraftShape.from_config(GEMMA_270M, "gemma3-270m"))
+    return draft_parts(draft, {size: draft.head_of_size(size) for size in SIZES}, 256, seed=0)
 
 
 def test_graphs_compute_what_the_parts_compute(device, parts):

@@ -5,7 +5,7 @@ import torch
 
 from bench.measure.parts import PartKey, draft_parts
 from bench.models.decoder_lm import DecoderLM
-from tests.models.test_decoder_lm import KINDS, VOCAB_SIZE, make_model
+from tests.models.test_decoder_lm import NO_FEATURES, VOCAB_SIZE, make_draft
 
 SIZES = (9, VOCAB_SIZE)
 CONTEXT = 12
@@ -13,12 +13,12 @@ CONTEXT = 12
 
 @pytest.fixture(scope="module", params=["llama", "gemma3"])
 def draft(request) -> DecoderLM:
-    return DecoderLM(make_model(KINDS[request.param]))
+    return make_draft(request.param)
 
 
 @pytest.fixture
 def parts(draft):
-    return draft_parts(draft, {size: draft.head(size) for size in SIZES}, CONTEXT, seed=0)
+    return draft_parts(draft, {size: draft.head_of_size(size) for size in SIZES}, CONTEXT, seed=0)
 
 
 def test_there_is_a_layer_and_three_parts_of_every_size(parts):
@@ -45,6 +45,6 @@ def test_a_whole_step_is_its_parts_one_after_the_other(parts):
 @torch.inference_mode()
 def test_a_step_continues_the_context(draft, parts):
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(VOCAB_SIZE, (1, CONTEXT + 1), generator=generator)
-    expected = draft.step(ids, draft.new_cache())[:, -1:]
+    ids = torch.randint(VOCAB_SIZE, (CONTEXT + 1,), generator=generator)
+    expected = draft.fork().prefill(ids[:-1], ids[-1:], NO_FEATURES)
     torch.testing.assert_close(parts[PartKey("layer")](), expected, rtol=1e-4, atol=1e-4)

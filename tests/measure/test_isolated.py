@@ -20,7 +20,7 @@ def prefill():
 
 
 def parts_of(prefill, draft_lengths=(2, 4)):
-    return isolated_parts(TARGET, DRAFT.draft, HEADS, draft_lengths, prefill)
+    return isolated_parts(TARGET, DRAFT, HEADS, draft_lengths, prefill)
 
 
 def test_there_is_a_part_for_everything_whose_cost_varies(prefill):
@@ -34,7 +34,7 @@ def test_there_is_a_part_for_everything_whose_cost_varies(prefill):
 
 def test_parts_are_named_as_the_laps_of_a_real_round(prefill):
     timeline = Timeline(lambda: 0)
-    Decoder(TARGET, 20).speculative(prefill, DRAFT.draft, HEADS[9], 3, timeline)
+    Decoder(TARGET, 20).speculative(prefill, DRAFT, HEADS[9], 3, timeline)
     laps = set(timeline.laps_ms(lambda start, end: 0.0)) - {"draft_prefill", "other"}
     assert {key.part for key in parts_of(prefill)} == laps
 
@@ -58,7 +58,7 @@ def test_every_part_does_the_same_work_again_and_again(prefill):
 @torch.inference_mode()
 def test_parts_compute_what_a_round_computes(prefill):
     parts = parts_of(prefill)
-    draft, head = make_draft(TARGET).draft, HEADS[9]
+    draft, head = make_draft(TARGET), HEADS[9]
     hidden = draft.extend(torch.cat([prefill.prompt_ids[1:], prefill.first_id]), prefill.features)
     logits = head.logits(draft.normed(hidden))
     assert torch.equal(parts[PartKey("lm_head", vocab_size=9)](), logits)
@@ -87,7 +87,7 @@ def test_decodes_in_between_neither_disturb_nor_are_disturbed(prefill):
     decoder = Decoder(TARGET, 20)
 
     def decode():
-        return decoder.speculative(prefill, DRAFT.draft, HEADS[9], 3, Timeline(lambda: None))
+        return decoder.speculative(prefill, DRAFT, HEADS[9], 3, Timeline(lambda: None))
 
     undisturbed = decode()
     parts = parts_of(prefill)

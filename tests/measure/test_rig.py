@@ -2,11 +2,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from bench.decoding.rounds import Variant
 from bench.device import ScriptedDevice
 from bench.measure.session import DECODE, PROBE, Session
 from bench.measure.workload import EncodedPrompt, Rig
 from bench.records import DecodeRecord
+from bench.variant import Variant
 from tests.conftest import VOCAB_SIZE, make_draft, make_target
 
 TARGET = make_target(eos=96)
@@ -28,7 +28,7 @@ class Decoding:
 def decoding():
     """Every mark is made 1 ms after the one before it, on a device with four of them."""
     device = ScriptedDevice(num_marks=4, mark_ms=1.0)
-    return Decoding(device, Session(Rig(device, TARGET, DRAFT.draft, HEAD, 24, seed=0)))
+    return Decoding(device, Session(Rig(device, TARGET, DRAFT, HEAD, 24, seed=0)))
 
 
 def test_a_decode_of_more_marks_than_there_were_is_timed_to_its_end(decoding):

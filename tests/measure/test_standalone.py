@@ -56,7 +56,7 @@ class Bench:
         return work
 
     def isolate(self, timing=TIMING, done=()):
-        rig = Rig(self.device, TARGET, DRAFT.draft, HEAD, 8, seed=0)
+        rig = Rig(self.device, TARGET, DRAFT, HEAD, 8, seed=0)
         return list(standalone.isolate(rig, PROMPT, PROBES, timing, Done(done)))
 
 

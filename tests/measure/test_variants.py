@@ -2,7 +2,8 @@ from collections import Counter
 
 import pytest
 
-from bench.decoding.rounds import Variant, probes_of, shuffled
+from bench.decoding.rounds import probes_of, shuffled
+from bench.variant import Variant
 
 EIGHT = [Variant(size, gamma) for size in (64, 32, 16, 8) for gamma in (1, 2)]
 THREE = [Variant(size, 3) for size in (64, 32, 16)]

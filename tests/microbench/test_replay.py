@@ -5,14 +5,12 @@ from statistics import median
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from bench.config import DomainSource, MeasureConfig, PairConfig, Source, VocabConfig
 from bench.decoding.replay import CHAINS, LOGIT_ROWS, read_answer, replay
 from bench.decoding.rounds import Timeline
 from bench.decoding.torch_engine import Decoder
 from bench.device import CpuDevice
-from bench.models.unroll import Unroll
 from bench.runs.pair import load_pair
 from bench.runs.workloads import count_answers, held_out_prompts, make_rankings
 from bench.text import load_prompts
@@ -24,10 +22,9 @@ MOST_RATIO = 1.3
 @torch.inference_mode()
 def evaluate(draft, head, prompt_ids, text, longest):
     """The draft's own choice at every place and depth: a replay without what it is for."""
-    next_ids = torch.cat([prompt_ids[1:], text.token_ids])
+    token_ids = torch.cat([prompt_ids, text.token_ids])
     first, num_starts = len(prompt_ids) - 1, text.num_tokens - 1
-    embeds, features = F.embedding(next_ids, draft.embedding)[None], text.features[:, : len(next_ids)]
-    unroll, chosen = Unroll(draft.body, draft.rotary, embeds, features), []
+    unroll, chosen = draft.unroll(token_ids, text.features[:, : len(token_ids) - 1]), []
     for begin in range(0, num_starts, CHAINS):
         end = min(begin + CHAINS, num_starts)
         for hidden in unroll.chains(first + begin, first + end, longest):
@@ -52,9 +49,9 @@ def case():
     decoder, silent = Decoder(pair.target, measure.max_new_tokens), Timeline(lambda: None)
     prefill = decoder.prefill(prompt.token_ids)
     text = read_answer(pair.target, prefill, decoder.plain(prefill, silent).token_ids, LONGEST)
-    head = pair.draft.head(pair.draft.vocab)
+    head = pair.draft.full_head()
     order = orders["code"].order
-    return (pair.draft.draft, head, prefill.prompt_ids, text), order
+    return (pair.draft, head, prefill.prompt_ids, text), order
 
 
 @pytest.mark.parametrize("num_orders", [1, 4])

@@ -6,7 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.errors import AssetError, CheckpointError, VocabError
-from bench.models.checkpoint import load_draft, read_config, save_body
+from bench.models.checkpoint import load_draft
+from bench.models.draft import Placement
+from bench.models.eagle3 import read_eagle3_config, save_body
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import HIDDEN, VOCAB_SIZE, make_body
 
@@ -22,12 +24,12 @@ def add_tensors(folder, **tensors):
 
 
 def test_what_was_saved_loads_back_with_the_targets_embedding_and_head(folder, target):
-    loaded = load_draft(folder, target)
+    loaded = load_draft(folder, Placement.beside(target))
     assert loaded.vocab.is_full
     assert torch.equal(loaded.head_weight, target.head_weight)
-    assert torch.equal(loaded.draft.embedding, target.embedding_weight)
+    assert torch.equal(loaded.embedding, target.embedding_weight)
     expected = make_body(3).norm.weight
-    assert torch.equal(loaded.draft.body.norm.weight, expected)
+    assert torch.equal(loaded.body.norm.weight, expected)
 
 
 def test_a_head_trimmed_before_is_trimmed_further(folder, target):
@@ -35,7 +37,7 @@ def test_a_head_trimmed_before_is_trimmed_further(folder, target):
     rows = torch.randn(6, HIDDEN)
     offsets = torch.from_numpy(DraftVocab(first, VOCAB_SIZE).d2t)
     add_tensors(folder, **{"lm_head.weight": rows, "d2t": offsets})
-    loaded = load_draft(folder, target)
+    loaded = load_draft(folder, Placement.beside(target))
     assert loaded.vocab.target_ids.tolist() == first.tolist()
     head = loaded.head(DraftVocab(np.array([1, 9, 96]), VOCAB_SIZE))
     hidden = torch.randn(1, HIDDEN)
@@ -47,20 +49,20 @@ def test_a_head_trimmed_before_is_trimmed_further(folder, target):
 def test_broken_offsets_are_refused(folder, target):
     add_tensors(folder, **{"lm_head.weight": torch.randn(2, HIDDEN), "d2t": torch.tensor([5, 4])})
     with pytest.raises(VocabError, match="strictly increasing"):
-        load_draft(folder, target)
+        load_draft(folder, Placement.beside(target))
 
 
 def test_a_head_of_another_size_than_its_vocabulary_is_refused(folder, target):
     add_tensors(folder, **{"lm_head.weight": torch.randn(3, HIDDEN)})
     with pytest.raises(CheckpointError, match="3 rows"):
-        load_draft(folder, target)
+        load_draft(folder, Placement.beside(target))
 
 
 def test_a_draft_of_another_target_is_refused(folder, target):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 50}))
     with pytest.raises(CheckpointError, match="50 tokens"):
-        load_draft(folder, target)
+        load_draft(folder, Placement.beside(target))
 
 
 def test_missing_tensors_and_files_are_named(folder, target):
@@ -68,13 +70,13 @@ def test_missing_tensors_and_files_are_named(folder, target):
     tensors.pop("fc.weight")
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match="fc.weight"):
-        load_draft(folder, target)
+        load_draft(folder, Placement.beside(target))
     (folder / "model.safetensors").unlink()
     with pytest.raises(AssetError, match="neither"):
-        load_draft(folder, target)
+        load_draft(folder, Placement.beside(target))
 
 
 def test_a_config_without_a_shape_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"hidden_size": 4}')
     with pytest.raises(CheckpointError, match="vocab_size"):
-        read_config(tmp_path)
+        read_eagle3_config(tmp_path)

@@ -8,28 +8,28 @@ from tests.conftest import HIDDEN, VOCAB_SIZE
 
 @torch.inference_mode()
 def test_extend_in_one_go_equals_extend_in_pieces(draft):
-    model, ids = draft.draft, torch.randint(2, 90, (9,))
+    ids = torch.randint(2, 90, (9,))
     features = torch.randn(1, 9, 3 * HIDDEN)
-    whole = model.extend(ids, features)
-    model.reset()
-    model.extend(ids[:4], features[:, :4])
-    model.extend(ids[4:5], features[:, 4:5])
-    torch.testing.assert_close(model.extend(ids[5:], features[:, 5:]), whole)
+    whole = draft.extend(ids, features)
+    draft.reset()
+    draft.extend(ids[:4], features[:, :4])
+    draft.extend(ids[4:5], features[:, 4:5])
+    torch.testing.assert_close(draft.extend(ids[5:], features[:, 5:]), whole)
 
 
 @torch.inference_mode()
 def test_a_rewound_chain_leaves_no_trace(draft):
-    model, ids = draft.draft, torch.randint(2, 90, (6,))
+    ids = torch.randint(2, 90, (6,))
     features = torch.randn(1, 6, 3 * HIDDEN)
-    model.extend(ids[:4], features[:, :4])
-    expected = model.extend(ids[4:], features[:, 4:])
-    model.reset()
-    hidden = model.extend(ids[:4], features[:, :4])
+    draft.extend(ids[:4], features[:, :4])
+    expected = draft.extend(ids[4:], features[:, 4:])
+    draft.reset()
+    hidden = draft.extend(ids[:4], features[:, :4])
     for token in (3, 5, 7):
-        hidden = model.step(torch.tensor([token]), hidden)
-    assert model.length == 7
-    model.rewind(4)
-    torch.testing.assert_close(model.extend(ids[4:], features[:, 4:]), expected)
+        hidden = draft.step(torch.tensor([token]), hidden)
+    assert draft.length == 7
+    draft.rewind(4)
+    torch.testing.assert_close(draft.extend(ids[4:], features[:, 4:]), expected)
 
 
 @torch.inference_mode()

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from bench.errors import AssetError
-from bench.models.target import default_feature_layers, resolve_model
+from bench.models.eagle3 import default_feature_layers
+from bench.models.target import resolve_model
 
 
 def test_default_feature_layers_are_the_engines_own():

@@ -36,7 +36,7 @@ def unrolled(monkeypatch, depths: int) -> list[torch.Tensor]:
 
 def test_every_depth_equals_a_real_chain(monkeypatch):
     target, item = make_target(), sequence()
-    draft = make_draft(target).draft
+    draft = make_draft(target)
     outputs = unrolled(monkeypatch, depths=3)
     tokens, features = item.tokens, item.states[None, :, : 3 * HIDDEN]
     with torch.inference_mode():
