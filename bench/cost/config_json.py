@@ -16,6 +16,7 @@ class DraftKind(Enum):
     """Architectures of draft models."""
 
     EAGLE3 = "eagle3"
+    EAGLE = "eagle"
     DECODER_LM = "decoder_lm"
 
     @property
@@ -24,8 +25,28 @@ class DraftKind(Enum):
         return _LABELS[self]
 
 
-_LABELS = {DraftKind.EAGLE3: "an EAGLE-3 draft", DraftKind.DECODER_LM: "a decoder LM"}
+_LABELS = {
+    DraftKind.EAGLE3: "an EAGLE-3 draft",
+    DraftKind.EAGLE: "an EAGLE draft",
+    DraftKind.DECODER_LM: "a decoder LM",
+}
 
+# Words in the names of architectures and keys, and the drafts that they stand for.
+_OTHER_KINDS = {
+    "dflash": "DFlash",
+    "dspark": "DSpark",
+    "domino": "Domino",
+    "peagle": "P-EAGLE",
+    "medusa": "Medusa",
+    "hydra": "Hydra",
+    "mlpspeculator": "MLP speculator",
+    "mlp_speculator": "MLP speculator",
+    "nextn": "MTP",
+    "mtp": "MTP",
+}
+
+# Some have no architecture in their files.
+_OTHER_KEYS = ("dflash_config", "hydra_num_heads", "medusa_num_heads")
 
 # Model types whose MLP has two matrices, up and down; all others gate with a third.
 _PLAIN_MLP = (
@@ -73,8 +94,8 @@ def sizes_of(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{where}: the cost of a mixture of experts is not modelled; take a dense draft"
         )
-    kind, model_type = _kind(values), inner.get("model_type")
-    is_eagle = kind is DraftKind.EAGLE3
+    kind, model_type = kind_of(values, where), inner.get("model_type")
+    is_eagle = kind in (DraftKind.EAGLE3, DraftKind.EAGLE)
     hidden = _size(inner, where, "hidden_size", "n_embd", "d_model")
     heads = _size(inner, where, "num_attention_heads", "n_head", "n_heads")
     vocab_size = _size(inner, where, "vocab_size")
@@ -94,15 +115,34 @@ def sizes_of(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         "draft_vocab_size": values.get("draft_vocab_size") or vocab_size,
         "gated_mlp": model_type not in _PLAIN_MLP,
         "tied_head": bool(inner.get("tie_word_embeddings", not is_eagle)),
-        "feature_size": _feature_size(values, hidden) if is_eagle else 0,
+        "feature_size": _feature_size(values, kind, hidden),
         "norms_per_layer": 4 if model_type in _FOUR_NORMS else 2,
     }
 
 
-def _kind(values: Mapping[str, Any]) -> DraftKind:
-    names = " ".join(values.get("architectures") or []).lower()
-    is_eagle = "eagle3" in names or values.get("speculators_model_type") == "eagle3"
-    return DraftKind.EAGLE3 if is_eagle or "draft_vocab_size" in values else DraftKind.DECODER_LM
+def kind_of(values: Mapping[str, Any], where: str) -> DraftKind:
+    """The kind of draft that a configuration is of, as far as it tells.
+
+    EAGLE-1, EAGLE-2 and HASS drafts look like a Llama of one layer; their weights tell them apart.
+
+    Raises:
+        CheckpointError: it is of a kind that is not supported, which is named.
+    """
+    stated = [values.get("speculators_model_type"), values.get("model_type")]
+    stated += values.get("architectures") or []
+    names = [str(name).lower() for name in stated if name]
+    names += [key for key in _OTHER_KEYS if values.get(key) is not None]
+    for word, kind in _OTHER_KINDS.items():
+        if any(word in name for name in names):
+            raise CheckpointError(
+                f"{where}: a {kind} draft is not supported; EAGLE-3, EAGLE-1, EAGLE-2 and HASS drafts and "
+                "decoder LMs are"
+            )
+    if any("eagle3" in name for name in names) or {"draft_vocab_size", "eagle_config"} & values.keys():
+        return DraftKind.EAGLE3
+    if any("eagle" in name for name in names) or values.get("num_hidden_layers") == 1:
+        return DraftKind.EAGLE
+    return DraftKind.DECODER_LM
 
 
 def _has_experts(values: Mapping[str, Any]) -> bool:
@@ -130,6 +170,14 @@ def _key_value_heads(values: Mapping[str, Any], heads: int) -> int:
     return values.get("num_key_value_heads") or values.get("num_kv_heads") or heads
 
 
-def _feature_size(values: Mapping[str, Any], hidden: int) -> int:
-    layers = values.get("eagle_aux_hidden_state_layer_ids")
-    return (len(layers) if layers else 3) * (values.get("target_hidden_size") or hidden)
+def _feature_size(values: Mapping[str, Any], kind: DraftKind, hidden: int) -> int:
+    """Width of the target's hidden states that a draft fuses."""
+    if kind is not DraftKind.EAGLE3:
+        return hidden if kind is DraftKind.EAGLE else 0
+    nested = values.get("eagle_config") or {}
+    if nested.get("use_aux_hidden_state", values.get("use_aux_hidden_state")) is False:
+        return 0
+    key = "eagle_aux_hidden_state_layer_ids"
+    layers = values.get(key) or nested.get(key)
+    number = values.get("num_aux_hidden_states") or (len(layers) if layers else 3)
+    return number * (values.get("target_hidden_size") or hidden)

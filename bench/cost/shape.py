@@ -119,7 +119,7 @@ class DraftShape:
     """The sizes of a draft that its cost depends on; a dense target has the same ones.
 
     Attributes:
-        kind: EAGLE-3 head or decoder LM.
+        kind: EAGLE-3, EAGLE (1, 2 or HASS) or decoder LM.
         hidden_size: H.
         intermediate_size: width of the MLP.
         num_layers: decoder layers.
@@ -130,7 +130,7 @@ class DraftShape:
         draft_vocab_size: rows of the draft's LM head as it is.
         gated_mlp: three matrices in the MLP instead of two.
         tied_head: the LM head is the input embedding.
-        feature_size: width of the target's features that enter `fc`; 0 for a decoder LM.
+        feature_size: width of the target's features that enter `fc`; 0 where there is no `fc`.
         norms_per_layer: norms over the hidden state in one layer.
     """
 
@@ -171,11 +171,13 @@ class DraftShape:
         """
         hidden, query, key_value = self.hidden_size, self._query_size, self._key_value_size
         # EAGLE-3 reads the embedding and the hidden state side by side in its first layer.
-        widths = [2 * hidden if self._is_eagle and layer == 0 else hidden for layer in range(self.num_layers)]
+        widths = [
+            2 * hidden if self._is_eagle3 and layer == 0 else hidden for layer in range(self.num_layers)
+        ]
         attention = sum(2 * width * (query + 2 * key_value) + 2 * query * hidden for width in widths)
         matrices = 3 if self.gated_mlp else 2
         return TokenFlops(
-            fc=2 * self.feature_size * hidden,
+            fc=2 * self._fc_width * hidden,
             attention=attention,
             mlp=2 * matrices * hidden * self.intermediate_size * self.num_layers,
             lm_head=2 * hidden * vocab_size,
@@ -187,8 +189,8 @@ class DraftShape:
         return row.total + row.lm_head * (sizes - 1)
 
     def latency_reduction(self, sizes: IntArray) -> Floats:
-        """R(k) = 1 - F(k) / F(V) for each k in `sizes` `(n,)` (arXiv 2603.05210)."""
-        return 1.0 - self.total_flops(sizes) / self.token_flops(self.vocab_size).total
+        """R(k) = 1 - F(k) / F(V) for each k in `sizes` `(n,)` (arXiv 2603.05210); V what the draft has."""
+        return 1.0 - self.total_flops(sizes) / self.token_flops(self.draft_vocab_size).total
 
     def cost(self, run: Pass, vocab_size: int | None = None, *, with_fc: bool = False) -> dict[str, PassCost]:
         """One forward pass, by part.
@@ -210,13 +212,22 @@ class DraftShape:
             HEAD: _products(matrices.lm_head, self.hidden_size + rows, 1, run),
             SELECTION: self._selection(rows, run),
         }
-        if with_fc and self.feature_size:
-            parts[FC] = _products(matrices.fc, self.feature_size + self.hidden_size, 1, run)
+        if self._fc_width and (with_fc or self._is_eagle):
+            parts[FC] = _products(matrices.fc, self._fc_width + self.hidden_size, 1, run)
         return parts
 
     @property
-    def _is_eagle(self) -> bool:
+    def _is_eagle3(self) -> bool:
         return self.kind is DraftKind.EAGLE3
+
+    @property
+    def _is_eagle(self) -> bool:
+        return self.kind is DraftKind.EAGLE
+
+    @property
+    def _fc_width(self) -> int:
+        """What `fc` reads: features alone, or in EAGLE-1 and 2 the embedding too, in every step."""
+        return self.feature_size + (self.hidden_size if self._is_eagle else 0)
 
     @property
     def _query_size(self) -> int:
@@ -236,8 +247,11 @@ class DraftShape:
         )
 
     def _norms(self, run: Pass) -> PassCost:
-        # One before the head; EAGLE-3 norms embedding and hidden state apart before its first layer.
-        num_norms = self.norms_per_layer * self.num_layers + 1 + int(self._is_eagle)
+        # One before the head; EAGLE-3 norms embedding and hidden state apart before its first layer. EAGLE-1
+        # and 2 have neither a norm before the head nor one before the first layer.
+        num_norms = (
+            self.norms_per_layer * self.num_layers + 1 + int(self._is_eagle3) - 2 * int(self._is_eagle)
+        )
         width_bytes = self.hidden_size * run.dtype_bytes
         return PassCost(
             weight_bytes=num_norms * width_bytes,
@@ -251,7 +265,7 @@ class DraftShape:
         output = query + hidden
         elements = self.num_layers * (3 * hidden + query + 2 * key_value + output + residual)
         launches = self.num_layers * (4 + 1)
-        if self._is_eagle:
+        if self._is_eagle3:
             # The first layer's input is twice as wide, and concatenated before.
             elements += 3 * hidden + 4 * hidden
             launches += 1

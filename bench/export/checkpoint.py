@@ -1,49 +1,39 @@
-"""Trimmed checkpoints: an EAGLE-3 draft or a decoder LM's output head, cut to a vocabulary.
+"""Trimmed checkpoints: an EAGLE draft or a decoder LM's output head, cut to a vocabulary.
 
 Nothing is retrained: rows of the LM head are taken, and maps say which target tokens they are. A head that is
-already trimmed is cut further, its map composed with the new one.
+already trimmed is cut further, its map composed with the new one. Everything else is copied as it is, a few
+rows at a time: tensors and keys of any name, in any type.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from bench.cost.config_json import read_config
 from bench.errors import CheckpointError, VocabError
-from bench.export.files import READ_ERRORS, as_integers, load_pickled, save_tensors, stated_hash
-from bench.export.layouts import (
-    Layout,
-    converted,
-    layer_config,
-    layout_of,
-    tensor_name,
-    with_draft_vocab_size,
-)
+from bench.export.files import as_integers, save_tensors, stated_hash
+from bench.export.layouts import converted, layer_config, tensor_name, with_draft_vocab_size
+from bench.models.draft_config import Layout, layout_of
+from bench.models.weights import EMBEDDING, HEAD, WEIGHTS, StoredTensor, open_file, open_weights, stored
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
-__all__ = [
-    "Layout",
-    "read_head",
-    "read_offsets",
-    "read_tensors",
-    "read_trimmed",
-    "trim_eagle3",
-    "trim_lm_head",
-]
+_TRIMMED_HEAD, CONFIG = "lm_head.safetensors", "config.json"
 
-_EMBEDDING, _TRIMMED_HEAD = "embed_tokens.weight", "lm_head.safetensors"
+# Where decoder LMs keep the input embedding that their head may be tied to.
+_EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "wte.weight", EMBEDDING)
+
+Tensors = Mapping[str, StoredTensor]
 
 
 def trim_eagle3(
     folder: Path,
     vocab: DraftVocab,
-    target_head: Tensor | None,
+    target_head: Tensor | Tensors | None,
     layout: Layout,
     out: Path,
     verifier: str,
@@ -64,23 +54,25 @@ def trim_eagle3(
         target_embedding: input embedding of the target `(V, H)`, for drafts that leave theirs to it.
 
     Raises:
+        AssetError: the draft has no weights.
         CheckpointError: the draft cannot be read, lacks tokens of `vocab`, or belongs to another target.
         OutputError: the checkpoint cannot be written.
     """
     tensors, (text, values) = read_tensors(folder), read_config(folder / CONFIG)
     layer = layer_config(values, folder / CONFIG)
     if target_embedding is not None:
-        tensors.setdefault(_EMBEDDING, target_embedding)
-    _check_target(layer, tensors.get(_EMBEDDING), vocab.target_vocab_size, folder)
+        tensors.setdefault(EMBEDDING, stored(target_embedding))
+    _check_target(layer, tensors.get(EMBEDDING), vocab.target_vocab_size, folder)
     head, own = _own_head(tensors, target_head, vocab.target_vocab_size, folder)
     _check_width(layer, head, folder)
-    _put_head(tensors, head[torch.from_numpy(_rows(own, vocab, folder))].contiguous(), vocab)
+    kept = {name: t for name, t in tensors.items() if name not in head and name not in ("d2t", "t2d")}
+    kept |= _cut(head, len(own), _rows(own, vocab, folder), folder) | _maps(vocab)
     if layout is layout_of(values):
         config = with_draft_vocab_size(text, len(vocab), str(folder / CONFIG))
     else:
-        changed = converted(values, layer, len(vocab), verifier, folder / CONFIG)
+        changed = converted(values, layer, len(vocab), verifier)
         config = json.dumps(changed, indent=2) + "\n"
-    named = {tensor_name(name, layout): tensor for name, tensor in tensors.items()}
+    named = {tensor_name(name, layout): tensor for name, tensor in kept.items()}
     out.mkdir(parents=True, exist_ok=True)
     save_tensors(named, out / WEIGHTS, _meta(vocab))
     (out / CONFIG).write_text(config, "utf-8", newline="")
@@ -94,17 +86,18 @@ def trim_lm_head(folder: Path, vocab: DraftVocab, out: Path) -> None:
     input embedding becomes a copy of its rows; the embedding stays whole.
 
     Raises:
+        AssetError: the model has no weights.
         CheckpointError: the model cannot be read or has another vocabulary.
         OutputError: the head cannot be written.
     """
     head = read_head(folder)
-    if len(head) != vocab.target_vocab_size:
+    num_rows = _num_rows(head, folder)
+    if num_rows != vocab.target_vocab_size:
         raise CheckpointError(
-            f"{folder}: the LM head has {len(head)} rows, the vocabulary is one of {vocab.target_vocab_size} "
+            f"{folder}: the LM head has {num_rows} rows, the vocabulary is one of {vocab.target_vocab_size} "
             "tokens; draft and target must share their tokenizer"
         )
-    tensors: dict[str, Tensor] = {}
-    _put_head(tensors, head[torch.from_numpy(vocab.target_ids)].contiguous(), vocab)
+    tensors = _cut(head, num_rows, vocab.target_ids, folder) | _maps(vocab)
     out.mkdir(parents=True, exist_ok=True)
     save_tensors(tensors, out / _TRIMMED_HEAD, _meta(vocab))
 
@@ -113,153 +106,66 @@ def read_trimmed(folder: Path, target_vocab_size: int) -> tuple[DraftVocab, Tens
     """Vocabulary and LM head `(k, H)` of a trimmed checkpoint, checked.
 
     Raises:
+        AssetError: there are no weights.
         CheckpointError: tensors are missing or do not fit each other.
     """
     path = folder / _TRIMMED_HEAD
     if not path.exists():
         path = folder / WEIGHTS
-    tensors = read_weight_file(path) if path.exists() else read_tensors(folder)
+    tensors = open_file(path) if path.exists() else read_tensors(folder)
     head, vocab = _own_head(tensors, None, target_vocab_size, folder)
     stated = stated_hash(path) if path.exists() else None
     if stated is not None and stated != vocab.content_hash:
         raise CheckpointError(f"{path}: its ids do not have the content_hash that it states; export it again")
-    return vocab, head
+    return vocab, head[HEAD].tensor()
 
 
-def _own_head(
-    tensors: dict[str, Tensor], target_head: Tensor | None, target_vocab_size: int, folder: Path
-) -> tuple[Tensor, DraftVocab]:
-    check_plain_head(tensors, folder)
-    head = tensors.get(HEAD)
-    if head is None:
-        head = target_head
-    if head is None:
-        raise CheckpointError(f"{folder} leaves its LM head to the target, whose head was not given")
-    vocab = read_vocab(tensors, target_vocab_size, folder)
-    if len(head) != len(vocab):
-        raise CheckpointError(
-            f"{folder}: the LM head has {len(head)} rows, its vocabulary {len(vocab)} tokens"
-        )
-    return head, vocab
+# Reads checkpoints, whose tensors are named as SafeAILab names them.
 
 
-def _check_target(
-    layer: dict[str, Any], embedding: Tensor | None, target_vocab_size: int, folder: Path
-) -> None:
-    stated = layer.get("vocab_size", target_vocab_size)
-    if stated != target_vocab_size:
-        raise CheckpointError(
-            f"{folder} drafts for a target of {stated} tokens, the vocabulary is one of "
-            f"{target_vocab_size}; draft and target must share their tokenizer"
-        )
-    if embedding is not None and len(embedding) != target_vocab_size:
-        raise CheckpointError(
-            f"{folder}: the input embedding has {len(embedding)} rows, the target {target_vocab_size} tokens"
-        )
-
-
-def _check_width(layer: dict[str, Any], head: Tensor, folder: Path) -> None:
-    size = layer.get("hidden_size", head.shape[-1])
-    if head.shape[1:] != (size,):
-        raise CheckpointError(
-            f"{folder}: rows of the LM head are {head.shape[-1]} wide, the draft's hidden size is {size}; a "
-            "draft of another size than its target needs a head of its own"
-        )
-
-
-def _rows(own: DraftVocab, wanted: DraftVocab, folder: Path) -> IntArray:
-    """Rows of the head over `own` that hold the tokens of `wanted`."""
-    try:
-        return own.rows_of(wanted)
-    except VocabError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
-
-
-def _put_head(tensors: dict[str, Tensor], head: Tensor, vocab: DraftVocab) -> None:
-    tensors[HEAD] = head
-    tensors.pop("d2t", None)
-    tensors.pop("t2d", None)
-    if not vocab.is_full:
-        tensors["d2t"], tensors["t2d"] = torch.from_numpy(vocab.d2t), torch.from_numpy(vocab.t2d)
-
-
-def _meta(vocab: DraftVocab) -> dict[str, str]:
-    return {"format": "pt", "content_hash": vocab.content_hash}
-
-
-# Reads checkpoints: one weight file, several of them, or a pickled one.
-
-HEAD, WEIGHTS, CONFIG = "lm_head.weight", "model.safetensors", "config.json"
-
-_INDEX, _PICKLED = "model.safetensors.index.json", "pytorch_model.bin"
-
-_EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "wte.weight", "embed_tokens.weight")
-
-
-def read_tensors(folder: Path, only: Collection[str] | None = None) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, named as SafeAILab names them.
-
-    Args:
-        folder: of the checkpoint.
-        only: names, as they are stored, of those to read where they exist; all without it.
+def read_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """The tensors of a draft.
 
     Raises:
-        CheckpointError: there are none that can be read safely.
+        AssetError: there are none.
+        CheckpointError: they cannot be read safely.
     """
-    tensors: dict[str, Tensor] = {}
-    for path in _weight_files(folder):
-        tensors |= read_weight_file(path, only)
-    return {tensor_name(name, Layout.SAFEAILAB): tensor for name, tensor in tensors.items()}
+    return {tensor_name(name, Layout.SAFEAILAB): tensor for name, tensor in open_weights(folder).items()}
 
 
-def read_weight_file(path: Path, only: Collection[str] | None = None) -> dict[str, Tensor]:
-    """The tensors of one file; of safetensors, those that are not wanted are not read.
+def read_head(folder: Path) -> dict[str, StoredTensor]:
+    """Output head of a decoder LM, by name; its input embedding where the two are tied.
 
     Raises:
-        CheckpointError: it is not a file of tensors that can be read safely.
+        AssetError: there are no weights.
+        CheckpointError: there is neither head nor embedding.
     """
-    try:
-        if path.name == _PICKLED:
-            tensors = load_pickled(path)
-            if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
-                raise CheckpointError(f"{path}: not a dict of tensors, as a checkpoint is")
-            return {name: tensor for name, tensor in tensors.items() if only is None or name in only}
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if only is None or name in only}  # noqa: SIM118 - not a mapping
-    except READ_ERRORS as error:
-        raise CheckpointError(f"{path}: the weights cannot be read ({error})") from error
-
-
-def read_head(folder: Path) -> Tensor:
-    """Output head `(V, H)` of a decoder LM; its input embedding where the two are tied.
-
-    Raises:
-        CheckpointError: there is neither, or the head is more than a matrix.
-    """
-    names = _tensor_names(folder)
-    check_plain_head(names, folder)
-    for name in (HEAD, *_EMBEDDINGS):
-        if name in names:
-            return read_tensors(folder, [name])[name]
+    tensors = open_weights(folder)
+    # Wrappers of a text model put its names behind theirs.
+    tensors |= {name.removeprefix("language_model."): tensor for name, tensor in tensors.items()}
+    if head := head_tensors(tensors):
+        return head
+    for name in _EMBEDDINGS:
+        if name in tensors:
+            return {HEAD: tensors[name]}
     raise CheckpointError(f"{folder}: neither {HEAD} nor an input embedding is in its files")
 
 
 def read_offsets(folder: Path) -> IntArray | None:
-    """The `d2t` of a draft whose head is trimmed already; None for any other, and where there are no weights.
+    """The `d2t` of a draft whose head is trimmed already; None for any other.
 
     Raises:
+        AssetError: there are no weights.
         CheckpointError: the weights cannot be read, or hold a `d2t` that is none.
     """
-    if not any((folder / name).exists() for name in (WEIGHTS, _INDEX, _PICKLED)):
-        return None
-    d2t = read_tensors(folder, ["d2t"]).get("d2t")
+    d2t = open_weights(folder).get("d2t")
     try:
-        return None if d2t is None else as_integers(d2t)
+        return None if d2t is None else as_integers(d2t.tensor())
     except ValueError as error:
         raise CheckpointError(f"{folder}: d2t is not a vocabulary map: {error}") from error
 
 
-def read_vocab(tensors: dict[str, Tensor], target_vocab_size: int, folder: Path) -> DraftVocab:
+def read_vocab(tensors: Tensors, target_vocab_size: int, folder: Path) -> DraftVocab:
     """The vocabulary that the maps of a checkpoint state; without any, that of the target.
 
     Args:
@@ -272,9 +178,9 @@ def read_vocab(tensors: dict[str, Tensor], target_vocab_size: int, folder: Path)
     """
     d2t, t2d = tensors.get("d2t"), tensors.get("t2d")
     try:
-        offsets = np.zeros(target_vocab_size, dtype=np.int64) if d2t is None else as_integers(d2t)
+        offsets = np.zeros(target_vocab_size, dtype=np.int64) if d2t is None else as_integers(d2t.tensor())
         vocab = DraftVocab.from_d2t(offsets, target_vocab_size)
-        mask = vocab.t2d if t2d is None else as_integers(t2d)
+        mask = vocab.t2d if t2d is None else as_integers(t2d.tensor())
     except (VocabError, ValueError) as error:
         raise CheckpointError(f"{folder}: d2t is not a vocabulary map: {error}") from error
     if len(mask) != target_vocab_size or not np.array_equal(np.flatnonzero(mask), vocab.target_ids):
@@ -282,48 +188,105 @@ def read_vocab(tensors: dict[str, Tensor], target_vocab_size: int, folder: Path)
     return vocab
 
 
-def check_plain_head(names: Collection[str], folder: Path) -> None:
-    """Refuses an LM head that is more than a matrix: with a bias or in a quantised format.
-
-    Args:
-        names: of the tensors of the checkpoint.
-        folder: of the checkpoint, for errors.
-
-    Raises:
-        CheckpointError: rows of the matrix alone would not be the head's rows.
-    """
+def head_tensors(tensors: Tensors) -> dict[str, StoredTensor]:
+    """All that belongs to the LM head: its matrix, or what a quantised one is made of, and its bias."""
     prefix = HEAD.removesuffix("weight")
-    others = sorted(name for name in names if name.startswith(prefix) and name != HEAD)
-    if others:
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+# Cuts heads.
+
+_SHAPE, _PACKED = "lm_head.weight_shape", "lm_head.weight_packed"
+
+
+def _own_head(
+    tensors: Tensors, target_head: Tensor | Tensors | None, target_vocab_size: int, folder: Path
+) -> tuple[dict[str, StoredTensor], DraftVocab]:
+    head = head_tensors(tensors)
+    if not head and target_head is None:
+        raise CheckpointError(f"{folder} leaves its LM head to the target, whose head was not given")
+    if not head and target_head is not None:
+        head = {HEAD: stored(target_head)} if isinstance(target_head, Tensor) else dict(target_head)
+    vocab, num_rows = read_vocab(tensors, target_vocab_size, folder), _num_rows(head, folder)
+    if num_rows != len(vocab):
         raise CheckpointError(
-            f"{folder}: the LM head holds {others[0]} beside its matrix, so it cannot be cut by rows; give a "
-            "checkpoint whose head is neither quantised nor biased"
+            f"{folder}: the LM head has {num_rows} rows, its vocabulary {len(vocab)} tokens"
+            + (": it has no d2t, the map of a trimmed head" if "d2t" not in tensors else "")
+        )
+    return head, vocab
+
+
+def _num_rows(head: Tensors, folder: Path) -> int:
+    """Tokens that a head has."""
+    for name in (HEAD, _PACKED):
+        if name in head:
+            return head[name].num_rows
+    raise CheckpointError(
+        f"{folder}: the LM head is stored as {', '.join(sorted(head))}, which cannot be cut by rows; give a "
+        "checkpoint whose head has a weight of a row for each token"
+    )
+
+
+def _cut(head: Tensors, num_rows: int, rows: IntArray, folder: Path) -> dict[str, StoredTensor]:
+    """Every tensor of a head with these rows only: weights and scales alike, bit by bit as they were."""
+    found = {}
+    for name, tensor in head.items():
+        if name == _SHAPE:
+            found[name] = stored(torch.tensor([len(rows), *tensor.tensor().tolist()[1:]]))
+        elif tensor.shape[:1] == (num_rows,):
+            found[name] = tensor.take(rows)
+        elif tensor.shape in ((), (1,), (1, 1)):
+            found[name] = tensor
+        else:
+            raise CheckpointError(
+                f"{folder}: {name} of shape {tensor.shape} has no row for each of the {num_rows} tokens, so "
+                "the head cannot be cut; give a checkpoint whose head is not quantised in blocks of rows"
+            )
+    return found
+
+
+def _maps(vocab: DraftVocab) -> dict[str, StoredTensor]:
+    if vocab.is_full:
+        return {}
+    return {"d2t": stored(torch.from_numpy(vocab.d2t)), "t2d": stored(torch.from_numpy(vocab.t2d))}
+
+
+def _check_target(
+    layer: dict[str, Any], embedding: StoredTensor | None, target_vocab_size: int, folder: Path
+) -> None:
+    stated = layer.get("vocab_size", target_vocab_size)
+    if stated != target_vocab_size:
+        raise CheckpointError(
+            f"{folder} drafts for a target of {stated} tokens, the vocabulary is one of "
+            f"{target_vocab_size}; draft and target must share their tokenizer"
+        )
+    if embedding is not None and embedding.num_rows != target_vocab_size:
+        raise CheckpointError(
+            f"{folder}: the input embedding has {embedding.num_rows} rows, the target "
+            f"{target_vocab_size} tokens"
         )
 
 
-def _tensor_names(folder: Path) -> set[str]:
-    names: set[str] = set()
-    for path in _weight_files(folder):
-        if path.name == _PICKLED:
-            names |= read_weight_file(path).keys()
-            continue
-        try:
-            with safe_open(path, framework="pt") as file:
-                names |= set(file.keys())
-        except READ_ERRORS as error:
-            raise CheckpointError(f"{path}: the weights cannot be read ({error})") from error
-    return names
+def _check_width(layer: dict[str, Any], head: Tensors, folder: Path) -> None:
+    # Packed rows are narrower than what they stand for.
+    if HEAD not in head:
+        return
+    width = head[HEAD].shape[1:]
+    size = layer.get("hidden_size", width[-1])
+    if width != (size,) and len(head) == 1:
+        raise CheckpointError(
+            f"{folder}: rows of the LM head are {width[-1]} wide, the draft's hidden size is {size}; a "
+            "draft of another size than its target needs a head of its own"
+        )
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / _INDEX
-    if (folder / WEIGHTS).exists():
-        return [folder / WEIGHTS]
-    if index.exists():
-        try:
-            return [folder / shard for shard in sorted(set(read_config(index)[1]["weight_map"].values()))]
-        except (KeyError, AttributeError, TypeError) as error:
-            raise CheckpointError(f"{index}: expected a weight_map of tensors to files") from error
-    if (folder / _PICKLED).exists():
-        return [folder / _PICKLED]
-    raise CheckpointError(f"{folder} holds neither {WEIGHTS}, {_INDEX} nor {_PICKLED}")
+def _rows(own: DraftVocab, wanted: DraftVocab, folder: Path) -> IntArray:
+    """Rows of the head over `own` that hold the tokens of `wanted`."""
+    try:
+        return own.rows_of(wanted)
+    except VocabError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+
+
+def _meta(vocab: DraftVocab) -> dict[str, str]:
+    return {"format": "pt", "content_hash": vocab.content_hash}

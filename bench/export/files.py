@@ -1,39 +1,24 @@
 """Weight files read and written so that whatever is wrong with one is an error of one line."""
 
 import io
+import json
 import shutil
+import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
 from bench.errors import OutputError
+from bench.models.weights import StoredTensor, stored
 from bench.vocab.draft_vocab import IntArray
-
-# What reading absent or damaged files raises, here and in safetensors.
-READ_ERRORS = (OSError, SafetensorError, RuntimeError, KeyError, ValueError)
-
-
-def load_pickled(path: Path) -> Any:
-    """What `torch.save` wrote: tensors, numbers, lists and dicts; never code.
-
-    Raises:
-        OSError: it cannot be opened.
-        ValueError: it is damaged or holds anything else.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to spell
-        raise ValueError("damaged, or holds more than tensors, numbers, lists and dicts") from error
 
 
 def save_pickled(value: Any, path: Path) -> None:
@@ -43,23 +28,49 @@ def save_pickled(value: Any, path: Path) -> None:
     path.write_bytes(buffer.getvalue())
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Writes safetensors; tensors that are views of one memory become copies of their own.
+def save_tensors(tensors: Mapping[str, Tensor | StoredTensor], path: Path, metadata: dict[str, str]) -> None:
+    """Writes safetensors a few rows at a time, so that tensors in files need no memory of their own.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    seen: set[int] = set()
-    owned = {}
-    for name, tensor in tensors.items():
-        memory = tensor.untyped_storage().data_ptr()
-        owned[name] = tensor.clone() if memory in seen else tensor
-        owned[name] = owned[name].contiguous()
-        seen.add(memory)
+    entries = {name: stored(t) if isinstance(t, Tensor) else t for name, t in tensors.items()}
+    fresh = path.with_name(f".{path.name}.part")
     try:
-        save_file(owned, path, metadata=metadata)
-    except (OSError, SafetensorError) as error:
+        with fresh.open("wb") as file:
+            header, names = _header(entries, metadata)
+            file.write(header)
+            for name in names:
+                for part in entries[name].parts():
+                    file.write(part.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        fresh.replace(path)
+    except OSError as error:
         raise OutputError(f"cannot write {path}: {error}; choose another folder") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _header(entries: Mapping[str, StoredTensor], metadata: dict[str, str]) -> tuple[bytes, list[str]]:
+    """The first bytes of a safetensors file, and the order of its tensors: widest types first, to align."""
+    names = sorted(entries, key=lambda name: (-_BYTES[entries[name].dtype], name))
+    said: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name in names:
+        entry = entries[name]
+        start, end = end, end + _BYTES[entry.dtype] * prod(entry.shape)
+        said[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [start, end]}
+    text = json.dumps(said, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text, names
+
+
+# Bytes of one element of every type that safetensors knows and torch can read.
+_BYTES = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0"), 1),
+}
 
 
 def stated_hash(path: Path) -> str | None:

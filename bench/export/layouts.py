@@ -1,11 +1,11 @@
 """The two layouts of an EAGLE-3 checkpoint: names of tensors, and `config.json`."""
 
 import json
-from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.errors import CheckpointError
+from bench.models.draft_config import Layout, is_qwen3_draft, layout_of
 
 _SAFEAILAB_LAYER, _SPECULATORS_LAYER = "midlayer.", "layers.0."
 
@@ -21,23 +21,10 @@ _DRAFT_KEYS = (
     "eagle_aux_hidden_state_layer_ids",
 )
 
+# What speculators wraps a configuration in.
+_WRAPPER_KEYS = ("speculators_model_type", "speculators_version", "speculators_config", _LAYER_CONFIG)
+
 _CONTAINER_KEYS = ("architectures", "model_type", "draft_vocab_size", "norm_before_residual", *_DRAFT_KEYS)
-
-
-class Layout(Enum):
-    """How a checkpoint names its tensors and writes its configuration.
-
-    SAFEAILAB is what vLLM and SGLang load as `eagle3`; SPECULATORS is that of the speculators library,
-    which vLLM loads as well.
-    """
-
-    SAFEAILAB = "safeailab"
-    SPECULATORS = "speculators"
-
-
-def layout_of(values: dict[str, Any]) -> Layout:
-    """The layout that a configuration is written in."""
-    return Layout.SPECULATORS if "speculators_model_type" in values else Layout.SAFEAILAB
 
 
 def tensor_name(name: str, layout: Layout) -> str:
@@ -62,10 +49,8 @@ def layer_config(values: dict[str, Any], path: Path) -> dict[str, Any]:
     return layer
 
 
-def converted(
-    values: dict[str, Any], layer: dict[str, Any], size: int, verifier: str, path: Path
-) -> dict[str, Any]:
-    """The configuration in the other layout, for k = `size`.
+def converted(values: dict[str, Any], layer: dict[str, Any], size: int, verifier: str) -> dict[str, Any]:
+    """The configuration in the other layout, for k = `size`; keys that neither layout has are kept.
 
     `norm_before_residual` is always written: SafeAILab drafts take it as false where it is absent,
     speculators as true. So is `tie_word_embeddings`: a trimmed head is never the input embedding.
@@ -75,33 +60,27 @@ def converted(
         layer: its layer's shape, from `layer_config`.
         size: k.
         verifier: name of the target.
-        path: of the configuration, for errors.
-
-    Raises:
-        CheckpointError: a speculators draft whose layer is not a Llama's, which SafeAILab cannot say.
     """
     shape = {key: value for key, value in layer.items() if key not in _CONTAINER_KEYS}
     shape["tie_word_embeddings"] = False
     if layout_of(values) is Layout.SAFEAILAB:
         return _as_speculators(values, shape, size, verifier)
-    kind = layer.get("model_type", "llama")
-    if kind != "llama":
-        raise CheckpointError(
-            f"{path}: a draft layer of type {kind} has no SafeAILab layout; select.checkpoint=false "
-            "leaves checkpoints out"
-        )
-    return _as_safeailab(values, shape, size)
+    return _as_safeailab(values, layer, shape, size)
 
 
-def _as_safeailab(values: dict[str, Any], shape: dict[str, Any], size: int) -> dict[str, Any]:
+def _as_safeailab(
+    values: dict[str, Any], layer: dict[str, Any], shape: dict[str, Any], size: int
+) -> dict[str, Any]:
     # Engines ask whether such a key is there, not whether it is null.
-    of_draft = {key: values[key] for key in _DRAFT_KEYS if values.get(key) is not None}
+    outside = {key: value for key, value in values.items() if key not in _WRAPPER_KEYS and value is not None}
+    kind = layer.get("model_type", "llama")
     return {
         "num_hidden_layers": 1,
         **shape,
-        **of_draft,
-        "architectures": ["LlamaForCausalLMEagle3"],
-        "model_type": "llama",
+        **outside,
+        # SGLang has a Llama's layer only; vLLM knows the other by this name.
+        "architectures": ["Eagle3Qwen3ForCausalLM" if kind == "qwen3" else "LlamaForCausalLMEagle3"],
+        "model_type": kind,
         "draft_vocab_size": size,
         "norm_before_residual": bool(values.get("norm_before_residual", True)),
     }
@@ -110,6 +89,7 @@ def _as_safeailab(values: dict[str, Any], shape: dict[str, Any], size: int) -> d
 def _as_speculators(
     values: dict[str, Any], shape: dict[str, Any], size: int, verifier: str
 ) -> dict[str, Any]:
+    is_qwen3 = is_qwen3_draft(values)
     return {
         "architectures": ["Eagle3Speculator"],
         "speculators_model_type": "eagle3",
@@ -119,7 +99,8 @@ def _as_speculators(
         "target_hidden_size": None,
         "eagle_aux_hidden_state_layer_ids": None,
         **{key: values[key] for key in _DRAFT_KEYS if key in values},
-        _LAYER_CONFIG: {"model_type": "llama", **shape},
+        # Here vLLM looks for all that it does not know to be speculators' own.
+        _LAYER_CONFIG: {"model_type": "qwen3" if is_qwen3 else "llama", **shape},
         "speculators_config": {
             "algorithm": "eagle3",
             "default_proposal_method": "greedy",

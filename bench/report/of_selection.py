@@ -47,8 +47,17 @@ def verdict(data: SelectionData) -> str:
         f"**k = {data.size:,}**{forced}: {share:.1%} fewer tokens than the target's "
         f"{s['target_vocab_size']:,}. "
         f"It covers {covered}, and saves {s['latency_reduction']:.1%} of the draft's FLOPs per token. "
-        f"Counted: {whose}."
+        f"{_ceiling(s)}Counted: {whose}."
     )
+
+
+def _ceiling(s: dict) -> str:
+    """What a draft that is trimmed already can reach at most; selections of older versions do not say."""
+    if s.get("draft_vocab_size", s["target_vocab_size"]) == s["target_vocab_size"]:
+        return ""
+    reached = s["coverage_ceiling_heldout"]
+    share, of = (s["coverage_ceiling_train"], "") if reached is None else (reached, "held-out ")
+    return f"All {s['draft_vocab_size']:,} tokens that the draft has cover {share:.1%} of {of}tokens. "
 
 
 def show_selections(selections: list[SelectionData], console: Console) -> None:

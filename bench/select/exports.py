@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from safetensors import safe_open
 
 from bench import __version__
 from bench.analysis.run import Run, find_run, read_run
@@ -19,11 +18,12 @@ from bench.assets import CATALOG
 from bench.config import POOLED, Config, PairConfig, SelectConfig
 from bench.cost.shape import DraftKind
 from bench.errors import CheckpointError, ConfigError
-from bench.export.checkpoint import read_head, trim_eagle3, trim_lm_head
+from bench.export.checkpoint import head_tensors, read_head, read_tensors, trim_eagle3, trim_lm_head
 from bench.export.files import replace_folder
-from bench.export.layouts import Layout, with_draft_vocab_size
+from bench.export.layouts import with_draft_vocab_size
 from bench.export.vocab_maps import Provenance, write_maps
 from bench.models.checkpoint import resolve_draft
+from bench.models.draft_config import Layout
 from bench.models.target import resolve_model, resolve_tokenizer
 from bench.runs.pair import fingerprint_of, weights_sha256
 from bench.select.choose import Selection
@@ -133,18 +133,11 @@ def _write_checkpoints(out: Path, export: Export) -> None:
     if export.kind is DraftKind.DECODER_LM:
         trim_lm_head(folder, chosen, out / "lm_head")
         return
-    head = None if _has_head(folder) else read_head(resolve_model(pair.target, pair.target_revision))
+    head = None
+    if not head_tensors(read_tensors(folder)):
+        head = read_head(resolve_model(pair.target, pair.target_revision))
     for layout, place in ((Layout.SAFEAILAB, "draft"), (Layout.SPECULATORS, "draft-speculators")):
         trim_eagle3(folder, chosen, head, layout, out / place, pair.target)
-
-
-def _has_head(folder: Path) -> bool:
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            if "lm_head.weight" in file.keys():  # noqa: SIM118 - not a mapping
-                return True
-    # A pickled checkpoint is read once, by the trimming; those in the wild bring their head.
-    return (folder / "pytorch_model.bin").exists()
 
 
 # Exports the vocabulary that a run measured: the very tokens, in the order that its decodes used.

@@ -56,16 +56,20 @@ def prepare(config: Config, status: Callable[[str], None]) -> Context:
     status("loading the tokenizer")
     pair = config.pair
     target = load_tokenizer(resolve_tokenizer(pair.target, pair.target_revision), pair.trust_remote_code)
-    draft_folder = resolve_draft(pair.draft, pair.draft_revision, weights=config.select.checkpoint)
+    draft_folder = resolve_draft(pair.draft, pair.draft_revision, weights=False)
     config_path = draft_folder / "config.json"
     shape = DraftShape.from_config(read_config(config_path)[1], str(config_path))
+    # Which tokens a trimmed head has is in the weights.
+    is_trimmed = shape.draft_vocab_size < shape.vocab_size
+    if config.select.checkpoint or is_trimmed:
+        draft_folder = resolve_draft(pair.draft, pair.draft_revision)
     if shape.vocab_size != target.vocab_size:
         raise CheckpointError(
             f"{draft_folder}: the draft's vocab_size is {shape.vocab_size}, the target's "
             f"{target.vocab_size}; they do not belong together"
         )
     must_keep = target.must_keep(config.select.byte_fallback)
-    candidates = _own_vocabulary(draft_folder, target.vocab_size)
+    candidates = _own_vocabulary(draft_folder, target.vocab_size) if is_trimmed else None
     writer = _AnswerWriter(config, target, draft_folder, status)
     counts = {}
     for source in sources:
@@ -99,11 +103,14 @@ def _all_sources(config: Config) -> list[DomainSource]:
     return sources
 
 
-def _own_vocabulary(draft_folder: Path, target_vocab_size: int) -> IntArray | None:
-    """Ids that a draft's already trimmed head has; None when it has all, or no weights were fetched."""
+def _own_vocabulary(draft_folder: Path, target_vocab_size: int) -> IntArray:
+    """Ids that a draft's already trimmed head has."""
     d2t = read_offsets(draft_folder)
     if d2t is None:
-        return None
+        raise CheckpointError(
+            f"{draft_folder}: its LM head is trimmed (draft_vocab_size), and the weights hold no d2t, which "
+            "says to which tokens; fetch the draft again, or give one that has it"
+        )
     try:
         return DraftVocab.from_d2t(d2t, target_vocab_size).target_ids
     except VocabError as error:

@@ -149,6 +149,9 @@ def summary(context: Context, name: str, selection: Selection) -> dict:
         "coverage_heldout_ci_low": None if band is None else _at(band.ci_low, at),
         "coverage_heldout_ci_high": None if band is None else _at(band.ci_high, at),
         "coverage_heldout_note": _why_no_interval(selection),
+        "draft_vocab_size": len(selection.order),
+        "coverage_ceiling_train": float(selection.train.value[-1]),
+        "coverage_ceiling_heldout": None if band is None else float(band.value[-1]),
         "latency_reduction": float(selection.reduction[at]),
         "utility": float(selection.utility[at]),
         "flops": {"fc": flops.fc, "attention": flops.attention, "mlp": flops.mlp, "lm_head": flops.lm_head},
@@ -202,6 +205,8 @@ def _lost(context: Context, name: str, selection: Selection) -> pd.DataFrame:
     sides, tokenizer = context.counts[name].sides, context.target.tokenizer
     ranked, held_out = sides.ranking.total(), sides.held_out.total()
     lost = lost_tokens(ranked + held_out, selection.order, len(selection.chosen), _MOST_LOST)
+    # A draft whose head is trimmed already cannot rank what it lacks.
+    ranks = {token: rank for rank, token in enumerate(selection.order.tolist(), start=1)}
     rows = [
         {
             "token_id": token,
@@ -209,7 +214,7 @@ def _lost(context: Context, name: str, selection: Selection) -> pd.DataFrame:
             "count": count,
             "count_ranking": int(ranked[token]),
             "count_heldout": int(held_out[token]),
-            "rank": int(np.flatnonzero(selection.order == token)[0]) + 1,
+            "rank": ranks.get(token),
         }
         for token, count in lost
     ]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bench.export.checkpoint import trim_eagle3
-from bench.export.layouts import Layout
+from bench.models.draft_config import Layout
 from bench.models.eagle3 import save_body
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import HIDDEN, VOCAB_SIZE, make_body

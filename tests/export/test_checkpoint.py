@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from bench.errors import CheckpointError
 from bench.export.checkpoint import read_trimmed, trim_eagle3, trim_lm_head
-from bench.export.layouts import Layout
 from bench.models.checkpoint import load_draft
 from bench.models.draft import Placement
+from bench.models.draft_config import Layout
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import HIDDEN, VOCAB_SIZE, make_target
 from tests.export.conftest import HEAD, trim, vocab_of

@@ -2,13 +2,11 @@
 
 import json
 
-import pytest
 from safetensors.torch import load_file
 
-from bench.errors import CheckpointError
-from bench.export.layouts import Layout
 from bench.models.checkpoint import load_draft
 from bench.models.draft import Placement
+from bench.models.draft_config import Layout
 from tests.conftest import VOCAB_SIZE, make_target
 from tests.export.conftest import trim
 
@@ -57,8 +55,23 @@ def test_a_change_of_layout_keeps_the_number_of_layers_and_unties_the_head(sourc
     assert back["num_hidden_layers"] == 2 and back["tie_word_embeddings"] is False
     config["transformer_layer_config"]["model_type"] = "qwen3"
     (first / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="a draft layer of type qwen3 has no SafeAILab layout"):
-        trim(first, [1], tmp_path / "refused", head=None)
+    flat = json.loads((trim(first, [1], tmp_path / "flat", head=None) / "config.json").read_text())
+    assert flat["architectures"] == ["Eagle3Qwen3ForCausalLM"] and flat["model_type"] == "qwen3"
+    again = trim(tmp_path / "flat", [1], tmp_path / "again", Layout.SPECULATORS, head=None)
+    restored = json.loads((again / "config.json").read_text())
+    assert restored["transformer_layer_config"]["model_type"] == "qwen3"
     own = trim(first, [1], tmp_path / "own", Layout.SPECULATORS, head=None)
     kept = json.loads((own / "config.json").read_text())
     assert kept == {**config, "draft_vocab_size": 1}
+
+
+def test_a_change_of_layout_keeps_keys_that_neither_layout_has(source, tmp_path):
+    first = trim(source, [1, 2], tmp_path / "speculators", Layout.SPECULATORS)
+    config = json.loads((first / "config.json").read_text())
+    unknown = {"quantization_config": {"quant_method": "fp8"}, "mask_token_id": 3}
+    (first / "config.json").write_text(json.dumps({**config, **unknown}))
+    back = json.loads((trim(first, [1], tmp_path / "back", head=None) / "config.json").read_text())
+    assert {key: back[key] for key in unknown} == unknown
+    again = trim(tmp_path / "back", [1], tmp_path / "again", Layout.SPECULATORS, head=None)
+    restored = json.loads((again / "config.json").read_text())
+    assert {key: restored["transformer_layer_config"][key] for key in unknown} == unknown
