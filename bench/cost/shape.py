@@ -189,8 +189,8 @@ class DraftShape:
         return row.total + row.lm_head * (sizes - 1)
 
     def latency_reduction(self, sizes: IntArray) -> Floats:
-        """R(k) = 1 - F(k) / F(V) for each k in `sizes` `(n,)` (arXiv 2603.05210); V what the draft has."""
-        return 1.0 - self.total_flops(sizes) / self.token_flops(self.draft_vocab_size).total
+        """R(k) = 1 - F(k) / F(V) for each k in `sizes` `(n,)` (arXiv 2603.05210)."""
+        return 1.0 - self.total_flops(sizes) / self.token_flops(self.vocab_size).total
 
     def cost(self, run: Pass, vocab_size: int | None = None, *, with_fc: bool = False) -> dict[str, PassCost]:
         """One forward pass, by part.

@@ -46,7 +46,7 @@ def verdict(data: SelectionData) -> str:
     return (
         f"**k = {data.size:,}**{forced}: {share:.1%} fewer tokens than the target's "
         f"{s['target_vocab_size']:,}. "
-        f"It covers {covered}, and saves {s['latency_reduction']:.1%} of the draft's FLOPs per token. "
+        f"It covers {covered}, and saves {s['latency_reduction']:.1%} of the FLOPs per token of a draft with all of them. "
         f"{_ceiling(s)}Counted: {whose}."
     )
 
@@ -57,7 +57,10 @@ def _ceiling(s: dict) -> str:
         return ""
     reached = s["coverage_ceiling_heldout"]
     share, of = (s["coverage_ceiling_train"], "") if reached is None else (reached, "held-out ")
-    return f"All {s['draft_vocab_size']:,} tokens that the draft has cover {share:.1%} of {of}tokens. "
+    return (
+        f"The draft as it is has {s['draft_vocab_size']:,} tokens, which cover {share:.1%} of {of}tokens, and "
+        f"{s['flops_saved_of_draft']:.1%} of its FLOPs are saved. "
+    )
 
 
 def show_selections(selections: list[SelectionData], console: Console) -> None:

@@ -153,6 +153,7 @@ def summary(context: Context, name: str, selection: Selection) -> dict:
         "coverage_ceiling_train": float(selection.train.value[-1]),
         "coverage_ceiling_heldout": None if band is None else float(band.value[-1]),
         "latency_reduction": float(selection.reduction[at]),
+        "flops_saved_of_draft": 1 - flops.total / context.shape.token_flops(len(selection.order)).total,
         "utility": float(selection.utility[at]),
         "flops": {"fc": flops.fc, "attention": flops.attention, "mlp": flops.mlp, "lm_head": flops.lm_head},
         "coverage_weight": config.select.coverage_weight,
