@@ -46,8 +46,8 @@ def verdict(data: SelectionData) -> str:
     return (
         f"**k = {data.size:,}**{forced}: {share:.1%} fewer tokens than the target's "
         f"{s['target_vocab_size']:,}. "
-        f"It covers {covered}, and saves {s['latency_reduction']:.1%} of the FLOPs per token of a draft with all of them. "
-        f"{_ceiling(s)}Counted: {whose}."
+        f"It covers {covered}, and saves {s['latency_reduction']:.1%} of the FLOPs per token of a draft with "
+        f"all of them. {_ceiling(s)}Counted: {whose}."
     )
 
 
@@ -58,8 +58,8 @@ def _ceiling(s: dict) -> str:
     reached = s["coverage_ceiling_heldout"]
     share, of = (s["coverage_ceiling_train"], "") if reached is None else (reached, "held-out ")
     return (
-        f"The draft as it is has {s['draft_vocab_size']:,} tokens, which cover {share:.1%} of {of}tokens, and "
-        f"{s['flops_saved_of_draft']:.1%} of its FLOPs are saved. "
+        f"The draft as it is has {s['draft_vocab_size']:,} tokens, which cover {share:.1%} of {of}tokens, "
+        f"and {s['flops_saved_of_draft']:.1%} of its FLOPs are saved. "
     )
 
 
