@@ -16,9 +16,9 @@ from bench.analysis.summary import energy_of
 from bench.analysis.surfaces import baseline_keys, measured_tokens_per_s
 from bench.cost.hardware import HardwareSpec
 from bench.errors import FitError
-from bench.fit.fitting import TransferError, median_estimates, resample_medians, transfer, transfer_error
+from bench.fit.fitting import median_estimates, resample_medians
 from bench.fit.judge import JudgedComponent, JudgedModel, judge
-from bench.fit.models import PUBLISHED
+from bench.fit.models import Published
 from bench.fit.series import DRAFT_STEP, LatencySeries
 from bench.stats.estimates import Estimate, median
 
@@ -329,9 +329,7 @@ def _moved(
     reason = f"on {source} too few sizes were measured to judge a model"
     for judged in models:
         try:
-            error: TransferError = transfer_error(
-                transfer(judged.fitted, from_spec, to_spec, dtype), measured
-            )
+            error = judged.fitted.moved_to(to_spec.limits(dtype)).error_on(measured)
         except FitError as refused:
             reason = str(refused)
             continue
@@ -398,7 +396,7 @@ def _of_best(judged: JudgedComponent) -> dict[str, object]:
 
 
 def _of_flops(judged: JudgedComponent, series: LatencySeries) -> dict[str, object]:
-    flops = judged.model(PUBLISHED.name)
+    flops = judged.model(Published.name)
     if flops is None:
         return {}
     regrets = {domain: found.speed.regret_share for domain, found in flops.decisions.items()}

@@ -12,18 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.cost.hardware import HardwareSpec
+from bench.cost.hardware import DeviceLimits
 from bench.errors import FitError
-from bench.fit.models import (
-    AFFINE_BYTES,
-    AFFINE_FLOPS,
-    PROPORTIONAL,
-    PUBLISHED,
-    CacheAware,
-    DataSheetRoofline,
-    LatencyModel,
-    Roofline,
-)
+from bench.fit.latency_model import LatencyModel
 from bench.fit.series import LatencySeries, Work, reduction
 from bench.stats.bootstrap import estimates_of, resample_group_medians, resample_median
 from bench.stats.estimates import Estimate, median, percentile_interval
@@ -50,6 +41,21 @@ class Coefficient:
     value: float | None
     ci_low: float | None
     ci_high: float | None
+
+
+@dataclass(frozen=True)
+class MoveError:
+    """A moved model against what the other device measured; relative to the measured latency.
+
+    Attributes:
+        errors: predicted over measured, less 1, per size `(n,)`.
+        mape: mean of their absolute values.
+        worst_error: largest of their absolute values.
+    """
+
+    errors: Floats
+    mape: float
+    worst_error: float
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,28 @@ class FittedModel:
                 return _finite(values.values[0])
         return None
 
+    def moved_to(self, device: DeviceLimits) -> "FittedModel":
+        """The model of another device, of which nothing was measured: parameters go with its limits.
+
+        Raises:
+            FitError: the model has no limits of hardware in it, or one that it needs is unknown.
+        """
+        model = self.model
+        if model.device is None:
+            raise FitError(f"{model.label}: nothing is known of the device that it was fitted on")
+        factors = model.factors(self.theta, model.device, device)
+        return replace(
+            self,
+            model=replace(model, device=device),
+            theta=self.theta * factors,
+            replicates=self.replicates * factors,
+        )
+
+    def error_on(self, measured: LatencySeries) -> MoveError:
+        """How far it is from measurements, such as those of the device that it was moved to."""
+        errors = self.predict(measured.work) / measured.medians_ms - 1
+        return MoveError(errors, float(np.abs(errors).mean()), float(np.abs(errors).max()))
+
 
 def fit(model: LatencyModel, series: LatencySeries, resampled_ms: Floats, seed: int) -> FittedModel | Unfit:
     """Fits one model.
@@ -154,8 +182,6 @@ def _scatter(errors: Floats, degrees: int, resampled_ms: Floats, seed: int) -> F
 def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
-
-# Medians of every size drawn anew: what the noise of the samples leaves open.
 
 # Below it, what separates prompts is hardly known, which readers should be told.
 FEW_GROUPS = 8
@@ -212,9 +238,6 @@ def interval_doubt(series: LatencySeries) -> str | None:
             "or more"
         )
     return "; ".join(found) or None
-
-
-# How well a fitted model describes what was measured, and sizes that it did not see.
 
 
 @dataclass(frozen=True)
@@ -283,86 +306,3 @@ def _aicc(errors: Floats, num_parameters: int) -> float | None:
         return None
     correction = 2 * parameters * (parameters + 1) / (count - parameters - 1)
     return float(count * np.log(squares / count) + 2 * parameters + correction)
-
-
-# Coefficients of one device on another, by the ratio of their data sheets.
-
-
-@dataclass(frozen=True)
-class TransferError:
-    """A transferred model against what the other device measured; relative to the measured latency.
-
-    Attributes:
-        errors: predicted over measured, less 1, per size `(n,)`.
-        mape: mean of their absolute values.
-        worst_error: largest of their absolute values.
-    """
-
-    errors: Floats
-    mape: float
-    worst_error: float
-
-
-def transfer(fitted: FittedModel, source: HardwareSpec, target: HardwareSpec, dtype: str) -> FittedModel:
-    """The model of `source` for `target`, of which nothing was measured.
-
-    Args:
-        fitted: on `source`.
-        source: data sheet or probe of the device that was measured.
-        target: of the device to predict.
-        dtype: of the arithmetic, as torch names it.
-
-    Raises:
-        FitError: the model has no limits of hardware in it, or a peak is unknown.
-    """
-    slower_memory = source.memory_bytes_per_s / target.memory_bytes_per_s
-    model = fitted.model
-    if isinstance(model, DataSheetRoofline):
-        peak = _peak(target, dtype)
-        sheet = replace(model, peak_flops_per_s=peak, memory_bytes_per_s=target.memory_bytes_per_s)
-        return replace(fitted, model=sheet)
-    if isinstance(model, CacheAware):
-        scale = np.array([1.0, slower_memory, slower_memory, _cache_ratio(source, target)])
-        cache = None if model.cache_bytes is None else target.cache_bytes
-        return _scaled(replace(fitted, model=replace(model, cache_bytes=cache)), scale)
-    if model == AFFINE_BYTES:
-        return _scaled(fitted, np.array([1.0, slower_memory]))
-    if isinstance(model, Roofline) and fitted.theta[1] == 0:
-        return _scaled(fitted, np.array([1.0, 1.0, slower_memory]))
-    if model.is_yardstick:
-        raise FitError(f"{model.label}: it says nothing of hardware and cannot be transferred")
-    return _scaled(fitted, _with_compute(model, _peak(source, dtype) / _peak(target, dtype), slower_memory))
-
-
-def transfer_error(transferred: FittedModel, measured: LatencySeries) -> TransferError:
-    """How far a transferred model is from measurements of the device that it is for."""
-    errors = transferred.predict(measured.work) / measured.medians_ms - 1
-    return TransferError(errors, float(np.abs(errors).mean()), float(np.abs(errors).max()))
-
-
-def _with_compute(model: LatencyModel, slower_compute: float, slower_memory: float) -> Floats:
-    if isinstance(model, Roofline):
-        return np.array([1.0, slower_compute, slower_memory])
-    if model == AFFINE_FLOPS:
-        return np.array([1.0, slower_compute])
-    assert model in (PUBLISHED, PROPORTIONAL)
-    return np.array([slower_compute])
-
-
-def _scaled(fitted: FittedModel, scale: Floats) -> FittedModel:
-    return replace(fitted, theta=fitted.theta * scale, replicates=fitted.replicates * scale)
-
-
-def _peak(spec: HardwareSpec, dtype: str) -> float:
-    peak = spec.peak(dtype)
-    if peak is None:
-        raise FitError(f"{spec.name} has no peak for {dtype}; transfer in a dtype that both devices have")
-    return peak
-
-
-def _cache_ratio(source: HardwareSpec, target: HardwareSpec) -> float:
-    if source.cache_bytes is None or target.cache_bytes is None:
-        raise FitError(
-            f"the cache of {source.name} or of {target.name} is unknown; transfer a model without one"
-        )
-    return target.cache_bytes / source.cache_bytes

@@ -20,7 +20,7 @@ from bench.fit.fitting import (
     resample_medians,
     score,
 )
-from bench.fit.models import PUBLISHED, Monotone, all_models
+from bench.fit.models import Monotone, Published, all_models
 from bench.fit.series import (
     VERIFY,
     Decision,
@@ -35,11 +35,9 @@ from bench.fit.series import (
 from bench.stats.estimates import Estimate
 from bench.stats.robust import Floats
 
-# At batch 1 in 16 bits FLOPs and bytes are the same number: models that differ by less than this share of
-# a percent are equals, of which the one with fewer parameters is the best, then the first of these.
+# At batch 1 in 16 bits FLOPs and bytes are the same number: models whose errors round to the same tenth of a
+# percent are equals, of which the one with fewer parameters is the best, then the one that takes precedence.
 _EQUAL_MAPE_DECIMALS = 3
-
-_PREFERRED = ("bytes_affine", "flops_affine", "roofline_datasheet", "roofline", "cache_aware")
 
 
 @dataclass(frozen=True)
@@ -152,18 +150,19 @@ def judge(
         utility: what a k is chosen for where there is no domain, only a coverage.
     """
     resampled = resample_medians(series, num_resamples, seed)
-    results = [fit(model, series, resampled, seed) for model in all_models(spec, dtype)]
+    models = all_models(None if spec is None else spec.limits(dtype))
+    results = [fit(model, series, resampled, seed) for model in models]
     fits = [result for result in results if isinstance(result, FittedModel)]
-    models = [_judged(result, series, goals or {}, utility) for result in fits]
-    best = _best(models)
+    judged = [_judged(result, series, goals or {}, utility) for result in fits]
+    best = _best(judged)
     return JudgedComponent(
         series=series,
         medians=median_estimates(series, resampled),
         reductions=reduction_estimates(series, resampled),
-        models=models,
+        models=judged,
         unfit=[result for result in results if isinstance(result, Unfit)],
         best=best,
-        efficiency=_efficiency(series, spec, dtype, models, best),
+        efficiency=_efficiency(series, spec, dtype, judged, best),
         doubt=interval_doubt(series),
     )
 
@@ -200,10 +199,10 @@ def _decision(fitted: FittedModel, series: LatencySeries, goal: Goal) -> Decisio
 
 def _best(models: list[JudgedModel]) -> str | None:
     def rank(judged: JudgedModel) -> tuple[float, int, int]:
-        name, error = judged.fitted.model.name, judged.scores.loo_mape
+        error = judged.scores.loo_mape
         assert error is not None
-        order = _PREFERRED.index(name) if name in _PREFERRED else len(_PREFERRED)
-        return round(error, _EQUAL_MAPE_DECIMALS), judged.fitted.num_parameters, order
+        rounded = round(error, _EQUAL_MAPE_DECIMALS)
+        return rounded, judged.fitted.num_parameters, judged.fitted.model.precedence
 
     ranked = [
         judged
@@ -243,7 +242,7 @@ def sentence(judgement: Judgement, component: str) -> str:
 
 
 def _saving(judged: JudgedComponent) -> str:
-    published = judged.model(PUBLISHED.name)
+    published = judged.model(Published.name)
     if published is None or judged.series.component == VERIFY or len(judged.reductions) < 2:
         return ""
     gaps = published.reduction - np.array([measured.value for measured in judged.reductions])

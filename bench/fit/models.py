@@ -1,224 +1,105 @@
-"""Latency models: what a size costs, from its work. One interface; parameters are fitted in bulk.
+"""The latency models. Parameters are fitted in bulk, one row per resample.
 
-Times are in ms, F in FLOPs, B in bytes; slopes are fitted, and told as rates per second.
+To add one is to write one class here with `@latency_model` above it: fits, judgement, reports and the move to
+another device know it by `LatencyModel` alone. One that is a sum of terms is a `Linear` with its `terms`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
-from bench.cost.hardware import HardwareSpec
+from bench.cost.hardware import DeviceLimits
+from bench.errors import FitError
+from bench.fit.latency_model import (
+    BYTES,
+    FLOPS,
+    LAUNCHES,
+    MODELS,
+    MS_PER_S,
+    PUBLISHED_FLOPS,
+    LatencyModel,
+    SumOfTerms,
+    Values,
+    larger_cache,
+    latency_model,
+    rate,
+    slower_compute,
+    slower_memory,
+    why_undetermined,
+)
 from bench.fit.series import Work
 from bench.stats.robust import Floats, fit_nonnegative, robust_loss
-
-__all__ = [
-    "AFFINE_BYTES", "AFFINE_FLOPS", "PROPORTIONAL", "PUBLISHED", "CacheAware", "DataSheetRoofline",
-    "LatencyModel", "LinearModel", "Monotone", "Roofline", "all_models",
-]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Values:
-    """One coefficient over all resamples.
-
-    Attributes:
-        name: as in results.
-        unit: of the values.
-        values: `(resamples,)`; infinite where nothing bounds a rate.
-    """
-
-    name: str
-    unit: str
-    values: Floats
-
-
-class LatencyModel(Protocol):
-    """One model. `theta` holds one row of parameters per resample `(resamples, p)`."""
-
-    @property
-    def name(self) -> str:
-        """As in results."""
-
-    @property
-    def label(self) -> str:
-        """For readers."""
-
-    @property
-    def is_yardstick(self) -> bool:
-        """Whether it only says how well a model could do, and explains nothing."""
-
-    def why_not(self, work: Work) -> str | None:
-        """Why these sizes cannot determine it; None where they can."""
-
-    def solve(self, work: Work, latencies_ms: Floats) -> Floats:
-        """Parameters for latencies `(resamples, n)`."""
-
-    def predict(self, theta: Floats, work: Work) -> Floats:
-        """Latencies in ms `(resamples, m)`."""
-
-    def num_parameters(self, theta: Floats) -> int:
-        """Free parameters of the fit in the first row."""
-
-    def coefficients(self, theta: Floats) -> list[Values]:
-        """The parameters as a reader knows them, infinite where nothing bounds a rate."""
-
-
-@dataclass(frozen=True)
-class LinearModel:
-    """Latency is a sum of slopes times work.
-
-    Attributes:
-        name: as in results.
-        label: for readers.
-        design: work to columns `(n, p)`.
-        tell: parameters to coefficients.
-    """
-
-    name: str
-    label: str
-    design: Callable[[Work], Floats]
-    tell: Callable[[Floats], list[Values]]
-    is_yardstick: bool = False
-
-    def why_not(self, work: Work) -> str | None:
-        """See `LatencyModel`."""
-        return why_not(self.design(work))
-
-    def solve(self, work: Work, latencies_ms: Floats) -> Floats:
-        """See `LatencyModel`."""
-        return fit_nonnegative(self.design(work), latencies_ms)
-
-    def predict(self, theta: Floats, work: Work) -> Floats:
-        """See `LatencyModel`."""
-        return theta @ self.design(work).T
-
-    def num_parameters(self, theta: Floats) -> int:
-        """See `LatencyModel`."""
-        return theta.shape[1]
-
-    def coefficients(self, theta: Floats) -> list[Values]:
-        """See `LatencyModel`."""
-        return self.tell(theta)
-
-
-def _with_ones(column: Floats) -> Floats:
-    return np.stack([np.ones_like(column), column], axis=1)
-
-
-PUBLISHED = LinearModel(
-    "flops_published",
-    "FLOPs, as published",
-    lambda work: work.published_flops[:, None],
-    lambda theta: [rate("flops_per_s", "FLOP/s", theta[:, 0])],
-)
-
-PROPORTIONAL = LinearModel(
-    "flops_proportional",
-    "FLOPs, fc once per round",
-    lambda work: work.flops[:, None],
-    lambda theta: [rate("flops_per_s", "FLOP/s", theta[:, 0])],
-)
-
-AFFINE_FLOPS = LinearModel(
-    "flops_affine",
-    "t0 + F/P",
-    lambda work: _with_ones(work.flops),
-    lambda theta: [launch_time(theta), rate("flops_per_s", "FLOP/s", theta[:, 1])],
-)
-
-AFFINE_BYTES = LinearModel(
-    "bytes_affine",
-    "t0 + B/W",
-    lambda work: _with_ones(work.total_bytes),
-    lambda theta: [launch_time(theta), rate("bytes_per_s", "byte/s", theta[:, 1])],
-)
-
-
-def all_models(spec: HardwareSpec | None, dtype: str) -> Sequence[LatencyModel]:
-    """Every model, the paper's first and the yardstick last.
-
-    Args:
-        spec: of the device; without one, the roofline has no data sheet, and only a fitted cache is tried. A
-            draft has what the target that runs in between leaves of a cache, which may be far less than all.
-        dtype: of the arithmetic, as torch names it.
-    """
-    return (
-        PUBLISHED,
-        PROPORTIONAL,
-        AFFINE_FLOPS,
-        AFFINE_BYTES,
-        Roofline(),
-        DataSheetRoofline(
-            peak_flops_per_s=None if spec is None else spec.peak(dtype),
-            memory_bytes_per_s=None if spec is None else spec.memory_bytes_per_s,
-        ),
-        *([] if spec is None or spec.cache_bytes is None else [CacheAware(spec.cache_bytes)]),
-        CacheAware(None, "cache_fitted", "t0 + B/W, two W around a fitted cache"),
-        Monotone(),
-    )
-
-
-# The yardstick: latency that rises with size, and nothing else assumed.
-
-
-@dataclass(frozen=True)
-class Monotone:
-    """Isotonic regression of the medians, joined by a monotone cubic in log size and log latency.
-
-    Between sizes it is the best that can be said without a model; beyond them it goes on as it ended.
-    `theta` holds log latencies of the fitted sizes, then the logs of these sizes.
-    """
-
-    name: str = "monotone"
-    label: str = "monotone, no model"
-    is_yardstick: bool = True
-
-    def why_not(self, work: Work) -> str | None:
-        """See `LatencyModel`."""
-        return None if len(work) > 2 else f"{len(work)} sizes make no curve; measure at least 3"
-
-    def solve(self, work: Work, latencies_ms: Floats) -> Floats:
-        """See `LatencyModel`."""
-        logs = np.stack([isotonic_regression(row).x for row in np.log(latencies_ms)])
-        return np.hstack([logs, np.broadcast_to(np.log(work.sizes), logs.shape)])
-
-    def predict(self, theta: Floats, work: Work) -> Floats:
-        """See `LatencyModel`."""
-        half = theta.shape[1] // 2
-        at = np.log(work.sizes)
-        return np.exp(np.stack([_curve(row[half:], row[:half], at) for row in theta]))
-
-    def num_parameters(self, theta: Floats) -> int:
-        """See `LatencyModel`."""
-        return len(np.unique(theta[0, : theta.shape[1] // 2]))
-
-    def coefficients(self, theta: Floats) -> list[Values]:
-        """See `LatencyModel`."""
-        return []
-
-
-def _curve(x: Floats, y: Floats, at: Floats) -> Floats:
-    inside = PchipInterpolator(x, y)(np.clip(at, x[0], x[-1]))
-    first, last = (np.diff(y) / np.diff(x))[[0, -1]]
-    return inside + first * np.minimum(at - x[0], 0) + last * np.maximum(at - x[-1], 0)
-
-
-# Models with more than one limit: compute or memory (the roofline), cache or memory.
 
 # FLOPs per byte that differ by less over all sizes leave one limit for all of them.
 _ONE_REGIME = 1.05
 
 _ROUGH_ROUNDS, _FULL_ROUNDS = 5, 200
 
-Branch = TypeVar("Branch")
+
+def all_models(device: DeviceLimits | None) -> Sequence[LatencyModel]:
+    """Every model that suits the device, in the order of their definition, the yardstick last.
+
+    Args:
+        device: without it the roofline has no data sheet, and only a fitted cache is tried. A draft has what
+            the target that runs in between leaves of a cache, which may be far less than all.
+    """
+    models = [model(device) for model in MODELS if model.suits(device)]
+    return sorted(models, key=lambda model: model.is_yardstick)
 
 
-@dataclass(frozen=True)
-class Roofline:
+class Linear(SumOfTerms):
+    """Latency is the sum of its terms."""
+
+    def why_not(self, work: Work) -> str | None:
+        return why_undetermined(self._design(work))
+
+    def solve(self, work: Work, latencies_ms: Floats) -> Floats:
+        return fit_nonnegative(self._design(work), latencies_ms)
+
+    def predict(self, theta: Floats, work: Work) -> Floats:
+        return theta @ self._design(work).T
+
+    def _design(self, work: Work) -> Floats:
+        return np.stack([term.column(work) for term in self.terms], axis=1)
+
+
+@latency_model
+class Published(Linear):
+    """What the paper weighs: latency in proportion to its FLOPs."""
+
+    name, label = "flops_published", "FLOPs, as published"
+    terms = (PUBLISHED_FLOPS,)
+
+
+@latency_model
+class Proportional(Linear):
+    """The same with the FLOPs that engines run."""
+
+    name, label = "flops_proportional", "FLOPs, fc once per round"
+    terms = (FLOPS,)
+
+
+@latency_model
+class AffineFlops(Linear):
+    """Launches, and then the arithmetic."""
+
+    name, label, precedence = "flops_affine", "t0 + F/P", 1
+    terms = (LAUNCHES, FLOPS)
+
+
+@latency_model
+class AffineBytes(Linear):
+    """Launches, and then what moves through memory."""
+
+    name, label, precedence = "bytes_affine", "t0 + B/W", 0
+    terms = (LAUNCHES, BYTES)
+
+
+@latency_model
+class Roofline(SumOfTerms):
     """t0 + max(F/P, B/W), with P and W fitted.
 
     Where compute binds, arithmetic intensity F/B is high: sizes ordered by it fall into a memory-bound and
@@ -226,42 +107,28 @@ class Roofline:
     determined; its slope is then 0.
     """
 
-    name: str = "roofline"
-    label: str = "t0 + max(F/P, B/W), fitted"
-    is_yardstick: bool = False
+    name, label, precedence = "roofline", "t0 + max(F/P, B/W), fitted", 3
+    terms = (LAUNCHES, FLOPS, BYTES)
 
     def why_not(self, work: Work) -> str | None:
-        """See `LatencyModel`."""
-        reasons = [why_not(design) for design, _ in self._cuts(work)]
+        reasons = [why_undetermined(design) for design, _ in self._cuts(work)]
         return None if None in reasons else reasons[0]
 
     def solve(self, work: Work, latencies_ms: Floats) -> Floats:
-        """See `LatencyModel`."""
-
         def solve_cut(cut: tuple[Floats, list[int]], rows: Floats, rounds: int) -> Floats:
             theta = np.zeros((len(rows), 3))
             theta[:, cut[1]] = fit_nonnegative(cut[0], rows, max_rounds=rounds)
             return theta
 
-        cuts = [cut for cut in self._cuts(work) if why_not(cut[0]) is None]
+        cuts = [cut for cut in self._cuts(work) if why_undetermined(cut[0]) is None]
         return _best_branch(cuts, solve_cut, lambda theta: self.predict(theta, work), latencies_ms)
 
     def predict(self, theta: Floats, work: Work) -> Floats:
-        """See `LatencyModel`."""
         compute, memory = theta[:, 1:2] * work.flops, theta[:, 2:3] * work.total_bytes
         return theta[:, :1] + np.maximum(compute, memory)
 
     def num_parameters(self, theta: Floats) -> int:
-        """See `LatencyModel`."""
         return 1 + int((theta[0, 1:] > 0).sum())
-
-    def coefficients(self, theta: Floats) -> list[Values]:
-        """See `LatencyModel`."""
-        return [
-            launch_time(theta),
-            rate("flops_per_s", "FLOP/s", theta[:, 1]),
-            rate("bytes_per_s", "byte/s", theta[:, 2]),
-        ]
 
     def _cuts(self, work: Work) -> list[tuple[Floats, list[int]]]:
         """Columns of every way to share the sizes out, and which parameters they belong to."""
@@ -277,117 +144,161 @@ class Roofline:
         return cuts
 
 
-@dataclass(frozen=True)
-class DataSheetRoofline:
-    """t0 + max(F/P, B/W), with P and W as the vendor promises; only t0 is fitted.
+@latency_model
+class DataSheetRoofline(SumOfTerms):
+    """t0 + max(F/P, B/W), with P and W as the vendor promises; only t0 is fitted."""
 
-    Attributes:
-        peak_flops_per_s: P; None where unknown.
-        memory_bytes_per_s: W; None where unknown.
-    """
-
-    peak_flops_per_s: float | None
-    memory_bytes_per_s: float | None
-    name: str = "roofline_datasheet"
-    label: str = "t0 + max(F/P, B/W), data sheet"
-    is_yardstick: bool = False
+    name, label, precedence = "roofline_datasheet", "t0 + max(F/P, B/W), data sheet", 2
+    terms = (LAUNCHES,)
 
     def why_not(self, work: Work) -> str | None:
-        """See `LatencyModel`."""
-        if self.peak_flops_per_s is None or self.memory_bytes_per_s is None:
+        if self.device is None or self.device.flops_per_s is None:
             return "the device has no data sheet with a peak for this dtype"
-        return why_not(np.ones((len(work), 1)))
+        return why_undetermined(np.ones((len(work), 1)))
 
     def solve(self, work: Work, latencies_ms: Floats) -> Floats:
-        """See `LatencyModel`."""
         return fit_nonnegative(np.ones((len(work), 1)), latencies_ms, self._limit_ms(work))
 
     def predict(self, theta: Floats, work: Work) -> Floats:
-        """See `LatencyModel`."""
         return theta + self._limit_ms(work)
 
-    def num_parameters(self, theta: Floats) -> int:
-        """See `LatencyModel`."""
-        return 1
-
-    def coefficients(self, theta: Floats) -> list[Values]:
-        """See `LatencyModel`."""
-        return [launch_time(theta)]
+    def factors(self, theta: Floats, here: DeviceLimits, there: DeviceLimits) -> Floats:
+        slower_compute(here, there)  # both peaks have to be known
+        return super().factors(theta, here, there)
 
     def _limit_ms(self, work: Work) -> Floats:
-        assert self.peak_flops_per_s is not None and self.memory_bytes_per_s is not None
-        compute, memory = work.flops / self.peak_flops_per_s, work.total_bytes / self.memory_bytes_per_s
-        return 1e3 * np.maximum(compute, memory)
+        assert self.device is not None and self.device.flops_per_s is not None
+        compute, memory = work.flops / self.device.flops_per_s, work.total_bytes / self.device.bytes_per_s
+        return MS_PER_S * np.maximum(compute, memory)
 
 
-@dataclass(frozen=True)
-class CacheAware:
+@latency_model
+class CacheAware(LatencyModel):
     """t0 + B/W_cache, and the weights beyond the cache at the slower W_memory.
 
     T = t0 + s B + e max(weights - C, 0) with s, e >= 0: W_cache = 1/s, W_memory = 1/(s + e). The part of
     the weights that fits is taken to stay in the cache from one step to the next; where it does not (a
     whole target runs in between, or the cache throws out what is needed next), e is 0 or C meaningless.
-
-    Attributes:
-        cache_bytes: C; None to fit it too, among the measured sizes.
     """
 
-    cache_bytes: int | None
-    name: str = "cache_aware"
-    label: str = "t0 + B/W, two W around the cache"
-    is_yardstick: bool = False
+    name, label, precedence = "cache_aware", "t0 + B/W, two W around the cache", 4
+
+    @classmethod
+    def suits(cls, device: DeviceLimits | None) -> bool:
+        return device is not None and device.cache_bytes is not None
 
     def why_not(self, work: Work) -> str | None:
-        """See `LatencyModel`."""
-        if self.cache_bytes is not None:
-            size = f"the cache of {self.cache_bytes / 2**20:.0f} MiB"
-            if work.weight_bytes.max() <= self.cache_bytes:
+        cache = self._cache_bytes
+        if cache is not None:
+            size = f"the cache of {cache / 2**20:.0f} MiB"
+            if work.weight_bytes.max() <= cache:
                 return f"the weights of every size fit into {size}"
-            if work.weight_bytes.min() >= self.cache_bytes:
+            if work.weight_bytes.min() >= cache:
                 return f"the weights of no size fit into {size}"
-        designs = [self._design(work, cache) for cache in self._candidates(work)]
+        designs = [self._design(work, candidate) for candidate in self._candidates(work)]
         if not designs:
             return "4 sizes are needed to find where a cache ends; measure more"
-        reasons = [why_not(design) for design in designs]
+        reasons = [why_undetermined(design) for design in designs]
         return None if None in reasons else reasons[0]
 
     def solve(self, work: Work, latencies_ms: Floats) -> Floats:
-        """See `LatencyModel`."""
-
         def solve_cache(cache: float, rows: Floats, rounds: int) -> Floats:
             theta = fit_nonnegative(self._design(work, cache), rows, max_rounds=rounds)
             return np.column_stack([theta, np.full(len(theta), cache)])
 
-        caches = [c for c in self._candidates(work) if why_not(self._design(work, c)) is None]
+        caches = [c for c in self._candidates(work) if why_undetermined(self._design(work, c)) is None]
         return _best_branch(caches, solve_cache, lambda theta: self.predict(theta, work), latencies_ms)
 
     def predict(self, theta: Floats, work: Work) -> Floats:
-        """See `LatencyModel`."""
         beyond = np.maximum(work.weight_bytes - theta[:, 3:], 0)
         return theta[:, :1] + theta[:, 1:2] * work.total_bytes + theta[:, 2:3] * beyond
 
     def num_parameters(self, theta: Floats) -> int:
-        """See `LatencyModel`."""
-        return 3 if self.cache_bytes is not None else 4
+        return 4 if self._cache_bytes is None else 3
 
     def coefficients(self, theta: Floats) -> list[Values]:
-        """See `LatencyModel`."""
         return [
-            launch_time(theta),
+            LAUNCHES.values(theta[:, 0]),
             rate("cache_bytes_per_s", "byte/s", theta[:, 1]),
             rate("bytes_per_s", "byte/s", theta[:, 1] + theta[:, 2]),
             Values("cache_bytes", "byte", theta[:, 3]),
         ]
 
+    def factors(self, theta: Floats, here: DeviceLimits, there: DeviceLimits) -> Floats:
+        slower = slower_memory(here, there)
+        return np.array([1.0, slower, slower, larger_cache(here, there)])
+
+    @property
+    def _cache_bytes(self) -> int | None:
+        """C; None to fit it too, among the measured sizes."""
+        return None if self.device is None else self.device.cache_bytes
+
     def _candidates(self, work: Work) -> list[float]:
-        if self.cache_bytes is not None:
-            return [float(self.cache_bytes)]
+        if self._cache_bytes is not None:
+            return [float(self._cache_bytes)]
         # Two sizes on either side, or a kink is only one size's error.
         return work.weight_bytes[1:-2].tolist()
 
     def _design(self, work: Work, cache_bytes: float) -> Floats:
         beyond = np.maximum(work.weight_bytes - cache_bytes, 0)
         return np.stack([np.ones(len(work)), work.total_bytes, beyond], axis=1)
+
+
+@latency_model
+class CacheFitted(CacheAware):
+    """The same where nobody knows how much of the cache a draft has."""
+
+    name, label, precedence = "cache_fitted", "t0 + B/W, two W around a fitted cache", 5
+
+    @classmethod
+    def suits(cls, device: DeviceLimits | None) -> bool:
+        return True
+
+    @property
+    def _cache_bytes(self) -> int | None:
+        return None
+
+
+@latency_model
+class Monotone(LatencyModel):
+    """The yardstick: latency that rises with size, and nothing else assumed.
+
+    Isotonic regression of the medians, joined by a monotone cubic in log size and log latency. Between sizes
+    it is the best that can be said without a model; beyond them it goes on as it ended. `theta` holds log
+    latencies of the fitted sizes, then the logs of these sizes.
+    """
+
+    name, label, is_yardstick = "monotone", "monotone, no model", True
+
+    def why_not(self, work: Work) -> str | None:
+        return None if len(work) > 2 else f"{len(work)} sizes make no curve; measure at least 3"
+
+    def solve(self, work: Work, latencies_ms: Floats) -> Floats:
+        logs = np.stack([isotonic_regression(row).x for row in np.log(latencies_ms)])
+        return np.hstack([logs, np.broadcast_to(np.log(work.sizes), logs.shape)])
+
+    def predict(self, theta: Floats, work: Work) -> Floats:
+        half = theta.shape[1] // 2
+        at = np.log(work.sizes)
+        return np.exp(np.stack([_curve(row[half:], row[:half], at) for row in theta]))
+
+    def num_parameters(self, theta: Floats) -> int:
+        return len(np.unique(theta[0, : theta.shape[1] // 2]))
+
+    def coefficients(self, theta: Floats) -> list[Values]:
+        return []
+
+    def factors(self, theta: Floats, here: DeviceLimits, there: DeviceLimits) -> Floats:
+        raise FitError(f"{self.label}: it says nothing of hardware and cannot be transferred")
+
+
+def _curve(x: Floats, y: Floats, at: Floats) -> Floats:
+    inside = PchipInterpolator(x, y)(np.clip(at, x[0], x[-1]))
+    first, last = (np.diff(y) / np.diff(x))[[0, -1]]
+    return inside + first * np.minimum(at - x[0], 0) + last * np.maximum(at - x[-1], 0)
+
+
+Branch = TypeVar("Branch")
 
 
 def _best_branch(
@@ -407,33 +318,3 @@ def _best_branch(
         rows = choice == place
         theta[rows] = solve(branches[place], latencies_ms[rows], _FULL_ROUNDS)
     return theta
-
-
-# What models share: coefficients as readers know them, and whether sizes can determine a model.
-
-_MS_PER_S = 1e3
-
-# Columns that are more alike than this cannot be told apart by latencies that are good to a percent.
-_MOST_CONDITION = 60.0
-
-
-def launch_time(theta: Floats) -> Values:
-    """The first parameter as t0: launches, Python and whatever else does not depend on the size."""
-    return Values("t0_ms", "ms", theta[:, 0])
-
-
-def rate(name: str, unit: str, slopes_ms: Floats) -> Values:
-    """Slopes in ms per piece of work as pieces per second."""
-    with np.errstate(divide="ignore"):
-        return Values(name, unit, _MS_PER_S / slopes_ms)
-
-
-def why_not(design: Floats) -> str | None:
-    """Why `design` `(n, p)` cannot determine its parameters; None where it can."""
-    num_sizes, num_columns = design.shape
-    if num_sizes <= num_columns:
-        return f"{num_sizes} sizes cannot judge {num_columns} parameters; measure at least {num_columns + 1}"
-    scale = design.max(axis=0)
-    if (scale <= 0).any() or np.linalg.cond(design / scale) > _MOST_CONDITION:
-        return "over these sizes its parts grow alike, so that they cannot be told apart"
-    return None

@@ -95,11 +95,6 @@ class DataSheetLatency:
     calibration: Calibration = field(default_factory=Calibration)
 
     def pass_ms(self, model: DraftShape, run: Pass, sizes: IntArray, *, with_fc: bool = False) -> Floats:
-        """See `LatencySource`.
-
-        Raises:
-            FitError: the device has no peak for the dtype.
-        """
         return np.array([self.ms(total_cost(model.cost(run, int(k), with_fc=with_fc))) for k in sizes])
 
     def ms(self, cost: PassCost) -> float:
@@ -120,7 +115,6 @@ class DataSheetLatency:
 
     @property
     def assumptions(self) -> list[str]:
-        """See `LatencySource`."""
         return [
             f"rates of {self.spec.name}: {self.spec.source}",
             self.calibration.origin,

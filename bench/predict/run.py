@@ -19,7 +19,7 @@ from bench.cost.hardware import HardwareSpec
 from bench.cost.shape import DraftShape, Pass, total_cost
 from bench.errors import ConfigError
 from bench.fit.fitting import FittedModel, fit, resample_medians
-from bench.fit.models import AFFINE_BYTES
+from bench.fit.models import AffineBytes
 from bench.fit.series import DRAFT_STEP, DTYPE_BYTES
 from bench.predict.acceptance import known_acceptance
 from bench.predict.model import Calibration, DataSheetLatency, Prediction, Setting, predict_draft
@@ -112,7 +112,7 @@ def _measured(config: Config) -> Calibration:
     where = f"predict.calibration={run.folder.name}"
     spec, shape = hardware_of(run), draft_shape_of(run)
     series = next((item for item in series_of([run]) if item.component == DRAFT_STEP), None)
-    fitted = series and fit(AFFINE_BYTES, series, resample_medians(series, _RESAMPLES, run.seed), run.seed)
+    fitted = series and fit(AffineBytes(), series, resample_medians(series, _RESAMPLES, run.seed), run.seed)
     if not isinstance(fitted, FittedModel) or spec is None or shape is None:
         raise ConfigError(
             f"{where}: the run says too little of its device; measure again, with several vocabulary sizes "

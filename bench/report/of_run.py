@@ -26,7 +26,7 @@ from bench.analysis.verdict import (
     with_interval,
 )
 from bench.fit.judge import JudgedComponent, Judgement, sentence
-from bench.fit.models import PUBLISHED
+from bench.fit.models import Published
 from bench.fit.series import DRAFT_STEP, LM_HEAD, VERIFY
 from bench.report.drawing import Drawings
 from bench.report.run_figures import METHOD, captions, run_drawings
@@ -222,7 +222,7 @@ def _by_size(judged: JudgedComponent) -> pd.DataFrame:
     if "reduction" in table:
         ends = zip(table["reduction"], table["reduction_ci_low"], table["reduction_ci_high"], strict=True)
         shown["R measured"] = [told_interval(*triple, ".3f") for triple in ends]
-        for name, heading in ((PUBLISHED.name, "R by FLOPs"), (judged.best, "R by the best model")):
+        for name, heading in ((Published.name, "R by FLOPs"), (judged.best, "R by the best model")):
             if f"reduction_{name}" in table:
                 shown[heading] = [told(value, ".3f") for value in table[f"reduction_{name}"]]
     for name, heading in _LIMITS.items():

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import gamma
 
-from bench.cost.hardware import HardwareSpec
+from bench.cost.hardware import DeviceLimits, HardwareSpec
 from bench.cost.shape import DraftShape
 from bench.fit.series import DRAFT_STEP, LatencySeries, Work, draft_work
 
@@ -43,6 +43,10 @@ def device(
     memory: float = 1e11, peak: float = 1e12, cache: int | None = None, name: str = "X1"
 ) -> HardwareSpec:
     return HardwareSpec(name, "by hand", name, {"bfloat16": peak}, memory, cache, None)
+
+
+def limits(memory: float = 1e11, peak: float = 1e12, cache: int | None = None) -> DeviceLimits:
+    return device(memory, peak, cache).limits("bfloat16")
 
 
 def step_work(sizes: np.ndarray = SIZES, component: str = DRAFT_STEP) -> Work:

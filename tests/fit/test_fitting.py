@@ -5,16 +5,26 @@ import pytest
 
 from bench.fit.fitting import FittedModel, Unfit, fit, resample_medians
 from bench.fit.models import (
-    AFFINE_BYTES,
-    AFFINE_FLOPS,
-    PROPORTIONAL,
-    PUBLISHED,
+    AffineBytes,
+    AffineFlops,
     CacheAware,
+    CacheFitted,
     Monotone,
+    Proportional,
+    Published,
     Roofline,
 )
 from bench.fit.series import LM_HEAD, VERIFY, LatencySeries, verify_work
-from tests.fit.synthetic import SIZES, blocked_series, bytes_law, decoder_lm, flops_law, series, step_work
+from tests.fit.synthetic import (
+    SIZES,
+    blocked_series,
+    bytes_law,
+    decoder_lm,
+    flops_law,
+    limits,
+    series,
+    step_work,
+)
 
 NUM_DRAWS, NUM_RESAMPLES = 200, 200
 
@@ -46,7 +56,7 @@ def between(shares):
 def test_intervals_hold_where_samples_are_noisy(num_samples, noise):
     truth = {"t0_ms": 0.3, "bytes_per_s": 2e10}
     shares = coverage(
-        AFFINE_BYTES, truth, lambda seed: series(bytes_law(), noise, num_samples=num_samples, seed=seed)
+        AffineBytes(), truth, lambda seed: series(bytes_law(), noise, num_samples=num_samples, seed=seed)
     )
     assert between(shares), shares
 
@@ -55,14 +65,16 @@ def test_intervals_hold_where_samples_are_noisy(num_samples, noise):
 def test_intervals_hold_where_blocks_of_samples_drift_together(drift, apart):
     truth = {"t0_ms": 0.3, "bytes_per_s": 2e10}
     shares = coverage(
-        AFFINE_BYTES, truth, lambda seed: blocked_series(bytes_law(), drift, 24, apart, seed=seed)
+        AffineBytes(), truth, lambda seed: blocked_series(bytes_law(), drift, 24, apart, seed=seed)
     )
     assert between(shares), shares
 
 
 def test_intervals_of_few_blocks_hold_by_being_wide():
     truth = {"t0_ms": 0.3, "bytes_per_s": 2e10}
-    shares = coverage(AFFINE_BYTES, truth, lambda seed: blocked_series(bytes_law(), 0.05, 4, 0.01, seed=seed))
+    shares = coverage(
+        AffineBytes(), truth, lambda seed: blocked_series(bytes_law(), 0.05, 4, 0.01, seed=seed)
+    )
     assert between(shares), shares
 
 
@@ -70,7 +82,7 @@ def test_intervals_of_few_blocks_hold_by_being_wide():
 def test_intervals_hold_where_sizes_scatter(num_samples):
     truth = {"t0_ms": 0.3, "flops_per_s": 2e10}
     shares = coverage(
-        AFFINE_FLOPS,
+        AffineFlops(),
         truth,
         lambda seed: series(flops_law(), 0.01, shape_noise=0.02, num_samples=num_samples, seed=seed),
     )
@@ -102,7 +114,9 @@ def test_intervals_of_the_cache_model_hold():
 
     truth = {"t0_ms": 0.05, "cache_bytes_per_s": 4e10, "bytes_per_s": 2e10}
     shares = coverage(
-        CacheAware(cache), truth, lambda seed: series(law, 0.03, num_samples=100, seed=seed, work=work)
+        CacheAware(limits(cache=cache)),
+        truth,
+        lambda seed: series(law, 0.03, num_samples=100, seed=seed, work=work),
     )
     assert between(shares), shares
 
@@ -110,10 +124,10 @@ def test_intervals_of_the_cache_model_hold():
 @pytest.mark.parametrize(
     "model, law, expected",
     [
-        (AFFINE_BYTES, bytes_law(0.3, 2e10), {"t0_ms": 0.3, "bytes_per_s": 2e10}),
-        (AFFINE_FLOPS, flops_law(0.3, 2e10), {"t0_ms": 0.3, "flops_per_s": 2e10}),
-        (PROPORTIONAL, flops_law(0.0, 3e10), {"flops_per_s": 3e10}),
-        (PUBLISHED, lambda work: 1e3 * work.published_flops / 4e10, {"flops_per_s": 4e10}),
+        (AffineBytes(), bytes_law(0.3, 2e10), {"t0_ms": 0.3, "bytes_per_s": 2e10}),
+        (AffineFlops(), flops_law(0.3, 2e10), {"t0_ms": 0.3, "flops_per_s": 2e10}),
+        (Proportional(), flops_law(0.0, 3e10), {"flops_per_s": 3e10}),
+        (Published(), lambda work: 1e3 * work.published_flops / 4e10, {"flops_per_s": 4e10}),
         (Roofline(), bytes_law(0.3, 2e10), {"t0_ms": 0.3, "bytes_per_s": 2e10, "flops_per_s": None}),
     ],
 )
@@ -148,7 +162,7 @@ def test_the_end_of_a_cache_is_found_among_the_sizes():
         beyond = np.maximum(work.weight_bytes - true_cache, 0)
         return 0.3 + 1e3 * ((work.total_bytes - beyond) / 8e10 + beyond / 2e10)
 
-    result = fitted(CacheAware(None), series(law), num_resamples=50)
+    result = fitted(CacheFitted(), series(law), num_resamples=50)
     values = {name: c.value for name, c in named(result).items()}
     assert values == pytest.approx(
         {"t0_ms": 0.3, "cache_bytes_per_s": 8e10, "bytes_per_s": 2e10, "cache_bytes": true_cache}, rel=1e-4
@@ -157,7 +171,7 @@ def test_the_end_of_a_cache_is_found_among_the_sizes():
 
 
 def test_a_rate_that_nothing_bounds_is_none():
-    flat = fitted(AFFINE_BYTES, series(lambda work: np.full(len(work), 0.5)), num_resamples=50)
+    flat = fitted(AffineBytes(), series(lambda work: np.full(len(work), 0.5)), num_resamples=50)
     found = named(flat)["bytes_per_s"]
     assert (found.value, found.ci_high) == (None, None)
     assert flat.coefficient("bytes_per_s") is None and flat.coefficient("nothing") is None
@@ -166,10 +180,14 @@ def test_a_rate_that_nothing_bounds_is_none():
 @pytest.mark.parametrize(
     "model, sizes, reason",
     [
-        (AFFINE_BYTES, SIZES[:2], "2 sizes cannot judge 2 parameters; measure at least 3"),
-        (CacheAware(2**40), SIZES, r"the weights of every size fit into the cache of 1048576 MiB"),
-        (CacheAware(1), SIZES, r"the weights of no size fit into the cache"),
-        (CacheAware(None), SIZES[:3], "4 sizes are needed"),
+        (AffineBytes(), SIZES[:2], "2 sizes cannot judge 2 parameters; measure at least 3"),
+        (
+            CacheAware(limits(cache=2**40)),
+            SIZES,
+            r"the weights of every size fit into the cache of 1048576 MiB",
+        ),
+        (CacheAware(limits(cache=1)), SIZES, r"the weights of no size fit into the cache"),
+        (CacheFitted(), SIZES[:3], "4 sizes are needed"),
         (Monotone(), SIZES[:2], "2 sizes make no curve"),
     ],
 )
@@ -182,12 +200,12 @@ def test_what_sizes_cannot_determine_is_said(model, sizes, reason):
 def test_a_verification_does_not_tell_launches_from_bytes():
     work = verify_work(decoder_lm(), np.arange(1, 9), 200)
     data = LatencySeries(VERIFY, work, [np.array([40.0])] * 8)
-    result = fitted(AFFINE_BYTES, data, num_resamples=50)
+    result = fitted(AffineBytes(), data, num_resamples=50)
     assert isinstance(result, Unfit) and "cannot be told apart" in result.reason
-    assert isinstance(fitted(AFFINE_FLOPS, data, num_resamples=50), FittedModel)
+    assert isinstance(fitted(AffineFlops(), data, num_resamples=50), FittedModel)
 
 
 def test_the_same_seed_gives_the_same_interval():
     data = series(bytes_law(), 0.05)
-    assert named(fitted(AFFINE_BYTES, data)) == named(fitted(AFFINE_BYTES, data))
-    assert named(fitted(AFFINE_BYTES, data)) != named(fitted(AFFINE_BYTES, data, seed=1))
+    assert named(fitted(AffineBytes(), data)) == named(fitted(AffineBytes(), data))
+    assert named(fitted(AffineBytes(), data)) != named(fitted(AffineBytes(), data, seed=1))

@@ -5,19 +5,19 @@ from hypothesis import strategies as st
 
 from bench.cost.hardware import HardwareSpec
 from bench.fit.models import (
-    PROPORTIONAL,
-    PUBLISHED,
     CacheAware,
     DataSheetRoofline,
     Monotone,
+    Proportional,
+    Published,
     Roofline,
     all_models,
 )
-from tests.fit.synthetic import SIZES, bytes_law, device, series, smollm2_draft, step_work
+from tests.fit.synthetic import SIZES, bytes_law, device, limits, series, smollm2_draft, step_work
 
 
 def test_every_model_has_its_own_name():
-    names = [model.name for model in all_models(None, "bfloat16")]
+    names = [model.name for model in all_models(None)]
     assert names == [
         "flops_published",
         "flops_proportional",
@@ -29,21 +29,21 @@ def test_every_model_has_its_own_name():
         "monotone",
     ]
     known = HardwareSpec("x", "a test", None, {}, 1e12, 2**20, None)
-    names = [model.name for model in all_models(known, "bfloat16")]
+    names = [model.name for model in all_models(known.limits("bfloat16"))]
     assert names[-3:] == ["cache_aware", "cache_fitted", "monotone"]
-    assert [model.name for model in all_models(None, "bfloat16") if model.is_yardstick] == ["monotone"]
+    assert [model.name for model in all_models(None) if model.is_yardstick] == ["monotone"]
 
 
 def test_the_published_model_saves_what_the_paper_says():
     work = step_work()
-    times = PUBLISHED.predict(np.array([[3e-7]]), work)[0]
+    times = Published().predict(np.array([[3e-7]]), work)[0]
     assert 1 - times / times[-1] == pytest.approx(smollm2_draft().latency_reduction(SIZES))
 
 
 def test_without_fc_the_head_weighs_more():
     work = step_work()
     assert (work.published_flops > work.flops).all()
-    published, engine = (m.predict(np.array([[1e-7]]), work)[0] for m in (PUBLISHED, PROPORTIONAL))
+    published, engine = (m.predict(np.array([[1e-7]]), work)[0] for m in (Published(), Proportional()))
     assert engine[0] / engine[-1] < published[0] / published[-1]
 
 
@@ -65,20 +65,20 @@ def test_one_limit_is_not_split_in_two():
 
 def test_the_data_sheet_leaves_only_launches_to_fit():
     spec, work = device(memory=1e11, peak=1e12), step_work()
-    model = DataSheetRoofline(spec.peak("bfloat16"), spec.memory_bytes_per_s)
+    model = DataSheetRoofline(spec.limits("bfloat16"))
     latencies = 0.4 + 1e3 * np.maximum(work.flops / 1e12, work.total_bytes / 1e11)
     theta = model.solve(work, latencies[None])
     assert theta == pytest.approx(np.array([[0.4]]))
     assert model.predict(theta, work)[0] == pytest.approx(latencies)
-    assert "no data sheet" in DataSheetRoofline(None, 1e11).why_not(work)
-    (without_peak,) = [m for m in all_models(spec, "float64") if m.name == "roofline_datasheet"]
+    assert "no data sheet" in DataSheetRoofline().why_not(work)
+    (without_peak,) = [m for m in all_models(spec.limits("float64")) if m.name == "roofline_datasheet"]
     assert "no data sheet with a peak for this dtype" in without_peak.why_not(work)
 
 
 def test_the_cache_model_is_affine_below_and_above():
     work = step_work()
     cache = float(work.weight_bytes[4])
-    times = CacheAware(int(cache)).predict(np.array([[0.1, 1e-8, 3e-8, cache]]), work)[0]
+    times = CacheAware(limits(cache=int(cache))).predict(np.array([[0.1, 1e-8, 3e-8, cache]]), work)[0]
     slopes = np.diff(times) / np.diff(work.total_bytes)
     assert slopes[:4] == pytest.approx(1e-8, rel=1e-9)
     assert slopes[4:] == pytest.approx(4e-8, rel=1e-2)

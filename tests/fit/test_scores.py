@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bench.fit.fitting import FittedModel, fit, held_out_errors, resample_medians, score
-from bench.fit.models import AFFINE_BYTES, PROPORTIONAL, Monotone
+from bench.fit.models import AffineBytes, Monotone, Proportional
 from bench.fit.series import LatencySeries, Work
 from tests.fit.synthetic import SIZES, bytes_law, series, step_work
 
@@ -24,7 +24,7 @@ def proportional_case(latencies) -> LatencySeries:
 def test_scores_by_hand():
     data = proportional_case([1.0, 2.0, 3.0, 5.0])
     one_per_gflop = FittedModel(
-        PROPORTIONAL, data.work, data.medians_ms, np.array([1e-9]), np.array([[1e-9]])
+        Proportional(), data.work, data.medians_ms, np.array([1e-9]), np.array([[1e-9]])
     )
     found = score(one_per_gflop, data)
     # errors 0, 0, 0 and 1/5; squares of residuals 1 about a mean of 2.75
@@ -38,12 +38,12 @@ def test_scores_by_hand():
 def test_leaving_a_size_out_by_hand():
     # Without the last, the others lie on a line through zero, which gives 4 for 5.
     data = proportional_case([1.0, 2.0, 3.0, 5.0])
-    errors = held_out_errors(PROPORTIONAL, data)
+    errors = held_out_errors(Proportional(), data)
     assert errors[3] == pytest.approx(-0.2)
     # Without one of the others, most of the rest still lies on that line.
     assert errors[:3] == pytest.approx(0, abs=0.02)
     found = score(
-        fitted(PROPORTIONAL, proportional_case([1.0, 2.0, 3.0, 5.0])), proportional_case([1, 2, 3, 5])
+        fitted(Proportional(), proportional_case([1.0, 2.0, 3.0, 5.0])), proportional_case([1, 2, 3, 5])
     )
     assert found.loo_mape == pytest.approx(np.abs(errors).mean())
     assert found.loo_worst_error == pytest.approx(0.2)
@@ -51,7 +51,7 @@ def test_leaving_a_size_out_by_hand():
 
 def test_the_right_model_predicts_sizes_it_has_not_seen():
     data = series(bytes_law(), 0.02)
-    right, wrong = score(fitted(AFFINE_BYTES, data), data), score(fitted(PROPORTIONAL, data), data)
+    right, wrong = score(fitted(AffineBytes(), data), data), score(fitted(Proportional(), data), data)
     assert right.loo_mape < 0.02 < wrong.loo_mape
     assert right.aicc < wrong.aicc
     assert right.r2 > 0.999
@@ -59,14 +59,14 @@ def test_the_right_model_predicts_sizes_it_has_not_seen():
 
 def test_too_few_sizes_are_said_not_scored():
     data = series(bytes_law(), work=step_work(SIZES[:3]))
-    found = score(fitted(AFFINE_BYTES, data), data)
+    found = score(fitted(AffineBytes(), data), data)
     assert (found.loo_mape, found.loo_worst_error, found.aicc) == (None, None, None)
     assert found.mape < 1e-6
 
 
 def test_equal_latencies_have_no_variance_to_explain():
     data = proportional_case([2.0, 2.0, 2.0, 2.0])
-    assert score(fitted(PROPORTIONAL, data), data).r2 is None
+    assert score(fitted(Proportional(), data), data).r2 is None
 
 
 def test_the_yardstick_has_no_criterion_of_parsimony():

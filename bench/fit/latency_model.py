@@ -1,0 +1,204 @@
+"""What a latency model is, what its parameters mean, and how they change with the device.
+
+Times are in ms, F in FLOPs, B in bytes; slopes are fitted, in ms per piece of work, and shown as rates per
+second.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+import numpy as np
+
+from bench.cost.hardware import DeviceLimits
+from bench.errors import FitError
+from bench.fit.series import Work
+from bench.stats.robust import Floats
+
+MS_PER_S = 1e3
+
+# Columns that are more alike than this cannot be told apart by latencies that are good to a percent.
+_MOST_CONDITION = 60.0
+
+
+@dataclass(frozen=True)
+class Values:
+    """One coefficient over all resamples.
+
+    Attributes:
+        name: as in results.
+        unit: of the values.
+        values: `(resamples,)`; infinite where nothing bounds a rate.
+    """
+
+    name: str
+    unit: str
+    values: Floats
+
+
+@dataclass(frozen=True)
+class LatencyModel(ABC):
+    """One model. `theta` holds one row of parameters per resample `(resamples, p)`.
+
+    Attributes:
+        device: that it is fitted on; None where nothing is known of it.
+        name: as in results.
+        label: for readers.
+        is_yardstick: whether it only says how well a model could do, and explains nothing.
+        precedence: of models that predict held-out sizes equally well with equally many parameters, the one
+            with the lowest is called the best.
+    """
+
+    device: DeviceLimits | None = None
+    name: ClassVar[str]
+    label: ClassVar[str]
+    is_yardstick: ClassVar[bool] = False
+    precedence: ClassVar[int] = 5
+
+    @classmethod
+    def suits(cls, device: DeviceLimits | None) -> bool:
+        """Whether it is to be tried on this device at all."""
+        return True
+
+    @abstractmethod
+    def why_not(self, work: Work) -> str | None:
+        """Why these sizes cannot determine it; None where they can."""
+
+    @abstractmethod
+    def solve(self, work: Work, latencies_ms: Floats) -> Floats:
+        """Parameters for latencies `(resamples, n)`."""
+
+    @abstractmethod
+    def predict(self, theta: Floats, work: Work) -> Floats:
+        """Latencies in ms `(resamples, m)`."""
+
+    @abstractmethod
+    def coefficients(self, theta: Floats) -> list[Values]:
+        """The parameters as a reader knows them, infinite where nothing bounds a rate."""
+
+    @abstractmethod
+    def factors(self, theta: Floats, here: DeviceLimits, there: DeviceLimits) -> Floats:
+        """How much larger every parameter is on another device, by what is known of both `(p,)`.
+
+        Args:
+            theta: fitted parameters `(p,)`.
+            here: the device that they were fitted on.
+            there: the other one.
+
+        Raises:
+            FitError: the model says nothing of hardware, or a rate that it needs is unknown.
+        """
+
+    def num_parameters(self, theta: Floats) -> int:
+        """Free parameters of the fit in the first row."""
+        return theta.shape[1]
+
+
+# Every model that a fit tries.
+MODELS: list[type[LatencyModel]] = []
+
+Model = TypeVar("Model", bound=type[LatencyModel])
+
+
+def latency_model(model: Model) -> Model:
+    """Lets every fit try this model."""
+    MODELS.append(model)
+    return model
+
+
+# What parameters mean: times that stay as they are, and slopes that go with a limit of the hardware.
+
+
+@dataclass(frozen=True)
+class Term:
+    """A parameter times a part of the work.
+
+    Attributes:
+        name: of the coefficient, as in results.
+        unit: of the coefficient.
+        column: the part of the work `(n,)`.
+        factor: how much larger the parameter is on another device, given both.
+    """
+
+    name: str
+    unit: str
+    column: Callable[[Work], Floats]
+    factor: Callable[[DeviceLimits, DeviceLimits], float]
+
+    def values(self, parameters: Floats) -> Values:
+        """The parameter `(resamples,)` as a reader knows it: slopes as rates."""
+        if self.unit == "ms":
+            return Values(self.name, self.unit, parameters)
+        return rate(self.name, self.unit, parameters)
+
+
+def rate(name: str, unit: str, slopes_ms: Floats) -> Values:
+    """Slopes in ms per piece of work as pieces per second."""
+    with np.errstate(divide="ignore"):
+        return Values(name, unit, MS_PER_S / slopes_ms)
+
+
+def slower_memory(here: DeviceLimits, there: DeviceLimits) -> float:
+    """What a byte takes there over what it takes here."""
+    return here.bytes_per_s / there.bytes_per_s
+
+
+def slower_compute(here: DeviceLimits, there: DeviceLimits) -> float:
+    """What a FLOP takes there over what it takes here.
+
+    Raises:
+        FitError: one of them has no peak in its dtype.
+    """
+    for device in (here, there):
+        if device.flops_per_s is None:
+            raise FitError(
+                f"{device.name} has no peak for {device.dtype}; transfer in a dtype that both devices have"
+            )
+    assert here.flops_per_s is not None and there.flops_per_s is not None
+    return here.flops_per_s / there.flops_per_s
+
+
+def larger_cache(here: DeviceLimits, there: DeviceLimits) -> float:
+    """The cache there over the cache here.
+
+    Raises:
+        FitError: one of them is unknown.
+    """
+    if here.cache_bytes is None or there.cache_bytes is None:
+        raise FitError(
+            f"the cache of {here.name} or of {there.name} is unknown; transfer a model without one"
+        )
+    return there.cache_bytes / here.cache_bytes
+
+
+# t0: launches, Python and whatever else does not depend on the size.
+LAUNCHES = Term("t0_ms", "ms", lambda work: np.ones(len(work)), lambda here, there: 1.0)
+PUBLISHED_FLOPS = Term("flops_per_s", "FLOP/s", lambda work: work.published_flops, slower_compute)
+FLOPS = Term("flops_per_s", "FLOP/s", lambda work: work.flops, slower_compute)
+BYTES = Term("bytes_per_s", "byte/s", lambda work: work.total_bytes, slower_memory)
+
+
+class SumOfTerms(LatencyModel):
+    """A model whose parameters are those of `terms`, in their order."""
+
+    terms: ClassVar[tuple[Term, ...]]
+
+    def coefficients(self, theta: Floats) -> list[Values]:
+        return [term.values(column) for term, column in zip(self.terms, theta.T, strict=True)]
+
+    def factors(self, theta: Floats, here: DeviceLimits, there: DeviceLimits) -> Floats:
+        # A limit that binds nowhere need not be known.
+        pairs = zip(self.terms, theta, strict=True)
+        return np.array([term.factor(here, there) if slope else 1.0 for term, slope in pairs])
+
+
+def why_undetermined(design: Floats) -> str | None:
+    """Why `design` `(n, p)` cannot determine its parameters; None where it can."""
+    num_sizes, num_columns = design.shape
+    if num_sizes <= num_columns:
+        return f"{num_sizes} sizes cannot judge {num_columns} parameters; measure at least {num_columns + 1}"
+    scale = design.max(axis=0)
+    if (scale <= 0).any() or np.linalg.cond(design / scale) > _MOST_CONDITION:
+        return "over these sizes its parts grow alike, so that they cannot be told apart"
+    return None
