@@ -1,4 +1,4 @@
-"""The command line: Hydra composes, this checks, runs a task and turns errors into one line.
+"""The command line: Hydra composes the values; this checks them, runs a task and prints errors in one line.
 
 The only file that knows Hydra.
 """
@@ -32,14 +32,14 @@ from bench.sweep import describe_end, devices_of, job_name, prepare_sweep, run_j
 
 _INTERRUPTED = 130
 
-# Launchers that ask for one kind of GPU for all jobs of a sweep.
+# Launchers that request one kind of GPU for all jobs of a sweep.
 _ONE_KIND = ("slurm", "ray_cluster")
 
 ConfigStore.instance().store(name="schema", node=Config)
 
 
 def wrapped_options(group: str) -> str:
-    """The same as `--help` shows it: indented and no wider than a terminal."""
+    """The options of a group as `--help` shows them: indented, and no wider than a terminal."""
     lines = textwrap.wrap(", ".join(option_names(group)), _HELP_WIDTH - _HELP_INDENT)
     return f"\n{' ' * _HELP_INDENT}".join(lines)
 
@@ -50,10 +50,10 @@ OmegaConf.register_new_resolver("options", wrapped_options, replace=True)
 class SweepStart(Callback):
     """Hydra calls this in the process that launches a sweep, before the first job."""
 
-    folder: ClassVar[Path | None] = None  # of the sweep that this process launched
+    folder: ClassVar[Path | None] = None  # the sweep that this process launched
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Prepares the sweep's folder. It ends the program itself: Hydra only warns of errors in here."""
+        """Prepares the sweep's folder. Exits on an error: Hydra would only print a warning."""
         launcher = config.hydra.runtime.choices["hydra/launcher"]
         jobs = _jobs_of(list(config.hydra.overrides.task))
         swept = [gpu for gpu in config.hydra.overrides.task if gpu.startswith("gpu=") and "," in gpu]
@@ -61,10 +61,11 @@ class SweepStart(Callback):
         try:
             if launcher in _ONE_KIND and swept:
                 raise ConfigError(
-                    f"{swept[0]} is impossible with hydra/launcher={launcher}, which asks for one kind of "
-                    "GPU per sweep: launch one sweep for each"
+                    f"{swept[0]} is impossible with hydra/launcher={launcher}, which requests one kind "
+                    "of GPU per sweep: launch one sweep for each"
                 )
-            # Only this launcher runs jobs at the same time on one machine that nobody else divides up.
+            # Only this launcher runs jobs at the same time on one machine without a scheduler that divides
+            # it.
             devices = devices_of(jobs or []) if launcher == "gpus" else []
             prepare_sweep(folder, ["python", "-m", "bench", *sys.argv[1:]], jobs, devices)
         except BenchError as error:
@@ -74,7 +75,7 @@ class SweepStart(Callback):
 
 
 def _jobs_of(overrides: list[str]) -> list[list[str]] | None:
-    """Overrides of every job of a sweep, as Hydra's sweeper makes them; None where it asks conf/ for them."""
+    """Overrides of every job of a sweep, as Hydra's sweeper makes them; None if they depend on conf/."""
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
         return [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
@@ -83,8 +84,8 @@ def _jobs_of(overrides: list[str]) -> list[list[str]] | None:
 
 
 def main() -> NoReturn:
-    """Runs the command line and exits: 0 well, 1 slower, 2 what the user can mend, 130 interrupted."""
-    # Hydra would print its own traceback and exit with 1; errors come to us instead.
+    """Runs the command line and exits: 0 success, 1 slower or failed, 2 wrong input, 130 interrupted."""
+    # Otherwise Hydra prints its own traceback and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv[1:] = arrange(sys.argv[1:])
     _check_options(sys.argv[1:])
@@ -93,17 +94,15 @@ def main() -> NoReturn:
     except (HydraException, OmegaConfBaseException) as error:
         _stop(explain(error), BenchError.exit_code)
     except KeyboardInterrupt:
-        _tell_sweep()
+        _end_sweep()
         when = "" if SweepStart.folder else " before the first measurement"
         _stop(f"interrupted{when}", _INTERRUPTED)
     except Exception:
-        # What a launcher died of, such as a lost node, must not hide how its jobs ended.
-        _tell_sweep()
+        # An error of the launcher, such as a lost node, must not hide how its jobs ended.
+        _end_sweep()
         raise
-    sys.exit(_tell_sweep())
+    sys.exit(_end_sweep())
 
-
-# What the command line says: one line for every error that is not ours, and the options of `--help`.
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -127,12 +126,12 @@ def _run_in_sweep(composed: DictConfig) -> None:
 
 
 def _sweep_folder(launched: Any) -> Path:
-    # Not every launcher starts its jobs in the folder that the sweep was launched in.
+    # Some launchers start jobs in another working folder.
     return Path(launched.runtime.cwd) / launched.sweep.dir
 
 
-def _tell_sweep() -> int:
-    """How the sweep went, if this process launched one, and its exit code."""
+def _end_sweep() -> int:
+    """Prints how the sweep ended, if this process launched one, and returns its exit code."""
     if SweepStart.folder is None:
         return 0
     lines, exit_code = describe_end(SweepStart.folder)
@@ -153,7 +152,7 @@ def _typed(composed: DictConfig) -> Config:
 
 
 def _run(config: Config) -> None:
-    # The heavy imports wait until the configuration is known to be good.
+    # Heavy imports only after the configuration was checked.
     console = Console()
     config.check_target()
     if config.task is Task.fit:
@@ -214,14 +213,14 @@ def _run_on_several(config: Config, console: Console) -> None:
 
 
 def arrange(arguments: list[str]) -> list[str]:
-    """The command line as Hydra takes it: it knows a sweep's flag only before the first value."""
+    """The arguments in the order that Hydra needs: `-m` before the first value."""
     flags = ("-m", "--multirun")
     sweeps = [argument for argument in arguments if argument in flags][:1]
     return sweeps + [quote_gpu_index(argument) for argument in arguments if argument not in flags]
 
 
 def _check_options(arguments: list[str]) -> None:
-    """Stops at an unknown option with one line; Hydra's parser would print all that it knows."""
+    """Refuses an unknown option with one line; Hydra's parser would print all its options."""
     parser = get_args_parser()
 
     def stop(message: str) -> NoReturn:
@@ -247,7 +246,7 @@ def _stop(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-# The extra that brings each launcher's plugin.
+# The extra in pyproject.toml that installs the plugin of each launcher.
 _EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "ray": "ray"}
 
 _FLAGS = ("--help", "--multirun", "--cfg", "--package", "--resolve", "--info", "--hydra-help", "--version")
@@ -256,30 +255,30 @@ _HELP_WIDTH, _HELP_INDENT = 98, 15
 
 
 def option_names(group: str) -> list[str]:
-    """What a group of conf/ offers."""
+    """Names of the options of a group of conf/."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def explain_usage(message: str) -> str:
-    """One line for options that the command line does not know."""
+    """One line about an unknown option of the command line."""
     word = message.partition("unrecognized arguments: ")[2].split(" ")[0]
     if not word:
-        return f"{message}; --help shows what there is"
+        return f"{message}; --help lists all options"
     if not word.startswith("-"):
-        return f"{word} stands after an option that follows other values: give options first, or last"
+        return f"{word} stands after an option that follows other values: put options first or last"
     near = difflib.get_close_matches(word, _FLAGS, n=1)
-    return f"unknown option {word}; {f'did you mean {near[0]}?' if near else '--help shows what there is'}"
+    return f"unknown option {word}; {f'did you mean {near[0]}?' if near else '--help lists all options'}"
 
 
 def explain_missing(keys: list[str]) -> str:
-    """One line for values that have to be given."""
+    """One line about required values that are missing."""
     given = " ".join(f"{key}=..." for key in keys)
     what = ", each a local folder or a hub id" if all(key.startswith("pair.") for key in keys) else ""
-    return f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} missing: give {given}{what}"
+    return f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} missing: add {given}{what}"
 
 
 def explain(error: Exception) -> str:
-    """One line for Hydra's and OmegaConf's errors, with the nearest known key."""
+    """One line about an error of Hydra or OmegaConf, with the nearest known key."""
     text = str(error)
     unknown = re.search(r"(?:Key|Could not override) '([^']+)'(?: (?:is )?not in |\.)", text)
     if unknown:
@@ -298,7 +297,7 @@ def explain(error: Exception) -> str:
     merged = reason.removeprefix("Error merging override ")
     if merged == reason:
         return reason
-    # Only the innermost error says what was wrong with the value, and which values there are.
+    # Only the innermost error says what is wrong with the value, and which values are possible.
     cause: BaseException = error
     while cause.__cause__:
         cause = cause.__cause__

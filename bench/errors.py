@@ -1,12 +1,12 @@
-"""Errors that users meet: each says what is wrong, where, and how to mend it.
+"""Errors that users see: each says what is wrong, where, and how to fix it.
 
-`cli.py` prints the message of a `BenchError` on one line and exits with its code; anything else is
-a defect of this program and keeps its traceback.
+`cli.py` prints the message of a `BenchError` on one line and exits with its code. Any other exception is
+a bug in this program and keeps its traceback.
 """
 
 
 class BenchError(Exception):
-    """Base of every error that names its own mend."""
+    """Base of all errors that a user can fix; the message says how."""
 
     exit_code = 2
 
@@ -20,11 +20,11 @@ class AssetError(BenchError):
 
 
 class DomainError(BenchError):
-    """A domain's source has no usable prompts or a broken line."""
+    """The source of a domain has no usable prompts, or a broken line."""
 
 
 class VocabError(BenchError):
-    """A draft vocabulary of the asked size or shape cannot be made."""
+    """A draft vocabulary of the requested size or shape cannot be made."""
 
 
 class CheckpointError(BenchError):
@@ -32,36 +32,30 @@ class CheckpointError(BenchError):
 
 
 class DeviceError(BenchError):
-    """The asked device is not there or cannot do what was asked."""
+    """The requested device is missing or cannot do what was requested."""
 
 
 class LostDeviceError(BenchError):
-    """The device failed in the middle of a run and is of no more use to this process."""
+    """The device failed during a run, and this process cannot use it any more."""
 
     exit_code = 1
 
 
 class FailedCasesError(BenchError):
-    """The run went on to its end, but some cases could not be measured."""
+    """The run ended, but some cases could not be measured."""
 
     exit_code = 1
 
 
 class OutputError(BenchError):
-    """Results cannot be written where they were asked to go."""
-
-
-# The check that every configuration class uses.
+    """Results cannot be written to the requested place."""
 
 
 def require(condition: bool, name: str, value: object, possible: str) -> None:
-    """Raises a ConfigError that names the value and what is possible, unless `condition` holds."""
+    """Raises a ConfigError with the value and the possible values if `condition` is false."""
     if not condition:
         raise ConfigError(f"{name}={value} is impossible: it must be {possible}")
 
 
-# What can be wrong with measurements that are to be fitted.
-
-
 class FitError(BenchError):
-    """Measurements cannot be fitted or judged as they are."""
+    """A latency model cannot be fitted to these measurements."""

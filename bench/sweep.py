@@ -1,7 +1,7 @@
-"""The jobs of a sweep: each an ordinary run in a process of its own, with a log and a note of how it ended.
+"""The jobs of a sweep: each is an ordinary run in its own process, with a log and a note of how it ended.
 
-A process per job, whatever launched it: what one job leaves on a GPU, in memory or in torch's settings cannot
-colour the next, and a job that is killed takes no other with it.
+With one process per job, a job cannot affect the next one through the GPU, memory or torch's settings, and a
+job that is killed does not end the others.
 """
 
 import itertools
@@ -24,8 +24,8 @@ from bench.errors import OutputError
 
 __all__ = ["describe_end", "devices_of", "job_name", "prepare_sweep", "run_job", "runs_of_sweep"]
 
-# Parallel launchers limit these for their workers (joblib: cores / workers; Ray: 1), and the same experiment
-# would be measured with another number of threads under each launcher.
+# Parallel launchers set these for their workers (joblib: cores / workers; Ray: 1). The number of threads must
+# not depend on the launcher.
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -45,13 +45,13 @@ def prepare_sweep(
     jobs: list[list[str]] | None = None,
     devices: list[str] | None = None,
 ) -> None:
-    """Makes the sweep's folder, or takes up an earlier sweep there: what did not finish is forgotten.
+    """Makes the folder of a sweep, or continues an earlier sweep there: removes the notes of unfinished jobs.
 
     Args:
-        folder: of the sweep.
-        command: the command line, kept beside the thread settings of this process, which all jobs get.
-        jobs: overrides of every job, where they are known.
-        devices: `gpu=` of jobs that will run at the same time on one machine and share its cores.
+        folder: folder of the sweep.
+        command: the command line, written to the folder with the thread settings that all jobs get.
+        jobs: overrides of every job, if known.
+        devices: `gpu=` of jobs that run at the same time on one machine and share its CPU cores.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -75,29 +75,29 @@ def devices_of(jobs: Sequence[Sequence[str]]) -> list[str]:
 
 
 def job_name(overrides: Sequence[str], fingerprint: str) -> str:
-    """A file name that a reader recognises and that is the job's own.
+    """A readable and unique file name for a job.
 
     Args:
-        overrides: what the job was asked for.
-        fingerprint: of all its values, so that a job whose YAML was edited since is another job.
+        overrides: the overrides of the job.
+        fingerprint: hash of all its values: after a change of a YAML file, a job is another job.
     """
     readable = re.sub(r"[^\w.,=+-]+", "_", ",".join(overrides).replace("'", ""))
     return f"{readable[:80].strip('_') or 'defaults'}-{fingerprint[:8]}"
 
 
 def run_job(folder: Path, name: str, overrides: Sequence[str], working_folder: Path) -> None:
-    """Runs one job as `python -m bench` would, unless the sweep has it already, and notes how it ended.
+    """Runs one job as `python -m bench` does, unless it is already done, and notes how it ended.
 
     Args:
-        folder: of the sweep, absolute.
-        name: what `job_name` returns.
+        folder: folder of the sweep, absolute.
+        name: from `job_name`.
         overrides: arguments of the command line.
-        working_folder: that relative paths in the overrides start from.
+        working_folder: the folder that relative paths in the overrides refer to.
     """
     label, path = " ".join(overrides) or "defaults", folder / f"{name}.job.json"
     earlier = read_note(path)
     if earlier and earlier.exit_code == 0:
-        print(f"{label}: done before, see {folder / earlier.log}", flush=True)
+        print(f"{label}: already done, see {folder / earlier.log}", flush=True)
         return
     log = folder / f"{name}.log"
     print(f"{label}: running; log: {log}", flush=True)
@@ -110,7 +110,7 @@ def run_job(folder: Path, name: str, overrides: Sequence[str], working_folder: P
         with pinned(_cores_of(folder, overrides)):
             exit_code = _run_logged(overrides, log, _job_environment(folder, name), working_folder)
     except Exception as error:
-        # Launchers turn a scheduler's signals into exceptions of their own; raised on, one job would end all.
+        # Launchers turn signals of a scheduler into exceptions. Raised again, it would end all jobs.
         stopped_by = f"{type(error).__name__}: {error}"
     finally:
         duration_s = round(time.monotonic() - started, 1)
@@ -123,7 +123,7 @@ def run_job(folder: Path, name: str, overrides: Sequence[str], working_folder: P
 def _run_logged(
     overrides: Sequence[str], log: Path, environment: Mapping[str, str], working_folder: Path
 ) -> int:
-    # hydra.mode: an experiment may ask for a sweep, and this is one job of it.
+    # hydra.mode: the configuration may ask for a sweep, but this is one job of it.
     command = [sys.executable, "-m", "bench", *overrides, "hydra.mode=RUN"]
     with log.open("w", encoding="utf-8") as file:
         print(f"$ {shlex.join(['python', *command[1:]])}", file=file, flush=True)
@@ -139,15 +139,15 @@ def _run_logged(
 
 
 def _cores_of(folder: Path, overrides: Sequence[str]) -> list[int] | None:
-    """The job's share of the cores, where jobs on other devices of the machine run beside it."""
+    """CPUs of this job, if jobs on other devices of the machine run at the same time."""
     devices = read_launch(folder).devices or []
     mine = [devices.index(item) for item in overrides if item in devices]
     return share_of(mine[-1], len(devices)) if mine and len(devices) > 1 else None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a job whose launcher was interrupted; a run that is interrupted keeps its records."""
-    # The terminal's Ctrl-C reached the job too, a scheduler's signal may not have.
+    """Ends a job after its launcher was interrupted. An interrupted run keeps its records."""
+    # Ctrl-C in a terminal reaches the job too; a signal of a scheduler may not.
     for number in (None, signal.SIGINT, signal.SIGKILL):
         if number:
             process.send_signal(number)
@@ -159,33 +159,33 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _job_environment(folder: Path, name: str) -> dict[str, str]:
     launched = read_launch(folder).thread_settings
     kept = {name: value for name, value in os.environ.items() if name not in _THREAD_VARIABLES}
-    # Unbuffered: the log of a job that is killed has all that it said.
+    # Unbuffered, so that the log of a killed job is complete.
     return with_run_file({**kept, **launched, "PYTHONUNBUFFERED": "1"}, run_file(folder, name).absolute())
 
 
-# CPU cores of jobs that run at the same time on one machine: each gets a share of its own.
+# CPU cores of jobs that run at the same time on one machine: each job gets its own.
 
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 def num_allowed() -> int | None:
-    """How many logical CPUs this process may run on; None where the system does not tell."""
+    """Number of logical CPUs that this process may use; None if the system does not say."""
     return len(os.sched_getaffinity(0)) if _can_pin() else None
 
 
 def share_of(place: int, num_shares: int, topology: Path = _TOPOLOGY) -> list[int] | None:
-    """Logical CPUs of one of several jobs, of those that this process may run on.
+    """Logical CPUs of one of several jobs, out of those that this process may use.
 
-    Shares are as equal as can be and have whole cores where there are enough of them: two threads of one core
-    stay together.
+    Shares are as equal as possible. If there are enough cores, shares are whole cores: two threads of one
+    core stay together.
 
     Args:
-        place: of the job, from 0.
-        num_shares: jobs at the same time.
-        topology: where the kernel tells which CPUs are one core.
+        place: index of the job, from 0.
+        num_shares: number of jobs at the same time.
+        topology: the folder in which the kernel says which CPUs are one core.
 
     Returns:
-        None where the system cannot pin, or has fewer CPUs than jobs.
+        None if the system cannot pin processes, or has fewer CPUs than jobs.
     """
     if not _can_pin():
         return None
@@ -194,15 +194,15 @@ def share_of(place: int, num_shares: int, topology: Path = _TOPOLOGY) -> list[in
 
 
 def split(cpus: Sequence[int], cores: Sequence[tuple[int, int]], num_shares: int) -> list[list[int] | None]:
-    """CPUs in equal parts, by whole cores where there are as many cores as parts.
+    """Splits CPUs into equal parts; into whole cores if there are at least as many cores as parts.
 
     Args:
-        cpus: ids, those of one core beside each other `(n,)`.
-        cores: which core each is a thread of `(n,)`.
-        num_shares: parts.
+        cpus: ids `(n,)`, ordered so that those of one core are adjacent.
+        cores: the core of each CPU `(n,)`.
+        num_shares: number of parts.
 
     Returns:
-        One list of ids per part, ascending; None for every part where there are fewer CPUs than parts.
+        One ascending list of ids per part; None for every part if there are fewer CPUs than parts.
     """
     units: list[list[int]] = []
     for place, cpu in enumerate(cpus):
@@ -223,7 +223,7 @@ def split(cpus: Sequence[int], cores: Sequence[tuple[int, int]], num_shares: int
 
 @contextmanager
 def pinned(cpus: Sequence[int] | None) -> Iterator[None]:
-    """Processes that are started inside run on these CPUs; None changes nothing."""
+    """Processes started inside run on these CPUs; None changes nothing."""
     if cpus is None:
         yield
         return
@@ -240,7 +240,7 @@ def _can_pin() -> bool:
 
 
 def _core_of(cpu: int, topology: Path) -> tuple[int, int]:
-    """(package, core) of a logical CPU; a core of its own where the kernel does not tell."""
+    """(package, core) of a logical CPU; a unique core if the kernel does not say."""
     folder = topology / f"cpu{cpu}" / "topology"
     try:
         package, core = (int((folder / name).read_text()) for name in ("physical_package_id", "core_id"))
@@ -249,23 +249,23 @@ def _core_of(cpu: int, topology: Path) -> tuple[int, int]:
     return package, core
 
 
-# What a sweep's folder holds of its jobs: how it was launched, how each ended, and where its run is.
+# Files in the folder of a sweep: how it was launched, how each job ended, and where its run is.
 
 LAUNCH, NOTES = "launch.json", "*.job.json"
 
-# Tells a job where to note the folder of its run.
+# The environment variable with the file in which a job notes the folder of its run.
 _RUN_FILE_VARIABLE = "VOCABTRIM_JOB_RUN_FILE"
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How a sweep was launched; it is a file in the sweep's folder.
+    """How a sweep was launched, as written to the sweep's folder.
 
     Attributes:
         command: the command line.
         thread_settings: environment variables that every job gets.
-        jobs: overrides of every job; None where they cannot be told beforehand.
-        devices: `gpu=` of jobs that run at the same time on one machine; fewer than two share nothing.
+        jobs: overrides of every job; None if they are not known beforehand.
+        devices: `gpu=` of jobs that run at the same time on one machine. Fewer than two share nothing.
     """
 
     command: str
@@ -276,16 +276,16 @@ class Launch:
 
 @dataclass(frozen=True)
 class JobNote:
-    """How a job went.
+    """How a job ended.
 
     Attributes:
-        overrides: what it was asked for, as the command line takes it.
-        exit_code: 0 done; else as a shell tells it, 128 + n where signal n killed it; None until it ends.
+        overrides: its overrides, as on the command line.
+        exit_code: 0 if done; 128 + n if signal n killed it, as in a shell; None until it ends.
         log: file name of its output, in the sweep's folder.
-        host: machine it ran on.
-        started_at: UTC.
+        host: the machine it ran on.
+        started_at: start time, UTC.
         duration_s: wall time; None until it ends.
-        stopped_by: what the launcher said when it ended the job, such as a time limit.
+        stopped_by: the reason given by the launcher that ended the job, such as a time limit.
     """
 
     overrides: list[str]
@@ -298,7 +298,7 @@ class JobNote:
 
 
 def write_launch(folder: Path, launch: Launch) -> None:
-    """Writes it down.
+    """Writes `launch` to the folder of the sweep.
 
     Raises:
         OSError: the folder cannot be written.
@@ -312,42 +312,42 @@ def read_launch(folder: Path) -> Launch:
 
 
 def run_file(folder: Path, name: str) -> Path:
-    """Where a job of a sweep notes the folder of its run."""
+    """The file in which a job of a sweep notes the folder of its run."""
     return folder / f"{name}.run"
 
 
 def with_run_file(environment: Mapping[str, str], path: Path) -> dict[str, str]:
-    """The environment of a job that is to note there which folder its run writes."""
+    """The environment with which a job notes the folder of its run in `path`."""
     return {**environment, _RUN_FILE_VARIABLE: str(path)}
 
 
 def note_run(run: Path) -> None:
-    """Notes the folder of this process's run, where the process is a job of a sweep."""
-    told = os.environ.get(_RUN_FILE_VARIABLE)
-    if told:
-        path = Path(told)
-        # Relative, so that a folder of results can be copied as a whole.
+    """Notes the folder of this process's run, if the process is a job of a sweep."""
+    named = os.environ.get(_RUN_FILE_VARIABLE)
+    if named:
+        path = Path(named)
+        # Relative, so that a whole results folder can be copied.
         path.write_text(os.path.relpath(run.resolve(), path.parent.resolve()) + "\n", "utf-8")
 
 
 def runs_of_sweep(folder: Path) -> list[Path]:
-    """Folders of the runs that a sweep's jobs finished, by the jobs' names; none of another folder."""
+    """Folders of the runs that the jobs of a sweep finished, by job name; empty for any other folder."""
     runs: list[Path] = []
     for path in sorted(folder.glob(NOTES)):
-        note, told = read_note(path), run_file(folder, path.name.removesuffix(".job.json"))
-        if note and note.exit_code == 0 and told.exists():
-            run = (folder.resolve() / told.read_text("utf-8").strip()).resolve()
+        note, noted = read_note(path), run_file(folder, path.name.removesuffix(".job.json"))
+        if note and note.exit_code == 0 and noted.exists():
+            run = (folder.resolve() / noted.read_text("utf-8").strip()).resolve()
             runs += [run] if run.is_dir() and run not in runs else []
     return runs
 
 
 def with_sweeps_opened(folders: Iterable[Path]) -> list[Path]:
-    """The folders, with those of a sweep's runs in place of the sweep's."""
+    """The folders, with each sweep's folder replaced by the folders of its runs."""
     return [run for folder in folders for run in runs_of_sweep(folder) or [folder]]
 
 
 def describe_end(folder: Path) -> tuple[list[str], int]:
-    """How a sweep went, and its exit code: 0, or the largest of its jobs' (1 for a job that never ended)."""
+    """How a sweep ended, and its exit code: 0, or the largest of its jobs' (1 if a job never ended)."""
     notes = [note for path in sorted(folder.glob(NOTES)) if (note := read_note(path))]
     failed = [note for note in notes if note.exit_code != 0]
     never_started = _never_started(folder, notes)
@@ -370,7 +370,7 @@ def describe_end(folder: Path) -> tuple[list[str], int]:
 
 
 def _never_started(folder: Path, notes: Sequence[JobNote]) -> list[list[str]] | None:
-    """Jobs that were asked for and left no note; None where it is not known what was asked for."""
+    """Jobs of the sweep that left no note; None if the jobs of the sweep are not known."""
     jobs = read_launch(folder).jobs
     started = [note.overrides for note in notes]
     return None if jobs is None else [job for job in jobs if job not in started]
@@ -391,8 +391,8 @@ def _reason(folder: Path, note: JobNote) -> str:
         lines = (folder / note.log).read_text("utf-8", errors="replace").split("\n")[1:]
     except OSError:
         lines = []
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1].removeprefix("bench: ") if said else f"exit code {note.exit_code}"
+    output = [line.strip() for line in lines if line.strip()]
+    return output[-1].removeprefix("bench: ") if output else f"exit code {note.exit_code}"
 
 
 def _signal_name(number: int) -> str:
@@ -403,14 +403,14 @@ def _signal_name(number: int) -> str:
 
 
 def write_note(path: Path, note: JobNote) -> None:
-    """Writes a note, or replaces it as a whole."""
+    """Writes a note in one step."""
     temporary = path.with_suffix(f".{socket.gethostname()}-{os.getpid()}")
     temporary.write_text(json.dumps(asdict(note), indent=2) + "\n", "utf-8")
     temporary.replace(path)
 
 
 def read_note(path: Path) -> JobNote | None:
-    """A job's note; None where there is none, or no whole one."""
+    """The note of a job; None if there is none, or if it is incomplete."""
     try:
         return JobNote(**json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError):

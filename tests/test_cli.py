@@ -89,9 +89,9 @@ def test_smoke_run_on_real_input(tmp_path):
         (["select.trials=abc"], ["select.trials=abc", "Integer"]),
         (["--hlep"], ["unknown option --hlep", "did you mean --help?"]),
         (["--cfg", "values"], ["--cfg", "choose from", "--help"]),
-        (["--cfg", "job", "task=fit"], ["task=fit stands after an option", "first, or last"]),
+        (["--cfg", "job", "task=fit"], ["task=fit stands after an option", "first or last"]),
         (["pair=custom"], ["pair.draft and pair.target are missing", "pair.target=...", "hub id"]),
-        (["pair=custom", "pair.target=t"], ["pair.draft is missing: give pair.draft=..."]),
+        (["pair=custom", "pair.target=t"], ["pair.draft is missing: add pair.draft=..."]),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(arguments, parts, tmp_path):

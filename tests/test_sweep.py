@@ -83,7 +83,7 @@ def test_running_it_again_completes_the_rest(folder, capsys):
     assert sweep.describe_end(folder) == ([f"1 of 1 started jobs of {folder} are done"], 0)
     capsys.readouterr()
     run(folder, "bad", "good")
-    assert f"job=good: done before, see {folder}/good.log" in capsys.readouterr().out
+    assert f"job=good: already done, see {folder}/good.log" in capsys.readouterr().out
     assert (folder / "good.job.json").stat().st_mtime_ns == before
     assert sweep.describe_end(folder) == ([f"2 of 2 started jobs of {folder} are done"], 0)
 

@@ -56,7 +56,7 @@ DTYPES = ("auto", "bfloat16", "float32")
 
 
 class Task(Enum):
-    """What one invocation does; names are what a user writes, as Hydra reads enums by name."""
+    """What one invocation does. A user writes the name of a member: Hydra reads enums by name."""
 
     bench = "bench"
     select = "select"
@@ -70,7 +70,7 @@ class Task(Enum):
     draft = "draft"
 
 
-# What reads finished runs, or measures a draft alone, needs no target.
+# These tasks read finished runs or time a draft without a target.
 _WITHOUT_TARGET = (Task.draft, Task.report, Task.fit, Task.compare, Task.diff)
 
 
@@ -79,26 +79,29 @@ class Config:
     """Everything one run depends on.
 
     Attributes:
-        pair: target and draft.
-        domain: what is measured, or what a vocabulary is selected for.
+        pair: the target and its draft.
+        domain: the text to measure, or to choose a vocabulary for.
         gpu: the device.
-        vocab: measured sizes, and the split.
-        measure: effort of a measurement.
-        timing: of a round's parts in isolation.
-        telemetry: what is sampled beside a run.
-        select: the search for k.
-        predict: what is known of a draft that is modelled.
-        draft: how a draft is measured on its own.
-        export: which vocabulary of a run is exported.
-        diff: how task=diff judges.
-        corpora: further domains, which only rank and judge vocabularies of others.
-        task: what to do.
-        dtype: of weights and arithmetic.
-        results_dir: where results go.
-        run: which run is reported or exported.
-        resume: whether an unfinished run of the same configuration, device and models is gone on with.
-        runs: which runs are compared, as ids or folders.
-        out: folder of a selection, an export or a comparison; null names it after what is in it.
+        vocab: the vocabulary sizes to time, and the split of the prompts.
+        measure: the effort of a measurement.
+        timing: how the parts of a round are timed in isolation.
+        telemetry: what is sampled during a run.
+        select: the search of `task=select`.
+        predict: what `task=predict` knows about a draft.
+        draft: how `task=draft` times a draft.
+        export: which vocabulary `task=export` writes.
+        diff: how `task=diff` compares two runs.
+        corpora: further domains, by name. They only rank tokens and test the vocabularies of others.
+        task: what to do; `python -m bench --help` lists the tasks.
+        dtype: dtype of weights and arithmetic: `float32`, `bfloat16`, or `auto`: bfloat16 where the device
+            supports it, else float32.
+        results_dir: folder of all results.
+        run: the run that `task=report`, `export` and `fit` read: `latest`, a run id, or a folder.
+        resume: resumes an unfinished run of the same configuration, device and models; false starts again.
+        runs: the runs that `task=report`, `compare` and `diff` read: run ids or folders, also from other
+            machines. A sweep's folder stands for its runs.
+        out: output folder of `task=select`, `export`, `report`, `compare` and `diff`; null chooses a folder
+            in `results_dir`.
     """
 
     pair: PairConfig
@@ -126,23 +129,23 @@ class Config:
         require(self.dtype in DTYPES, "dtype", self.dtype, " or ".join(DTYPES))
 
     def check_target(self) -> None:
-        """Refuses a task that needs a target when the pair has none.
+        """Refuses a task that needs a target if the pair has none.
 
         Raises:
-            ConfigError: the pair is a draft alone.
+            ConfigError: the pair is a draft without a target.
         """
         if not self.pair.target and self.task not in _WITHOUT_TARGET:
             raise ConfigError(
-                f"pair={self.pair.name} has no target, which task={self.task.name} needs: measure its draft "
-                "alone with task=draft, or name pair.target"
+                f"pair={self.pair.name} has no target, which task={self.task.name} needs: time the draft "
+                "without a target with task=draft, or set pair.target"
             )
 
     @property
     def runs_dir(self) -> Path:
-        """Where runs are kept."""
+        """Folder of all runs."""
         return Path(self.results_dir) / "runs"
 
     @property
     def reports_dir(self) -> Path:
-        """Where reports on several runs are kept."""
+        """Folder of all pages."""
         return Path(self.results_dir) / "reports"

@@ -1,4 +1,4 @@
-"""Which domains, and where their text comes from."""
+"""Domains, and where their text comes from."""
 
 import string
 from dataclasses import dataclass, field, fields
@@ -8,7 +8,7 @@ from bench.errors import ConfigError, DomainError, require
 
 
 class Source(Enum):
-    """Where a domain's text comes from; named as `Task` is."""
+    """Where a domain's text comes from."""
 
     human_eval = "human_eval"
     bfcl = "bfcl"
@@ -18,7 +18,7 @@ class Source(Enum):
 
 
 class Responses(Enum):
-    """Whose responses count; named as `Task` is."""
+    """Whose responses a selection counts."""
 
     auto = "auto"
     dataset = "dataset"
@@ -30,10 +30,10 @@ class HubConfig:
     """A data set on the Hugging Face hub.
 
     Attributes:
-        id: of the data set, or a local folder that `datasets` can load.
-        config: of a data set that has several.
-        split: of the data set; nothing to do with the split into ranking and held-out.
-        revision: a commit, for results that repeat.
+        id: data set id, or a local folder that `datasets` can load.
+        config: configuration name, for a data set that has several.
+        split: split of the data set. It is unrelated to the split into ranking and held-out prompts.
+        revision: a commit, for reproducible results.
     """
 
     id: str | None = None
@@ -44,18 +44,18 @@ class HubConfig:
 
 @dataclass
 class ColumnsConfig:
-    """Where a row keeps what; all null means that the layout is recognised by itself.
+    """The columns of a row. If all are null, the layout is detected.
 
-    Only one of `prompt`, `messages`, `turns` and `text` may be given. In a format, a brace that stands for
-    itself is written twice, and a list of words is joined by spaces.
+    Set only one of `prompt`, `messages`, `turns` and `text`. In a format, write a literal brace twice; a list
+    of words is joined by spaces.
 
     Attributes:
-        prompt: column, or a format over the row such as "{instruction} {input}".
-        response: as `prompt`, and only beside it.
-        system: as `response`.
-        messages: column with a list of turns.
-        turns: column with a list of user texts.
-        text: column with preformatted or plain text.
+        prompt: a column, or a format over the row such as "{instruction} {input}".
+        response: a column or format, as `prompt`; only together with `prompt`.
+        system: a column or format, as `prompt`; only together with `prompt`.
+        messages: a column with a list of turns.
+        turns: a column with a list of user texts.
+        text: a column with formatted or plain text.
     """
 
     prompt: str | None = None
@@ -67,11 +67,16 @@ class ColumnsConfig:
 
     def __post_init__(self) -> None:
         chosen = [name for name in ("prompt", "messages", "turns", "text") if getattr(self, name)]
-        require(len(chosen) <= 1, "domain.columns", " and ".join(chosen), "one of these, the others null")
+        require(
+            len(chosen) <= 1, "domain.columns", " and ".join(chosen), "only one of these, the others null"
+        )
         for name in ("response", "system"):
             value = getattr(self, name)
             require(
-                not value or bool(self.prompt), f"domain.columns.{name}", value, "beside a prompt, or null"
+                not value or bool(self.prompt),
+                f"domain.columns.{name}",
+                value,
+                "together with a prompt, or null",
             )
         for name in ("prompt", "response", "system"):
             value = getattr(self, name)
@@ -93,15 +98,17 @@ class DomainSource:
     """One domain.
 
     Attributes:
-        name: as it appears in results.
-        source: which loader reads it.
+        name: the name in results.
+        source: the loader: `human_eval`, `bfcl`, `writing_bench`, `file` or `hub`.
         path: the file of a `file` domain: JSON Lines, JSON or Parquet.
         hub: the data set of a `hub` domain.
-        columns: where its rows keep what.
-        responses: whose count in a selection: `auto` takes the data set's own where it has them.
-        target_responses: most prompts, per side of the split, that the target answers where it has to.
-        max_conversations: reads no more than so many; null reads all.
-        plain_text: rows of text count whole, as a general corpus has them.
+        columns: the columns of its rows.
+        responses: whose responses a selection counts: `dataset`, `target`, or `auto`: those of the data set
+            if it has any, else the target writes them.
+        target_responses: if the target must write the responses: the largest number of prompts it answers, on
+            each side of the split.
+        max_conversations: the largest number of conversations to read; null reads all.
+        plain_text: counts all text of a row, as in a general corpus, and not only assistant responses.
         max_prompt_tokens: longer prompts are left out.
     """
 
@@ -129,10 +136,10 @@ class DomainSource:
 
 @dataclass
 class DomainConfig(DomainSource):
-    """What `domain=` chose: one domain, or a named set that is measured in one run.
+    """What `domain=` selects: one domain, or a named set that is measured in one run.
 
     Attributes:
-        members: the domains of a set, by name.
+        members: the domains of a set, by name; empty for a single domain.
     """
 
     members: dict[str, DomainSource] = field(default_factory=dict)
@@ -142,5 +149,7 @@ class DomainConfig(DomainSource):
         if self.members:
             return list(self.members.values())
         if self.source is None:
-            raise ConfigError(f"domain {self.name!r} names neither a source nor members")
+            raise ConfigError(
+                f"domain {self.name!r} has neither a source nor members: set domain.source or domain.members"
+            )
         return [DomainSource(**{f.name: getattr(self, f.name) for f in fields(DomainSource)})]

@@ -1,4 +1,4 @@
-"""Values of one measured run: pair, vocabulary sizes, effort."""
+"""Values of a measured run: pair, vocabulary sizes, effort, timing, telemetry."""
 
 import re
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ FULL = "full"
 
 OWN, POOLED = "own", "pooled"
 
-# What pairs that come with this program are called in results.
+# Names, in results, of the pairs that come with this program.
 _SHIPPED = {("smollm2-135m-instruct", "smollm2-135m-eagle3"): "smollm2-135m"}
 
 
@@ -20,14 +20,14 @@ class PairConfig:
     """A target and its draft.
 
     Attributes:
-        name: as it appears in results; None names the pair after its target and draft.
-        target: catalogue name, local folder or hub id; empty where a draft is only measured on its own.
-        target_revision: hub revision, a commit for results that repeat.
-        draft: shipped name, local folder or hub id of an EAGLE-3 checkpoint; for task=draft catalogue name,
-            local folder or hub id of a decoder LM.
-        draft_revision: as `target_revision`.
-        trust_remote_code: lets the repository of the target, or of a decoder-LM draft, run its own Python.
-            Off unless you set it.
+        name: the name in results; null names the pair after its target and draft.
+        target: shipped name, local folder or hub id; empty if only the draft is timed.
+        draft: shipped name, local folder or hub id of an EAGLE-3 checkpoint; for `task=draft`, of a decoder
+            LM.
+        target_revision: hub revision of the target; a commit for reproducible results.
+        draft_revision: hub revision of the draft.
+        trust_remote_code: lets the repository of the target, or of a decoder-LM draft, run its own Python
+            code.
     """
 
     name: str | None
@@ -39,7 +39,7 @@ class PairConfig:
 
     def __post_init__(self) -> None:
         if self.name is None:
-            # A pair of which one half was exchanged must not go by the name of the whole.
+            # If one of the two was replaced, the pair needs another name.
             derived = "+".join(_base(model) for model in (self.target, self.draft) if model)
             self.name = _SHIPPED.get((self.target, self.draft), derived)
         valid = bool(re.fullmatch(r"[\w.+-]+", self.name))
@@ -47,30 +47,30 @@ class PairConfig:
 
     @property
     def label(self) -> str:
-        """`name`, which is always known once the values are."""
+        """`name`, which is never None after `__post_init__`."""
         assert self.name is not None
         return self.name
 
 
 def _base(model: str) -> str:
-    """The last part of a folder or hub id, as it may stand in the name of a folder."""
+    """The last part of a folder or hub id, safe for use in a folder name."""
     name = Path(model).name if Path(model).name not in ("", "..") else Path(model).resolve().name
     return re.sub(r"[^\w.-]+", "_", name) or "model"
 
 
 @dataclass
 class VocabConfig:
-    """Which draft vocabularies to measure.
+    """The draft vocabularies to measure.
 
     Attributes:
-        sizes: at which latency is measured: numbers of tokens, or `full`, which is always measured. Between
-            them latency follows straight lines; acceptance is known at every size.
-        source: what the vocabularies are ranked on: `own` for each domain itself, `pooled` for all together,
-            or the name of one of the run's domains or corpora.
-        ranking_answers: answers of the target that a ranking needs; it writes them where they are not
-            known yet.
-        split_seed: of the split into ranking and held-out prompts.
-        held_out_share: share of the prompts that only judge.
+        sizes: the sizes k at which latency is measured: numbers of tokens, or `full`, which is always
+            measured. Between them latency is interpolated linearly. Acceptance is known at every size.
+        source: the text that ranks the tokens: `own`: each domain ranks its own; `pooled`: all domains
+            together; or the name of one domain or corpus of the run.
+        ranking_answers: number of answers of the target that rank the tokens. The target writes those that
+            are not in the cache.
+        split_seed: seed of the split into ranking and held-out prompts.
+        held_out_share: share of the prompts that are held out for measuring and never rank tokens.
     """
 
     sizes: list[str]
@@ -93,23 +93,24 @@ class VocabConfig:
 
 @dataclass
 class MeasureConfig:
-    """How to measure.
+    """The effort of a measurement.
 
     Attributes:
-        draft_lengths: gammas to choose from, tokens drafted per round.
-        also_decode: further "k:gamma" to prove by decoding, beside those that every run proves.
+        draft_lengths: the draft lengths gamma to choose from: tokens drafted per round.
         num_prompts: held-out prompts per domain.
-        max_new_tokens: longest answer.
-        warmup_rounds: speculative rounds of every size before anything is kept.
-        probe_rounds: rounds in which the latency of a round's parts is measured, for each of the sizes and
-            draft lengths on every prompt twice or more.
-        pilot_prompts: prompts probed beforehand, from which the variants to decode are chosen.
-        bootstrap_samples: resamples behind every interval.
-        temperature: at which the target samples and the draft proposes; 0 is greedy.
-        top_k: the target samples from so many of its likeliest tokens; null from all.
-        top_p: the target samples from its likeliest tokens that together reach this; null from all.
-        seed: of prompt order, variant order, sampling and bootstrap.
-        num_threads: CPU threads; null leaves torch its default, one per core.
+        max_new_tokens: longest answer, in tokens.
+        warmup_rounds: speculative rounds of every size before measurements count.
+        probe_rounds: rounds of one probe, which times the parts of a round. Every prompt has at least two
+            probes of each size and each draft length.
+        pilot_prompts: prompts that are probed first, to choose what to decode.
+        bootstrap_samples: resamples of every interval.
+        seed: seed of prompt order, decoding order, sampling and bootstrap.
+        num_threads: CPU threads; null: torch's default, one per core.
+        temperature: sampling temperature of target and draft; 0 is greedy decoding.
+        top_k: the target samples from this many of its most likely tokens; null: from all.
+        top_p: the target samples from its most likely tokens whose probabilities add up to this; null: from
+            all.
+        also_decode: further pairs "k:gamma" to decode, besides those that every run decodes.
     """
 
     draft_lengths: list[int]
@@ -167,10 +168,10 @@ class MeasureConfig:
 
 @dataclass
 class DiffConfig:
-    """How two runs are judged against each other.
+    """How two runs are compared.
 
     Attributes:
-        threshold: slowdown that matters, a share of the time before; smaller ones never fail.
+        threshold: smallest slowdown that counts, as a share of the time before. A smaller one never fails.
     """
 
     threshold: float = 0.02
@@ -179,11 +180,8 @@ class DiffConfig:
         require(0 <= self.threshold < 1, "diff.threshold", self.threshold, "at least 0 and below 1")
 
 
-# Whether power, clocks and load are sampled beside a run.
-
-
 class TelemetryMode(Enum):
-    """Names are what a user writes."""
+    """Whether power, clocks and load are sampled during a run."""
 
     auto = "auto"
     required = "required"
@@ -192,16 +190,16 @@ class TelemetryMode(Enum):
 
 @dataclass
 class TelemetryConfig:
-    """What is sampled beside a run.
+    """What is sampled during a run.
 
     Attributes:
-        mode: `auto` samples what the machine tells; `required` refuses to run on a CPU, and where NVML does
-            not answer; `off` samples nothing.
-        interval_ms: between samples.
-        steady_s: how long each proved variant decodes without a pause, twice, on a device that tells its
-            energy, so that energy per token is known; sensors are too slow for single decodes. It is never
-            shorter than sensors that are read at this interval need, and left out on a CPU whose decodes are
-            long enough for its counters. 0 leaves it out.
+        mode: `auto` samples what the machine offers; `required` refuses to run on a CPU, or without NVML;
+            `off` samples nothing.
+        interval_ms: time between samples.
+        steady_s: length of an energy window. Energy sensors are too slow for a single decode, so each planned
+            decode runs without a pause for this long, twice. The window is made longer if the sensors need
+            it. There is none on a device without an energy reading, or on a CPU whose decodes are long enough
+            for its counters. 0: no windows.
     """
 
     mode: TelemetryMode = TelemetryMode.auto
@@ -213,18 +211,15 @@ class TelemetryConfig:
         require(self.steady_s >= 0, "telemetry.steady_s", self.steady_s, "at least 0")
 
 
-# Values of isolated timing: cache state, execution, precision wanted, effort allowed.
-
-
 class CacheState(Enum):
-    """What is in the device's cache when a sample begins; names are what a user writes."""
+    """What is in the device's cache when a sample begins."""
 
     cold = "cold"
     warm = "warm"
 
 
 class Execution(Enum):
-    """How a part is executed; names are what a user writes."""
+    """How a part is executed."""
 
     auto = "auto"
     eager = "eager"
@@ -237,22 +232,24 @@ class TimingConfig:
     """How the parts of a round are timed in isolation.
 
     Attributes:
-        isolated: whether a run times them, beside the rounds themselves.
+        isolated: times the parts in isolation, besides the timing inside rounds.
         cache: `cold` evicts the cache before every sample, as the rest of a round does in real decoding;
-            `warm` repeats the same work, whose weights may then still be in the cache.
-        execution: `eager` launches kernel by kernel, as the decoding loops do; `compiled` is `torch.compile`;
-            `graph` is a CUDA graph, whose time is that of the kernels alone; `auto` is eager, and on a CUDA
-            GPU as a graph too, because launches may take longer there than the work and hide its cost.
-        target_half_width: half of the 95% interval of the median over the median, at which a part is done.
-        min_samples: fewest samples that may be called precise.
-        max_samples: samples after which a part is done, precise or not.
+            `warm` repeats the same work, whose weights may still be in the cache.
+        execution: `eager` launches one kernel after the other, as the decoding loop does; `compiled` uses
+            `torch.compile`; `graph` replays a CUDA graph, so that only the kernels take time; `auto` is
+            `eager`, and on a CUDA GPU `graph` too, because launches can take longer than the kernels and hide
+            them.
+        target_half_width: stops timing a part once the half-width of the median's 95% interval is this share
+            of the median.
+        min_samples: smallest number of samples before a part can count as precise.
+        max_samples: largest number of samples of a part.
         samples_per_block: samples of one part before the next part has its turn.
-        budget_s: longest sampling of one part, evictions included.
-        min_sample_ms: calls shorter than this are repeated within a sample (warm only: a repeated call
-            is not cold).
-        warmup_tolerance: relative change between the medians of two warm-up windows that is called stable.
-        min_warmup_s: shortest warm-up of one part; clocks need time to rise.
-        max_warmup_s: longest warm-up of one part.
+        budget_s: longest time to sample one part, cache evictions included.
+        min_sample_ms: shorter calls are repeated within one sample (only `warm`: a repeated call is not
+            cold).
+        warmup_tolerance: a warm-up is stable if the medians of two windows differ by less than this share.
+        min_warmup_s: shortest warm-up of a part; clocks need time to rise.
+        max_warmup_s: longest warm-up of a part.
     """
 
     isolated: bool = True
@@ -271,7 +268,7 @@ class TimingConfig:
     def __post_init__(self) -> None:
         for name in ("target_half_width", "warmup_tolerance"):
             require(0 < getattr(self, name) < 1, f"timing.{name}", getattr(self, name), "between 0 and 1")
-        # Below six samples the interval of a median is their whole range, whatever they are.
+        # With fewer than six samples, the interval of the median is always their whole range.
         require(self.min_samples >= 6, "timing.min_samples", self.min_samples, "at least 6")
         fits = self.max_samples >= self.min_samples
         require(fits, "timing.max_samples", self.max_samples, f"at least min_samples, {self.min_samples}")

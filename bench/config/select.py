@@ -1,4 +1,4 @@
-"""How a vocabulary is ranked, searched for and exported."""
+"""Values of select, draft, export and predict."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -7,7 +7,7 @@ from bench.errors import require
 
 
 class CoverageOf(Enum):
-    """Whose responses the coverage in the utility is of; named as `Task` is."""
+    """On which responses the search computes coverage."""
 
     ranking = "ranking"
     held_out = "held_out"
@@ -15,27 +15,26 @@ class CoverageOf(Enum):
 
 @dataclass
 class SelectConfig:
-    """The search for k: maximise a C(k) + (1 - a) R(k) under C(k) >= c_min (arXiv 2603.05210).
+    """The search for k: maximise a C(k) + (1 - a) R(k) subject to C(k) >= c_min (arXiv 2603.05210).
 
     Attributes:
-        coverage_weight: a.
-        min_coverage: c_min.
-        coverage_of: responses that C(k) in the search is of: those that ranked the tokens, as in the
-            paper, or the held-out ones.
-        k_min: smallest size considered; the must-keep set where that is larger.
-        k_max: largest size considered; null is the whole vocabulary.
-        multiple: k is a multiple of this; 64 suits matrix kernels, 1 leaves k free.
-        trials: of the Tree-structured Parzen Estimator.
-        seed: of the estimator and the bootstrap.
-        ranking: domains whose mixture ranks the tokens, as name:weight; empty ranks each by itself.
-        byte_fallback: keeps byte-fallback tokens such as <0x0A> at any size.
-        vocab_size: exports this k; null exports the exact optimum.
-        bootstrap_samples: resamples behind every coverage interval.
-        num_processes: that count tokens; null is one per core.
-        checkpoint: also writes the pair's draft trimmed to the chosen vocabulary, for which its weights are
-            fetched.
-        eagle3_config: a draft's config.json to write again with the chosen draft_vocab_size; null takes
-            the pair's own draft.
+        coverage_weight: the weight a of coverage, from 0 to 1.
+        min_coverage: c_min, from 0 to 1.
+        coverage_of: the responses on which C(k) is computed: `ranking`, those that rank the tokens (as in the
+            paper), or `held_out`.
+        k_min: smallest size to consider; at least the number of tokens that a draft must keep.
+        k_max: largest size to consider; null: the whole vocabulary.
+        multiple: k is a multiple of this. 64 fits the tiles of matrix kernels.
+        trials: trials of the Tree-structured Parzen Estimator.
+        seed: seed of the estimator and of the bootstrap.
+        ranking: ranks the tokens on a mixture of domains, as name:weight; empty: each domain on itself.
+        byte_fallback: keeps byte-fallback tokens such as <0x0A> at every size.
+        vocab_size: exports this k; null: the exact optimum.
+        bootstrap_samples: resamples of every coverage interval.
+        num_processes: processes that count tokens; null: one per core.
+        checkpoint: also writes the draft trimmed to the chosen vocabulary; this downloads its weights.
+        eagle3_config: a draft's config.json; a copy of it is written with the chosen draft_vocab_size. Null:
+            that of the pair's draft.
     """
 
     coverage_weight: float = 0.5
@@ -78,7 +77,7 @@ class SelectConfig:
         require(has_weight, "select.ranking", self.ranking, "[name:weight, ...] with weights above 0")
 
     def ranking_weights(self) -> dict[str, float]:
-        """The mixture that ranks the tokens, by domain; empty for each domain by itself."""
+        """Weight by domain of the mixture that ranks the tokens; empty: each domain ranks its own."""
         weights = {}
         for entry in self.ranking:
             name, _, weight = entry.rpartition(":")
@@ -90,17 +89,14 @@ class SelectConfig:
         return weights
 
 
-# How a decoder-LM draft is measured on its own.
-
-
 @dataclass
 class DraftConfig:
-    """What `task=draft` adds to sizes, device and timing.
+    """How `task=draft` times a draft. It also reads `vocab.sizes`, `gpu` and `timing`.
 
     Attributes:
-        context_length: positions that the draft holds while a step is timed.
-        coverage: a table with `vocab_size` and `coverage` (or `coverage_heldout`), CSV or Parquet, or the
-            folder of a selection, by which the latency models choose a k; null without.
+        context_length: positions in the draft's KV cache while a step is timed.
+        coverage: a CSV or Parquet table with the columns `vocab_size` and `coverage` (or `coverage_heldout`),
+            or the folder of a selection. With it, the latency models choose a k. Null: none.
     """
 
     context_length: int = 256
@@ -110,16 +106,13 @@ class DraftConfig:
         require(self.context_length >= 1, "draft.context_length", self.context_length, "at least 1")
 
 
-# Which vocabulary of a run is exported.
-
-
 @dataclass
 class ExportConfig:
-    """What `task=export` takes from a run.
+    """Which vocabulary of a run `task=export` writes.
 
     Attributes:
-        domain: one of the run's; null exports a vocabulary for each.
-        vocab_size: k; null takes the fastest of those that the run decoded and advises.
+        domain: a domain of the run; null: one vocabulary for each domain.
+        vocab_size: k; null: the best size that the run decoded and recommends.
     """
 
     domain: str | None = None
@@ -130,30 +123,30 @@ class ExportConfig:
         require(size is None or size >= 1, "export.vocab_size", size, "at least 1, or null")
 
 
-# What is known of a draft that is modelled and not measured.
-
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass
 class PredictConfig:
-    """What `task=predict` starts from.
+    """What `task=predict` knows about a draft that it estimates.
 
     Attributes:
-        run: a run of the same kind of text, whose acceptance of every k is taken; null without.
-        domain: of that run, or of the table; null takes the run's first, and a table of one domain.
-        coverage: a table with `vocab_size` and `coverage` (or `coverage_heldout`), CSV or Parquet, or the
-            folder of a selection; null without.
-        full_acceptance: chance that the target accepts a drafted token, those before it being accepted, with
-            the full vocabulary: the acceptance rate at a draft length of 1. Beside a coverage it gives an
-            acceptance and a speedup; null without.
-        calibration: a run whose device tells how near to its limits a device comes; null assumes the limits.
-        dtype: of weights and arithmetic; null takes the top-level `dtype`, and bfloat16 where that is auto.
-        draft_length: gamma; null takes the fastest: of those that the run replayed, or, with a coverage, of
-            `measure.draft_lengths`. Without an acceptance rounds are of 3.
-        context_length: positions held.
-        launch_us: of one kernel. Engines that replay CUDA graphs launch in 1 or less. Null takes that of the
-            calibration, and 5 without one, as eager PyTorch.
+        run: a run on the same kind of text; its measured acceptance of every k is used. Null: none.
+        domain: a domain of the run or of the coverage table; null: the first domain of the run, or the only
+            one of the table.
+        coverage: a CSV or Parquet table with the columns `vocab_size` and `coverage` (or `coverage_heldout`),
+            or the folder of a selection. Null: none.
+        full_acceptance: with a coverage: the probability that the target accepts a drafted token, if it
+            accepted those before it, with the full vocabulary. It is the acceptance rate at draft length 1.
+            It turns coverage into acceptance and a speedup. Null: no speedup from a coverage.
+        calibration: a run that shows how close its device comes to its peak rates; null assumes the peak
+            rates.
+        dtype: dtype of weights and arithmetic; null: the top-level `dtype`, or bfloat16 if that is auto.
+        draft_length: gamma; null: the fastest that the run replayed or, with a coverage, the fastest of
+            `measure.draft_lengths`. Without run and coverage, 3.
+        context_length: positions in the KV cache.
+        launch_us: launch time of one kernel, in microseconds. It is 1 or less in engines that replay CUDA
+            graphs. Null: that of the calibration; without one, 5, as in eager PyTorch.
     """
 
     run: str | None = None
@@ -177,7 +170,10 @@ class PredictConfig:
         require(in_range, "predict.full_acceptance", accepted, "above 0 and at most 1, or null")
         both = self.run is not None and self.coverage is not None
         require(
-            not both, "predict.coverage", self.coverage, "null beside predict.run, whose acceptance is better"
+            not both,
+            "predict.coverage",
+            self.coverage,
+            "null if predict.run is set, whose measured acceptance is better",
         )
         alone = accepted is not None and self.coverage is None
-        require(not alone, "predict.full_acceptance", accepted, "null without predict.coverage")
+        require(not alone, "predict.full_acceptance", accepted, "null if predict.coverage is not set")
