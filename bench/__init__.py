@@ -1,4 +1,4 @@
-"""vocabtrim-bench: how small should a speculative draft's vocabulary be, and what does it buy?
+"""vocabtrim-bench: how small should a draft model's vocabulary be, and how much faster is decoding?
 
 The rooms, in the order in which data flows through them:
 
@@ -7,31 +7,31 @@ The rooms, in the order in which data flows through them:
     cost/        FLOPs and bytes of a draft, data sheets of GPUs; pure arithmetic
     models/      target and draft: reading, running, trimming; `Draft` is what every kind of draft can do
     decoding/    plain and speculative decoding, replay; `Engine` is what every engine can do
-    device/      where tensors live, whose clock is read, and the lock on it
-    telemetry/   power, clocks and load during a run, sampled by a process of its own
-    measure/     one timing loop: probes, whole decodes, parts on their own
-    records/     what a run writes down, append-only
-    runs/        one run, start to end: pair, workloads, folder, measurement, report
+    device/      where tensors live and which clock times them; the lock on the device
+    telemetry/   power, clocks and load during a run, sampled by a separate process
+    measure/     one timing loop: probes, whole decodes, parts in isolation
+    records/     what a run writes, append-only
+    runs/        one run from start to end: pair, workloads, folder, measurement, report
     surface/     acceptance + latency -> speed of every (k, gamma), and the choice; pure arithmetic
     fit/         latency models fitted to measurements, judged and carried to other devices
     stats/       every resampling, interval and robust estimate, and the confidence level
-    analysis/    records of one run or many -> findings: numbers, doubts, advice; draws nothing
+    analysis/    records of one run or several -> findings: numbers, doubts, advice; draws nothing
     report/      findings -> page, Markdown, console, figures and tables; computes nothing
     select/      `task=select` and `task=export`: a vocabulary from text alone, and what is exported
-    export/      vocabulary maps and trimmed checkpoints as engines load them
-    predict/     `task=predict`: a draft modelled from its configuration on a GPU that is not here
-    training/    the trainer that made the shipped draft in drafts/
+    export/      vocabulary maps and trimmed checkpoints in the formats of engines
+    predict/     `task=predict`: a draft estimated from its configuration on a GPU that is not here
+    training/    the trainer of the draft that is shipped in drafts/
 
-    cli.py         the command line: the only file that knows Hydra
+    cli.py         the command line: the only file that uses Hydra
     config/        typed configuration: what every key means and which values are possible
-    sweep.py       the jobs of a sweep, each a process with a log, cores of its own, and a note of its end
-    acceptance.py  replay -> what every vocabulary size accepts; pure arithmetic
+    sweep.py       the jobs of a sweep: each a process with its own log, CPU cores and note of how it ended
+    acceptance.py  replay -> acceptance of every vocabulary size; pure arithmetic
     assets.py      downloads, pinned by hash
-    errors.py      errors that a user can mend
+    errors.py      errors that a user can fix
 
 Import rule: errors, config, stats, vocab, cost, acceptance <- text, records, device, models, export,
-telemetry <- decoding, measure <- runs <- cli, and records <- surface, fit <- analysis <- report, which import
-no torch. A test holds this.
+telemetry <- decoding, measure <- runs <- cli; and records <- surface, fit <- analysis <- report, which import
+no torch. tests/test_architecture.py checks it.
 """
 
 from importlib.metadata import version

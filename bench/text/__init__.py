@@ -1,4 +1,4 @@
-"""Domains: conversations and prompts from data sets or the user's file, split into ranking and held-out."""
+"""Conversations and prompts of a domain, from a data set or a user's file."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -36,7 +36,8 @@ def load_prompts(domain: DomainSource) -> list[Prompt]:
 
     Raises:
         AssetError: the data set cannot be fetched.
-        DomainError: the user's file has a broken line or no prompts, or the hub did not give the data set.
+        DomainError: the user's file has a broken line or no prompts, or the hub does not deliver the data
+            set.
     """
     match domain.source:
         case Source.human_eval:
@@ -70,7 +71,7 @@ def content_id(domain: DomainSource) -> str:
     """Identity of a domain's data: a hash, or a commit on the hub.
 
     Raises:
-        DomainError: the data cannot be reached.
+        DomainError: the data cannot be read.
     """
     match domain.source:
         case Source.file:
@@ -85,7 +86,7 @@ def content_id(domain: DomainSource) -> str:
 
 
 def _read(domain: DomainSource) -> Iterator[tuple[str, Conversation]]:
-    """Conversations of a file or hub data set, each with the place of its row."""
+    """Conversations of a file or hub data set, each with the location of its row."""
     if domain.source is Source.hub:
         found, prefix = hub.read_rows(domain.hub), str(domain.hub.id)
     else:

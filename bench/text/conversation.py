@@ -1,4 +1,4 @@
-"""A prompt, and the seeded split into prompts that rank the vocabulary and prompts that judge it."""
+"""Prompts and conversations, and the seeded split: one side ranks the tokens, the other is held out."""
 
 import hashlib
 from collections.abc import Iterable
@@ -25,12 +25,12 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation that waits for the assistant's answer.
+    """A conversation that ends with a user turn, for the target to answer.
 
     Attributes:
         prompt_id: stable name inside its domain.
-        group: prompts of one group ask nearly the same thing and stay on one side of the split.
-        messages: the turns, last one from the user.
+        group: prompts of one group ask nearly the same question and stay on one side of the split.
+        messages: the turns; the last one is the user's.
     """
 
     prompt_id: str
@@ -38,25 +38,25 @@ class Prompt:
     messages: tuple[Message, ...]
 
     def as_dicts(self) -> list[dict[str, str]]:
-        """The turns as chat templates take them."""
+        """The turns as chat templates expect them."""
         return [{"role": m.role, "content": m.content} for m in self.messages]
 
 
 class Grouped(Protocol):
-    """What the split looks at: prompts and conversations alike."""
+    """What the split needs of a prompt or conversation."""
 
     @property
     def group(self) -> str:
-        """What asks the same thing has the same group."""
+        """The same for all prompts that ask the same question."""
 
 
 def user_prompt(prompt_id: str, text: str, group: str | None = None) -> Prompt:
-    """A prompt of one user turn; its group is its own text unless given."""
+    """A prompt of one user turn. Its group is its text, unless given."""
     return Prompt(prompt_id, text if group is None else group, (Message("user", text),))
 
 
 def unit_hash(*parts: object) -> float:
-    """A number in [0, 1) that depends on `parts` only: the same on every machine and run."""
+    """A number in [0, 1) that depends only on `parts`: the same on every machine and in every run."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
@@ -64,31 +64,28 @@ def unit_hash(*parts: object) -> float:
 def split_of(prompt: Grouped, seed: int, held_out_share: float) -> Split:
     """The side of the split that a prompt or conversation is on.
 
-    A hash of the group decides, so adding prompts never moves the others, and prompts that ask the
-    same thing never straddle the split.
+    A hash of the group decides. So new prompts never move other prompts to the other side, and prompts that
+    ask the same question are always on the same side.
     """
     is_held_out = unit_hash("split", seed, prompt.group) < held_out_share
     return Split.HELD_OUT if is_held_out else Split.RANKING
 
 
 def take_split(prompts: Iterable[Prompt], split: Split, seed: int, held_out_share: float) -> list[Prompt]:
-    """The prompts of one side, in a seeded order that does not depend on their order in the source."""
+    """The prompts of one side, in a seeded order that is independent of their order in the source."""
     chosen = [p for p in prompts if split_of(p, seed, held_out_share) is split]
     return sorted(chosen, key=lambda p: unit_hash("order", seed, p.prompt_id))
 
 
-# A conversation as data sets hold it: turns, or one text.
-
-
 @dataclass(frozen=True)
 class Conversation:
-    """What was asked and, where the data set has it, what was answered.
+    """A prompt with its responses, as far as the data set has them.
 
     Attributes:
         conversation_id: stable name inside its domain.
-        group: content of the prompt; conversations of one group stay on one side of the split.
+        group: content of the prompt. Conversations of one group stay on one side of the split.
         messages: the turns.
-        text: preformatted or plain text instead of turns.
+        text: instead of turns: one text, plain or already formatted with a chat template.
     """
 
     conversation_id: str
@@ -98,14 +95,14 @@ class Conversation:
 
     @property
     def has_response(self) -> bool:
-        """Whether there is something of the assistant's to count."""
+        """Whether there is text of the assistant to count."""
         return bool(self.text) or any(m.role == "assistant" for m in self.messages)
 
     def to_prompt(self) -> Prompt:
-        """The turns up to the last one of the user's.
+        """The turns up to the last user turn.
 
         Raises:
-            DomainError: the user says nothing.
+            DomainError: there is no user turn.
         """
         turns = list(self.messages)
         while turns and turns[-1].role != "user":
@@ -125,6 +122,6 @@ def from_messages(conversation_id: str, messages: list[Message]) -> Conversation
 
 
 def from_prompt(prompt: Prompt, response: str | None = None) -> Conversation:
-    """A prompt of an embedded data set, with its response where there is one."""
+    """A prompt of an embedded data set, with its response if there is one."""
     answer = () if response is None else (Message("assistant", response),)
     return Conversation(prompt.prompt_id, prompt.group, (*prompt.messages, *answer))

@@ -1,4 +1,4 @@
-"""Token counts of a domain's responses: streamed through worker processes, in bounded memory."""
+"""Token counts of a domain's responses, computed by worker processes in bounded memory."""
 
 import multiprocessing
 import os
@@ -23,23 +23,23 @@ from bench.vocab.draft_vocab import IntArray
 
 _CHUNK = 256
 
-# Below this, starting processes costs more than it saves.
+# With fewer conversations, starting processes costs more time than it saves.
 _SMALL = 8 * _CHUNK
 
-# Chunks that are counted before processes are forked, which so start with the words that these hold.
-_TAUGHT = 2
+# Chunks counted before the processes are forked: the processes then start with a filled word cache.
+_WARMUP_CHUNKS = 2
 
 _SIDES = (Split.RANKING, Split.HELD_OUT)
 
 
 @dataclass(frozen=True)
 class CountSettings:
-    """What a count depends on besides the text and the tokenizer.
+    """What a count depends on, besides the text and the tokenizer.
 
     Attributes:
-        split_seed: of the split by conversation.
-        held_out_share: share of the conversations that only judge.
-        plain_text: rows of text count whole.
+        split_seed: seed of the split by conversation.
+        held_out_share: share of the conversations that are held out.
+        plain_text: count all text of a row.
     """
 
     split_seed: int
@@ -61,7 +61,7 @@ class SideCounts:
 
 
 class _Item(NamedTuple):
-    """A conversation as a worker takes it; `place` is its side and block in one number."""
+    """A conversation for a worker; `place` is its side and block in one number."""
 
     name: str
     place: int
@@ -88,11 +88,11 @@ def count_responses(
     """Counts the tokens of all assistant responses, by side of the split and block of conversations.
 
     Args:
-        conversations: starts the stream; called again should the fast way turn out to be inexact.
+        conversations: starts the stream; called a second time if the fast method is not exact.
         target: tokenizer, chat template and vocabulary size.
         settings: split and kind of text.
-        num_processes: null is one per core; small inputs never leave this process.
-        progress: told how many conversations are done.
+        num_processes: None: one per core. Small inputs are counted in this process.
+        progress: called with the number of conversations that were just counted.
 
     Raises:
         DomainError: the tokenizer has no chat template, or it refuses a conversation.
@@ -110,7 +110,7 @@ def count_responses(
 def block_counts(
     answers: Iterable[tuple[str, list[int]]], vocab_size: int, num_conversations: int
 ) -> BlockCounts:
-    """Counts of answers that are token ids already: (group of the conversation, ids) of each."""
+    """Counts of answers that are already token ids: (group of the conversation, ids) of each."""
     keys = [_block_of(group) * vocab_size + np.asarray(ids, dtype=np.int64) for group, ids in answers if ids]
     joined = np.concatenate(keys) if keys else np.empty(0, dtype=np.int64)
     found, counts = np.unique(joined, return_counts=True)
@@ -119,7 +119,7 @@ def block_counts(
 
 
 def _block_of(group: str) -> int:
-    # Not the hash that splits: a side of the split must reach every block.
+    # Not the hash of the split: each side of the split must reach every block.
     return zlib.crc32(group.encode()) * NUM_BLOCKS >> 32
 
 
@@ -181,12 +181,12 @@ def _count(
     tally = _Tally(worker.vocab_size)
     alone = len(head) < _SMALL or num_processes == 1
     chunks = _chunks(chain(head, items))
-    for chunk in chunks if alone else islice(chunks, _TAUGHT):
+    for chunk in chunks if alone else islice(chunks, _WARMUP_CHUNKS):
         tally.add(worker.count(chunk))
         progress(len(chunk))
     if alone:
         return tally.result()
-    # Forking takes the worker along as it is; elsewhere than on Linux it is sent over.
+    # A forked process inherits the worker; on other systems than Linux it is pickled.
     method = "fork" if sys.platform == "linux" else "spawn"
     context = multiprocessing.get_context(method)
     with ProcessPoolExecutor(num_processes, context, initializer=_adopt, initargs=(worker,)) as pool:
@@ -199,7 +199,7 @@ def _count(
 def _in_order(
     pool: ProcessPoolExecutor, chunks: Iterator[list[_Item]], most: int
 ) -> Iterator[tuple[_Part, int]]:
-    """Results as they come in order, with at most `most` chunks in the air: memory stays bounded."""
+    """Results in order, with at most `most` chunks in flight, so that memory stays bounded."""
     waiting: deque[tuple[Future[_Part], int]] = deque()
     try:
         for chunk in chunks:
@@ -221,7 +221,7 @@ def _chunks(items: Iterator[_Item]) -> Iterator[list[_Item]]:
 
 
 class _Tally:
-    """Adds parts up in one dense array, `2 * NUM_BLOCKS * V` counts of four bytes."""
+    """Sums parts in one dense array of `2 * NUM_BLOCKS * V` counts of four bytes."""
 
     def __init__(self, vocab_size: int):
         self._vocab_size = vocab_size

@@ -1,4 +1,4 @@
-"""The counts of one domain: from its own responses or, where it has none, from what the target writes."""
+"""Token counts of one domain: of its own responses, or of responses that the target writes."""
 
 import hashlib
 import json
@@ -18,20 +18,20 @@ from bench.text.counting import CountSettings, SideCounts, block_counts, count_r
 from bench.text.tokenizer import TargetTokenizer
 from bench.vocab.blocks import BlockCounts
 
-_FORMAT = 2  # of cached counts; a change of what is counted raises it
+_FORMAT = 2  # format of cached counts; raise it when the counts change
 
-# Writes answers of the target to some of the prompts: (prompts, most to write) -> (prompt, ids) of each.
+# Writes the target's answers to some of the prompts: (prompts, largest number) -> (prompt, ids) of each.
 AnswerWriter = Callable[[Sequence[Prompt], int], list[tuple[Prompt, list[int]]]]
 
 
 @dataclass(frozen=True)
 class DomainCounts:
-    """What was counted of one domain.
+    """The counts of one domain.
 
     Attributes:
-        name: of the domain.
+        name: name of the domain.
         sides: counts of both sides of the split.
-        responses: `dataset` or `target`, whoever wrote what was counted.
+        responses: who wrote the responses: `dataset` or `target`.
         source_id: identity of the data.
     """
 
@@ -49,10 +49,11 @@ def count_domain(
     num_processes: int | None,
     progress: Callable[[int], None],
 ) -> DomainCounts:
-    """Counts the responses of a domain; counts of the same data are read back from the cache.
+    """Counts the responses of a domain. Counts of the same data come from the cache.
 
     Raises:
-        DomainError: there is no assistant response and none may be written, or the data cannot be read.
+        DomainError: there is no assistant response and the target may not write any, or the data cannot be
+            read.
     """
     source_id = content_id(domain)
     if domain.responses is not Responses.target:
@@ -61,7 +62,7 @@ def count_domain(
             return DomainCounts(domain.name, sides, Responses.dataset, source_id)
         if domain.responses is Responses.dataset:
             raise DomainError(
-                f"domain {domain.name}: no assistant turn anywhere; give conversations with responses, or "
+                f"domain {domain.name}: there is no assistant turn; give conversations with responses, or "
                 "let the target write them with domain.responses=target"
             )
     sides = _written(domain, target, vocab, write_answers)
@@ -134,7 +135,7 @@ def _write(path: Path, sides: SideCounts) -> None:
             np.savez(file, allow_pickle=False, **arrays)
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"cannot keep counts in {path.parent}: {error.strerror}") from error
+        raise OutputError(f"cannot write token counts to {path.parent}: {error.strerror}") from error
 
 
 def _read(path: Path, vocab_size: int) -> SideCounts:

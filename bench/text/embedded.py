@@ -1,4 +1,4 @@
-"""`function_calling`: the single-turn categories of BFCL v4 (Berkeley Function-Calling Leaderboard)."""
+"""The three embedded data sets: BFCL, HumanEval and WritingBench."""
 
 import gzip
 import json
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.text.conversation import Prompt, user_prompt
+
+# `function_calling`: the single-turn categories of BFCL v4 (Berkeley Function-Calling Leaderboard).
 
 CATEGORIES = (
     "simple_python",
@@ -22,7 +24,7 @@ CATEGORIES = (
 
 
 def load_bfcl(folder: Path) -> list[Prompt]:
-    """Prompts from the folder of `BFCL_v4_*.json` files, with the functions written out."""
+    """Prompts from the folder of `BFCL_v4_*.json` files; each prompt contains its functions."""
     return [
         _to_prompt(row) for category in CATEGORIES for row in read_rows(folder / f"BFCL_v4_{category}.json")
     ]
@@ -31,8 +33,8 @@ def load_bfcl(folder: Path) -> list[Prompt]:
 def ground_truth(folder: Path) -> dict[str, str]:
     """Responses by prompt id, from the folder of ground-truth files: the calls as JSON.
 
-    An argument has a list of acceptable values, of which the first counts; an empty first value marks an
-    argument that may be left out. A single call is an object, several are a list, as the prompt asks.
+    An argument has a list of acceptable values; the first one is used. An empty first value marks an optional
+    argument, which is left out. One call is an object, several calls are a list, as the prompt requests.
     """
     rows = [row for category in CATEGORIES for row in read_rows(folder / f"BFCL_v4_{category}.json")]
     return {row["id"]: _to_response(row["ground_truth"]) for row in rows}
@@ -48,13 +50,13 @@ def _to_response(calls: list[dict[str, dict[str, list]]]) -> str:
 
 
 def _first(values_by_key: dict[str, Any]) -> dict[str, Any]:
-    # One row has a plain value where the others have a list.
+    # One row has a plain value where all others have a list.
     listed = {key: v if isinstance(v, list) else [v] for key, v in values_by_key.items()}
     return {key: values[0] for key, values in listed.items() if values and values[0] != ""}
 
 
 def _plain(value: Any) -> Any:
-    # Fields of an object, alone or in a list, have lists of acceptable values as well; deeper ones do not.
+    # Fields of an object, also of an object in a list, have lists of acceptable values; deeper fields do not.
     if isinstance(value, dict):
         return _first(value)
     if isinstance(value, list):
@@ -78,10 +80,10 @@ def _to_prompt(row: dict[str, Any]) -> Prompt:
 
 
 def _group(row_id: str, question: str) -> str:
-    """Prompts that share a group ask the same thing.
+    """The group of a prompt: prompts of one group ask the same question.
 
-    Ids of the live categories read `live_simple_<n>-<group>-<variant>`, where the variants reword one
-    question; elsewhere the same question comes back with other distractors.
+    Ids of the live categories are `live_simple_<n>-<group>-<variant>`; variants reword one question. In the
+    other categories the same question occurs with other distractors.
     """
     _, _, tail = row_id.rpartition("_")
     parts = tail.split("-")
@@ -94,7 +96,7 @@ def _group(row_id: str, question: str) -> str:
 
 
 def load_human_eval(path: Path) -> list[Prompt]:
-    """Prompts from `HumanEval.jsonl.gz`, asked the way a chat user would."""
+    """Prompts from `HumanEval.jsonl.gz`, phrased as a chat user would."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines if line.strip()]
     return [
@@ -107,7 +109,7 @@ def load_human_eval(path: Path) -> list[Prompt]:
 
 # `writing`: the English half of WritingBench (arXiv 2503.05244).
 
-# Queries in English quote a little Chinese at most; the other half is Chinese throughout.
+# English queries quote a little Chinese at most; the other half is entirely Chinese.
 _MAX_CJK_SHARE = 0.02
 
 _FIRST_CJK = "\u2e80"

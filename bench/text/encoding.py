@@ -1,9 +1,8 @@
-"""Token ids of responses, fast: words that were seen before are not tokenized again.
+"""Fast tokenization of responses: words that were seen before are not tokenized again.
 
-Byte-level BPE tokenizers split text before a single space that stands between two other characters, so
-what lies between such spaces can be tokenized once and remembered. Whether that holds for a tokenizer is
-not assumed: `WordCache` is only used while it gives exactly what the tokenizer gives on a sample of the
-very responses that are counted.
+Byte-level BPE tokenizers split text before a single space between two other characters. So the words between
+such spaces can be tokenized once and cached. This is checked and not assumed: a sample of the responses is
+also tokenized whole, and the cache is given up at the first difference.
 """
 
 import re
@@ -18,29 +17,29 @@ from transformers import PreTrainedTokenizerBase
 
 _BOUNDARY = re.compile(r"(?<=\S) (?=\S)")
 
-# In ASCII text without these, every space is such a boundary, and splitting at spaces is faster.
+# In ASCII text without any of these, every space is such a boundary, and splitting at spaces is faster.
 _OTHER_SPACES = ("  ", "\n ", " \n", "\t ", " \t", "\r ", " \r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x1f")
 
 _MAX_WORDS = 400_000
 
 _TOGETHER = 256
 
-# One response in so many is tokenized whole as well and compared.
+# One response in this many is also tokenized whole and compared.
 _CHECK_EVERY = 256
 
 
 class InexactError(Exception):
-    """Words alone tokenize differently from words in their text."""
+    """A word alone has other tokens than the same word in its text."""
 
 
 class ResponseEncoder:
     """Token ids of responses, up to and including the token that ends the turn.
 
     Args:
-        tokenizer: of the target.
-        tail: what the chat template writes after a response.
-        eos_token_id: counted once a response where `tail` holds no special token.
-        use_words: remember words; else every response is tokenized whole.
+        tokenizer: tokenizer of the target.
+        tail: text that the chat template writes after a response.
+        eos_token_id: counted once per response if `tail` has no special token.
+        use_words: cache words; otherwise every response is tokenized whole.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class ResponseEncoder:
     ):
         self._backend = tokenizer.backend_tokenizer
         self._special_ids = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
-        # Added tokens split text before anything else; their common beginning shows fast that none is near.
+        # Added tokens split text before anything else. Their common prefix is a fast test that there is none.
         marks = sorted(tokenizer.get_added_vocab())
         self._mark = commonprefix(marks)
         self._marks = re.compile("|".join(map(re.escape, marks)) or r"(?!)")
@@ -57,7 +56,7 @@ class ResponseEncoder:
         if not self._end and eos_token_id is not None:
             self._end = [eos_token_id]
         self._use_words = use_words
-        # Ids as bytes: joining them is the fastest way to string words together.
+        # Ids as bytes: joining bytes is the fastest way to concatenate words.
         self._words: dict[str, bytes] = {}
         self._first_words: dict[str, bytes] = {}
         self._num_seen = 0
@@ -66,7 +65,7 @@ class ResponseEncoder:
         """Token ids of each response.
 
         Raises:
-            InexactError: remembering words is not exact for this tokenizer.
+            InexactError: the word cache is not exact for this tokenizer.
         """
         bodies = [self._body(response) for response in responses]
         by_words = [i for i, (body, _) in enumerate(bodies) if self._use_words and self._is_plain(body)]
@@ -80,13 +79,13 @@ class ResponseEncoder:
         ]
 
     def _body(self, response: str) -> tuple[str, bool]:
-        """The response without its end, and whether the end is to be added again."""
+        """The response without its end, and whether the end must be added again."""
         if self._tail and response.endswith(self._tail):
             return response[: len(response) - len(self._tail)], True
         stripped = self._tail.rstrip()
         if stripped and response.endswith(stripped):
             return response[: len(response) - len(stripped)], True
-        # Cut off in its midst, or a template that writes no end: the model still has to.
+        # The response was cut off; or the template writes no end, but the model still has to write one.
         return response, not self._tail
 
     def _is_plain(self, body: str) -> bool:
@@ -118,9 +117,9 @@ class ResponseEncoder:
         self._first_words.update(zip(new, self._bytes_of(new), strict=True))
 
     def _learn(self, words: set[str]) -> None:
-        """Tokenizes words that follow a space; many in one text, as each call costs more than the word."""
+        """Tokenizes words that follow a space. Many in one text, because a call costs more than a word."""
         new = list(words - self._words.keys())
-        # What ends in white space would merge with the space that follows it in such a text.
+        # A word that ends in white space would merge with the space after it.
         alone = [word for word in new if word[-1:].isspace() or not word]
         self._words.update(zip(alone, self._bytes_of([f" {word}" for word in alone]), strict=True))
         together = [word for word in new if word and not word[-1].isspace()]
@@ -142,15 +141,16 @@ class ResponseEncoder:
         return self._ids_of([text])[0]
 
     def _trim(self, ids: list[int]) -> list[int]:
-        """`ids` up to the last special token; nothing when there is none."""
+        """`ids` up to the last special token; empty if there is none."""
         places = [i for i, token in enumerate(ids) if token in self._special_ids]
         return ids[: places[-1] + 1] if places else []
 
 
 def _by_word(words: list[str], encoding: Encoding) -> list[bytes]:
-    """Ids of each word out of the encoding of all of them, each after a space.
+    """Ids of each word, from the encoding of all words separated by spaces.
 
-    A token belongs to the word in which it starts; one of the space between two words, to the latter.
+    A token belongs to the word in which it starts. A token that starts at the space between two words belongs
+    to the second word.
     """
     ends = np.cumsum([len(word) + 1 for word in words])
     token_starts = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Any data set on the Hugging Face hub, row by row, through `datasets`."""
+"""Rows of a data set on the Hugging Face hub, read with `datasets`."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -14,16 +14,16 @@ _CONNECT_S = 10
 
 
 def read_rows(hub: HubConfig) -> Iterator[Row]:
-    """Rows as they stream in.
+    """Rows of the data set, streamed.
 
     Raises:
-        DomainError: the data set cannot be had; the message says what was tried.
+        DomainError: the data set cannot be read; the message says what was tried.
     """
     try:
         from datasets import load_dataset  # type: ignore[import-untyped]
 
         if not _is_local(hub):
-            # Where there is no connection, the library would try again for minutes.
+            # Without a connection the library would retry for minutes.
             _commit(hub)
         data = load_dataset(hub.id, hub.config, split=hub.split, revision=hub.revision, streaming=True)
         labels = {name: kind for name, kind in (data.features or {}).items() if _has_labels(kind)}
@@ -32,15 +32,15 @@ def read_rows(hub: HubConfig) -> Iterator[Row]:
             yield Row(f"{hub.id}, {hub.split}, row {number}", number, {**row, **named})
     except DomainError:
         raise
-    except Exception as error:  # whatever the library raises, the user needs the same help
-        raise _cannot_be_had(hub, error) from error
+    except Exception as error:  # the fix is the same for every error of the library
+        raise _cannot_be_read(hub, error) from error
 
 
 def content_id(hub: HubConfig) -> str:
-    """Identity of the data: the commit that the revision stands for now, or a hash of a local folder.
+    """Identity of the data: the current commit of the revision, or a hash of a local folder.
 
     Raises:
-        DomainError: the hub cannot be reached or does not know the data set.
+        DomainError: the hub cannot be reached, or has no such data set.
     """
     revision = _folder_hash(Path(hub.id or "")) if _is_local(hub) else _commit(hub)
     return f"hub:{hub.id}/{hub.config}/{hub.split}@{revision}"
@@ -63,7 +63,7 @@ def _commit(hub: HubConfig) -> str:
 
         found = HfApi().dataset_info(hub.id or "", revision=hub.revision, timeout=_CONNECT_S).sha
     except Exception as error:
-        raise _cannot_be_had(hub, error) from error
+        raise _cannot_be_read(hub, error) from error
     return found or hub.revision or "main"
 
 
@@ -75,7 +75,7 @@ def _has_labels(kind: Any) -> bool:
 
 
 def _named(kind: Any, value: Any) -> Any:
-    """`value` with class labels, also inside lists and objects, as their names; -1 stands for no label."""
+    """`value` with class labels replaced by their names, also inside lists and objects; -1 means no label."""
     if isinstance(kind, Mapping) and isinstance(value, Mapping):
         return {key: _named(kind.get(key), entry) for key, entry in value.items()}
     if isinstance(value, list):
@@ -86,11 +86,11 @@ def _named(kind: Any, value: Any) -> Any:
     return names[value] if value >= 0 else None
 
 
-def _cannot_be_had(hub: HubConfig, error: Exception) -> DomainError:
+def _cannot_be_read(hub: HubConfig, error: Exception) -> DomainError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
     parts = [f"config {hub.config}"] if hub.config else []
     parts += [f"split {hub.split}", f"revision {hub.revision or 'main'}"]
     return DomainError(
-        f"data set {hub.id} ({', '.join(parts)}) cannot be had from the hub: {reason} - check name, network "
+        f"data set {hub.id} ({', '.join(parts)}) cannot be read from the hub: {reason} - check name, network "
         "and login, or download it elsewhere and use domain=jsonl domain.path=FILE (JSON, Parquet)"
     )

@@ -1,9 +1,9 @@
-"""From a row of any known layout to a conversation.
+"""Converts a row of any known layout to a conversation.
 
-Tried in this order, unless `columns` says where things are: `conversations` or `messages` (a list of turns,
-role/content or ShareGPT's from/value), `turns` (Spec-Bench, MT-Bench, SPEED-Bench: user texts, of which the
-first is the prompt, as later ones depend on answers that the row does not hold), `prompt` with or
-without `response`, `text`.
+If `columns` names no column, these are tried in this order: `conversations` or `messages` (a list of turns
+with role/content, or from/value as in ShareGPT); `turns` (Spec-Bench, MT-Bench, SPEED-Bench: a list of user
+texts. The first one is the prompt; later ones depend on answers that the row does not have); `prompt` with or
+without `response`; `text`.
 """
 
 import json
@@ -32,7 +32,7 @@ _ROLES = {
     "ipython": "tool",
 }
 
-# SPEED-Bench on the hub has this in place of texts that come from other data sets.
+# Placeholder in SPEED-Bench on the hub for texts that come from other data sets.
 _MASKED = "FULL BENCHMARK DATA SHOULD BE FETCHED"
 
 _EXPECTED = (
@@ -45,7 +45,7 @@ def to_conversation(row: Row, conversation_id: str, columns: ColumnsConfig) -> C
     """One conversation.
 
     Raises:
-        DomainError: the row has no known layout, or a turn is broken; the row's place is named.
+        DomainError: the row has no known layout, or a turn is broken. The message says which row.
     """
     value, place = row.value, row.place
     if not isinstance(value, dict):
@@ -106,7 +106,7 @@ def _from_columns(value: dict, columns: ColumnsConfig, conversation_id: str, pla
 
 
 def _system(pattern: str, value: dict, place: str) -> str:
-    # It may be one sentence for all rows; a single word must be a column, so that a typo is found.
+    # It may be one sentence for all rows. A single word must be a column, so that typos are found.
     is_sentence = " " in pattern and "{" not in pattern and pattern not in value
     return pattern if is_sentence else _fill(pattern, value, place)
 
@@ -125,8 +125,8 @@ def _from_texts(texts: Any, conversation_id: str, place: str) -> Conversation:
     if not isinstance(texts, list) or not texts or not isinstance(texts[0], str) or not texts[0].strip():
         raise DomainError(f"{place}: turns must be a list whose first entry is what the user asks")
     if texts[0].startswith(_MASKED):
-        mend = "complete the data with its prepare_data.py, add domain.source=file domain.path=FILE.parquet"
-        raise DomainError(f"{place}: a placeholder stands where the user's text should be; {mend}")
+        fix = "fill in the data with its prepare_data.py, add domain.source=file domain.path=FILE.parquet"
+        raise DomainError(f"{place}: there is a placeholder instead of the user's text; {fix}")
     return _asked(texts[0], None, None, conversation_id)
 
 
@@ -147,7 +147,7 @@ def _from_turns(turns: Any, conversation_id: str, place: str) -> Conversation:
 def _message(turn: Any, place: str) -> Message:
     if not isinstance(turn, dict):
         raise DomainError(f"{place}: every message needs a role and a content text")
-    # Tables fill both keys where rows differ, one of them with null.
+    # In a table whose rows differ, each row has both keys, and one of them is null.
     name = turn.get("role") or turn.get("from")
     role = _ROLES.get(name) if isinstance(name, str) else None
     content = _content(turn, place)
@@ -161,7 +161,7 @@ def _message(turn: Any, place: str) -> Message:
 
 
 def _content(turn: dict, place: str) -> str | None:
-    """The text of a turn; of a turn that only calls tools, the calls as compact JSON."""
+    """The text of a turn; if the turn only calls tools, the calls as compact JSON."""
     content = turn.get("content")
     if content is None:
         content = turn.get("value")
@@ -180,7 +180,7 @@ def _part(part: Any, place: str) -> str:
 
 
 class _Formatter(string.Formatter):
-    """Formats rows; lists of words are joined by spaces, as CoNLL-style columns need."""
+    """Formats rows; joins lists of words by spaces, for columns in CoNLL style."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
         if isinstance(value, list) and all(isinstance(v, str | int | float) for v in value):
@@ -200,12 +200,12 @@ def _fill(pattern: str, value: dict, place: str) -> str:
         return _FORMATTER.vformat(pattern, (), value)
     except ValueError as error:
         raise DomainError(
-            f"{place}: domain.columns has {pattern!r}, which cannot be filled: {error}"
+            f"{place}: domain.columns has {pattern!r}, which does not fit the row: {error}"
         ) from error
     except (KeyError, IndexError, AttributeError, TypeError) as error:
         known = ", ".join(map(str, value))
         raise DomainError(
-            f"{place}: domain.columns asks for {error}, which the row lacks; its columns are {known}"
+            f"{place}: domain.columns names {error}, which is not in the row; its columns are {known}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Rows of a local file, one at a time: JSON Lines, JSON or Parquet, by what the file is called."""
+"""Rows of a local file, one at a time: JSON Lines, JSON or Parquet, depending on the file name."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ _decoder = json.JSONDecoder()
 
 
 class Row(NamedTuple):
-    """A row and where it stands."""
+    """A row and its location."""
 
     place: str
     number: int
@@ -30,10 +30,10 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of `path`; no more than one is held at a time, but for the text of a JSON array.
+    """The rows of `path`. Only one row is in memory at a time; of a JSON array, also its whole text.
 
     Raises:
-        DomainError: the file cannot be read, holds nothing, or has a broken row.
+        DomainError: the file cannot be read, is empty, or has a broken row.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     try:
@@ -47,7 +47,7 @@ def read_rows(path: Path) -> Iterator[Row]:
             rows = _guessed(path)
         first = next(rows, None)
         if first is None:
-            raise DomainError(f"{path} holds no prompts; write one JSON object a line")
+            raise DomainError(f"{path} holds no prompts; write one JSON object per line")
         yield first
         yield from rows
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
@@ -55,13 +55,14 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def cannot_be_read(path: Path | str | None, error: Exception) -> DomainError:
-    """The error that says why a user's file cannot be read, and what can."""
-    mend = f"give a UTF-8 JSON Lines file, or one of {KNOWN}"
-    return DomainError(f"domain.path={path} cannot be read: {error}; {mend}")
+    """The error for a user's file that cannot be read, with the formats that can."""
+    fix = f"give a UTF-8 JSON Lines file, or one of {KNOWN}"
+    return DomainError(f"domain.path={path} cannot be read: {error}; {fix}")
 
 
 def _open(path: Path):
-    # Some editors begin files with a BOM; only \n ends a line, as a JSON text may hold U+2028 and its like.
+    # Some editors start files with a BOM. Only \n ends a line: JSON text may contain U+2028 and similar
+    # characters.
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     return opener(path, "rt", encoding="utf-8-sig", newline="\n")
 
@@ -79,7 +80,7 @@ def _guessed(path: Path) -> Iterator[Row]:
     try:
         first = next(rows, None)
     except DomainError as error:
-        raise DomainError(f"{error}; a file that is not JSON Lines must be called one of {KNOWN}") from error
+        raise DomainError(f"{error}; a file that is not JSON Lines must end in one of {KNOWN}") from error
     if first is not None:
         yield first
         yield from rows
@@ -96,10 +97,10 @@ def _parse(text: str, place: str) -> Any:
 
 
 def check_unicode(value: Any, place: str) -> None:
-    """Refuses half an emoji, which cut-off text has: it is JSON, but no tokenizer takes it.
+    """Refuses half an emoji, as in truncated text: it is valid JSON, but no tokenizer accepts it.
 
     Raises:
-        DomainError: there is one.
+        DomainError: the text has one.
     """
     try:
         json.dumps(value, ensure_ascii=False).encode()
@@ -120,19 +121,19 @@ def _json(path: Path) -> Iterator[Row]:
 
 
 def _document(path: Path) -> Iterator[Row]:
-    """Rows of a JSON array, or of the one under `data`; each is decoded when it is asked for."""
+    """Rows of a JSON array, or of the array under `data`; each is decoded when it is needed."""
     with _open(path) as file:
         text = file.read()
     start = _blank(text, 0)
     if text[start] != "[":
         start = _find_data(text, start, path)
     end = yield from _elements(text, start, path)
-    # What is around the rows must be JSON too.
+    # The text around the rows must be JSON too.
     _parse(f"{text[:start]}[]{text[end:]}", str(path))
 
 
 def _elements(text: str, start: int, path: Path) -> Generator[Row, None, int]:
-    """The elements of the array at `start`; returns where it ends."""
+    """The elements of the array at `start`; returns the end of the array."""
     number, at = 0, _blank(text, start + 1)
     if text[at : at + 1] == "]":
         return at + 1
@@ -150,7 +151,7 @@ def _elements(text: str, start: int, path: Path) -> Generator[Row, None, int]:
 
 
 def _find_data(text: str, start: int, path: Path) -> int:
-    """Where the array under the key `data` of the object at `start` begins."""
+    """The start of the array under the key `data` of the object at `start`."""
     at = _blank(text, start + 1)
     while text[start] == "{" and text[at : at + 1] == '"':
         key, at = _decode(text, at, str(path))
@@ -162,7 +163,7 @@ def _find_data(text: str, start: int, path: Path) -> int:
         _, at = _decode(text, at, str(path))
         at = _blank(text, at + 1) if text[at : at + 1] == "," else at
     _parse(text, str(path))
-    raise DomainError(f'{path}: expected a list of rows, {{"data": [...]}}, or one JSON object a line')
+    raise DomainError(f'{path}: expected a list of rows, {{"data": [...]}}, or one JSON object per line')
 
 
 def _decode(text: str, at: int, place: str) -> tuple[Any, int]:
@@ -192,5 +193,5 @@ def _parquet(path: Path) -> Iterator[Row]:
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DomainError(
-            f"domain.path={path} cannot be read: {reason}; give a whole Parquet file"
+            f"domain.path={path} cannot be read: {reason}; give a complete Parquet file"
         ) from error

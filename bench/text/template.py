@@ -1,11 +1,12 @@
-"""Where a conversation's assistant responses are, by the tokenizer's own chat template.
+"""Finds the assistant responses of a conversation with the tokenizer's chat template.
 
-Nothing here knows a model family. Templates that mark what is generated are taken at their word. Otherwise a
-response is what rendering the conversation up to and including an assistant turn adds to rendering it up to
-where that turn begins, and that the latter is a prefix of the former is checked every time.
+It works for any model family. If the template marks what is generated, those marks are used. Otherwise the
+conversation is rendered twice: up to the start of an assistant turn, and including that turn. The response is
+the text that the second rendering adds. It is checked every time that the first rendering is a prefix of the
+second.
 
-Most templates write a response as it is between two marks that never change. Where a single rendering of the
-whole conversation shows every response so, in order, that is the same answer for a fraction of the time.
+Most templates write a response unchanged between two fixed marks. If one rendering of the whole conversation
+contains all responses like that, in order, the result is the same and takes a fraction of the time.
 """
 
 import re
@@ -29,11 +30,11 @@ _GENERATION_MARK = re.compile(r"{%-?\s*generation\s*-?%}")
 
 @dataclass(frozen=True)
 class TurnMarks:
-    """Text around every assistant response, learnt from the template by rendering a probe.
+    """The text around every assistant response, found by rendering a test conversation.
 
     Attributes:
-        header: what begins an assistant turn.
-        tail: what follows its content, such as `<|im_end|>` and a line break.
+        header: text before the content of an assistant turn.
+        tail: text after the content, such as `<|im_end|>` and a line break.
     """
 
     header: str
@@ -44,14 +45,14 @@ class ResponseFinder:
     """Finds the assistant responses of conversations.
 
     Raises:
-        DomainError: the tokenizer has no chat template, or one that cannot be followed.
+        DomainError: the tokenizer has no chat template, or one that cannot be used.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         if not tokenizer.chat_template:
             raise DomainError(
-                "the tokenizer has no chat template, so assistant turns cannot be told from others; take an "
-                "instruction-tuned target, or count whole texts with domain.plain_text=true"
+                "the tokenizer has no chat template, so assistant turns cannot be found; use an "
+                "instruction-tuned target, or count all text with domain.plain_text=true"
             )
         self._tokenizer = tokenizer
         template = tokenizer.get_chat_template()
@@ -59,14 +60,14 @@ class ResponseFinder:
         self.marks = self._probe()
 
     def responses(self, conversations: Sequence[tuple[str, Turns]]) -> list[list[str]]:
-        """Texts of the responses of each conversation, turn-ending tokens included.
+        """Texts of the responses of each conversation, including the tokens that end a turn.
 
         Args:
-            conversations: (name for messages, turns) of each.
+            conversations: (name for error messages, turns) of each.
 
         Raises:
-            DomainError: the template refuses a conversation, or renders a turn so that what precedes the
-                response is not a prefix of it.
+            DomainError: the template refuses a conversation, or the text before a response is not a prefix of
+                the rendered turn.
         """
         if self._marked_template:
             return [self._marked(name, turns) for name, turns in conversations]
@@ -79,7 +80,7 @@ class ResponseFinder:
         return [texts for texts in found if texts is not None]
 
     def _verbatim(self, conversations: Sequence[tuple[str, Turns]]) -> list[list[str] | None]:
-        """Responses that one rendering shows between the marks, as they are; None where it does not."""
+        """Responses that one rendering contains unchanged between the marks; None where it does not."""
         header, tail = self.marks.header, self.marks.tail
         if not header or not tail:
             return [None] * len(conversations)
@@ -133,7 +134,7 @@ class ResponseFinder:
             raise _refused(name, error) from error
         whole, end, found = rendered[0], self.marks.tail.rstrip(), []
         for first, last in indices[0]:
-            # Some templates leave the turn-ending token outside of the mark; the model still writes it.
+            # Some templates mark a response without the token that ends the turn; the model still writes it.
             missing = end and not whole[first:last].rstrip().endswith(end) and whole.startswith(end, last)
             found.append(whole[first : last + (len(end) if missing else 0)])
         return found
@@ -148,7 +149,7 @@ class ResponseFinder:
             raise DomainError(f"the tokenizer's chat template cannot be rendered: {error}") from error
         _, found, tail = whole.rpartition(_ANSWER)
         if not found:
-            raise DomainError("the tokenizer's chat template drops what the assistant says")
+            raise DomainError("the tokenizer's chat template drops the assistant's responses")
         header = start[len(bare) :] if start.startswith(bare) else ""
         return TurnMarks(header, tail)
 
@@ -168,7 +169,7 @@ class ResponseFinder:
         before: list[Turns],
         after: list[Turns],
     ) -> tuple[list[str], list[str]]:
-        """Renders again, to name the conversation that the template refuses."""
+        """Renders one at a time, to find the conversation that the template refuses."""
         starts, wholes = [], []
         for (row, _), start, whole in zip(places, before, after, strict=True):
             try:
@@ -179,17 +180,17 @@ class ResponseFinder:
         return starts, wholes
 
     def _shorter_start(self, conversation: tuple[str, Turns], index: int, start: str, whole: str) -> str:
-        """Start of the response where an open turn renders more than a finished one shows.
+        """The common start of an open and a finished turn, if the open turn is not a prefix.
 
-        Reasoning models open a turn with a mark that is dropped again from finished turns: the response
-        then begins where the two part, which must be after everything that precedes the turn.
+        Reasoning models open a turn with a mark that finished turns do not have. The response then starts
+        where the two renderings differ, which must be after everything before the turn.
         """
         name, turns = conversation
         bare, common = self._render(turns[:index], False), commonprefix([start, whole])
         if not common.startswith(bare):
             raise DomainError(
-                f"{name}: the chat template renders turn {index + 1} so that what precedes it is no longer a "
-                "prefix; its response cannot be told from the rest"
+                f"{name}: the chat template changes the text before turn {index + 1} when it renders that "
+                "turn, so the response cannot be found"
             )
         return common
 
@@ -208,4 +209,4 @@ def _between(header: str, tail: str, turns: Turns, whole: str) -> list[str] | No
 
 
 def _refused(name: str, error: TemplateError) -> DomainError:
-    return DomainError(f"{name}: the target's chat template refuses it: {error}")
+    return DomainError(f"{name}: the target's chat template refuses the conversation: {error}")

@@ -19,13 +19,14 @@ _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 @dataclass(frozen=True)
 class TargetTokenizer:
-    """What selection needs to know of a target.
+    """What a selection needs of a target.
 
     Attributes:
-        tokenizer: as `transformers` loads it.
-        vocab_size: V, rows of the target's LM head; may exceed the tokenizer's own tokens by padding.
+        tokenizer: as loaded by `transformers`.
+        vocab_size: V, rows of the target's LM head. It can be larger than the tokenizer's vocabulary
+            (padding).
         eos_token_ids: tokens that end an answer.
-        fingerprint: sha256 over vocabulary, merges and chat template.
+        fingerprint: sha256 of vocabulary, merges and chat template.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -34,13 +35,13 @@ class TargetTokenizer:
     fingerprint: str
 
     def must_keep(self, byte_fallback: bool = False) -> list[int]:
-        """Tokens that stay in a draft vocabulary of any size, ascending.
+        """Tokens that stay in a draft vocabulary of every size, ascending.
 
-        Those that end an answer, the tokenizer's special tokens, and every added token that the chat
-        template can emit.
+        These are the tokens that end an answer, the tokenizer's special tokens, and every added token that
+        the chat template can emit.
 
         Args:
-            byte_fallback: also the tokens of single bytes, with which any text can be spelt.
+            byte_fallback: also keep the tokens of single bytes, which can write any text.
         """
         kept = {*must_keep_ids(self.tokenizer, self.eos_token_ids), *self._template_ids()}
         if byte_fallback:
@@ -51,15 +52,15 @@ class TargetTokenizer:
         template = self.tokenizer.chat_template
         texts = template.values() if isinstance(template, dict) else [template or ""]
         source = "\n".join(texts)
-        # In a template's source, line breaks of a token's own text would be escaped; no known token has any.
+        # A line break in a token's text would be escaped in the template's source; no known token has one.
         return [token for text, token in self.tokenizer.get_added_vocab().items() if text in source]
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> TargetTokenizer:
-    """Loads the tokenizer in `folder` beside the target's `config.json`.
+    """Loads the tokenizer and `config.json` of the target in `folder`.
 
     Raises:
-        CheckpointError: there is none, it has no fast form, or it has more tokens than the target's LM head.
+        CheckpointError: there is no tokenizer, it is not a fast one, or it has more tokens than the LM head.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -68,7 +69,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> TargetToken
         raise CheckpointError(f"{folder} holds no tokenizer that transformers can load: {reason}") from error
     if not tokenizer.is_fast:
         raise CheckpointError(
-            f"{folder}: a tokenizer without tokenizer.json cannot be used; convert it first"
+            f"{folder}: this tokenizer has no tokenizer.json; convert it to a fast tokenizer first"
         )
     config = read_config(folder / "config.json")[1]
     vocab_size = (config.get("text_config") or config).get("vocab_size")
@@ -78,7 +79,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> TargetToken
     if largest >= vocab_size:
         raise CheckpointError(
             f"{folder}: the tokenizer has token ids up to {largest}, the checkpoint's vocab_size is "
-            f"{vocab_size}; tokenizer and checkpoint do not belong together"
+            f"{vocab_size}; use the tokenizer that belongs to the checkpoint"
         )
     return TargetTokenizer(
         tokenizer, vocab_size, _eos_ids(folder, config, tokenizer), _fingerprint(tokenizer)
@@ -100,7 +101,7 @@ def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _byte_ids(vocab: dict[str, int]) -> set[int]:
-    """Tokens `<0x00>` to `<0xFF>`, or the 256 letters of a byte-level alphabet."""
+    """Tokens `<0x00>` to `<0xFF>`, or the 256 characters of a byte-level alphabet."""
     fallback = {token for text, token in vocab.items() if _BYTE_FALLBACK.fullmatch(text)}
     if fallback:
         return fallback

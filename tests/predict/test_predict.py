@@ -195,7 +195,7 @@ def test_a_named_gpu_that_is_not_here_is_not_measured(gpu, tmp_path):
         ([f"predict.run={EXAMPLE}", "predict.domain=poetry"], ["predict.domain=poetry", "function_calling"]),
         (["predict.coverage=nowhere.csv"], ["predict.coverage=nowhere.csv", "cannot be read"]),
         (["predict.dtype=int4"], ["predict.dtype=int4"]),
-        (["predict.full_acceptance=0.5"], ["predict.full_acceptance=0.5", "null if predict.coverage is not set"]),
+        (["predict.full_acceptance=0.5"], ["predict.full_acceptance=0.5", "predict.coverage is not set"]),
         (["predict.launch_us=-1"], ["predict.launch_us=-1", "0 or above"]),
         ([f"predict.run={EXAMPLE}", "predict.coverage=x.csv"], ["predict.coverage=x.csv", "predict.run"]),
         (["predict.calibration=nowhere"], ["run=nowhere is not a run"]),

@@ -153,7 +153,7 @@ def test_a_file_that_cannot_be_used_leaves_nothing_behind(tmp_path, lines, parts
 def test_no_assistant_turn_anywhere_names_the_way_out(tmp_path):
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a"}\n')
     done = select(tmp_path / "mine.jsonl", tmp_path / "out", "domain.responses=dataset")
-    check_refused(done, ["no assistant turn anywhere", "domain.responses=target"])
+    check_refused(done, ["there is no assistant turn", "domain.responses=target"])
 
 
 @pytest.mark.parametrize(

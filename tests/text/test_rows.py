@@ -71,7 +71,7 @@ def test_reading_stops_where_the_reader_stops(tmp_path):
         ("a.json", b'{"n" 1,\n "data": []}', "a.json: not valid JSON"),
         ("a.json", b'{"data":\n [{"prompt": "\\ud83d"}]}', "row 1: not valid Unicode"),
         ("a.jsonl", b"[" * 200_000, "line 1: not valid JSON"),
-        ("a.csv", b"prompt\nHi\n", "line 1: not valid JSON .*must be called one of .jsonl"),
+        ("a.csv", b"prompt\nHi\n", "line 1: not valid JSON .*must end in one of .jsonl"),
         ("a.json", b'{"rows":\n []}', "expected a list of rows"),
         ("a.jsonl", b'{"prompt": "\\ud83d"}\n', "line 1: not valid Unicode"),
         ("a.jsonl", b"\n \n", "holds no prompts"),

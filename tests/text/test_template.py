@@ -43,13 +43,13 @@ def test_the_conversation_that_a_template_refuses_is_named(with_template):
     finder = ResponseFinder(with_template("strict"))
     asked = [{"role": "system", "content": "x"}, *TURNS]
     with pytest.raises(
-        DomainError, match="mine.jsonl:9: the target's chat template refuses it: no system turn"
+        DomainError, match="mine.jsonl:9: the target's chat template refuses the conversation: no system turn"
     ):
         finder.responses([("mine.jsonl:1", TURNS), ("mine.jsonl:9", asked)])
 
 
-def test_a_response_that_cannot_be_told_from_the_rest_is_an_error(with_template):
-    with pytest.raises(DomainError, match="mine.jsonl:1: the chat template renders turn 4 so that"):
+def test_a_response_that_cannot_be_found_is_an_error(with_template):
+    with pytest.raises(DomainError, match="mine.jsonl:1: the chat template changes the text before turn 4"):
         responses(with_template("forgetful"))
 
 
