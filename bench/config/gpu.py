@@ -22,13 +22,13 @@ _MIB, _GIB = 2**20, 2**30
 
 @dataclass
 class PeakConfig:
-    """Dense peak rates in TFLOP/s, without sparsity; null where the GPU has no such unit.
+    """Dense peak rates in TFLOP/s, without sparsity. Null: the GPU has no such unit.
 
     Attributes:
-        float32: outside tensor cores, as torch computes float32 by default.
-        tfloat32: tensor cores on float32, with `torch.set_float32_matmul_precision("high")`.
-        bfloat16: tensor cores, accumulated in float32.
-        float16: as `bfloat16`.
+        float32: without tensor cores, as torch computes float32 by default.
+        tfloat32: TF32 tensor cores, as with `torch.set_float32_matmul_precision("high")`.
+        bfloat16: tensor cores, accumulating in float32.
+        float16: tensor cores, accumulating in float32.
     """
 
     float32: float | None = None
@@ -46,15 +46,15 @@ class PeakConfig:
 
 @dataclass
 class SpecConfig:
-    """What a data sheet says, in the vendors' units.
+    """Values of a data sheet, in the vendors' units.
 
     Attributes:
-        source: the data sheet's name.
-        peak_tflops: dense peak rates.
-        memory_bandwidth_gb_per_s: of the GPU's memory, 10^9 bytes per second.
-        cache_mib: the last cache before memory (L2; MI300X: Infinity Cache); null where the vendor does
-            not say, then the device's own figure is taken when it is present.
+        source: the name of the data sheet.
+        memory_bandwidth_gb_per_s: memory bandwidth, in 10^9 bytes per second.
         memory_gib: size of the GPU's memory.
+        cache_mib: size of the last cache before memory (L2; MI300X: Infinity Cache). Null: the vendor does
+            not publish it; the size that the device reports is used.
+        peak_tflops: dense peak rates.
     """
 
     source: str
@@ -91,13 +91,13 @@ class SpecConfig:
 
 @dataclass
 class SlurmConfig:
-    """What a job on this device asks Slurm for (`conf/hydra/launcher/slurm.yaml`).
+    """What a job on this device requests from Slurm (`hydra/launcher=slurm`).
 
     Attributes:
-        gres: generic resource, such as gpu:h100:1; null for none.
-        constraint: feature that the node must have; null for any node.
-        cpus_per_task: CPU cores; null leaves it to Slurm.
-        additional_parameters: further options of sbatch; true for one without a value.
+        gres: generic resource, such as gpu:h100:1; null: none.
+        constraint: required feature of the node; null: any node.
+        cpus_per_task: CPU cores; null: Slurm decides.
+        additional_parameters: further options of sbatch; true for an option without a value.
     """
 
     gres: str | None = "gpu:1"
@@ -108,13 +108,13 @@ class SlurmConfig:
 
 @dataclass
 class RayConfig:
-    """What a job on this device asks Ray for (`conf/hydra/launcher/ray_cluster.yaml`).
+    """What a job on this device requests from Ray (`hydra/launcher=ray_cluster`).
 
     Attributes:
-        num_gpus: of the job.
-        accelerator_type: Ray's name of the kind of GPU; null for any, where Ray has no name for it. The run
-            itself refuses another kind.
-        resources: further resources by name, which a cluster's nodes declare.
+        num_gpus: number of GPUs.
+        accelerator_type: Ray's name of the kind of GPU; null: any kind, if Ray has no name for it. The run
+            then refuses another kind itself.
+        resources: custom resources by name, as declared by the nodes of the cluster.
     """
 
     num_gpus: float = 1
@@ -128,10 +128,10 @@ class GpuConfig:
 
     Attributes:
         device: `auto`, `cpu` or `cuda:<index>`.
-        name_pattern: regular expression that the device's whole name must match; null for any device.
-        spec: data sheet of a named GPU.
-        slurm: what Slurm is asked for.
-        ray: what Ray is asked for.
+        name_pattern: regular expression that must match the whole name of the device; null: any device.
+        spec: data sheet of the GPU; null if the kind of GPU is not known beforehand.
+        slurm: what a job requests from Slurm.
+        ray: what a job requests from Ray.
     """
 
     device: str = "auto"
