@@ -31,7 +31,7 @@ The rooms, in the order in which data flows through them:
 
 Import rule: errors, config, stats, vocab, cost, acceptance <- text, records, device, models, export,
 telemetry <- decoding, measure <- runs <- cli; and records <- surface, fit <- analysis <- report, which import
-no torch. tests/test_architecture.py checks it.
+no torch. A test checks this.
 """
 
 from importlib.metadata import version
