@@ -6,6 +6,7 @@ from enum import Enum
 from pathlib import Path
 
 from bench.errors import require
+from bench.variant import Variant
 
 FULL = "full"
 
@@ -161,9 +162,9 @@ class MeasureConfig:
                 "k:gamma such as 2048:3, with gamma among measure.draft_lengths",
             )
 
-    def also(self) -> list[tuple[int, int]]:
-        """`also_decode` as numbers."""
-        return [(int(size), int(gamma)) for size, gamma in (pair.split(":") for pair in self.also_decode)]
+    def also(self) -> list[Variant]:
+        """`also_decode` as variants."""
+        return [Variant(*map(int, pair.split(":"))) for pair in self.also_decode]
 
 
 @dataclass

@@ -16,9 +16,7 @@ from bench.decoding.rules import GreedyRule, Proposal, Rule
 from bench.models.draft import Draft, DraftHead
 from bench.models.layers import KVCache
 from bench.models.target import Target
-
-# Names of the laps, in the order of a round.
-EXTEND, LAYER, HEAD, SELECT, VERIFY, OTHER = "extend", "layer", "lm_head", "select", "verify", "other"
+from bench.variant import EXTEND, HEAD, LAYER, OTHER, PREFILL, SELECT, VERIFY
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ class Decoder:
         tokens, accepted = [int(pending)], []
         timeline.start()
         hidden = draft.prefill(prefill.prompt_ids, pending, prefill.features)
-        timeline.lap("draft_prefill")
+        timeline.lap(PREFILL)
         while not self._ended(tokens):
             base_length, draft_base = cache.length, draft.length
             drafted, proposals = self._draft_chain(draft, head, hidden, draft_length, timeline)

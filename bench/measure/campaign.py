@@ -14,7 +14,7 @@ from bench.decoding.rounds import shuffled
 from bench.errors import DomainError
 from bench.measure.attempts import attempt
 from bench.measure.parts import compare_with_generate, isolate
-from bench.measure.session import DECODE, PILOT, PROBE, Session, run_steadily
+from bench.measure.session import DECODE, PILOT, PROBE, Session, case_of, run_steadily
 from bench.measure.workload import EncodedPrompt, Probes, Rig, Workload
 from bench.models.draft import DraftHead
 from bench.records import (
@@ -30,7 +30,7 @@ from bench.records import (
     SteadyRecord,
 )
 from bench.records.kinds import Done
-from bench.surface.choice import proofs
+from bench.surface.choice import planned_decodes
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import predict
 from bench.variant import Variant
@@ -41,8 +41,8 @@ Replay = ReplayRecord | SampledReplayRecord
 # Whether to choose is all that the pilot's surface is for, so its intervals may be rough.
 _PILOT_RESAMPLES = 100
 
-# Distinct variants that a plan can hold beside those that the user adds; see `bench.surface.choice.proofs`.
-_MOST_PROOFS = 7
+# Distinct variants that a plan can hold beside those that the user adds; see `planned_decodes`.
+_MOST_PLANNED = 7
 
 _GRID_SIZES = 24
 
@@ -55,14 +55,14 @@ class Campaign:
         self._done = done or Done()
         self._session = Session(rig, self._done.last_order)
         self._warm_domain: str | None = None
-        self._planned: dict[str, list[tuple[int, int]]] = {}
+        self._planned: dict[str, list[Variant]] = {}
         self._shortest_s: dict[str, float] = defaultdict(lambda: math.inf)  # of a domain's decodes
 
     def num_steps(self, workload: Workload, sizes: list[int]) -> int:
         """About how many records `run` yields, for a progress bar."""
         measure, num_prompts = self._measure, len(workload.prompts)
         num_probes = 2 * max(len(sizes), len(set(measure.draft_lengths)))
-        per_prompt = len(workload.orders) + num_probes + _MOST_PROOFS + len(measure.also_decode)
+        per_prompt = len(workload.orders) + num_probes + _MOST_PLANNED + len(measure.also_decode)
         return num_prompts * per_prompt + min(measure.pilot_prompts, num_prompts) * num_probes
 
     def run(self, workload: Workload, sizes: list[int]) -> Iterator[Record]:
@@ -92,14 +92,14 @@ class Campaign:
                 piloted = yield from self._measured(workload, prompt, cases, probes, probes.heads)
                 # A prompt that lacks a probe would make another round of what is there.
                 pilot += piloted if len(piloted) == len(cases) else []
-        plan = self._done.take(("plan", workload.domain))
+        plan = self._done.take(PlanRecord.case_of(workload.domain))
         if plan is None:
             if not pilot:
                 yield FailureRecord(["plan", workload.domain], "no pilot", "every prompt of the pilot failed")
                 return
             plan = self._plan(workload, replays, pilot)
             yield plan
-        self._planned[workload.domain] = [(size, gamma) for size, gamma, _ in plan.variants]
+        self._planned[workload.domain] = [item.variant for item in plan.planned]
         yield from self._prove(workload, plan, probes)
 
     def run_steadily(
@@ -114,7 +114,7 @@ class Campaign:
         """
         domain, order = workload.domain, workload.orders[workload.source]
         if self._shortest_s[domain] < enough_s:
-            variants = [Variant(size, gamma) for size, gamma in self._planned.get(domain, [])]
+            variants = self._planned.get(domain, [])
             yield from run_steadily(
                 self._rig, domain, workload.prompts, variants, lambda size: self._head(order, size), seconds,
                 self._done,
@@ -129,7 +129,7 @@ class Campaign:
 
     def compare_with_generate(self, workload: Workload) -> Iterator[BaselineRecord | FailureRecord]:
         """The plain loop against `transformers.generate`, on the first prompt of a domain."""
-        case, prompt = ("baseline", workload.domain), workload.prompts[0]
+        case, prompt = BaselineRecord.case_of(workload.domain), workload.prompts[0]
         if not self._done.has(case):
             yield attempt(case, lambda: compare_with_generate(self._rig, workload.domain, prompt))
 
@@ -138,7 +138,7 @@ class Campaign:
     ) -> Generator[Replay | FailureRecord, None, list[Replay]]:
         """Replays of one prompt under every ranking; none where they failed."""
         domain, longest = workload.domain, max(self._measure.draft_lengths)
-        cases = [("replay", domain, prompt.prompt_id, source) for source in workload.orders]
+        cases = [ReplayRecord.case_of(domain, prompt.prompt_id, source) for source in workload.orders]
         if all(self._done.has(case) for case in cases):
             return [self._done.take(case) for case in cases]
         self._warm_up(workload, self._probes(workload.orders[workload.source], sizes))
@@ -165,12 +165,13 @@ class Campaign:
         """
         seed, order = self._rig.seed, workload.orders[workload.source]
         heads = dict(probes.heads)
-        for size, _, _ in plan.variants:
-            heads.setdefault(size, self._head(order, size))
+        variants = [item.variant for item in plan.planned]
+        for variant in variants:
+            heads.setdefault(variant.vocab_size, self._head(order, variant.vocab_size))
         for prompt in workload.prompts:
             context = (seed, workload.domain, prompt.prompt_id)
             cases = [(PROBE, variant) for variant in probes.variants(*context)]
-            cases += [(DECODE, Variant(size, gamma)) for size, gamma, _ in plan.variants]
+            cases += [(DECODE, variant) for variant in variants]
             found = yield from self._measured(workload, prompt, shuffled(cases, *context), probes, heads)
             # An answer of one token takes no time, and is compared with none.
             lasted_s = [r.wall_ms / 1e3 for r in found if isinstance(r, DecodeRecord) if len(r.token_ids) > 1]
@@ -189,8 +190,7 @@ class Campaign:
         found: list[Any] = []
         missing = []
         for kind, variant in cases:
-            case = (kind, workload.domain, prompt.prompt_id, variant.vocab_size, variant.draft_length)
-            if known := self._done.take(case):
+            if known := self._done.take(case_of(kind, workload.domain, prompt, variant)):
                 found.append(known)
             else:
                 missing.append((kind, variant))
@@ -214,7 +214,7 @@ class Campaign:
     def _grid(self, workload: Workload, sizes: list[int]) -> IntArray:
         """Sizes at which the acceptance of sampled answers is replayed; of greedy ones all are."""
         spread = np.geomspace(1, sizes[-1], _GRID_SIZES).round().astype(np.int64)
-        also = [size for size, _ in self._measure.also()]
+        also = [variant.vocab_size for variant in self._measure.also()]
         return np.unique(np.concatenate([spread, sizes, [workload.paper_size, *also]])).astype(np.int64)
 
     def _plan(self, workload: Workload, replays: list[Replay], pilot: list[ProbeRecord]) -> PlanRecord:
@@ -230,13 +230,12 @@ class Campaign:
             {item.prompt_id: item.replayed() for item in replays},
             latency.spread_to([item.prompt_id for item in replays]),
             self._full_head.size,
-            [workload.paper_size, *(size for size, _ in self._measure.also())],
+            [workload.paper_size, *(variant.vocab_size for variant in self._measure.also())],
             _PILOT_RESAMPLES,
             self._measure.seed,
         )
-        chosen = proofs(surface, workload.paper_size, self._measure.also())
-        variants = [(item.vocab_size, item.draft_length, item.role) for item in chosen]
-        return PlanRecord(workload.domain, workload.source, variants)
+        planned = planned_decodes(surface, workload.paper_size, self._measure.also())
+        return PlanRecord.of(workload.domain, workload.source, planned)
 
     def _head(self, order: IntArray, size: int) -> DraftHead:
         if size == self._full_head.size:

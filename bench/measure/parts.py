@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.config import CacheState, TimingConfig
 from bench.config.run import Execution
-from bench.decoding.torch_engine import EXTEND, HEAD, LAYER, SELECT, VERIFY, Prefill
+from bench.decoding.torch_engine import Prefill
 from bench.device import Device
 from bench.device.graphs import execute_as, executions
 from bench.measure.attempts import attempt
@@ -27,9 +27,7 @@ from bench.models.target import Target
 from bench.records import BaselineRecord, FailureRecord, IsolatedRecord
 from bench.records.kinds import Case, Done
 from bench.telemetry.samples import offset_s
-
-# Layers, head and selection in one; a round has no lap of its own for it.
-DRAFT_STEP = "draft_step"
+from bench.variant import DRAFT_STEP, EXTEND, HEAD, LAYER, SELECT, VERIFY
 
 Part = Callable[[], object]
 
@@ -229,9 +227,10 @@ class _Way:
         return f"{self.key.label} {self.execution.value}"
 
     def case(self, cache: CacheState) -> Case:
-        """As `bench.records.cases.case_of` of its record."""
+        """Of its record."""
         key = self.key
-        return ("isolated", key.part, key.vocab_size, key.num_tokens, cache.value, self.execution.value)
+        how = (cache.value, self.execution.value)
+        return IsolatedRecord.case_of(key.part, key.vocab_size, key.num_tokens, *how)
 
 
 def isolate(

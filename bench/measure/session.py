@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.decoding.rounds import Timeline, shuffled
-from bench.decoding.torch_engine import VERIFY, Decoded, Prefill
+from bench.decoding.torch_engine import Decoded, Prefill
 from bench.measure.attempts import attempt
 from bench.measure.workload import EncodedPrompt, Probes, Rig
 from bench.models.draft import DraftHead
 from bench.records import DecodeRecord, FailureRecord, ProbeRecord, SteadyRecord
-from bench.records.kinds import Done
+from bench.records.kinds import PILOT, Case, Done
 from bench.telemetry.samples import now_s
-from bench.variant import Variant
+from bench.variant import VERIFY, Variant
 
-PILOT, PROBE, DECODE = "pilot", "probe", "decode"
+PROBE, DECODE = ProbeRecord.kind, DecodeRecord.kind
 
 _MOST_REPEATS = 2
 
@@ -31,6 +31,11 @@ class _Timed:
     start_s: float
     end_s: float
     num_repeats: int = 0
+
+
+def case_of(kind: str, domain: str, prompt: EncodedPrompt, variant: Variant) -> Case:
+    """Of a pilot's probe, a probe, or a decode."""
+    return (kind, domain, prompt.prompt_id, *variant.key)
 
 
 class Session:
@@ -90,7 +95,7 @@ class Session:
         heads: dict[int, DraftHead],
         rounds: int,
     ) -> DecodeRecord | ProbeRecord | FailureRecord:
-        case = (kind, domain, prompt.prompt_id, variant.vocab_size, variant.draft_length)
+        case = case_of(kind, domain, prompt, variant)
         if kind == DECODE:
             return attempt(case, lambda: self._decode_one(domain, prompt, prefill, heads, variant))
         is_pilot = kind == PILOT
@@ -157,7 +162,7 @@ class Session:
             timed = self._time_once(prefill, head, draft_length, rounds)
             # Of all steps only the target's take about the same time whatever is measured.
             usual_ms = {VERIFY: float(np.median(self._verify_ms))} if self._verify_ms else {}
-            if not is_held_up(timed.laps_ms, usual_ms):
+            if not was_disturbed(timed.laps_ms, usual_ms):
                 self._verify_ms += timed.laps_ms.get(VERIFY, [])
                 return replace(timed, num_repeats=num_repeats)
         return replace(self._time_once(prefill, head, draft_length, rounds), num_repeats=_MOST_REPEATS)
@@ -202,7 +207,7 @@ _TIMES_THE_MEDIAN = 5
 _SHARE = 0.1
 
 
-def is_held_up(laps_ms: Mapping[str, Sequence[float]], usual_ms: Mapping[str, float]) -> bool:
+def was_disturbed(laps_ms: Mapping[str, Sequence[float]], usual_ms: Mapping[str, float]) -> bool:
     """Whether a tenth of all time went into what single laps took beyond five times the median of their like.
 
     Args:
@@ -246,8 +251,7 @@ def run_steadily(
         done: records of earlier sessions.
     """
     for variant, window in in_windows(variants, rig.seed, domain):
-        size, gamma = variant.vocab_size, variant.draft_length
-        case = ("steady", domain, size, gamma, window)
+        case = SteadyRecord.case_of(domain, *variant.key, window)
         if done.has(case):
             continue
 

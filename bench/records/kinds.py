@@ -1,18 +1,55 @@
-"""The kinds of records: what a run writes down of each case."""
+"""The kinds of records: what a run writes down of each case, and which cases a run has.
+
+A case names what is measured: the kind of measurement first, then what tells it from others of its kind; a
+record's identity is the case that it is of. A new kind of record is one subclass of `Record` here.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from bench.acceptance import Intervals, Ratios
+from bench.variant import PlannedDecode, Variant
 from bench.vocab.ranking import Ranking
+
+Case = tuple[str | int | bool | None, ...]
+
+# What the case of a pilot's probe begins with.
+PILOT = "pilot"
 
 
 @dataclass(frozen=True)
-class RankingRecord:
+class Record:
+    """One line of a run's file; every field is a value of JSON.
+
+    Attributes:
+        kind: as the file says it.
+        named_by: fields that tell a record from others of its kind; None where nothing is measured.
+        case_kind: what its case begins with; the kind unless given.
+    """
+
+    kind: ClassVar[str]
+    named_by: ClassVar[tuple[str, ...] | None] = None
+    case_kind: ClassVar[str | None] = None
+
+    @classmethod
+    def case_of(cls, *names: str | int | None) -> Case:
+        """The case of the record that these fields will name, in the order of `named_by`."""
+        return (cls.case_kind or cls.kind, *names)
+
+    @property
+    def identity(self) -> Case | None:
+        """The case that it is of; None where nothing is measured."""
+        if self.named_by is None:
+            return None
+        return self.case_of(*(getattr(self, name) for name in self.named_by))
+
+
+@dataclass(frozen=True)
+class RankingRecord(Record):
     """The order in which tokens enter a vocabulary.
 
     Attributes:
@@ -23,6 +60,9 @@ class RankingRecord:
         num_must_keep: tokens at the front that every size holds.
         candidate_ids: tokens that the draft has; None when it has all of the target's.
     """
+
+    kind = "ranking"
+    named_by = ("source",)
 
     source: str
     seen_ids: list[int]
@@ -40,7 +80,7 @@ class RankingRecord:
 
 
 @dataclass(frozen=True)
-class PlanRecord:
+class PlanRecord(Record):
     """What a domain's proof decodes, chosen from a pilot.
 
     Attributes:
@@ -48,6 +88,9 @@ class PlanRecord:
         source: of the ranking that the vocabularies follow.
         variants: (vocabulary size, draft length, role) of each.
     """
+
+    kind = "plan"
+    named_by = ("domain",)
 
     domain: str
     source: str
@@ -57,9 +100,20 @@ class PlanRecord:
         # JSON knows no tuples.
         object.__setattr__(self, "variants", [(k, gamma, role) for k, gamma, role in self.variants])
 
+    @classmethod
+    def of(cls, domain: str, source: str, planned: Iterable[PlannedDecode]) -> "PlanRecord":
+        """Of what is to be decoded."""
+        decodes = [(item.variant.vocab_size, item.variant.draft_length, item.role) for item in planned]
+        return cls(domain, source, decodes)
+
+    @property
+    def planned(self) -> list[PlannedDecode]:
+        """What is decoded, in the order of the plan."""
+        return [PlannedDecode(Variant(k, gamma), role) for k, gamma, role in self.variants]
+
 
 @dataclass(frozen=True)
-class ReplayRecord:
+class ReplayRecord(Record):
     """For which vocabulary sizes the draft is right, at every place and depth of one answer.
 
     Attributes:
@@ -67,10 +121,13 @@ class ReplayRecord:
         prompt_id: of the prompt.
         source: of the ranking.
         token_ids: the target's answer.
-        low: as `bench.acceptance.intervals.Intervals`.
+        low: as `bench.acceptance.Intervals`.
         high: as `low`.
         replay_ms: wall time of the pass, which serves all rankings.
     """
+
+    kind = "replay"
+    named_by = ("domain", "prompt_id", "source")
 
     domain: str
     prompt_id: str
@@ -86,7 +143,7 @@ class ReplayRecord:
 
 
 @dataclass(frozen=True)
-class SampledReplayRecord:
+class SampledReplayRecord(Record):
     """How likely a draft of each size would have had each token of one sampled answer accepted.
 
     Attributes:
@@ -95,9 +152,13 @@ class SampledReplayRecord:
         source: of the ranking.
         token_ids: the target's answer.
         sizes: vocabulary sizes.
-        ratios: as `bench.acceptance.expected.Ratios`.
+        ratios: as `bench.acceptance.Ratios`.
         replay_ms: wall time of the pass, which serves all rankings.
     """
+
+    kind = "sampled_replay"
+    case_kind = "replay"
+    named_by = ("domain", "prompt_id", "source")
 
     domain: str
     prompt_id: str
@@ -113,7 +174,7 @@ class SampledReplayRecord:
 
 
 @dataclass(frozen=True)
-class ProbeRecord:
+class ProbeRecord(Record):
     """A few speculative rounds, timed for the latency of their parts.
 
     Attributes:
@@ -125,9 +186,12 @@ class ProbeRecord:
         order: place in the run's randomised order.
         laps_ms: duration of every step by name, in order.
         num_repeats: attempts before this one that something else on the machine held up.
-        start_s: when it began, on the clock of the telemetry (`bench.telemetry.clock`).
+        start_s: when it began, on the clock of the telemetry (`bench.telemetry.samples`).
         end_s: when it ended.
     """
+
+    kind = "probe"
+    named_by = ("domain", "prompt_id", "vocab_size", "draft_length")
 
     domain: str
     prompt_id: str
@@ -140,9 +204,20 @@ class ProbeRecord:
     start_s: float | None = None
     end_s: float | None = None
 
+    @property
+    def variant(self) -> Variant:
+        """What was probed."""
+        return Variant(self.vocab_size, self.draft_length)
+
+    @property
+    def identity(self) -> Case:
+        """Of the pilot or not. Random pairs may repeat, so that a case has several records."""
+        kind = PILOT if self.is_pilot else self.kind
+        return (kind, self.domain, self.prompt_id, self.vocab_size, self.draft_length)
+
 
 @dataclass(frozen=True)
-class DecodeRecord:
+class DecodeRecord(Record):
     """One prompt decoded by one variant.
 
     Attributes:
@@ -162,6 +237,9 @@ class DecodeRecord:
         end_s: as of a probe.
     """
 
+    kind = "decode"
+    named_by = ("domain", "prompt_id", "vocab_size", "draft_length")
+
     domain: str
     prompt_id: str
     vocab_size: int
@@ -177,9 +255,14 @@ class DecodeRecord:
     start_s: float | None = None
     end_s: float | None = None
 
+    @property
+    def variant(self) -> Variant:
+        """How it was decoded."""
+        return Variant(self.vocab_size, self.draft_length)
+
 
 @dataclass(frozen=True)
-class SteadyRecord:
+class SteadyRecord(Record):
     """One variant decoding prompt after prompt without a pause, for sensors that are slow.
 
     Attributes:
@@ -192,6 +275,9 @@ class SteadyRecord:
         window: which of the variant's windows, from 0.
     """
 
+    kind = "steady"
+    named_by = ("domain", "vocab_size", "draft_length", "window")
+
     domain: str
     vocab_size: int
     draft_length: int
@@ -200,9 +286,14 @@ class SteadyRecord:
     end_s: float
     window: int = 0
 
+    @property
+    def variant(self) -> Variant:
+        """How it was decoded."""
+        return Variant(self.vocab_size, self.draft_length)
+
 
 @dataclass(frozen=True)
-class IsolatedRecord:
+class IsolatedRecord(Record):
     """One part of a round, timed on its own.
 
     Attributes:
@@ -221,6 +312,9 @@ class IsolatedRecord:
         block_start_s: when every block of samples began, on the clock of the telemetry.
     """
 
+    kind = "isolated"
+    named_by = ("part", "vocab_size", "num_tokens", "cache", "execution")
+
     part: str
     vocab_size: int | None
     num_tokens: int | None
@@ -237,7 +331,7 @@ class IsolatedRecord:
 
 
 @dataclass(frozen=True)
-class CoverageRecord:
+class CoverageRecord(Record):
     """What share of tokens k tokens cover, as the user gave it to a run that has no domain.
 
     Attributes:
@@ -246,13 +340,16 @@ class CoverageRecord:
         coverage: of each.
     """
 
+    kind = "coverage"
+    named_by = ()
+
     origin: str
     sizes: list[int]
     coverage: list[float]
 
 
 @dataclass(frozen=True)
-class BaselineRecord:
+class BaselineRecord(Record):
     """The plain loop against `transformers.generate`, on the same weights and prompt.
 
     Attributes:
@@ -262,6 +359,9 @@ class BaselineRecord:
         plain_ms: wall time of the plain loop, prefill included.
         generate_ms: wall time of `generate`, prefill included.
     """
+
+    kind = "baseline"
+    named_by = ("domain",)
 
     domain: str
     prompt_id: str
@@ -274,7 +374,7 @@ class BaselineRecord:
 
 
 @dataclass(frozen=True)
-class SessionRecord:
+class SessionRecord(Record):
     """A process began to work on the run; a run that was killed has several.
 
     Attributes:
@@ -283,22 +383,26 @@ class SessionRecord:
         pid: process.
     """
 
+    kind = "session"
+
     started_at: str
     host: str
     pid: int
 
 
 @dataclass(frozen=True)
-class FailureRecord:
+class FailureRecord(Record):
     """A case that could not be measured; the others go on.
 
     Attributes:
-        case: as `bench.records.cases.case_of` would name its record.
+        case: as its record would have named it.
         error: class of the error.
         message: its first line.
         was_asked_for: whether the run is less than what was asked for without it; what was only tried, such
             as a graph beside an eager part, is told and fails no run.
     """
+
+    kind = "failure"
 
     case: list[str | int | bool | None]
     error: str
@@ -307,65 +411,19 @@ class FailureRecord:
 
 
 @dataclass(frozen=True)
-class EndRecord:
+class EndRecord(Record):
     """Everything was measured; what comes after this line belongs to no run.
 
     Attributes:
         ended_at: UTC.
     """
 
+    kind = "end"
+
     ended_at: str
 
 
-Record = (
-    RankingRecord
-    | PlanRecord
-    | ReplayRecord
-    | SampledReplayRecord
-    | ProbeRecord
-    | DecodeRecord
-    | IsolatedRecord
-    | SteadyRecord
-    | BaselineRecord
-    | CoverageRecord
-    | SessionRecord
-    | FailureRecord
-    | EndRecord
-)
-
-# Which case a record is of, and which cases a run has already.
-
-Case = tuple[str | int | bool | None, ...]
-
-
-def case_of(record: Record) -> Case | None:
-    """What a record is of: the kind first, then what tells it from others of its kind. None of no case.
-
-    A prompt is probed in random pairs, which may repeat: its cases are told apart by their number alone.
-    """
-    match record:
-        case RankingRecord():
-            return ("ranking", record.source)
-        case PlanRecord():
-            return ("plan", record.domain)
-        case ReplayRecord() | SampledReplayRecord():
-            return ("replay", record.domain, record.prompt_id, record.source)
-        case ProbeRecord():
-            kind = "pilot" if record.is_pilot else "probe"
-            return (kind, record.domain, record.prompt_id, record.vocab_size, record.draft_length)
-        case DecodeRecord():
-            return ("decode", record.domain, record.prompt_id, record.vocab_size, record.draft_length)
-        case IsolatedRecord():
-            how = (record.cache, record.execution)
-            return ("isolated", record.part, record.vocab_size, record.num_tokens, *how)
-        case SteadyRecord():
-            return ("steady", record.domain, record.vocab_size, record.draft_length, record.window)
-        case BaselineRecord():
-            return ("baseline", record.domain)
-        case CoverageRecord():
-            return ("coverage",)
-        case _:
-            return None
+KINDS: dict[str, type[Record]] = {record_type.kind: record_type for record_type in Record.__subclasses__()}
 
 
 class Done:
@@ -376,7 +434,7 @@ class Done:
         self.num_records = self.last_order = 0
         for record in records:
             self.last_order = max(self.last_order, getattr(record, "order", 0))
-            if case := case_of(record):
+            if case := record.identity:
                 self._left[case].append(record)
                 self.num_records += 1
 

@@ -14,47 +14,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from bench.errors import OutputError
-from bench.records.kinds import (
-    BaselineRecord,
-    CoverageRecord,
-    DecodeRecord,
-    EndRecord,
-    FailureRecord,
-    IsolatedRecord,
-    PlanRecord,
-    ProbeRecord,
-    RankingRecord,
-    Record,
-    ReplayRecord,
-    SampledReplayRecord,
-    SessionRecord,
-    SteadyRecord,
-)
+from bench.records.kinds import KINDS, Record
 
 SCHEMA_VERSION = 2
 
 FILE_NAME = "records.jsonl"
-
-_KINDS: dict[str, type[Any]] = {
-    "ranking": RankingRecord,
-    "plan": PlanRecord,
-    "replay": ReplayRecord,
-    "sampled_replay": SampledReplayRecord,
-    "probe": ProbeRecord,
-    "decode": DecodeRecord,
-    "isolated": IsolatedRecord,
-    "steady": SteadyRecord,
-    "baseline": BaselineRecord,
-    "coverage": CoverageRecord,
-    "session": SessionRecord,
-    "failure": FailureRecord,
-    "end": EndRecord,
-}
-
-_NAMES = {record_type: kind for kind, record_type in _KINDS.items()}
 
 
 class RecordWriter:
@@ -75,7 +41,7 @@ class RecordWriter:
         Raises:
             OutputError: the disk refuses; what was written before is kept.
         """
-        line = {"schema": SCHEMA_VERSION, "kind": _NAMES[type(record)], **asdict(record)}
+        line = {"schema": SCHEMA_VERSION, "kind": record.kind, **asdict(record)}
         left = memoryview((json.dumps(line) + "\n").encode())
         try:
             while left:  # a disk that is nearly full takes a part
@@ -136,12 +102,12 @@ def read_records(folder: Path) -> Iterator[Record]:
         if not isinstance(values, dict):
             raise OutputError(f"{path}, line {number}: not a record")
         version, kind = values.pop("schema", None), values.pop("kind", None)
-        if version != SCHEMA_VERSION or kind not in list(_KINDS):
+        if version != SCHEMA_VERSION or kind not in list(KINDS):
             raise OutputError(
                 f"{path}, line {number}: schema {version}, kind {kind!r}; this version reads schema "
                 f"{SCHEMA_VERSION}"
             )
         try:
-            yield _KINDS[kind](**values)
+            yield KINDS[kind](**values)
         except TypeError as error:
             raise OutputError(f"{path}, line {number}: not a {kind} record ({error})") from error

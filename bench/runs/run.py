@@ -35,6 +35,7 @@ from bench.records import (
     EndRecord,
     FailureRecord,
     IsolatedRecord,
+    RankingRecord,
     Record,
     RecordWriter,
     SessionRecord,
@@ -164,7 +165,7 @@ def _measure(
     try:
         writer.append(SessionRecord(now(), socket.gethostname(), os.getpid()))
         for name, ranking in rankings.items():
-            if not done.has(("ranking", name)):
+            if not done.has(RankingRecord.case_of(name)):
                 writer.append(ranking.record(len(must_keep(pair)), pair.target.vocab_size))
         with closing(_measure_all(config, device, pair, workloads, sizes, done, seen, console)) as records:
             for record in records:
@@ -343,7 +344,7 @@ def _measure_draft(
     writer, done, failures = RecordWriter(run.path), Done(run.earlier), []
     try:
         writer.append(SessionRecord(now(), socket.gethostname(), os.getpid()))
-        if coverage and not done.has(("coverage",)):
+        if coverage and not done.has(CoverageRecord.case_of()):
             writer.append(coverage)
         for record in _timed(config, device, draft, sizes, done):
             writer.append(record)

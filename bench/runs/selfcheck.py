@@ -31,7 +31,7 @@ from bench.runs.pair import Pair, load_pair
 from bench.runs.workloads import held_out_prompts
 from bench.stats.estimates import CONFIDENCE, Estimate, Floats, median_ratio
 from bench.text import load_prompts
-from bench.variant import Variant
+from bench.variant import HEAD, LAYER, Variant
 
 _NUM_PROMPTS, _NUM_TOKENS, _DRAFT_LENGTH, _NUM_REPEATS = 4, 32, 3, 4
 
@@ -109,8 +109,8 @@ def _check(config: Config, device: Device, pair: Pair) -> list[Check]:
     prefill = rig.decoder.prefill(prompts[0].token_ids)
     by_size = {head.size: head for head in (full_head, *heads.values())}
     parts = isolated_parts(rig.target, rig.draft, by_size, [_DRAFT_LENGTH], prefill)
-    calls = {name: parts[PartKey("lm_head", vocab_size=size)] for name, size in sizes.items()}
-    calls |= {"full": parts[PartKey("lm_head", vocab_size=full_head.size)], "layer": parts[PartKey("layer")]}
+    calls = {name: parts[PartKey(HEAD, vocab_size=size)] for name, size in sizes.items()}
+    calls |= {"full": parts[PartKey(HEAD, vocab_size=full_head.size)], "layer": parts[PartKey(LAYER)]}
 
     def compare_with_itself(attempt: int) -> tuple[list[Check], dict[str, Any]]:
         twice = {

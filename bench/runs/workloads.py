@@ -128,7 +128,7 @@ def check_sizes(pair: Pair, vocab: VocabConfig, measure: MeasureConfig) -> list[
     everything = np.arange(pair.target.vocab_size)
     order = everything[np.isin(everything, pair.draft.vocab.target_ids)]
     sizes = {*vocab.trimmed_sizes(), len(order)}
-    for size in {*sizes, *(size for size, _ in measure.also())}:
+    for size in {*sizes, *(variant.vocab_size for variant in measure.also())}:
         choose_vocab(order, must_keep(pair), size, pair.target.vocab_size)
     return sorted(sizes)
 

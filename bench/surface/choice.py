@@ -1,27 +1,14 @@
-"""Which (k, gamma) a surface advises, and which are decoded to prove it."""
+"""Which (k, gamma) a surface advises, and which are decoded to see whether it is right."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from bench.surface.predict import Surface
+from bench.variant import PlannedDecode, Variant
 
 PLAIN, FULL, OPTIMUM, PAPER, LOSSLESS, EXTRA = "plain", "full", "optimum", "paper", "lossless", "extra"
-
-
-@dataclass(frozen=True)
-class Proof:
-    """A way to decode that is measured, and why.
-
-    Attributes:
-        vocab_size: k; the full size for plain decoding.
-        draft_length: gamma; 0 for plain decoding.
-        role: what makes it worth a measurement; several are joined by "+".
-    """
-
-    vocab_size: int
-    draft_length: int
-    role: str
 
 
 def lossless_size(surface: Surface, draft_length: int) -> int:
@@ -30,36 +17,36 @@ def lossless_size(surface: Surface, draft_length: int) -> int:
     return int(surface.sizes[int(np.argmax(rounds <= rounds[-1]))])
 
 
-def proofs(surface: Surface, paper_size: int, also: list[tuple[int, int]]) -> list[Proof]:
+def planned_decodes(surface: Surface, paper_size: int, also: Iterable[Variant]) -> list[PlannedDecode]:
     """What to decode: plain, full, the predicted optimum, the paper's k, and checks away from them.
 
     Args:
         surface: predictions.
         paper_size: k* of the utility; on the surface's grid.
-        also: further (k, gamma) that the user wants.
+        also: further variants that the user wants.
     """
     full_size = int(surface.sizes[-1])
     size, gamma = surface.best
-    found: dict[tuple[int, int], list[str]] = {}
+    found: dict[Variant, list[str]] = {}
 
-    def add(key: tuple[int, int], role: str) -> None:
-        roles = found.setdefault(key, [])
+    def add(variant: Variant, role: str) -> None:
+        roles = found.setdefault(variant, [])
         roles += [] if role in roles else [role]
 
-    add((full_size, 0), PLAIN)
+    add(Variant(full_size, 0), PLAIN)
     # Trimming is judged by the faster of the two, as the best draft length is only predicted.
     for length in (surface.best_draft_length(full_size), gamma):
-        add((full_size, length), FULL)
-    add((size, gamma), OPTIMUM)
-    add((paper_size, surface.best_draft_length(paper_size)), PAPER)
+        add(Variant(full_size, length), FULL)
+    add(Variant(size, gamma), OPTIMUM)
+    add(Variant(paper_size, surface.best_draft_length(paper_size)), PAPER)
     lossless = lossless_size(surface, gamma)
-    add((lossless, gamma), LOSSLESS)
+    add(Variant(lossless, gamma), LOSSLESS)
     # The prediction is also tried where it was not asked to be best: another gamma, and a larger size.
     longest = surface.draft_lengths[-1]
-    add((size, longest if longest != gamma else surface.draft_lengths[0]), EXTRA)
-    for key in also:
-        add(key, EXTRA)
-    return [Proof(*key, "+".join(roles)) for key, roles in found.items()]
+    add(Variant(size, longest if longest != gamma else surface.draft_lengths[0]), EXTRA)
+    for variant in also:
+        add(variant, EXTRA)
+    return [PlannedDecode(variant, "+".join(roles)) for variant, roles in found.items()]
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,11 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from bench.records import ProbeRecord
+from bench.variant import EXTEND, HEAD, LAYER, OTHER, PREFILL, SELECT, VERIFY
 from bench.vocab.draft_vocab import Floats, IntArray
 
-PREFILL, LAYER, HEAD, SELECT = "draft_prefill", "layer", "lm_head", "select"
-
 # Parts that come once a round, as functions of the draft length.
-PER_ROUND = ("extend", "verify", "other")
+PER_ROUND = (EXTEND, VERIFY, OTHER)
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class RoundLatency:
 
     def extend_ms(self, draft_length: int, weights: Floats) -> Floats:
         """The extension of the draft after a verification `(resamples,)`."""
-        return self._mean("extend", draft_length, weights)
+        return self._mean(EXTEND, draft_length, weights)
 
     def _mean(self, part: str, draft_length: int, weights: Floats) -> Floats:
         samples = self._by_part[part]

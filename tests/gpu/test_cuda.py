@@ -15,7 +15,7 @@ from bench.measure.parts import isolate, isolated_parts
 from bench.measure.timing import time_variants, timer_facts
 from bench.measure.workload import EncodedPrompt, Probes, Rig, Workload
 from bench.records import DecodeRecord, FailureRecord, ReplayRecord
-from bench.records.kinds import Done, case_of
+from bench.records.kinds import Done
 from bench.runs.pair import load_pair
 from bench.runs.workloads import check_sizes, count_answers, held_out_prompts, make_rankings, paper_size
 from bench.text import load_prompts
@@ -193,7 +193,7 @@ def test_every_part_is_timed_eagerly_and_as_a_graph_cold_and_warm(device, pair, 
     timing = TimingConfig(budget_s=0.2, max_warmup_s=0.2)
     records = list(isolate(rig, PROMPT, Probes(heads, [3], 2), timing, Done()))
     assert not [record for record in records if isinstance(record, FailureRecord)]
-    by_case = {case_of(record): record for record in records}
+    by_case = {record.identity: record for record in records}
     assert len(by_case) == len(records) == 4 * len(parts)
     for key in parts:
         for cache in CacheState:

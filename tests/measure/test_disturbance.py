@@ -1,6 +1,6 @@
 import pytest
 
-from bench.measure.session import is_held_up
+from bench.measure.session import was_disturbed
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,10 @@ from bench.measure.session import is_held_up
     ],
 )
 def test_single_laps_that_outweigh_the_rest(laps, expected):
-    assert is_held_up(laps, {}) is expected
+    assert was_disturbed(laps, {}) is expected
 
 
 def test_what_is_slow_throughout_is_known_by_what_is_usual():
-    assert not is_held_up({"verify": [900.0, 900.0, 900.0]}, {})
-    assert is_held_up({"verify": [900.0, 900.0, 900.0]}, {"verify": 40.0})
-    assert not is_held_up({"verify": [90.0, 90.0]}, {"verify": 40.0})
+    assert not was_disturbed({"verify": [900.0, 900.0, 900.0]}, {})
+    assert was_disturbed({"verify": [900.0, 900.0, 900.0]}, {"verify": 40.0})
+    assert not was_disturbed({"verify": [90.0, 90.0]}, {"verify": 40.0})

@@ -12,7 +12,7 @@ from bench.measure import parts as standalone
 from bench.measure.timing import time_variants
 from bench.measure.workload import EncodedPrompt, Probes, Rig
 from bench.records import FailureRecord, IsolatedRecord
-from bench.records.kinds import Done, case_of
+from bench.records.kinds import Done
 from bench.telemetry.samples import offset_s
 from tests.conftest import VOCAB_SIZE, make_draft, make_target
 
@@ -95,7 +95,7 @@ def test_what_is_done_is_not_timed_again(bench):
     first = bench.isolate()
     kept = [r for r in first if (r.part, r.cache, r.execution) != ("lm_head", "cold", "graph")]
     (again,) = bench.isolate(done=kept)
-    assert case_of(again) == ("isolated", "lm_head", VOCAB_SIZE, None, "cold", "graph")
+    assert again.identity == ("isolated", "lm_head", VOCAB_SIZE, None, "cold", "graph")
     # Records of before graphs were timed are eager ones, and count.
     old = [
         IsolatedRecord(*part, c.value, [1.0], [1.0], 1, "precise", 0.0) for part in PARTS for c in CacheState

@@ -10,7 +10,7 @@ from bench.measure.campaign import Campaign
 from bench.measure.session import _wait_for_phase, in_windows
 from bench.measure.workload import EncodedPrompt, Rig, Workload
 from bench.records import DecodeRecord, SteadyRecord
-from bench.records.kinds import Done, case_of
+from bench.records.kinds import Done
 from bench.variant import Variant
 
 PLANNED = [Variant(97, 0), Variant(97, 2), Variant(40, 2), Variant(40, 3)]
@@ -66,7 +66,7 @@ def test_each_planned_variant_decodes_twice_and_what_is_there_is_not_measured_ag
         assert record.num_tokens > 0 and record.end_s - record.start_s >= 0.01
     again, repeated, _ = measured(Done([*records, *steady[1:]]))
     assert repeated == []
-    assert [case_of(record) for record in again.run_steadily(workload, 0.01)] == [case_of(steady[0])]
+    assert [record.identity for record in again.run_steadily(workload, 0.01)] == [steady[0].identity]
 
 
 def test_decodes_that_are_long_enough_for_the_counters_are_enough(measured):

@@ -8,7 +8,7 @@ from bench.records import (
     SessionRecord,
     SteadyRecord,
 )
-from bench.records.kinds import Done, case_of
+from bench.records.kinds import Done
 
 
 def probe(order, is_pilot=False):
@@ -20,33 +20,33 @@ def decode(order):
 
 
 def test_a_probe_of_the_pilot_is_another_case_than_one_of_the_proof():
-    assert case_of(probe(1)) == ("probe", "code", "p", 1024, 3)
-    assert case_of(probe(1, is_pilot=True)) == ("pilot", "code", "p", 1024, 3)
-    assert case_of(decode(1)) == ("decode", "code", "p", 1024, 3)
-    assert case_of(IsolatedRecord("lm_head", 512, None, "cold", [1.0], [1.0], 1, "precise", 0.01)) == (
+    assert probe(1).identity == ("probe", "code", "p", 1024, 3)
+    assert probe(1, is_pilot=True).identity == ("pilot", "code", "p", 1024, 3)
+    assert decode(1).identity == ("decode", "code", "p", 1024, 3)
+    assert IsolatedRecord("lm_head", 512, None, "cold", [1.0], [1.0], 1, "precise", 0.01).identity == (
         "isolated", "lm_head", 512, None, "cold", "eager",
     )  # fmt: skip
 
 
 def test_a_run_has_one_coverage():
-    assert case_of(CoverageRecord("curve.csv", [1], [0.5])) == ("coverage",)
+    assert CoverageRecord("curve.csv", [1], [0.5]).identity == ("coverage",)
 
 
 def test_two_windows_of_a_variant_are_two_cases():
-    assert case_of(SteadyRecord("code", 1024, 3, 10, 0.0, 1.0)) == ("steady", "code", 1024, 3, 0)
-    assert case_of(SteadyRecord("code", 1024, 3, 10, 5.0, 6.0, 1)) == ("steady", "code", 1024, 3, 1)
+    assert SteadyRecord("code", 1024, 3, 10, 0.0, 1.0).identity == ("steady", "code", 1024, 3, 0)
+    assert SteadyRecord("code", 1024, 3, 10, 5.0, 6.0, 1).identity == ("steady", "code", 1024, 3, 1)
 
 
 def test_what_is_of_no_case():
-    assert case_of(SessionRecord("now", "host", 1)) is None
-    assert case_of(FailureRecord(["decode"], "MemoryError", "none left")) is None
-    assert case_of(EndRecord("now")) is None
+    assert SessionRecord("now", "host", 1).identity is None
+    assert FailureRecord(["decode"], "MemoryError", "none left").identity is None
+    assert EndRecord("now").identity is None
 
 
 def test_each_record_is_handed_out_once_in_the_order_of_measurement():
     done = Done([probe(4), decode(7), probe(9), SessionRecord("now", "host", 1)])
     assert (done.num_records, done.last_order) == (3, 9)
-    case = case_of(probe(4))
+    case = probe(4).identity
     assert done.has(case)
     assert [done.take(case), done.take(case), done.take(case)] == [probe(4), probe(9), None]
     assert not done.has(case)

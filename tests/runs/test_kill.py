@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from bench.records import EndRecord, FailureRecord, IsolatedRecord, PlanRecord, SessionRecord, read_records
-from bench.records.kinds import case_of
 from tests.test_cli import ROOT, run
 
 NUM_PROMPTS = 2
@@ -27,7 +26,7 @@ NUM_KILLS = 3
 # What the command line does, but a part of it fails as it would on a machine that is short of memory.
 STARVED = """
 import sys
-from bench.decoding.decoder import Decoder
+from bench.decoding.torch_engine import Decoder
 whole, starved = Decoder.speculative, []
 def speculative(self, prefill, draft, head, draft_length, timeline, rounds=None):
     if rounds is None and head.size == 49152 and not starved:
@@ -44,7 +43,7 @@ def cases(folder: Path) -> Counter:
     """Every measured case; which variants are decoded is each run's choice, so these go by their number."""
     found: Counter = Counter()
     for record in read_records(folder):
-        case = case_of(record)
+        case = record.identity
         if case and case[0] == "decode":
             planned = [r for r in read_records(folder) if isinstance(r, PlanRecord)]
             variants = [(k, gamma) for k, gamma, _ in planned[0].variants]

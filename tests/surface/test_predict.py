@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from bench.acceptance import Intervals
-from bench.surface.choice import BreakEven, lossless_size, proofs
+from bench.surface.choice import BreakEven, lossless_size, planned_decodes
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import predict
+from bench.variant import Variant
 from tests.surface.test_latency import probe
 
 FULL = 64
@@ -89,7 +90,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
 
 def test_what_is_decoded():
     surface = surface_of({"a": intervals(10, 9)})
-    found = {(p.vocab_size, p.draft_length): p.role for p in proofs(surface, 20, [(FULL, 1), (10, 2)])}
+    found = {p.variant.key: p.role for p in planned_decodes(surface, 20, [Variant(FULL, 1), Variant(10, 2)])}
     assert found == {
         (FULL, 0): "plain",
         (FULL, 2): "full",
@@ -105,9 +106,7 @@ def test_the_full_vocabulary_is_also_decoded_with_the_draft_length_of_the_optimu
     surface = surface_of({"a": intervals(10, 9)})
     speeds = surface.tokens_per_s.copy()
     speeds[surface.draft_lengths.index(1), -1] = speeds[:, -1].max() + 0.1
-    found = {
-        (p.vocab_size, p.draft_length): p.role for p in proofs(replace(surface, tokens_per_s=speeds), 20, [])
-    }
+    found = {p.variant.key: p.role for p in planned_decodes(replace(surface, tokens_per_s=speeds), 20, [])}
     assert (found[FULL, 1], found[FULL, 2], found[10, 2]) == ("full", "full", "optimum+lossless")
 
 
