@@ -10,7 +10,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from bench.cost.shape import DraftShape
 from bench.models.decoder_lm import DecoderLM
 from bench.models.draft import Draft
-from bench.models.eagle3 import Eagle3Body, Eagle3Config, Eagle3Draft, default_feature_layers
+from bench.models.draft_config import EagleConfig, default_feature_layers
+from bench.models.eagle import EagleDraft
+from bench.models.eagle_body import EagleBody
 from bench.models.target import Target
 from bench.vocab.draft_vocab import DraftVocab
 
@@ -43,9 +45,9 @@ def make_target(seed: int = 0, eos: int = 1) -> Target:
     return target
 
 
-def make_body(seed: int = 0) -> Eagle3Body:
+def make_body(seed: int = 0) -> EagleBody:
     torch.manual_seed(seed)
-    config = Eagle3Config(
+    config = EagleConfig(
         hidden_size=HIDDEN,
         intermediate_size=48,
         num_attention_heads=4,
@@ -54,19 +56,18 @@ def make_body(seed: int = 0) -> Eagle3Body:
         vocab_size=VOCAB_SIZE,
         draft_vocab_size=VOCAB_SIZE,
         rms_norm_eps=1e-6,
-        rope_theta=10000.0,
         max_position_embeddings=256,
     )
-    return Eagle3Body(config)
+    return EagleBody(config)
 
 
 def make_draft(
     target: Target, seed: int = 0, head: torch.Tensor | None = None, vocab: DraftVocab | None = None
-) -> Eagle3Draft:
+) -> EagleDraft:
     body = make_body(seed).eval().requires_grad_(False)
     vocab = vocab or DraftVocab(np.arange(VOCAB_SIZE), VOCAB_SIZE)
     head = target.head_weight if head is None else head
-    return Eagle3Draft(body.config.shape, vocab, head, body, target.embedding_weight, target.feature_layers)
+    return EagleDraft(vocab, head, body, target.embedding_weight, target.feature_layers)
 
 
 def make_decoder_lm(seed: int = 1) -> DecoderLM:

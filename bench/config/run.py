@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from bench.errors import require
 from bench.variant import Variant
@@ -23,12 +24,16 @@ class PairConfig:
     Attributes:
         name: the name in results; null names the pair after its target and draft.
         target: shipped name, local folder or hub id; empty if only the draft is timed.
-        draft: shipped name, local folder or hub id of an EAGLE-3 checkpoint; for `task=draft`, of a decoder
+        draft: shipped name, local folder or hub id of an EAGLE checkpoint; for `task=draft`, of a decoder
             LM.
         target_revision: hub revision of the target; a commit for reproducible results.
         draft_revision: hub revision of the draft.
         trust_remote_code: lets the repository of the target, or of a decoder-LM draft, run its own Python
             code.
+        layer_ids: the target's layers that the draft reads, if its configuration names some: as `vllm` takes
+            the ids (state after so many layers), as `sglang` does (one later, from `eagle_config` only), or a
+            list of layers.
+        ignore_keys: keys to ignore in a configuration that is refused because of them.
     """
 
     name: str | None
@@ -37,14 +42,25 @@ class PairConfig:
     target_revision: str | None = None
     draft_revision: str | None = None
     trust_remote_code: bool = False
+    layer_ids: Any = "vllm"
+    ignore_keys: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._check_layer_ids()
         if self.name is None:
             # If one of the two was replaced, the pair needs another name.
             derived = "+".join(_base(model) for model in (self.target, self.draft) if model)
             self.name = _SHIPPED.get((self.target, self.draft), derived)
         valid = bool(re.fullmatch(r"[\w.+-]+", self.name))
         require(valid, "pair.name", self.name, "made of letters, digits, dots, plus, minus and underscores")
+
+    def _check_layer_ids(self) -> None:
+        ids = self.layer_ids
+        is_list = (
+            isinstance(ids, list | tuple) and all(type(i) is int and i >= 0 for i in ids) and len(ids) > 0
+        )
+        possible = "vllm, sglang or a list of layers such as [2,15,27]"
+        require(ids in ("vllm", "sglang") or is_list, "pair.layer_ids", ids, possible)
 
     @property
     def label(self) -> str:

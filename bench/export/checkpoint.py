@@ -10,19 +10,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bench.cost.config_json import read_config
 from bench.errors import CheckpointError, VocabError
-from bench.export.files import as_integers, save_tensors, stated_hash
-from bench.export.layouts import converted, layer_config, tensor_name, with_draft_vocab_size
-from bench.models.draft_config import Layout, layout_of
-from bench.models.weights import EMBEDDING, HEAD, WEIGHTS, StoredTensor, open_file, open_weights, stored
+from bench.export.files import save_tensors, stated_hash
+from bench.export.layouts import converted, layer_config, with_draft_vocab_size
+from bench.models.draft_config import Layout, layout_of, tensor_name
+from bench.models.eagle_files import CONFIG, read_vocab
+from bench.models.weights import (
+    EMBEDDING,
+    HEAD,
+    WEIGHTS,
+    StoredTensor,
+    as_integers,
+    open_file,
+    open_weights,
+    stored,
+)
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
-_TRIMMED_HEAD, CONFIG = "lm_head.safetensors", "config.json"
+_TRIMMED_HEAD = "lm_head.safetensors"
 
 # Where decoder LMs keep the input embedding that their head may be tied to.
 _EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "wte.weight", EMBEDDING)
@@ -163,29 +172,6 @@ def read_offsets(folder: Path) -> IntArray | None:
         return None if d2t is None else as_integers(d2t.tensor())
     except ValueError as error:
         raise CheckpointError(f"{folder}: d2t is not a vocabulary map: {error}") from error
-
-
-def read_vocab(tensors: Tensors, target_vocab_size: int, folder: Path) -> DraftVocab:
-    """The vocabulary that the maps of a checkpoint state; without any, that of the target.
-
-    Args:
-        tensors: of the checkpoint.
-        target_vocab_size: V.
-        folder: of the checkpoint, for errors.
-
-    Raises:
-        CheckpointError: the maps are out of order or range, or disagree.
-    """
-    d2t, t2d = tensors.get("d2t"), tensors.get("t2d")
-    try:
-        offsets = np.zeros(target_vocab_size, dtype=np.int64) if d2t is None else as_integers(d2t.tensor())
-        vocab = DraftVocab.from_d2t(offsets, target_vocab_size)
-        mask = vocab.t2d if t2d is None else as_integers(t2d.tensor())
-    except (VocabError, ValueError) as error:
-        raise CheckpointError(f"{folder}: d2t is not a vocabulary map: {error}") from error
-    if len(mask) != target_vocab_size or not np.array_equal(np.flatnonzero(mask), vocab.target_ids):
-        raise CheckpointError(f"{folder}: its maps d2t and t2d name different tokens")
-    return vocab
 
 
 def head_tensors(tensors: Tensors) -> dict[str, StoredTensor]:

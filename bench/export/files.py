@@ -11,14 +11,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from bench.errors import OutputError
 from bench.models.weights import StoredTensor, stored
-from bench.vocab.draft_vocab import IntArray
 
 
 def save_pickled(value: Any, path: Path) -> None:
@@ -77,20 +75,6 @@ def stated_hash(path: Path) -> str | None:
     """The `content_hash` in the header of a safetensors file; None where it states none."""
     with safe_open(path, framework="numpy") as file:
         return (file.metadata() or {}).get("content_hash")
-
-
-def as_integers(values: Any) -> IntArray:
-    """A list, array or tensor of integers or booleans as int64 `(n,)`.
-
-    Raises:
-        ValueError: it is not a flat list of these: rounding would point ids at other tokens.
-    """
-    if isinstance(values, Tensor) and not values.is_floating_point():
-        values = values.numpy()
-    array = None if isinstance(values, Tensor) else np.asarray(values)
-    if array is None or array.ndim != 1 or array.dtype.kind not in "iub":
-        raise ValueError("a vocabulary map must be a flat list of integers")
-    return array.astype(np.int64)
 
 
 # A folder that appears whole or not at all.

@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 from bench.errors import CheckpointError
 from bench.models.draft_config import Layout, is_qwen3_draft, layout_of
 
-_SAFEAILAB_LAYER, _SPECULATORS_LAYER = "midlayer.", "layers.0."
-
 _LAYER_CONFIG = "transformer_layer_config"
 
 # These change what the draft computes; speculators keeps them outside of the layer's configuration.
@@ -25,14 +23,6 @@ _DRAFT_KEYS = (
 _WRAPPER_KEYS = ("speculators_model_type", "speculators_version", "speculators_config", _LAYER_CONFIG)
 
 _CONTAINER_KEYS = ("architectures", "model_type", "draft_vocab_size", "norm_before_residual", *_DRAFT_KEYS)
-
-
-def tensor_name(name: str, layout: Layout) -> str:
-    """The name in `layout` of a tensor named in either."""
-    old, new = _SPECULATORS_LAYER, _SAFEAILAB_LAYER
-    if layout is Layout.SPECULATORS:
-        old, new = new, old
-    return new + name.removeprefix(old) if name.startswith(old) else name
 
 
 def layer_config(values: dict[str, Any], path: Path) -> dict[str, Any]:

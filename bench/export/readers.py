@@ -7,8 +7,8 @@ import numpy as np
 from safetensors.torch import load_file
 
 from bench.errors import VocabError
-from bench.export.files import as_integers, stated_hash
-from bench.models.weights import READ_ERRORS, load_pickled
+from bench.export.files import stated_hash
+from bench.models.weights import READ_ERRORS, as_integers, load_pickled
 from bench.vocab.draft_vocab import DraftVocab
 
 

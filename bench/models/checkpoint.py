@@ -1,6 +1,5 @@
 """Finds a draft - shipped, in the catalogue, local or on the hub - and loads it, whatever its kind."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from bench.assets import CATALOG
@@ -9,15 +8,11 @@ from bench.cost.shape import DraftShape
 from bench.errors import CheckpointError
 from bench.models.decoder_lm import load_decoder_lm
 from bench.models.draft import Draft, Placement
-from bench.models.eagle3 import load_eagle3
+from bench.models.eagle import load_eagle
+from bench.models.eagle_files import kind_of_files
 from bench.models.target import from_hub, resolve_model
 
 SHIPPED = Path(__file__).resolve().parent.parent / "drafts"
-
-_LOADERS: dict[DraftKind, Callable[[Path, DraftShape, Placement], Draft]] = {
-    DraftKind.EAGLE3: load_eagle3,
-    DraftKind.DECODER_LM: load_decoder_lm,
-}
 
 
 def resolve_draft(name: str, revision: str | None = None, weights: bool = True) -> Path:
@@ -50,7 +45,7 @@ def resolve_lone_draft(
     """
     folder = resolve_draft(name, revision, weights)
     shape = DraftShape.read(folder)
-    if shape.feature_size:
+    if shape.kind is not DraftKind.DECODER_LM:
         raise CheckpointError(
             f"{name} is {shape.kind.label}, which runs on the features of its target: measure the pair with "
             "task=bench, or name a decoder LM as pair.draft (pair=gemma3-270m, say)"
@@ -68,5 +63,7 @@ def load_draft(folder: Path, placement: Placement) -> Draft:
     Raises:
         CheckpointError: the files are not what the configuration says, or not a draft of this target.
     """
-    shape = DraftShape.read(folder)
-    return _LOADERS[shape.kind](folder, shape, placement)
+    kind = kind_of_files(folder)
+    if kind is DraftKind.DECODER_LM:
+        return load_decoder_lm(folder, placement)
+    return load_eagle(folder, kind, placement)

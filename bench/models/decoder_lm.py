@@ -115,7 +115,7 @@ def _forward_of(decoder: Any, config: Any) -> tuple[str, Forward]:
     )
 
 
-def load_decoder_lm(folder: Path, shape: DraftShape, placement: Placement) -> DecoderLM:
+def load_decoder_lm(folder: Path, placement: Placement) -> DecoderLM:
     """Loads a decoder LM for drafting.
 
     Raises:
@@ -134,4 +134,4 @@ def load_decoder_lm(folder: Path, shape: DraftShape, placement: Placement) -> De
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{folder} is not a causal LM that transformers can load: {reason}") from error
-    return DecoderLM(model.to(placement.device).eval().requires_grad_(False), shape)
+    return DecoderLM(model.to(placement.device).eval().requires_grad_(False), DraftShape.read(folder))

@@ -15,15 +15,16 @@ A new kind is one file with a subclass of `Draft` and its loader, and a line in 
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from bench.cost.shape import DraftKind, DraftShape
 from bench.errors import CheckpointError, VocabError
+from bench.models.draft_config import LayerIds
 from bench.models.layers import make_linear
 from bench.models.target import Target
 from bench.vocab.draft_vocab import DraftVocab
@@ -94,12 +95,14 @@ class Draft(ABC):
         logit_cap: its soft cap on logits; None without.
         runner: which forward pass a step takes: this package's lean one, or `transformers`' own.
         num_packed: linear layers that were packed for the CPU's matrix kernel.
+        notes: what a reader of its results must know of how it was read.
     """
 
     feature_layers: tuple[int, ...] = ()
     logit_cap: float | None = None
     runner = "lean"
     num_packed = 0
+    notes: tuple[str, ...] = ()
 
     def __init__(self, shape: DraftShape, vocab: DraftVocab, head_weight: Tensor, embedding: Tensor):
         self.shape, self.vocab, self.head_weight = shape, vocab, head_weight
@@ -212,14 +215,18 @@ class Placement:
         dtype: of its weights.
         target: whose tokens it drafts; None for a draft that is measured alone.
         trust_remote_code: whether code that comes with a model may run.
+        layer_ids: whose reading of explicit target layers is taken, or the layers.
+        ignored_keys: of the draft's configuration, which the user takes the responsibility for.
     """
 
     device: torch.device
     dtype: torch.dtype
     target: Target | None = None
     trust_remote_code: bool = False
+    layer_ids: LayerIds | Sequence[int] = LayerIds.VLLM
+    ignored_keys: Collection[str] = ()
 
     @classmethod
-    def beside(cls, target: Target, trust_remote_code: bool = False) -> "Placement":
+    def beside(cls, target: Target, **kwargs: Any) -> "Placement":
         """In the target's device and dtype."""
-        return cls(target.device, target.embedding_weight.dtype, target, trust_remote_code)
+        return cls(target.device, target.embedding_weight.dtype, target, **kwargs)

@@ -1,22 +1,24 @@
-"""What a draft's `config.json` asks for: its kind, its arithmetic, and a verdict on every key.
+"""What an EAGLE draft's `config.json` says that it computes. Imports no torch."""
 
-Reference semantics are those of vLLM 0.32 (`llama_eagle3.py`, `qwen3_eagle3.py`, `llama_eagle.py`) and SGLang
-0.5.23 (`llama_eagle3.py`, `llama_eagle.py`); where they differ, vLLM's are taken and `engines.py` says so.
-"""
-
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from bench.cost.config_json import DraftKind, kind_of
+from bench.cost.config_json import DraftKind
+from bench.cost.shape import DraftShape
 from bench.errors import CheckpointError
-from bench.models.config_rules import Reading, Rule, honoured, irrelevant, one_of, read_keys, refused
-from bench.models.rope import Rope, rope_of, rope_problem
+from bench.models.config_rules import Reading, read_keys
+from bench.models.draft_rules import DRAFT_RULES, EAGLE_BLOCK, LAYER_BLOCK
+from bench.models.rope import Rope, rope_of
 
-_LAYER, _EAGLE = "transformer_layer_config", "eagle_config"
+# The target's last hidden state, normed: what its own LM head reads.
+LAST = -1
 
-_BLOCKS = (_LAYER, _EAGLE)
+# Fewer layers than the deepest three that features are taken after.
+_LEAST_TARGET_LAYERS = 7
+
+_SAFEAILAB_LAYER, _SPECULATORS_LAYER = "midlayer.", "layers.0."
 
 
 class Layout(Enum):
@@ -35,7 +37,6 @@ class EagleConfig:
     """What an EAGLE draft computes.
 
     Attributes:
-        kind: EAGLE-3, or EAGLE (1, 2 and HASS, which differ in training and trees only).
         hidden_size: H of the draft.
         intermediate_size: width of the MLP.
         num_attention_heads: query heads.
@@ -46,20 +47,20 @@ class EagleConfig:
         rms_norm_eps: of every norm.
         max_position_embeddings: positions that the draft was trained on; rotary tables grow beyond.
         rope: rotary embedding.
+        kind: EAGLE-3, or EAGLE (1, 2 and HASS, which differ in training and trees only).
         num_layers: decoder layers; those of the weights, once they are known.
-        target_hidden_size: width of one of the target's hidden states.
-        num_features: hidden states that `fc` fuses; 0 without `fc` (EAGLE-3 only).
-        layer_ids: target layers that are named explicitly, as the configuration says; None without.
+        target_hidden_size: width of one of the target's hidden states; 0 where it is H.
+        num_features: hidden states that EAGLE-3's `fc` fuses; 0 without `fc`.
+        layer_ids: target layers that are named explicitly, where vLLM looks; None without.
+        nested_layer_ids: the same in `eagle_config`, where alone SGLang looks.
         norm_before_residual: the first layer adds to the normed hidden state.
         norm_before_fc: one norm over all features.
         fc_norm: one norm for each feature.
         norm_output: the normed output is the next step's hidden state.
         qk_norm: queries and keys are normed, as in Qwen3.
         logit_scale: factor on the logits.
-        has_biases: whether the configuration says that some layers have biases.
     """
 
-    kind: DraftKind
     hidden_size: int
     intermediate_size: int
     num_attention_heads: int
@@ -69,11 +70,13 @@ class EagleConfig:
     draft_vocab_size: int
     rms_norm_eps: float
     max_position_embeddings: int
-    rope: Rope
+    rope: Rope = Rope()
+    kind: DraftKind = DraftKind.EAGLE3
     num_layers: int = 1
     target_hidden_size: int = 0
     num_features: int = 3
     layer_ids: tuple[int, ...] | None = None
+    nested_layer_ids: tuple[int, ...] | None = None
     norm_before_residual: bool = False
     norm_before_fc: bool = False
     fc_norm: bool = False
@@ -81,251 +84,48 @@ class EagleConfig:
     qk_norm: bool = False
     logit_scale: float = 1.0
 
+    @property
+    def feature_width(self) -> int:
+        """Width of what `fc` makes of the target's hidden states; 0 where they go in as they are."""
+        return self.num_features * (self.target_hidden_size or self.hidden_size)
 
-def _positive(value: Any, _values: Mapping[str, Any]) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _full_attention(value: Any, values: Mapping[str, Any]) -> bool:
-    """Whether the draft's own layers see every position; entries of the target's layers may follow."""
-    layer = _layer_values(values)
-    own = list(value)[: layer.get("num_hidden_layers") or 1] if isinstance(value, list) else [value]
-    return not any("sliding" in str(kind) for kind in own) or layer.get("sliding_window") is None
-
-
-def _layer_ids(value: Any, _values: Mapping[str, Any]) -> bool:
-    return value == [] or _is_id_list(value)
-
-
-def _is_id_list(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in value)
-    )
-
-
-_IDS_NOTE = (
-    "the target's hidden state after these many layers each, in ascending order, as vLLM takes them; SGLang "
-    "reads them in `eagle_config` only and adds 1: `pair.layer_ids=vllm`, `sglang` or a list chooses"
-)
-
-
-def _size(*keys: str, why: str) -> Rule:
-    number = "a whole number above 0"
-    return honoured(*keys, why=why, passes=_positive, values=number, instead="correct the file")
-
-
-# The first rule that fits a key decides. Keys of `transformer_layer_config` count as if they stood outside.
-DRAFT_RULES: tuple[Rule, ...] = (
-    honoured("architectures", "model_type", "speculators_model_type", why="say which kind of draft this is"),
-    _size("vocab_size", why="V; must be the target's"),
-    _size("draft_vocab_size", why="rows of the LM head; V where absent"),
-    _size("hidden_size", "intermediate_size", "num_attention_heads", why="sizes of the layer"),
-    _size("num_key_value_heads", why="`num_attention_heads` where absent"),
-    _size("head_dim", why="`hidden_size / num_attention_heads` where absent"),
-    _size(
-        "num_hidden_layers",
-        why="the weights decide how many layers there are; a number left over from the target is corrected",
-    ),
-    honoured("rms_norm_eps", why="of every norm; 1e-6 where absent"),
-    honoured("rope_theta", why="base of the rotary embedding; 10,000 where absent"),
-    honoured(
-        "rope_scaling",
-        "rope_parameters",
-        why="rotary embedding: default, linear, dynamic, llama3, yarn; mrope, whose rows are equal on text",
-        passes=lambda value, _: rope_problem(value) is None,
-        values="the types and settings named",
-        instead="give a draft with one of these",
-    ),
-    honoured(
-        "max_position_embeddings",
-        "max_sequence_length",
-        why="positions that the draft was trained on; as in vLLM its rotary table grows with the target's",
-        passes=_positive,
-        values="a whole number above 0",
-        instead="correct the file",
-    ),
-    honoured(
-        "hidden_act",
-        why="activation of the MLP; vLLM and SGLang take no other",
-        passes=one_of("silu", "swish"),
-        values="silu",
-        instead="give a draft with silu",
-    ),
-    honoured(
-        "norm_before_residual",
-        why="the first layer adds to the normed hidden state; false where absent, true in speculators. "
-        "SGLang ignores it",
-    ),
-    honoured("norm_before_fc", "eagle_config.norm_before_fc", why="one norm over all features before `fc`"),
-    honoured("fc_norm", "use_aux_norm", why="a norm for each feature before `fc`"),
-    honoured("norm_output", why="the normed output is the next step's hidden state"),
-    _size(
-        "target_hidden_size",
-        why="width of the target's hidden states; `hidden_size` where absent",
-    ),
-    honoured(
-        "eagle_aux_hidden_state_layer_ids",
-        "eagle_config.eagle_aux_hidden_state_layer_ids",
-        "eagle_config.layer_ids",
-        why=_IDS_NOTE,
-        passes=_layer_ids,
-        values="a list of layers",
-        instead="correct the file, or pair.layer_ids=[...]",
-    ),
-    _size("num_aux_hidden_states", "num_aux_layers", why="how many of them; 3 where absent"),
-    honoured(
-        "use_aux_hidden_state",
-        "eagle_config.use_aux_hidden_state",
-        why="false: no `fc`; the target's last normed hidden state goes in as it is. Engines read it in "
-        "`eagle_config` only",
-        passes=one_of(True, False),
-        values="true, false",
-        instead="correct the file",
-    ),
-    honoured("logit_scale", why="factor on the logits"),
-    honoured(
-        *("attention_bias", "qkv_bias", "mlp_bias", "bias"),
-        why="the weights decide which linear layers have biases; one that is said and not there is refused. "
-        "vLLM has none on `fc`, SGLang none on q, k and v",
-        passes=one_of(True, False),
-        values="true, false",
-        instead="correct the file",
-    ),
-    irrelevant(
-        "layer_types",
-        why="attention over all positions",
-        passes=_full_attention,
-        values="full attention of the draft's own layers",
-        instead="sliding windows are not supported in a draft; give one with full attention",
-    ),
-    irrelevant(
-        *("sliding_window", "use_sliding_window", "max_window_layers"),
-        why="vLLM gives a draft a window by `layer_types` only, SGLang by its command line only",
-    ),
-    irrelevant(
-        "eagle_config.use_input_layernorm_in_first_layer",
-        "eagle_config.use_last_layernorm",
-        why="both engines have these norms always",
-        passes=one_of(True),
-        values="true",
-        instead="no engine runs a draft without these norms",
-    ),
-    refused(
-        "eagle_config.use_mtp_layernorm",
-        "eagle_config.parallel_draft_step",
-        why="no engine computes it in an EAGLE draft",
-        instead="give a draft without it",
-        passes=lambda value, _: value in (False, 0, 1),
-        values="false, 0, 1",
-    ),
-    refused(
-        *("mask_token_id", "pard_token", "ptd_token_id", "parallel_drafting"),
-        why="the draft fills several positions in parallel (P-EAGLE), which is not supported",
-        instead="give a draft that was trained to draft one token after the other",
-    ),
-    refused(
-        *("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
-        why="a draft with a mixture of experts is not supported",
-        instead="give a dense draft",
-        passes=lambda value, _: value in (0, 1),
-        values="0, 1",
-    ),
-    refused(
-        *("q_lora_rank", "kv_lora_rank", "qk_rope_head_dim"),
-        why="a draft with latent attention (MLA) is not supported",
-        instead="give a draft with a Llama or Qwen3 layer",
-    ),
-    refused(
-        *("final_logit_softcapping", "logits_soft_cap", "attn_logit_softcapping", "query_pre_attn_scalar"),
-        why="no engine computes it in an EAGLE draft",
-        instead="give a draft without it",
-    ),
-    refused(
-        "quantization_config",
-        "compression_config",
-        why="a quantised draft cannot be run here, but task=select trims it as it is",
-        instead="measure the same draft in bfloat16",
-        values="absent",
-        passes=lambda value, _: value in (None, {}),
-    ),
-    irrelevant(
-        "tie_word_embeddings",
-        why="the LM head in the weights counts, else the target's; SGLang takes the embedding if it is true",
-    ),
-    irrelevant("pretraining_tp", why="splits sums that are equal"),
-    irrelevant(
-        *("torch_dtype", "dtype"),
-        why="`dtype=` says in which type a run computes; select and export keep that of the file",
-    ),
-    irrelevant(
-        *("attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "dropout", "initializer_range"),
-        *("initializer_factor", "embed_requires_grad", "use_cache", "output_router_logits"),
-        *("router_aux_loss_coef", "decoder_sparse_step", "gradient_checkpointing"),
-        why="for training, or for another library's loop",
-    ),
-    irrelevant(
-        *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "eod_token_id", "pad_id"),
-        *("image_*", "video_*", "vision_*", "im_*_id", "im_start_id", "im_end_id", "im_newline_id"),
-        *("text_start_id", "text_end_id", "mask_init_id", "org_vocab_size"),
-        why="token ids; the target's decide",
-    ),
-    irrelevant(
-        *("transformers_version", "speculators_version", "speculators_config", "transformers_weights"),
-        *(
-            "_name_or_path",
-            "_attn_implementation",
-            "_attn_implementation_autoset",
-            "auto_map",
-            "library_name",
-        ),
-        *("unsloth_fixed", "unsloth_version", "task_specific_params", "id2label", "label2id", "problem_type"),
-        *("return_dict", "output_attentions", "output_hidden_states", "chunk_size_feed_forward"),
-        *(
-            "is_encoder_decoder",
-            "is_decoder",
-            "add_cross_attention",
-            "tokenizer_class",
-            "prefix",
-            "torchscript",
-        ),
-        why="bookkeeping of libraries",
-    ),
-    irrelevant(
-        *("target_model_type", "modal_type", "target_layer_count", "add_classification_head", "class_num"),
-        *(
-            "pool_type",
-            "use_mrope",
-            "mrope_interleaved",
-            "attention_head_dim",
-            "use_rotary_pos_emb",
-            "use_cla",
-        ),
-        *("cla_share_factor", "norm_type", "dense_list", "use_qk_norm", "truncated_vocab_size"),
-        *("verifier_name_or_path", "verifier_architectures"),
-        why="left over from the target or written by a trainer; neither engine reads it in a draft",
-    ),
-)
+    @property
+    def shape(self) -> DraftShape:
+        """What its cost depends on."""
+        is_eagle3 = self.kind is DraftKind.EAGLE3
+        return DraftShape(
+            kind=self.kind,
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            num_layers=self.num_layers,
+            num_attention_heads=self.num_attention_heads,
+            num_key_value_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            vocab_size=self.vocab_size,
+            draft_vocab_size=self.draft_vocab_size,
+            gated_mlp=True,
+            tied_head=False,
+            feature_size=self.feature_width if is_eagle3 else self.hidden_size,
+        )
 
 
 def read_draft_keys(
-    values: Mapping[str, Any], where: str, ignored: Collection[str] = ()
+    values: Mapping[str, Any], where: str, kind: DraftKind, ignored: Collection[str] = ()
 ) -> tuple[EagleConfig, list[Reading]]:
     """An EAGLE draft's arithmetic, and the verdict on every key.
 
     Args:
         values: of its `config.json`.
         where: name of the file, for errors.
+        kind: EAGLE-3 or EAGLE.
         ignored: keys that the user takes the responsibility for.
 
     Raises:
         CheckpointError: a key is refused or unknown, or one is missing.
     """
-    kind = kind_of(values, where)
-    outer = {key: value for key, value in values.items() if key != _LAYER}
-    merged = {**_layer_values(values), **outer} if _LAYER in values else outer
-    readings = read_keys(merged, DRAFT_RULES, where, _BLOCKS, ignored)
+    outer = {key: value for key, value in values.items() if key != LAYER_BLOCK}
+    merged = {**_layer_values(values), **outer} if LAYER_BLOCK in values else outer
+    readings = read_keys(merged, DRAFT_RULES, where, (EAGLE_BLOCK,), ignored)
     return eagle_config(values, kind, where), readings
 
 
@@ -335,7 +135,7 @@ def eagle_config(values: Mapping[str, Any], kind: DraftKind, where: str) -> Eagl
     Raises:
         CheckpointError: a size is missing.
     """
-    layer, nested = _layer_values(values), values.get(_EAGLE) or {}
+    layer, nested = _layer_values(values), values.get(EAGLE_BLOCK) or {}
     needed = ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
     missing = [name for name in needed if layer.get(name) is None]
     if missing:
@@ -347,7 +147,7 @@ def eagle_config(values: Mapping[str, Any], kind: DraftKind, where: str) -> Eagl
                 return block[name]
         return default
 
-    heads, ids = layer["num_attention_heads"], _explicit_ids(values, nested)
+    heads, ids, inner_ids = layer["num_attention_heads"], _ids(values) or _ids(nested), _ids(nested)
     uses_features = kind is DraftKind.EAGLE3 and bool(said("use_aux_hidden_state", True))
     num_features = said("num_aux_hidden_states", said("num_aux_layers", len(ids) if ids else 3))
     if ids and num_features != len(ids):
@@ -369,9 +169,10 @@ def eagle_config(values: Mapping[str, Any], kind: DraftKind, where: str) -> Eagl
         max_position_embeddings=said("max_position_embeddings", said("max_sequence_length", 2048)),
         rope=rope_of(layer),
         num_layers=layer.get("num_hidden_layers") or 1,
-        target_hidden_size=said("target_hidden_size", layer["hidden_size"]),
+        target_hidden_size=said("target_hidden_size", 0),
         num_features=num_features if uses_features else 0,
         layer_ids=ids,
+        nested_layer_ids=inner_ids,
         norm_before_residual=bool(said("norm_before_residual", is_speculators)),
         norm_before_fc=bool(said("norm_before_fc", False)),
         fc_norm=bool(said("fc_norm", False) or said("use_aux_norm", False)),
@@ -388,17 +189,13 @@ def layout_of(values: Mapping[str, Any]) -> Layout:
 
 def _layer_values(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """The block that holds the layer's sizes; speculators and vLLM's wrapper put it inside."""
-    inner = values.get(_LAYER, values.get("model"))
+    inner = values.get(LAYER_BLOCK, values.get("model"))
     return inner if isinstance(inner, Mapping) else values
 
 
-def _explicit_ids(values: Mapping[str, Any], nested: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Named target layers; those outside of `eagle_config` first, as vLLM looks. An empty list names none."""
-    ids = (
-        values.get("eagle_aux_hidden_state_layer_ids")
-        or nested.get("eagle_aux_hidden_state_layer_ids")
-        or nested.get("layer_ids")
-    )
+def _ids(block: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Target layers that a block names; an empty list names none."""
+    ids = block.get("eagle_aux_hidden_state_layer_ids") or block.get("layer_ids")
     return tuple(ids) if ids else None
 
 
@@ -408,3 +205,88 @@ def is_qwen3_draft(values: Mapping[str, Any]) -> bool:
     if any(name.startswith("Eagle3Qwen3For") for name in names):
         return True
     return layout_of(values) is Layout.SPECULATORS and _layer_values(values).get("model_type") == "qwen3"
+
+
+def tensor_name(name: str, layout: Layout) -> str:
+    """The name in `layout` of a tensor named in either."""
+    old, new = _SPECULATORS_LAYER, _SAFEAILAB_LAYER
+    if layout is Layout.SPECULATORS:
+        old, new = new, old
+    return new + name.removeprefix(old) if name.startswith(old) else name
+
+
+class LayerIds(Enum):
+    """Whose reading of explicit target layers is taken."""
+
+    VLLM = "vllm"
+    SGLANG = "sglang"
+
+
+def feature_layers(
+    config: EagleConfig, num_target_layers: int, chosen: LayerIds | Sequence[int], where: str
+) -> tuple[int, ...]:
+    """Target layers after which hidden states feed the draft, ascending; `LAST` alone for the normed last.
+
+    Args:
+        config: of the draft.
+        num_target_layers: of the target.
+        chosen: whose reading of explicit ids to take, or the layers themselves.
+        where: name of the configuration, for errors.
+
+    Raises:
+        CheckpointError: the target has no such layers, or there are not as many as the draft reads.
+    """
+    if config.kind is DraftKind.EAGLE or not config.num_features:
+        return (LAST,)
+    layers = _named_layers(config, chosen)
+    if layers is None:
+        if config.num_features != 3:
+            raise CheckpointError(
+                f"{where}: the draft reads {config.num_features} of the target's layers and does not say "
+                "which; give pair.layer_ids=[...]"
+            )
+        if num_target_layers < _LEAST_TARGET_LAYERS:
+            raise CheckpointError(
+                f"{where}: the target's {num_target_layers} layers have no default among them for an EAGLE-3 "
+                f"draft, which takes {_LEAST_TARGET_LAYERS} at least; give pair.layer_ids=[...]"
+            )
+        layers = default_feature_layers(num_target_layers)
+    if len(layers) != config.num_features or layers[0] < 0 or layers[-1] > num_target_layers:
+        raise CheckpointError(
+            f"{where}: the draft reads {config.num_features} states of a target of {num_target_layers} "
+            f"layers, and those named are {', '.join(map(str, layers))}; give pair.layer_ids=[...]"
+        )
+    return layers
+
+
+def default_feature_layers(num_layers: int) -> tuple[int, int, int]:
+    """Target layers after which the hidden state feeds the draft; the default of vLLM and SGLang."""
+    return (2, num_layers // 2, num_layers - 3)
+
+
+def layer_note(config: EagleConfig, layers: Sequence[int], num_target_layers: int) -> str | None:
+    """Which engine takes other target layers than these; None where both take them."""
+    if LAST in layers:
+        return None
+    other = []
+    for engine, reading in (("vLLM", LayerIds.VLLM), ("SGLang", LayerIds.SGLANG)):
+        taken = _named_layers(config, reading) or default_feature_layers(num_target_layers)
+        if taken != tuple(layers):
+            other.append(
+                f"{engine} takes those after {', '.join(map(str, taken))} layers (pair.layer_ids="
+                f"{reading.value})"
+            )
+    if not other:
+        return None
+    after = ", ".join(map(str, layers))
+    return f"the draft reads the target's hidden states after {after} layers; {' and '.join(other)}"
+
+
+def _named_layers(config: EagleConfig, chosen: LayerIds | Sequence[int]) -> tuple[int, ...] | None:
+    if not isinstance(chosen, LayerIds):
+        return tuple(sorted(set(chosen)))
+    if chosen is LayerIds.VLLM:
+        return None if config.layer_ids is None else tuple(sorted(set(config.layer_ids)))
+    if config.nested_layer_ids is None:
+        return None
+    return tuple(sorted(layer + 1 for layer in config.nested_layer_ids))

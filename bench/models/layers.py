@@ -5,12 +5,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
+from bench.models.rope import Rope
 
-def rotary_tables(head_dim: int, theta: float, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cos and sin `(length, head_dim)` in the device and dtype of `like` (RoFormer, arXiv 2104.09864)."""
-    frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-    angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies).repeat(1, 2)
-    return angles.cos().to(like), angles.sin().to(like)
+
+class RotaryTable:
+    """Cos and sin of every position, which grows when longer texts come.
+
+    Args:
+        rope: the embedding.
+        head_dim: width of one head.
+        length: positions that the model was trained on.
+        like: whose device and dtype the tables have.
+    """
+
+    def __init__(self, rope: Rope, head_dim: int, length: int, like: Tensor):
+        frequencies, self._factor = rope.frequencies(head_dim, length)
+        self._frequencies, self._like = torch.from_numpy(frequencies).float(), like
+        self._cos, self._sin = self._made(length)
+
+    def upto(self, length: int) -> tuple[Tensor, Tensor]:
+        """Cos and sin `(at least length, head_dim)`."""
+        if length > len(self._cos):
+            self._cos, self._sin = self._made(2 * length)
+        return self._cos, self._sin
+
+    def _made(self, length: int) -> tuple[Tensor, Tensor]:
+        angles = torch.outer(torch.arange(length, dtype=torch.float32), self._frequencies).repeat(1, 2)
+        return (angles.cos() * self._factor).to(self._like), (angles.sin() * self._factor).to(self._like)
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.models.draft_config import LAST
 from bench.models.layers import KVCache, apply_rotary, grouped_attention
 
 # Architectures that are: RMSNorm, rotary attention over all positions, SwiGLU, two residuals.
@@ -24,7 +25,8 @@ class LeanDecoder:
         decoder: the model's decoder, with `embed_tokens`, `layers`, `norm` and `rotary_emb`.
 
     Attributes:
-        feature_layers: layers after which the hidden state is kept (1 = after the first).
+        feature_layers: layers after which the hidden state is kept (1 = after the first); `LAST` for what
+            they end with, normed.
     """
 
     def __init__(self, decoder: Any):
@@ -45,7 +47,7 @@ class LeanDecoder:
             raise ValueError(f"{end} tokens exceed the model's {len(self._cos)} positions")
         cos, sin = self._cos[start:end], self._sin[start:end]
         hidden = F.embedding(ids, self._decoder.embed_tokens.weight)
-        features = []
+        features = [hidden] if 0 in self.feature_layers else []
         for index, layer in enumerate(self._layers):
             x = F.rms_norm(hidden, (size,), layer.input_norm, self._eps)
             q, k, v = layer.project(x)
@@ -57,6 +59,8 @@ class LeanDecoder:
             if index + 1 in self.feature_layers:
                 features.append(hidden)
         final = F.rms_norm(hidden, (size,), self._decoder.norm.weight, self._eps)
+        if LAST in self.feature_layers:
+            features.append(final)
         return final, torch.cat(features, dim=-1) if features else final[..., :0]
 
     def _rotary_tables(self) -> tuple[Tensor, Tensor]:

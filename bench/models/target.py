@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from bench.assets import CATALOG, build_once, cache_dir, fetch
 from bench.errors import AssetError, CheckpointError
+from bench.models.draft_config import LAST
 from bench.models.layers import KVCache, pack_linears
 from bench.models.lean import KNOWN_MODEL_TYPES, LeanDecoder
 
@@ -65,14 +66,13 @@ class Target:
         self._hooks: list[Any] = []
 
     def keep_features(self, layers: Sequence[int]) -> None:
-        """From now on passes also give the hidden states after these layers, ascending from 1, the first."""
+        """From now on passes also give hidden states: after these layers, ascending, or the normed `LAST`."""
         self.feature_layers = tuple(layers)
         if self._lean:
             self._lean.feature_layers = frozenset(layers)
         for hook in self._hooks:
             hook.remove()
-        kept = [(self.decoder.layers[layer - 1], self._keep_output_of(layer)) for layer in layers]
-        self._hooks = [module.register_forward_hook(keep) for module, keep in kept]
+        self._hooks = [self._kept(layer) for layer in layers if layer != LAST]
 
     @property
     def device(self) -> torch.device:
@@ -110,14 +110,22 @@ class Target:
         """As `forward` for `(batch, num_tokens)`, with `attention_mask` and `position_ids`."""
         kwargs[self._cache_argument] = cache
         output = self.decoder(input_ids=ids, use_cache=True, **kwargs)
-        hidden, kept = output.last_hidden_state, [self._captured[layer] for layer in self.feature_layers]
+        hidden = output.last_hidden_state
+        kept = [hidden if layer == LAST else self._captured[layer] for layer in self.feature_layers]
         return TargetOutput(hidden, torch.cat(kept, dim=-1) if kept else hidden[..., :0])
 
-    def _keep_output_of(self, layer: int):
-        def hook(_module, _inputs, output):
+    def _kept(self, layer: int) -> Any:
+        """A hook that keeps the hidden states after `layer` layers: before the first, what it reads."""
+
+        def before(_module, inputs):
+            self._captured[layer] = inputs[0]
+
+        def after(_module, _inputs, output):
             self._captured[layer] = output[0] if isinstance(output, tuple) else output
 
-        return hook
+        if layer == 0:
+            return self.decoder.layers[0].register_forward_pre_hook(before)
+        return self.decoder.layers[layer - 1].register_forward_hook(after)
 
 
 def resolve_tokenizer(name: str, revision: str | None = None) -> Path:

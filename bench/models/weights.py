@@ -182,6 +182,20 @@ def load_pickled(path: Path) -> Any:
         raise ValueError("damaged, or holds more than tensors, numbers, lists and dicts") from error
 
 
+def as_integers(values: Any) -> IntArray:
+    """A list, array or tensor of integers or booleans as int64 `(n,)`.
+
+    Raises:
+        ValueError: it is not a flat list of these: rounding would point ids at other tokens.
+    """
+    if isinstance(values, Tensor) and not values.is_floating_point():
+        values = values.numpy()
+    array = None if isinstance(values, Tensor) else np.asarray(values)
+    if array is None or array.ndim != 1 or array.dtype.kind not in "iub":
+        raise ValueError("a vocabulary map must be a flat list of integers")
+    return array.astype(np.int64)
+
+
 def _pickled_tensors(path: Path) -> Mapping[str, Tensor]:
     tensors = load_pickled(path)
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):

@@ -13,6 +13,7 @@ from bench.decoding.answers import AnswerStore
 from bench.device import Device, default_dtype
 from bench.models.checkpoint import load_draft, resolve_draft
 from bench.models.draft import Draft, Placement
+from bench.models.draft_config import LayerIds
 from bench.models.target import Target, load_target, resolve_model
 
 ANSWERS_FILE = "answers.npz"
@@ -54,7 +55,7 @@ def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
     draft_folder = resolve_draft(config.draft, config.draft_revision)
     target_folder = resolve_model(config.target, config.target_revision)
     target = load_target(target_folder, device.torch_device, dtype, config.trust_remote_code)
-    draft = load_draft(draft_folder, Placement.beside(target, config.trust_remote_code))
+    draft = load_draft(draft_folder, Placement.beside(target, **placement_of(config)))
     target.keep_features(draft.feature_layers)
     fingerprint = fingerprint_of(config.target, target_folder)
     return Pair(
@@ -67,6 +68,16 @@ def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
         target_fingerprint=fingerprint,
         draft_fingerprint=weights_sha256(draft_folder),
     )
+
+
+def placement_of(config: PairConfig) -> dict[str, Any]:
+    """How the draft of a pair is to be read."""
+    ids = config.layer_ids
+    return {
+        "trust_remote_code": config.trust_remote_code,
+        "layer_ids": LayerIds(ids) if isinstance(ids, str) else tuple(ids),
+        "ignored_keys": tuple(config.ignore_keys),
+    }
 
 
 def dtype_of(name: str, device: Device) -> torch.dtype:

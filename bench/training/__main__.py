@@ -12,7 +12,8 @@ from bench.assets import cache_dir
 from bench.errors import BenchError
 from bench.models.checkpoint import SHIPPED, load_draft
 from bench.models.draft import Placement
-from bench.models.eagle3 import Eagle3Body, default_feature_layers
+from bench.models.draft_config import default_feature_layers
+from bench.models.eagle_body import EagleBody
 from bench.models.target import load_target, resolve_model
 from bench.training.collect import collect
 from bench.training.data import load_sequences
@@ -52,7 +53,7 @@ def _run(arguments: argparse.Namespace) -> None:
     shards = arguments.work / "shards"
     collect(target, shards, arguments.jobs)
     weights = {name: t.float() for name, t in load_file(folder / "model.safetensors").items()}
-    body = Eagle3Body(draft_config(target))
+    body = EagleBody(draft_config(target))
     init_from_last_layer(body, weights, target.config.num_hidden_layers)
     settings = TrainSettings(steps=arguments.steps)
     embedding = weights["model.embed_tokens.weight"]

@@ -15,7 +15,8 @@ from bench.decoding.answers import Answers, prompt_key, write_answers
 from bench.decoding.rounds import Timeline
 from bench.decoding.torch_engine import Decoder
 from bench.models.draft import Draft
-from bench.models.eagle3 import Eagle3Body, save_body
+from bench.models.eagle import save_body
+from bench.models.eagle_body import EagleBody
 from bench.models.target import Target
 from bench.runs.pair import ANSWERS_FILE
 from bench.text import Split, load_prompts, take_split
@@ -25,7 +26,7 @@ from bench.training.trainer import TrainSettings
 
 
 def publish(
-    body: Eagle3Body,
+    body: EagleBody,
     shards: Path,
     settings: TrainSettings,
     log: list[dict[str, float]],

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.models.eagle3 import Eagle3Body, Eagle3Config, Unroll
-from bench.models.layers import rotary_tables
+from bench.models.draft_config import EagleConfig
+from bench.models.eagle_body import EagleBody, Unroll
+from bench.models.layers import RotaryTable
+from bench.models.rope import Rope
 from bench.models.target import Target
 from bench.training.collect import CONTEXT_TOKENS
 from bench.training.data import Batch, Sequence, batches
@@ -45,10 +47,10 @@ class TrainSettings:
     seed: int = 0
 
 
-def draft_config(target: Target) -> Eagle3Config:
+def draft_config(target: Target) -> EagleConfig:
     """The draft's shape: one layer like the target's."""
     config = target.config
-    return Eagle3Config(
+    return EagleConfig(
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
         num_attention_heads=config.num_attention_heads,
@@ -57,15 +59,15 @@ def draft_config(target: Target) -> Eagle3Config:
         vocab_size=config.vocab_size,
         draft_vocab_size=config.vocab_size,
         rms_norm_eps=config.rms_norm_eps,
-        rope_theta=config.rope_parameters["rope_theta"],
+        rope=Rope(config.rope_parameters["rope_theta"]),
         max_position_embeddings=config.max_position_embeddings,
     )
 
 
-def init_from_last_layer(body: Eagle3Body, weights: dict[str, Tensor], num_layers: int) -> None:
+def init_from_last_layer(body: EagleBody, weights: dict[str, Tensor], num_layers: int) -> None:
     """Starts from the target's last layer reading the deepest feature, which already predicts well."""
     prefix, size = f"model.layers.{num_layers - 1}.", body.config.hidden_size
-    layer = body.midlayer
+    layer = body.decoder_layers[0]
     with torch.no_grad():
         body.fc.weight.zero_()
         body.fc.weight[:, 2 * size :].copy_(torch.eye(size))
@@ -97,7 +99,7 @@ class Trainer:
 
     def __init__(
         self,
-        body: Eagle3Body,
+        body: EagleBody,
         embedding: Tensor,
         head: Tensor,
         sequences: list[Sequence],
@@ -230,10 +232,10 @@ class Objective:
         depths: how many drafted tokens the unroll covers.
     """
 
-    def __init__(self, body: Eagle3Body, embedding: Tensor, head: Tensor, depths: int):
+    def __init__(self, body: EagleBody, embedding: Tensor, head: Tensor, depths: int):
         self._body, self._embedding, self._head, self._depths = body, embedding, head, depths
         config = body.config
-        self._tables = rotary_tables(config.head_dim, config.rope_theta, 1024, embedding)
+        self._tables = RotaryTable(config.rope, config.head_dim, 1024, embedding).upto(1024)
 
     def __call__(self, batch: Batch, candidates: Tensor) -> list[DepthResult]:
         """Loss by depth; the softmaxes run over the `candidates` tokens `(num_candidates,)` only."""

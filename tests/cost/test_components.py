@@ -53,7 +53,7 @@ def weight_bytes(*modules: torch.nn.Module) -> int:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_eagle_matrices_equal_what_torch_counts(batch):
     body, k = make_body(), 41
-    layer = body.midlayer
+    layer = body.layers[0]
     attention, mlp = layer.self_attn, layer.mlp
     wide, hidden = torch.zeros(batch, 1, 64), torch.zeros(batch, 1, 32)
     parts = EAGLE.cost(Pass(1, 10, batch, dtype_bytes=4), k, with_fc=True)
@@ -72,7 +72,7 @@ def test_eagle_matrices_equal_what_torch_counts(batch):
 
 def test_eagle_weights_equal_the_tensors():
     body, k = make_body(), 41
-    layer = body.midlayer
+    layer = body.layers[0]
     parts = EAGLE.cost(Pass(1, 10, dtype_bytes=4), k, with_fc=True)
     norms = (layer.input_layernorm, layer.hidden_norm, layer.post_attention_layernorm, body.norm)
     assert parts["fc"].weight_bytes == weight_bytes(body.fc)

@@ -6,7 +6,7 @@ import torch
 
 from bench.export.checkpoint import trim_eagle3
 from bench.models.draft_config import Layout
-from bench.models.eagle3 import save_body
+from bench.models.eagle import save_body
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import HIDDEN, VOCAB_SIZE, make_body
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.models.layers import apply_rotary, grouped_attention, rotary_tables
+from bench.models.layers import RotaryTable, apply_rotary, grouped_attention
+from bench.models.rope import Rope
 
 
 @pytest.mark.parametrize("num_new", [1, 2, 5, 9])
@@ -19,7 +20,7 @@ def test_grouped_attention_is_causal_attention_with_repeated_heads(num_new):
 
 
 def test_rotary_keeps_lengths_and_depends_on_distance_only():
-    cos, sin = rotary_tables(8, 10000.0, 32, torch.zeros(1))
+    cos, sin = RotaryTable(Rope(), 8, 16, torch.zeros(1)).upto(32)
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
 
     def score(i: int, j: int) -> torch.Tensor:

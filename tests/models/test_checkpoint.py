@@ -5,10 +5,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.errors import AssetError, CheckpointError, VocabError
+from bench.cost.config_json import DraftKind
+from bench.errors import AssetError, CheckpointError
 from bench.models.checkpoint import load_draft
 from bench.models.draft import Placement
-from bench.models.eagle3 import read_eagle3_config, save_body
+from bench.models.eagle import save_body
+from bench.models.eagle_files import open_eagle
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import HIDDEN, VOCAB_SIZE, make_body
 
@@ -48,7 +50,7 @@ def test_a_head_trimmed_before_is_trimmed_further(folder, target):
 
 def test_broken_offsets_are_refused(folder, target):
     add_tensors(folder, **{"lm_head.weight": torch.randn(2, HIDDEN), "d2t": torch.tensor([5, 4])})
-    with pytest.raises(VocabError, match="strictly increasing"):
+    with pytest.raises(CheckpointError, match="strictly increasing"):
         load_draft(folder, Placement.beside(target))
 
 
@@ -78,5 +80,5 @@ def test_missing_tensors_and_files_are_named(folder, target):
 
 def test_a_config_without_a_shape_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"hidden_size": 4}')
-    with pytest.raises(CheckpointError, match="vocab_size"):
-        read_eagle3_config(tmp_path)
+    with pytest.raises(CheckpointError, match="needs intermediate_size, num_attention_heads, vocab_size"):
+        open_eagle(tmp_path, DraftKind.EAGLE3)

@@ -1,6 +1,6 @@
 import pytest
 
-from bench.cost.config_json import DraftKind
+from bench.cost.config_json import DraftKind, kind_of
 from bench.errors import CheckpointError
 from bench.models.config_rules import Verdict
 from bench.models.draft_config import read_draft_keys
@@ -33,8 +33,13 @@ SPECULATORS = {
 }
 
 
+def readings(values, ignored=()):
+    kind = kind_of(values, "config.json")
+    return read_draft_keys(values, "config.json", kind, ignored)
+
+
 def read(values, **changes):
-    return read_draft_keys({**values, **changes}, "config.json")[0]
+    return readings({**values, **changes})[0]
 
 
 def refusal(values, **changes):
@@ -46,7 +51,7 @@ def refusal(values, **changes):
 def test_a_plain_draft_is_read_with_its_defaults():
     config = read(EAGLE3)
     assert config.kind is DraftKind.EAGLE3
-    assert (config.head_dim, config.num_features, config.target_hidden_size) == (8, 3, 32)
+    assert (config.head_dim, config.num_features, config.feature_width) == (8, 3, 96)
     assert (config.layer_ids, config.max_position_embeddings, config.rms_norm_eps) == (None, 2048, 1e-5)
     flags = (config.norm_before_residual, config.norm_before_fc, config.fc_norm, config.norm_output)
     assert not any(flags) and not config.qk_norm
@@ -126,12 +131,12 @@ def test_other_kinds_are_refused_by_name(values, kind):
 
 def test_a_null_is_an_absent_key_and_the_user_may_answer_for_one():
     assert read(EAGLE3, twist=None, rope_scaling=None).rope.kind == "default"
-    _, readings = read_draft_keys({**EAGLE3, "twist": 1}, "config.json", ignored=["twist"])
-    assert {r.key: r.verdict for r in readings}["twist"] is Verdict.IRRELEVANT
+    _, found = readings({**EAGLE3, "twist": 1}, ignored=["twist"])
+    assert {r.key: r.verdict for r in found}["twist"] is Verdict.IRRELEVANT
 
 
 def test_every_key_has_a_verdict():
-    _, readings = read_draft_keys({**EAGLE3, "torch_dtype": "float16", "sliding_window": 4}, "config.json")
-    assert [r.key for r in readings] == [*EAGLE3, "torch_dtype", "sliding_window"]
-    verdicts = {r.key: r.verdict for r in readings}
+    _, found = readings({**EAGLE3, "torch_dtype": "float16", "sliding_window": 4})
+    assert [r.key for r in found] == [*EAGLE3, "torch_dtype", "sliding_window"]
+    verdicts = {r.key: r.verdict for r in found}
     assert verdicts["hidden_size"] is Verdict.HONOURED and verdicts["torch_dtype"] is Verdict.IRRELEVANT

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from bench.errors import AssetError
-from bench.models.eagle3 import default_feature_layers
+from bench.models.draft_config import default_feature_layers
 from bench.models.target import resolve_model
 
 

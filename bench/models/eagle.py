@@ -1,0 +1,205 @@
+"""EAGLE drafts at batch 1: EAGLE-3, and EAGLE-1, EAGLE-2 and HASS, which share one arithmetic.
+
+Embedding and LM head may be left out of a checkpoint; they then come from the target. A checkpoint whose
+head is already trimmed brings its own `d2t`.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bench.cost.config_json import DraftKind
+from bench.errors import CheckpointError
+from bench.models.draft import Draft, Placement
+from bench.models.draft_config import EagleConfig, Layout, feature_layers, layer_note, tensor_name
+from bench.models.eagle_body import EagleBody, Unroll
+from bench.models.eagle_files import CONFIG, EagleFiles, open_eagle
+from bench.models.layers import InPlaceLayer, RotaryTable, apply_rotary, grouped_attention, pack_linears
+from bench.models.target import Target
+from bench.models.weights import WEIGHTS
+from bench.vocab.draft_vocab import DraftVocab
+
+
+class EagleDraft(Draft):
+    """An EAGLE draft, which takes in hidden states of the target `(1, n, width)`.
+
+    Its hidden states are what its next step reads.
+
+    Args:
+        vocab: as of `Draft`.
+        head_weight: as of `Draft`.
+        body: everything but embedding and LM head.
+        embedding: of the target's tokens `(V, H)`.
+        feature_layers: the target's.
+    """
+
+    def __init__(
+        self,
+        vocab: DraftVocab,
+        head_weight: Tensor,
+        body: EagleBody,
+        embedding: Tensor,
+        feature_layers: Sequence[int],
+    ):
+        super().__init__(body.config.shape, vocab, head_weight, embedding)
+        self.body, self.embedding, self.feature_layers = body, embedding, tuple(feature_layers)
+        self.num_packed = pack_linears(body)
+        config = body.config
+        self._rotary = RotaryTable(config.rope, config.head_dim, config.max_position_embeddings, embedding)
+        self._caches = self._empty()
+
+    @property
+    def length(self) -> int:
+        """Positions held in the cache."""
+        return self._caches[0].length
+
+    def reset(self) -> None:
+        """Forgets the conversation."""
+        self._caches = self._empty()
+
+    def rewind(self, length: int) -> None:
+        """Forgets the positions after the first `length`."""
+        for cache in self._caches:
+            cache.rewind(length)
+
+    def prefill(self, prompt_ids: Tensor, next_id: Tensor, features: Tensor) -> Tensor:
+        """Reads a prompt: every position holds its features and the token after it."""
+        self.reset()
+        return self.extend(torch.cat([prompt_ids[1:], next_id]), features)
+
+    def extend(self, next_ids: Tensor, features: Tensor) -> Tensor:
+        """Takes in positions whose true features are known, with the token that follows each."""
+        return self._run(next_ids, self.body.fuse(features))[:, -1:]
+
+    def step(self, next_id: Tensor, hidden: Tensor) -> Tensor:
+        """A drafted token on the draft's own output, in place of features."""
+        return self._run(next_id, hidden)
+
+    def normed(self, hidden: Tensor) -> Tensor:
+        """The LM head's input."""
+        return self.body.head_input(hidden)
+
+    def unroll(self, token_ids: Tensor, features: Tensor) -> Unroll:
+        """Chains over one text."""
+        embeds = F.embedding(token_ids[1:], self.embedding)[None]
+        return Unroll(self.body, self._rotary.upto(len(token_ids)), embeds, features)
+
+    def _run(self, next_ids: Tensor, hidden: Tensor) -> Tensor:
+        start = self.length
+        end = start + next_ids.shape[0]
+        cos, sin = (table[start:end] for table in self._rotary.upto(end))
+        x, residual = self.body.enter(F.embedding(next_ids, self.embedding)[None], hidden)
+        for index, (layer, cache) in enumerate(zip(self.body.decoder_layers, self._caches, strict=True)):
+            if index:
+                x, residual = layer.enter(hidden)
+            q, k, v = layer.queries_keys_values(x)
+            keys, values = cache.update(apply_rotary(k, cos, sin), v)
+            attended = grouped_attention(apply_rotary(q, cos, sin), keys, values)
+            hidden = layer.finish(attended, residual)
+        return self.body.output(hidden)
+
+    def _empty(self) -> list[InPlaceLayer]:
+        return [InPlaceLayer() for _ in self.body.layers]
+
+
+def load_eagle(folder: Path, kind: DraftKind, placement: Placement) -> EagleDraft:
+    """Loads an EAGLE draft for the target of `placement`.
+
+    Raises:
+        AssetError: there are no weights.
+        CheckpointError: there is no target, or the files are not a draft of it that can be run.
+    """
+    target = placement.target
+    if target is None:
+        raise CheckpointError(f"{folder} is {kind.label}, which runs on the features of its target")
+    files = open_eagle(folder, kind, placement.ignored_keys)
+    config, num_target_layers = files.config, target.config.num_hidden_layers
+    _check_target(files, target)
+    layers = feature_layers(config, num_target_layers, placement.layer_ids, str(folder / CONFIG))
+    with torch.device("meta"):
+        body = EagleBody(config, files.layers.keys())
+    _check_layout(body, files)
+    body.load_state_dict({name: t.tensor() for name, t in files.layers.items()}, strict=True, assign=True)
+    like = target.embedding_weight
+    body = body.to(like).eval().requires_grad_(False)
+    head = target.head_weight if files.head is None else files.head.tensor()
+    embedding = like if files.embedding is None else files.embedding.tensor()
+    draft = EagleDraft(files.vocab, head.to(like), body, embedding.to(like), layers)
+    note = layer_note(config, layers, num_target_layers)
+    draft.notes = (*files.notes, *([note] if note else []))
+    return draft
+
+
+def save_body(body: EagleBody, folder: Path, metadata: dict[str, str]) -> None:
+    """Writes a full-vocabulary EAGLE-3 draft without embedding and head, which are the target's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        tensor_name(name, Layout.SAFEAILAB): t.to(torch.bfloat16).contiguous()
+        for name, t in body.state_dict().items()
+    }
+    save_file(tensors, folder / WEIGHTS, metadata=metadata)
+    (folder / CONFIG).write_text(json.dumps(_config_values(body.config), indent=2) + "\n", "utf-8")
+
+
+def _config_values(config: EagleConfig) -> dict[str, Any]:
+    """The `config.json` of a plain draft."""
+    return {
+        "architectures": ["LlamaForCausalLMEagle3"],
+        "model_type": "llama",
+        "num_hidden_layers": config.num_layers,
+        "tie_word_embeddings": False,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "vocab_size": config.vocab_size,
+        "draft_vocab_size": config.draft_vocab_size,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope.theta,
+        "max_position_embeddings": config.max_position_embeddings,
+        "norm_before_residual": config.norm_before_residual,
+    }
+
+
+def _check_target(files: EagleFiles, target: Target) -> None:
+    config, size = files.config, target.config.hidden_size
+    reads = config.hidden_size
+    if config.kind is DraftKind.EAGLE3 and config.num_features:
+        reads = config.target_hidden_size or config.hidden_size
+    if config.vocab_size != target.vocab_size or reads != size:
+        raise CheckpointError(
+            f"{files.folder} drafts for a target with {config.vocab_size} tokens and hidden size {reads}; "
+            f"this target has {target.vocab_size} and {size}"
+        )
+    parts = {"LM head": files.head, "input embedding": files.embedding}
+    lacking = [name for name, part in parts.items() if part is None]
+    if lacking and config.hidden_size != size:
+        raise CheckpointError(
+            f"{files.folder}: the draft's hidden size is {config.hidden_size}, the target's {size}, so "
+            f"that it needs an {lacking[0]} of its own, and has none; fetch the draft again"
+        )
+
+
+def _check_layout(body: EagleBody, files: EagleFiles) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in body.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in files.layers.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in found:
+            problem = f"{name} is missing"
+        elif name not in wanted:
+            problem = f"{name} is of no use to it"
+        elif wanted[name] != found[name]:
+            problem = f"{name} is {found[name]} and not {wanted[name]}"
+        else:
+            continue
+        label = files.config.kind.label
+        raise CheckpointError(
+            f"{files.folder}: {problem}, where {CONFIG} makes it {label}; correct {CONFIG}, or fetch it again"
+        )

@@ -1,0 +1,191 @@
+"""The files of an EAGLE draft, opened and checked before any weight is read."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.cost.config_json import DraftKind, kind_of, read_config
+from bench.errors import CheckpointError, VocabError
+from bench.models.draft_config import EagleConfig, Layout, read_draft_keys, tensor_name
+from bench.models.weights import EMBEDDING, HEAD, StoredTensor, as_integers, open_weights
+from bench.vocab.draft_vocab import DraftVocab
+
+CONFIG = "config.json"
+
+# What some trainers call the norms of single features.
+_OLD_NAMES = {"aux_norm_low": "fc_norm.0", "aux_norm_mid": "fc_norm.1", "aux_norm_high": "fc_norm.2"}
+
+# Tensors that neither engine reads: computed ones, kept by old trainers.
+_UNREAD = ("rotary_emb.inv_freq",)
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+# A weight that each key promises.
+_BIASES = {
+    "attention_bias": "layers.0.self_attn.q_proj.bias",
+    "qkv_bias": "layers.0.self_attn.q_proj.bias",
+    "mlp_bias": "layers.0.mlp.up_proj.bias",
+    "bias": "fc.bias",
+}
+
+
+@dataclass(frozen=True)
+class EagleFiles:
+    """An EAGLE draft that has not been loaded.
+
+    Attributes:
+        folder: of it.
+        config: what it computes, as its weights confirm.
+        layers: tensors of the layers, with layers by number.
+        head: LM head `(k, H)`; None where it is the target's.
+        embedding: input embedding `(V, H)`; None where it is the target's.
+        vocab: tokens that the head has.
+        notes: what of the configuration was corrected.
+    """
+
+    folder: Path
+    config: EagleConfig
+    layers: Mapping[str, StoredTensor]
+    head: StoredTensor | None
+    embedding: StoredTensor | None
+    vocab: DraftVocab
+    notes: tuple[str, ...] = ()
+
+
+def kind_of_files(folder: Path) -> DraftKind:
+    """The kind of a draft, by its configuration and, where that does not tell, the names of its tensors.
+
+    Raises:
+        AssetError: there are no weights.
+        CheckpointError: it is of a kind that is not supported.
+    """
+    kind = kind_of(read_config(folder / CONFIG)[1], str(folder / CONFIG))
+    if kind is not DraftKind.EAGLE:
+        return kind
+    names = _named(open_weights(folder)).keys()
+    if "layers.0.hidden_norm.weight" in names:
+        return DraftKind.EAGLE3
+    return DraftKind.EAGLE if "fc.weight" in names else DraftKind.DECODER_LM
+
+
+def open_eagle(folder: Path, kind: DraftKind, ignored: Collection[str] = ()) -> EagleFiles:
+    """Opens a draft of `kind`.
+
+    Args:
+        folder: of the draft.
+        kind: EAGLE-3 or EAGLE.
+        ignored: keys of its configuration that the user takes the responsibility for.
+
+    Raises:
+        AssetError: there are no weights.
+        CheckpointError: keys or tensors are not those of a draft that can be run.
+    """
+    values = read_config(folder / CONFIG)[1]
+    config, _ = read_draft_keys(values, str(folder / CONFIG), kind, ignored)
+    tensors = _named(open_weights(folder))
+    maps: dict[str, StoredTensor] = {name: tensors.pop(name) for name in ("d2t", "t2d") if name in tensors}
+    head, embedding = tensors.pop(HEAD, None), tensors.pop(EMBEDDING, None)
+    vocab = read_vocab(maps, config.vocab_size, folder)
+    _check_head(head, vocab, config, folder)
+    _check_embedding(embedding, config, folder)
+    _check_biases(values, tensors, folder)
+    _check_types(tensors, folder)
+    tensors = _without_unread(tensors)
+    indexes = [int(name.split(".")[1]) for name in tensors if name.startswith("layers.")]
+    found, notes = (1 + max(indexes, default=-1), len(vocab)), []
+    for key, said, counts in zip(
+        ("num_hidden_layers", "draft_vocab_size"),
+        (config.num_layers, config.draft_vocab_size),
+        found,
+        strict=True,
+    ):
+        if said != counts:
+            notes.append(f"{key}={said} is stale: the weights have {counts}, which counts")
+    config = replace(config, num_layers=found[0], draft_vocab_size=found[1])
+    return EagleFiles(folder, config, tensors, head, embedding, vocab, tuple(notes))
+
+
+def read_vocab(tensors: Mapping[str, StoredTensor], target_vocab_size: int, folder: Path) -> DraftVocab:
+    """The vocabulary that the maps of a checkpoint state; without any, that of the target.
+
+    Args:
+        tensors: of the checkpoint.
+        target_vocab_size: V.
+        folder: of the checkpoint, for errors.
+
+    Raises:
+        CheckpointError: the maps are out of order or range, or disagree.
+    """
+    d2t, t2d = tensors.get("d2t"), tensors.get("t2d")
+    try:
+        offsets = np.zeros(target_vocab_size, dtype=np.int64) if d2t is None else as_integers(d2t.tensor())
+        vocab = DraftVocab.from_d2t(offsets, target_vocab_size)
+        mask = vocab.t2d if t2d is None else as_integers(t2d.tensor())
+    except (VocabError, ValueError) as error:
+        raise CheckpointError(f"{folder}: d2t is not a vocabulary map: {error}") from error
+    if len(mask) != target_vocab_size or not np.array_equal(np.flatnonzero(mask), vocab.target_ids):
+        raise CheckpointError(f"{folder}: its maps d2t and t2d name different tokens")
+    return vocab
+
+
+def _named(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Tensors with layers by number."""
+    found = {}
+    for name, tensor in tensors.items():
+        for old, new in _OLD_NAMES.items():
+            name = name.replace(old, new)
+        found[tensor_name(name, Layout.SPECULATORS)] = tensor
+    return found
+
+
+def _without_unread(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    found = {name: tensor for name, tensor in tensors.items() if not name.endswith(_UNREAD)}
+    for name in list(found):
+        if name.endswith(".hidden_norm.weight") and not name.startswith("layers.0."):
+            # The norm of a later layer is input_layernorm in vLLM, with this one idle; SGLang reverses them.
+            norm = found.pop(name)
+            found.setdefault(name.replace("hidden_norm", "input_layernorm"), norm)
+    return found
+
+
+def _check_head(head: StoredTensor | None, vocab: DraftVocab, config: EagleConfig, folder: Path) -> None:
+    if head is None and not vocab.is_full:
+        raise CheckpointError(
+            f"{folder} has a map of {len(vocab)} tokens and no LM head for them; fetch the draft again"
+        )
+    if head is not None and head.shape != (len(vocab), config.hidden_size):
+        missing = " without d2t, the map of a trimmed head" if vocab.is_full else ""
+        raise CheckpointError(
+            f"{folder}: the LM head has {head.num_rows} rows of {head.shape[-1]}, its vocabulary "
+            f"{len(vocab)} tokens{missing}, and the draft's hidden size is {config.hidden_size}"
+        )
+
+
+def _check_embedding(embedding: StoredTensor | None, config: EagleConfig, folder: Path) -> None:
+    wanted = (config.vocab_size, config.hidden_size)
+    if embedding is not None and embedding.shape != wanted:
+        raise CheckpointError(
+            f"{folder}: the input embedding is {embedding.shape}, the configuration says {wanted}"
+        )
+
+
+def _check_biases(values: Mapping[str, Any], tensors: Mapping[str, StoredTensor], folder: Path) -> None:
+    layer = values.get("transformer_layer_config") or values
+    for key, name in _BIASES.items():
+        if (values.get(key) or layer.get(key)) and name not in tensors:
+            raise CheckpointError(
+                f"{folder}: {key}=true, and the weights hold no {name}; correct {CONFIG}, or fetch the draft "
+                "again"
+            )
+
+
+def _check_types(tensors: Mapping[str, StoredTensor], folder: Path) -> None:
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _FLOATS:
+            raise CheckpointError(
+                f"{folder}: {name} is {tensor.dtype}, and a quantised draft cannot be run; measure the same "
+                "draft in bfloat16"
+            )
