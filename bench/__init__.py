@@ -24,6 +24,7 @@ The rooms, in the order in which data flows through them:
 
     cli.py         the command line: the only file that uses Hydra
     config/        typed configuration: what every key means and which values are possible
+    tasks.py       which function runs each task
     sweep.py       the jobs of a sweep: each a process with its own log, CPU cores and note of how it ended
     acceptance.py  replay -> acceptance of every vocabulary size; pure arithmetic
     assets.py      downloads, pinned by hash

@@ -9,6 +9,8 @@ import os
 import re
 import sys
 import textwrap
+import traceback
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -26,16 +28,27 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from bench.config import Config, Task
+from bench.config import Config
 from bench.errors import BenchError, ConfigError
-from bench.sweep import describe_end, devices_of, job_name, prepare_sweep, run_job, with_sweeps_opened
+from bench.sweep import describe_end, devices_of, job_name, prepare_sweep, run_job
+from bench.tasks import run_task
 
 _INTERRUPTED = 130
 
 # Launchers that request one kind of GPU for all jobs of a sweep.
 _ONE_KIND = ("slurm", "ray_cluster")
 
-ConfigStore.instance().store(name="schema", node=Config)
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+# No machine has more GPUs.
+_MOST_GPUS = 64
+
+_HELP_WIDTH, _HELP_INDENT = 98, 15
+
+
+def option_names(group: str) -> list[str]:
+    """Names of the options of a group of conf/."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def wrapped_options(group: str) -> str:
@@ -44,13 +57,24 @@ def wrapped_options(group: str) -> str:
     return f"\n{' ' * _HELP_INDENT}".join(lines)
 
 
-OmegaConf.register_new_resolver("options", wrapped_options, replace=True)
+def _register() -> None:
+    """What Hydra finds beside the files of conf/: the schema, `gpu=<index>`, and the lists of `--help`."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for index in range(_MOST_GPUS):
+        store.store(group="gpu", name=str(index), node={"device": f"cuda:{index}"})
+    OmegaConf.register_new_resolver("options", wrapped_options, replace=True)
+
+
+_register()
 
 
 class SweepStart(Callback):
     """Hydra calls this in the process that launches a sweep, before the first job."""
 
-    folder: ClassVar[Path | None] = None  # the sweep that this process launched
+    # Of the sweep that this process launched.
+    folder: ClassVar[Path | None] = None
+    launcher: ClassVar[str] = "basic"
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Prepares the sweep's folder. Exits on an error: Hydra would only print a warning."""
@@ -70,7 +94,7 @@ class SweepStart(Callback):
             prepare_sweep(folder, ["python", "-m", "bench", *sys.argv[1:]], jobs, devices)
         except BenchError as error:
             _stop(str(error), error.exit_code)
-        SweepStart.folder = folder
+        SweepStart.folder, SweepStart.launcher = folder, launcher
         _say(f"sweep in {folder}: one log per job")
 
 
@@ -97,14 +121,13 @@ def main() -> NoReturn:
         _end_sweep()
         when = "" if SweepStart.folder else " before the first measurement"
         _stop(f"interrupted{when}", _INTERRUPTED)
-    except Exception:
-        # An error of the launcher, such as a lost node, must not hide how its jobs ended.
-        _end_sweep()
-        raise
+    except Exception as error:
+        if SweepStart.folder is None or SweepStart.launcher == "basic":
+            raise
+        # Jobs are processes of their own, so that this is an error of the launcher, such as a lost node.
+        _say(explain_launcher(SweepStart.launcher, error, SweepStart.folder))
+        sys.exit(max(_end_sweep(), BenchError.exit_code))
     sys.exit(_end_sweep())
-
-
-CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -113,9 +136,11 @@ def _job(composed: DictConfig) -> None:
         _run_in_sweep(composed)
         return
     try:
-        _run(_typed(composed))
+        exit_code = run_task(_typed(composed), Console())
     except BenchError as error:
         _stop(str(error), error.exit_code)
+    if exit_code:
+        sys.exit(exit_code)
 
 
 def _run_in_sweep(composed: DictConfig) -> None:
@@ -149,67 +174,6 @@ def _typed(composed: DictConfig) -> Config:
         raise BenchError(explain(error)) from error
     assert isinstance(config, Config)
     return config
-
-
-def _run(config: Config) -> None:
-    # Heavy imports only after the configuration was checked.
-    console = Console()
-    config.check_target()
-    if config.task is Task.fit:
-        from bench.analysis.run import find_run
-        from bench.report.page import render_fit
-
-        render_fit(find_run(config.runs_dir, config.run), console)
-        return
-    if config.task is Task.predict:
-        from bench.predict import run_predict
-
-        run_predict(config, console)
-        return
-    if config.task in (Task.report, Task.compare, Task.diff):
-        _run_on_several(config, console)
-        return
-    if config.task is Task.select:
-        from bench.select.run import run_select
-
-        run_select(config, console)
-        return
-    if config.task is Task.export:
-        from bench.select.exports import run_export
-
-        run_export(config, console)
-        return
-    if config.task is Task.selfcheck:
-        from bench.runs.selfcheck import run_selfcheck
-
-        run_selfcheck(config, console)
-        return
-    from bench.runs.run import InterruptedRunError, run_bench
-
-    try:
-        if config.task is Task.draft:
-            from bench.runs.run import run_draft
-
-            run_draft(config, console)
-        else:
-            run_bench(config, console)
-    except InterruptedRunError as stopped:
-        _stop(str(stopped), _INTERRUPTED)
-
-
-def _run_on_several(config: Config, console: Console) -> None:
-    from bench.report.page import find_folders, run_diff
-
-    if config.task is not Task.diff:
-        from bench.report.page import run_report
-
-        folders = with_sweeps_opened(find_folders(config.runs_dir, config.runs or [config.run]))
-        run_report(folders, config.runs_dir, config.reports_dir, config.out, console)
-        return
-    folders = with_sweeps_opened(find_folders(config.runs_dir, config.runs))
-    exit_code = run_diff(folders, config.diff.threshold, config.reports_dir, config.out, console)
-    if exit_code:
-        sys.exit(exit_code)
 
 
 def arrange(arguments: list[str]) -> list[str]:
@@ -246,17 +210,16 @@ def _stop(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-# The extra in pyproject.toml that installs the plugin of each launcher.
-_EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "ray": "ray"}
+# What `hydra/launcher=` builds on: the plugin's own option, and the extra in pyproject.toml that installs it.
+_PLUGINS = {"gpus": ("joblib", "joblib"), "slurm": ("submitit_slurm", "slurm"), "ray_cluster": ("ray", "ray")}
+
+# What to check when a launcher cannot start jobs.
+_LAUNCHER_CHECKS = {
+    "slurm": "sinfo must list a partition here that hydra.launcher.partition and .account may use",
+    "ray_cluster": "hydra.launcher.ray.init.address=local starts a Ray here, auto needs a running one",
+}
 
 _FLAGS = ("--help", "--multirun", "--cfg", "--package", "--resolve", "--info", "--hydra-help", "--version")
-
-_HELP_WIDTH, _HELP_INDENT = 98, 15
-
-
-def option_names(group: str) -> list[str]:
-    """Names of the options of a group of conf/."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def explain_usage(message: str) -> str:
@@ -288,11 +251,12 @@ def explain(error: Exception) -> str:
             f"did you mean {near[0]}?" if near else f"top-level keys are {top_level}"
         )
     group = re.search(r"Could not (?:find|load) '(.+)/([^'/]+)'", text)
-    if group and group[2] in _EXTRAS and group[1] == "hydra/launcher":
-        extra = _EXTRAS[group[2]]
-        return f"this launcher is not installed: .venv/bin/python -m pip install -e '.[{extra}]'"
+    extra = dict(_PLUGINS.values()).get(group[2]) if group and group[1] == "hydra/launcher" else None
+    if extra:
+        return _not_installed(extra)
     if group:
-        return f"unknown {group[1]} '{group[2]}'; known are {', '.join(option_names(group[1]))}"
+        names = [*option_names(group[1]), *(["the index of a CUDA device"] if group[1] == "gpu" else [])]
+        return f"unknown {group[1]} '{group[2]}'; known are {', '.join(names)}"
     reason = " ".join([line.strip() for line in text.splitlines() if line.strip()][:2])
     merged = reason.removeprefix("Error merging override ")
     if merged == reason:
@@ -302,6 +266,26 @@ def explain(error: Exception) -> str:
     while cause.__cause__:
         cause = cause.__cause__
     return f"{merged}: {str(cause).splitlines()[0]}"
+
+
+def explain_launcher(launcher: str, error: Exception, folder: Path) -> str:
+    """One line about what a launcher died of; the whole of it is kept in the sweep's folder."""
+    log = folder / "launcher.log"
+    with suppress(OSError):
+        log.write_text("".join(traceback.format_exception(error)), "utf-8")
+    if isinstance(error, ImportError) and launcher in _PLUGINS:
+        return f"hydra/launcher={launcher}: {error}; {_not_installed(_PLUGINS[launcher][1])} - log: {log}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    # Programs that a launcher calls say several things, of which the last error is the reason.
+    reason = next((line for line in reversed(lines) if re.search(r"\b(error|fatal)\b", line, re.I)), lines[0])
+    check = _LAUNCHER_CHECKS.get(launcher)
+    return (
+        f"hydra/launcher={launcher} failed: {reason.rstrip('.')}{f'; {check}' if check else ''} - log: {log}"
+    )
+
+
+def _not_installed(extra: str) -> str:
+    return f"this launcher is not installed: .venv/bin/python -m pip install -e '.[{extra}]'"
 
 
 def _known_keys(schema: Any) -> list[str]:

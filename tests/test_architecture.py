@@ -14,7 +14,7 @@ GROUND = ("errors", "config", "stats", "vocab", "cost", "acceptance")
 MATERIAL = ("text", "records", "device", "models", "telemetry", "export")
 WORK = ("decoding", "measure")
 FINDINGS = ("surface", "fit", "analysis", "report")
-TASKS = ("runs", "select", "predict", "training", "sweep", "cli")
+TASKS = ("runs", "select", "predict", "training", "sweep", "tasks", "cli")
 
 
 def rooms(*names: str) -> tuple[str, ...]:

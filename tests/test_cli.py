@@ -71,6 +71,7 @@ def test_smoke_run_on_real_input(tmp_path):
     ("arguments", "parts"),
     [
         (["domain=poetry"], ["unknown domain 'poetry'", "function_calling"]),
+        (["gpu=h1000"], ["unknown gpu 'h1000'", "h100-sxm", "the index of a CUDA device"]),
         (["pair=gpt"], ["unknown pair 'gpt'", "smollm2-135m"]),
         (["experiment=smok"], ["unknown experiment 'smok'", "smoke"]),
         (["measure.num_promts=3"], ["num_promts", "did you mean num_prompts"]),

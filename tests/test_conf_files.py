@@ -36,6 +36,13 @@ def test_the_default_is_three_domains_and_eleven_sizes():
     assert config.vocab.sizes == ["full", *map(str, sizes)]
 
 
+@pytest.mark.parametrize("index", [0, 3, 11])
+def test_a_gpu_is_chosen_by_its_index(index):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_object(compose("config", [quote_gpu_index(f"gpu={index}")]))
+    assert config.gpu.device == f"cuda:{index}" and config.gpu.name_pattern is None
+
+
 def test_gpu_indices_are_quoted_and_nothing_else_is():
     assert quote_gpu_index("gpu=0") == "gpu='0'"
     assert quote_gpu_index("gpu=0,12,auto") == "gpu='0','12',auto"

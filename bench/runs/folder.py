@@ -167,6 +167,8 @@ def plain(value: Any) -> Any:
 
 def _signature(values: dict[str, Any], environment: dict[str, Any]) -> str:
     of_config = {key: value for key, value in values.items() if key not in _ELSEWHERE}
+    # How a job gets its device changes no figure.
+    of_config["gpu"] = {key: value for key, value in values["gpu"].items() if key not in ("slurm", "ray")}
     of_machine = {key: environment.get(key) for key in _IDENTITY}
     text = json.dumps([socket.gethostname(), of_config, of_machine], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

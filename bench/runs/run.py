@@ -22,7 +22,7 @@ from bench.decoding.rules import Sampler
 from bench.device import Device, open_device
 from bench.device.graphs import executions
 from bench.device.lock import hold_device, physical_id
-from bench.errors import ConfigError, FailedCasesError, OutputError, VocabError
+from bench.errors import BenchError, ConfigError, FailedCasesError, OutputError, VocabError
 from bench.measure.attempts import attempt
 from bench.measure.campaign import Campaign
 from bench.measure.parts import draft_parts, time_parts
@@ -64,8 +64,10 @@ from bench.text import Prompt, load_prompts
 _ISOLATED, _BASELINE = "timing parts on their own", "comparing with generate"
 
 
-class InterruptedRunError(Exception):
+class InterruptedRunError(BenchError):
     """The user stopped the run; what was measured is kept."""
+
+    exit_code = 130
 
     def __init__(self, folder: Path, num_records: int):
         super().__init__(

@@ -1,8 +1,14 @@
 """The launchers' YAML, with or without their plugins installed."""
 
 import copy
+import os
+import shutil
+import subprocess
+import sys
 import tomllib
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +19,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import open_dict
 
 from bench.cli import SweepStart, explain, quote_gpu_index
+from bench.config.gpu import match, read_specs
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = ROOT / "conf" / "hydra" / "launcher"
@@ -22,17 +29,24 @@ PLUGINS = {
     "slurm": ("submitit_slurm", "slurm", "hydra-submitit-launcher"),
     "ray_cluster": ("ray", "ray", "hydra-ray-launcher"),
 }
-# What the plugins' configurations have that ours change, so that a misspelt key is found without a plugin.
+
+
+@dataclass
+class Submitit:
+    """What ours changes of the plugin's own configuration: a misspelt key is found without the plugin."""
+
+    gres: str | None = None
+    constraint: str | None = None
+    timeout_min: int = 60
+    cpus_per_task: int | None = None
+    stderr_to_stdout: bool = False
+    name: str = "bench"
+    additional_parameters: dict[str, Any] = field(default_factory=dict)
+
+
 STAND_INS = {
     "joblib": {"n_jobs": -1, "batch_size": "auto", "pre_dispatch": "2*n_jobs"},
-    "submitit_slurm": {
-        "gres": None,
-        "timeout_min": 60,
-        "cpus_per_task": None,
-        "stderr_to_stdout": False,
-        "name": "bench",
-        "additional_parameters": {},
-    },
+    "submitit_slurm": Submitit,
     "ray": {"ray": {"init": {"address": None}, "remote": {}}},
 }
 
@@ -54,13 +68,10 @@ def composed(launchers):
         if f"{name}.yaml" not in launchers:
             ConfigStore.instance().store(group="hydra/launcher", name=name, node=node)
 
-    def compose_launcher(launcher: str, gpu: str):
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return compose(
-                "config",
-                [f"hydra/launcher={launcher}", quote_gpu_index(f"gpu={gpu}")],
-                return_hydra_config=True,
-            )
+    def compose_launcher(launcher: str, gpu: str, *more: str, conf: Path = ROOT / "conf"):
+        overrides = [f"hydra/launcher={launcher}", quote_gpu_index(f"gpu={gpu}"), *more]
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            return compose("config", overrides, return_hydra_config=True)
 
     return compose_launcher
 
@@ -79,37 +90,74 @@ def test_every_launcher_has_an_extra():
         assert any(requirement.startswith(package) for requirement in extras[extra])
 
 
-@pytest.mark.parametrize("scheduler", ["slurm_gpu", "ray_gpu"])
-def test_every_kind_of_gpu_is_asked_for_by_its_kind(scheduler):
-    # A kind without a file would get any GPU.
-    gpus = {path.stem for path in (ROOT / "conf" / "gpu").glob("*.yaml")}
-    kinds = {gpu for gpu in gpus if not gpu.isdecimal()} - {"auto"}
-    assert {path.stem for path in (LAUNCHERS / scheduler).glob("*.yaml")} == kinds
+def test_every_kind_of_gpu_is_asked_for_by_its_kind():
+    # A kind that does not say it would get any GPU.
+    for path in (ROOT / "conf" / "gpu").glob("*.yaml"):
+        if path.stem != "auto":
+            assert {"slurm", "ray"} <= yaml.safe_load(path.read_text()).keys(), path.name
 
 
 @pytest.mark.parametrize(
     ("gpu", "gres", "device"),
     [
         ("h100", "gpu:h100:1", "cuda:0"),
-        ("a100", "gpu:a100:1", "cuda:0"),
+        ("a100-80gb-sxm", "gpu:a100:1", "cuda:0"),
         ("auto", "gpu:1", "auto"),
-        ("0", "gpu:1", "cuda:0"),
+        ("3", "gpu:1", "cuda:3"),
         ("cpu", None, "cpu"),
     ],
 )
 def test_slurm_is_asked_for_the_gpu(composed, gpu, gres, device):
     config = composed("slurm", gpu)
-    assert (config.hydra.launcher.gres, config.gpu.device) == (gres, device)
-    assert ("exclusive" in config.hydra.launcher.additional_parameters) == (gpu == "cpu")
-    assert config.hydra.launcher.timeout_min == 240
+    launcher = config.hydra.launcher
+    assert (launcher.gres, config.gpu.device) == (gres, device)
+    assert launcher.additional_parameters == ({"exclusive": True} if gpu == "cpu" else {})
+    assert (launcher.cpus_per_task, launcher.timeout_min) == (None if gpu == "cpu" else 8, 240)
 
 
 @pytest.mark.parametrize(
-    ("gpu", "num_gpus", "kind"), [("h100", 1, "H100"), ("auto", 1, None), ("0", 1, None), ("cpu", 0, None)]
+    ("gpu", "num_gpus", "kind"),
+    [("h100-pcie", 1, "H100"), ("auto", 1, None), ("0", 1, None), ("cpu", 0, None), ("mi300x", 1, None)],
 )
 def test_ray_is_asked_for_the_gpu(composed, gpu, num_gpus, kind):
     remote = composed("ray_cluster", gpu).hydra.launcher.ray.remote
-    assert (remote.num_gpus, remote.get("accelerator_type"), remote.max_retries) == (num_gpus, kind, 0)
+    assert (remote.num_gpus, remote.accelerator_type, remote.max_retries) == (num_gpus, kind, 0)
+
+
+def test_what_a_sheet_asks_for_can_be_overridden(composed):
+    more = [
+        *("+hydra.launcher.additional_parameters.mail-user=me", "hydra.launcher.cpus_per_task=2"),
+        "gpu.slurm.constraint=nvlink",
+    ]
+    launcher = composed("slurm", "cpu", *more).hydra.launcher
+    assert launcher.additional_parameters == {"exclusive": True, "mail-user": "me"}
+    assert (launcher.cpus_per_task, launcher.constraint) == (2, "nvlink")
+
+
+NEW_GPU = """
+device: cuda:0
+name_pattern: 'NVIDIA X1'
+spec:
+  source: by hand
+  peak_tflops: {bfloat16: 100}
+  memory_bandwidth_gb_per_s: 1000
+  memory_gib: 80
+slurm: {gres: gpu:x1:1, constraint: nvlink}
+ray: {accelerator_type: X1, resources: {x1: 1}}
+"""
+
+
+def test_a_gpu_is_added_by_one_file(composed, tmp_path):
+    conf = shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (conf / "gpu" / "x1.yaml").write_text(NEW_GPU)
+    slurm, ray, here = (composed(launcher, "x1", conf=conf) for launcher in ("slurm", "ray_cluster", "gpus"))
+    assert (slurm.hydra.launcher.gres, slurm.hydra.launcher.constraint) == ("gpu:x1:1", "nvlink")
+    remote = ray.hydra.launcher.ray.remote
+    assert (remote.num_gpus, remote.accelerator_type, remote.resources) == (1, "X1", {"x1": 1})
+    for config in (slurm, ray, here):
+        assert (config.gpu.device, config.gpu.spec.source) == ("cuda:0", "by hand")
+    found = match("NVIDIA X1", read_specs(conf / "gpu"))
+    assert (found.name, found.peak("bfloat16"), found.memory_bytes_per_s) == ("x1", 1e14, 1e12)
 
 
 def test_ray_joins_no_cluster_unasked(composed):
@@ -159,3 +207,67 @@ def test_a_scheduler_is_asked_for_one_kind_of_gpu(composed, launcher, capsys, tm
         f"gpu=h100,a100 is impossible with hydra/launcher={launcher}" in said and "one sweep for each" in said
     )
     assert not list(tmp_path.iterdir())
+
+
+# A launcher that fails as submitit does where there is `sbatch` but no configured Slurm.
+BROKEN = """
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.launcher import Launcher
+
+class BrokenLauncher(Launcher):
+    def __init__(self, **parameters):
+        pass
+
+    def setup(self, *, hydra_context, task_function, config):
+        pass
+
+    def launch(self, job_overrides, initial_job_idx):
+        ERROR
+
+node = {"_target_": "", **PARAMETERS}
+ConfigStore.instance().store(group="hydra/launcher", name="submitit_slurm", node=node)
+"""
+BROKEN_CLASS = "hydra_plugins.broken_launcher.BrokenLauncher"
+SBATCH = (
+    "sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host\\n"
+    "sbatch: error: _establish_config_source: failed to fetch config\\n"
+    "sbatch: fatal: Could not establish a configuration source\\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            f"raise RuntimeError('{SBATCH}')",
+            "hydra/launcher=slurm failed: sbatch: fatal: Could not establish a configuration source; sinfo "
+            "must list a partition here that hydra.launcher.partition and .account may use - log: ",
+        ),
+        (
+            "import submitit_of_another_machine",
+            "hydra/launcher=slurm: No module named 'submitit_of_another_machine'; this launcher is not "
+            "installed: .venv/bin/python -m pip install -e '.[slurm]' - log: ",
+        ),
+    ],
+)
+def test_what_a_launcher_dies_of_is_one_line(error, said, tmp_path):
+    plugin = tmp_path / "hydra_plugins" / "broken_launcher"
+    plugin.mkdir(parents=True)
+    code = BROKEN.replace("ERROR", error).replace("PARAMETERS", repr(asdict(Submitit())))
+    (plugin / "__init__.py").write_text(code)
+    sweep = tmp_path / "sweep"
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "-m", "hydra/launcher=slurm", "task=report", "run=a,b",
+         f"hydra.sweep.dir={sweep}", f"hydra.launcher._target_={BROKEN_CLASS}"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines() == [
+        f"bench: sweep in {sweep}: one log per job",
+        f"bench: {said}{sweep / 'launcher.log'}",
+        f"bench: 0 of 2 jobs of {sweep} are done",
+        "bench: 2 of 2 jobs never started: task=report run=a, task=report run=b",
+        f"bench: to complete the rest, run the sweep again with hydra.sweep.dir={sweep}",
+    ]
+    assert "Traceback" in (sweep / "launcher.log").read_text()

@@ -127,6 +127,11 @@ def test_what_is_only_read_does_not_make_another_run(tmp_path):
     assert begin(config(tmp_path)).path == begin(config(tmp_path, "export.domain=code")).path
 
 
+def test_how_a_scheduler_is_asked_does_not_make_another_run(tmp_path):
+    first = begin(config(tmp_path)).path
+    assert begin(config(tmp_path, "gpu.slurm.constraint=nvlink", "gpu.ray.num_gpus=2")).path == first
+
+
 def test_a_torn_line_is_removed_and_said(tmp_path):
     path = begin(config(tmp_path)).path
     with (path / "records.jsonl").open("a") as file:

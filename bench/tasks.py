@@ -1,0 +1,99 @@
+"""The tasks: which function runs each of them.
+
+Imports wait until a task runs: most bring in torch, which a refused configuration and a report do not need.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.config import Config, Task
+from bench.sweep import with_sweeps_opened
+
+
+def run_task(config: Config, console: Console) -> int:
+    """Runs the task that the configuration names, and returns the exit code of the program.
+
+    Raises:
+        BenchError: anything the user can mend.
+    """
+    config.check_target()
+    return _TASKS[config.task](config, console) or 0
+
+
+def _bench(config: Config, console: Console) -> None:
+    from bench.runs.run import run_bench
+
+    run_bench(config, console)
+
+
+def _draft(config: Config, console: Console) -> None:
+    from bench.runs.run import run_draft
+
+    run_draft(config, console)
+
+
+def _selfcheck(config: Config, console: Console) -> None:
+    from bench.runs.selfcheck import run_selfcheck
+
+    run_selfcheck(config, console)
+
+
+def _select(config: Config, console: Console) -> None:
+    from bench.select.run import run_select
+
+    run_select(config, console)
+
+
+def _export(config: Config, console: Console) -> None:
+    from bench.select.exports import run_export
+
+    run_export(config, console)
+
+
+def _predict(config: Config, console: Console) -> None:
+    from bench.predict import run_predict
+
+    run_predict(config, console)
+
+
+def _fit(config: Config, console: Console) -> None:
+    from bench.analysis.run import find_run
+    from bench.report.page import render_fit
+
+    render_fit(find_run(config.runs_dir, config.run), console)
+
+
+def _report(config: Config, console: Console) -> None:
+    from bench.report.page import run_report
+
+    folders = _folders(config, config.runs or [config.run])
+    run_report(folders, config.runs_dir, config.reports_dir, config.out, console)
+
+
+def _diff(config: Config, console: Console) -> int:
+    from bench.report.page import run_diff
+
+    folders = _folders(config, config.runs)
+    return run_diff(folders, config.diff.threshold, config.reports_dir, config.out, console)
+
+
+def _folders(config: Config, names: list[str]) -> list[Path]:
+    from bench.report.page import find_folders
+
+    return with_sweeps_opened(find_folders(config.runs_dir, names))
+
+
+_TASKS: dict[Task, Callable[[Config, Console], int | None]] = {
+    Task.bench: _bench,
+    Task.draft: _draft,
+    Task.selfcheck: _selfcheck,
+    Task.select: _select,
+    Task.export: _export,
+    Task.predict: _predict,
+    Task.fit: _fit,
+    Task.report: _report,
+    Task.compare: _report,
+    Task.diff: _diff,
+}
