@@ -1,1 +1,1 @@
-"""Vocabulary maps and trimmed checkpoints, as serving engines load them, and their readers."""
+"""Vocabulary maps and trimmed checkpoints in the formats of serving engines, and their readers."""

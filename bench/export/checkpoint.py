@@ -1,8 +1,8 @@
-"""Trimmed checkpoints: an EAGLE draft or a decoder LM's output head, cut to a vocabulary.
+"""Trimmed checkpoints: an EAGLE draft, or the LM head of a decoder LM, cut to a vocabulary.
 
-Nothing is retrained: rows of the LM head are taken, and maps say which target tokens they are. A head that is
-already trimmed is cut further, its map composed with the new one. Everything else is copied as it is, a few
-rows at a time: tensors and keys of any name, in any type.
+Nothing is retrained. Rows of the LM head are selected, and maps say which target tokens they are. A head that
+is already trimmed is trimmed further, and its map is composed with the new one. Everything else is copied
+unchanged, a few rows at a time: tensors and keys of any name and type.
 """
 
 import json
@@ -33,7 +33,7 @@ from bench.vocab.draft_vocab import DraftVocab, IntArray
 
 _TRIMMED_HEAD = "lm_head.safetensors"
 
-# Where decoder LMs keep the input embedding that their head may be tied to.
+# Names of the input embedding of a decoder LM, to which its head can be tied.
 _EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "wte.weight", EMBEDDING)
 
 Tensors = Mapping[str, StoredTensor]
@@ -50,17 +50,17 @@ def trim_eagle3(
 ) -> None:
     """Writes the EAGLE-3 draft in `folder` with its LM head cut to `vocab`.
 
-    The input embedding stays whole. Where the source leaves it out it stays out, unless it is given: vLLM and
-    SGLang then share the target's. With k = V there are no maps, as engines expect.
+    The input embedding keeps its full size. If the source has none, none is written unless it is given; vLLM
+    and SGLang then share that of the target. With k = V there are no maps, as engines expect.
 
     Args:
-        folder: the draft, in either layout, of any vocabulary that contains `vocab`.
+        folder: the draft, in either layout, with any vocabulary that contains `vocab`.
         vocab: the tokens to keep.
-        target_head: LM head of the target `(V, H)`, for drafts that leave theirs to it.
-        layout: of what is written.
-        out: folder to make.
+        target_head: LM head of the target `(V, H)`, for drafts that share it.
+        layout: the layout to write.
+        out: the folder to create.
         verifier: name of the target, for the speculators configuration.
-        target_embedding: input embedding of the target `(V, H)`, for drafts that leave theirs to it.
+        target_embedding: input embedding of the target `(V, H)`, for drafts that share it.
 
     Raises:
         AssetError: the draft has no weights.
@@ -88,11 +88,11 @@ def trim_eagle3(
 
 
 def trim_lm_head(folder: Path, vocab: DraftVocab, out: Path) -> None:
-    """Writes the output head of the decoder LM in `folder`, cut to `vocab`, with its maps.
+    """Writes the LM head of the decoder LM in `folder`, cut to `vocab`, with its maps.
 
-    No engine loads such a head in place of a draft's own: SGLang cuts the head itself, from the token map
-    that is exported beside. This one is for engines of your own and for checking theirs. A head tied to the
-    input embedding becomes a copy of its rows; the embedding stays whole.
+    No engine loads such a head instead of the draft's head. SGLang trims the head itself, with the exported
+    token map. Use this file in your own engine, or to check others. If the head is tied to the input
+    embedding, it becomes a copy of some rows; the embedding keeps its full size.
 
     Raises:
         AssetError: the model has no weights.
@@ -103,8 +103,8 @@ def trim_lm_head(folder: Path, vocab: DraftVocab, out: Path) -> None:
     num_rows = _num_rows(head, folder)
     if num_rows != vocab.target_vocab_size:
         raise CheckpointError(
-            f"{folder}: the LM head has {num_rows} rows, the vocabulary is one of {vocab.target_vocab_size} "
-            "tokens; draft and target must share their tokenizer"
+            f"{folder}: the LM head has {num_rows} rows, the vocabulary belongs to {vocab.target_vocab_size} "
+            "tokens; draft and target must have the same tokenizer"
         )
     tensors = _cut(head, num_rows, vocab.target_ids, folder) | _maps(vocab)
     out.mkdir(parents=True, exist_ok=True)
@@ -125,32 +125,32 @@ def read_trimmed(folder: Path, target_vocab_size: int) -> tuple[DraftVocab, Tens
     head, vocab = _own_head(tensors, None, target_vocab_size, folder)
     stated = stated_hash(path) if path.exists() else None
     if stated is not None and stated != vocab.content_hash:
-        raise CheckpointError(f"{path}: its ids do not have the content_hash that it states; export it again")
+        raise CheckpointError(f"{path}: its ids do not match its content_hash; export it again")
     return vocab, head[HEAD].tensor()
 
 
-# Reads checkpoints, whose tensors are named as SafeAILab names them.
+# Readers of checkpoints. Tensors have SafeAILab's names.
 
 
 def read_tensors(folder: Path) -> dict[str, StoredTensor]:
     """The tensors of a draft.
 
     Raises:
-        AssetError: there are none.
-        CheckpointError: they cannot be read safely.
+        AssetError: there are no weights.
+        CheckpointError: the weights cannot be read safely.
     """
     return {tensor_name(name, Layout.SAFEAILAB): tensor for name, tensor in open_weights(folder).items()}
 
 
 def read_head(folder: Path) -> dict[str, StoredTensor]:
-    """Output head of a decoder LM, by name; its input embedding where the two are tied.
+    """Tensors of the LM head of a decoder LM, by name; its input embedding if the two are tied.
 
     Raises:
         AssetError: there are no weights.
-        CheckpointError: there is neither head nor embedding.
+        CheckpointError: there is neither an LM head nor an embedding.
     """
     tensors = open_weights(folder)
-    # Wrappers of a text model put its names behind theirs.
+    # Models that wrap a text model put a prefix before its tensor names.
     tensors |= {name.removeprefix("language_model."): tensor for name, tensor in tensors.items()}
     if head := head_tensors(tensors):
         return head
@@ -161,11 +161,11 @@ def read_head(folder: Path) -> dict[str, StoredTensor]:
 
 
 def read_offsets(folder: Path) -> IntArray | None:
-    """The `d2t` of a draft whose head is trimmed already; None for any other.
+    """The `d2t` of a draft that is already trimmed; None for other drafts.
 
     Raises:
         AssetError: there are no weights.
-        CheckpointError: the weights cannot be read, or hold a `d2t` that is none.
+        CheckpointError: the weights cannot be read, or their `d2t` is not valid.
     """
     d2t = open_weights(folder).get("d2t")
     try:
@@ -175,7 +175,7 @@ def read_offsets(folder: Path) -> IntArray | None:
 
 
 def head_tensors(tensors: Tensors) -> dict[str, StoredTensor]:
-    """All that belongs to the LM head: its matrix, or what a quantised one is made of, and its bias."""
+    """All tensors of the LM head: its matrix, or the parts of a quantised matrix, and its bias."""
     prefix = HEAD.removesuffix("weight")
     return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
@@ -190,31 +190,31 @@ def _own_head(
 ) -> tuple[dict[str, StoredTensor], DraftVocab]:
     head = head_tensors(tensors)
     if not head and target_head is None:
-        raise CheckpointError(f"{folder} leaves its LM head to the target, whose head was not given")
+        raise CheckpointError(f"{folder} has no LM head, and the head of the target was not given")
     if not head and target_head is not None:
         head = {HEAD: stored(target_head)} if isinstance(target_head, Tensor) else dict(target_head)
     vocab, num_rows = read_vocab(tensors, target_vocab_size, folder), _num_rows(head, folder)
     if num_rows != len(vocab):
         raise CheckpointError(
-            f"{folder}: the LM head has {num_rows} rows, its vocabulary {len(vocab)} tokens"
+            f"{folder}: the LM head has {num_rows} rows, but its vocabulary has {len(vocab)} tokens"
             + (": it has no d2t, the map of a trimmed head" if "d2t" not in tensors else "")
         )
     return head, vocab
 
 
 def _num_rows(head: Tensors, folder: Path) -> int:
-    """Tokens that a head has."""
+    """Number of tokens of a head."""
     for name in (HEAD, _PACKED):
         if name in head:
             return head[name].num_rows
     raise CheckpointError(
-        f"{folder}: the LM head is stored as {', '.join(sorted(head))}, which cannot be cut by rows; give a "
-        "checkpoint whose head has a weight of a row for each token"
+        f"{folder}: the LM head is stored as {', '.join(sorted(head))}, whose rows cannot be selected; "
+        "give a checkpoint whose head has one matrix with a row for each token"
     )
 
 
 def _cut(head: Tensors, num_rows: int, rows: IntArray, folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a head with these rows only: weights and scales alike, bit by bit as they were."""
+    """Only these rows of every tensor of a head, weights and scales, with unchanged bits."""
     found = {}
     for name, tensor in head.items():
         if name == _SHAPE:
@@ -225,8 +225,8 @@ def _cut(head: Tensors, num_rows: int, rows: IntArray, folder: Path) -> dict[str
             found[name] = tensor
         else:
             raise CheckpointError(
-                f"{folder}: {name} of shape {tensor.shape} has no row for each of the {num_rows} tokens, so "
-                "the head cannot be cut; give a checkpoint whose head is not quantised in blocks of rows"
+                f"{folder}: {name} of shape {tensor.shape} does not have one row for each of the {num_rows} "
+                "tokens, so the head cannot be trimmed; give a head that is not quantised in blocks of rows"
             )
     return found
 
@@ -243,18 +243,18 @@ def _check_target(
     stated = layer.get("vocab_size", target_vocab_size)
     if stated != target_vocab_size:
         raise CheckpointError(
-            f"{folder} drafts for a target of {stated} tokens, the vocabulary is one of "
-            f"{target_vocab_size}; draft and target must share their tokenizer"
+            f"{folder} is a draft for a target of {stated} tokens, but the vocabulary belongs to "
+            f"{target_vocab_size}; draft and target must have the same tokenizer"
         )
     if embedding is not None and embedding.num_rows != target_vocab_size:
         raise CheckpointError(
-            f"{folder}: the input embedding has {embedding.num_rows} rows, the target "
+            f"{folder}: the input embedding has {embedding.num_rows} rows, but the target has "
             f"{target_vocab_size} tokens"
         )
 
 
 def _check_width(layer: dict[str, Any], head: Tensors, folder: Path) -> None:
-    # Packed rows are narrower than what they stand for.
+    # Packed rows are narrower than the unpacked rows.
     if HEAD not in head:
         return
     width = head[HEAD].shape[1:]
@@ -262,12 +262,12 @@ def _check_width(layer: dict[str, Any], head: Tensors, folder: Path) -> None:
     if width != (size,) and len(head) == 1:
         raise CheckpointError(
             f"{folder}: rows of the LM head are {width[-1]} wide, the draft's hidden size is {size}; a "
-            "draft of another size than its target needs a head of its own"
+            "draft with another hidden size than its target needs its own LM head"
         )
 
 
 def _rows(own: DraftVocab, wanted: DraftVocab, folder: Path) -> IntArray:
-    """Rows of the head over `own` that hold the tokens of `wanted`."""
+    """Row indices of the tokens of `wanted` in a head with the vocabulary `own`."""
     try:
         return own.rows_of(wanted)
     except VocabError as error:

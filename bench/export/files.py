@@ -1,4 +1,4 @@
-"""Weight files read and written so that whatever is wrong with one is an error of one line."""
+"""Reads and writes weight files; every problem becomes an error of one line. Replaces folders in one step."""
 
 import io
 import json
@@ -20,14 +20,14 @@ from bench.models.weights import StoredTensor, stored
 
 
 def save_pickled(value: Any, path: Path) -> None:
-    """Writes with `torch.save`; a full disk is an OSError, where torch itself raises a RuntimeError."""
+    """Writes with `torch.save`. A full disk is an OSError (torch raises a RuntimeError)."""
     buffer = io.BytesIO()
     torch.save(value, buffer)
     path.write_bytes(buffer.getvalue())
 
 
 def save_tensors(tensors: Mapping[str, Tensor | StoredTensor], path: Path, metadata: dict[str, str]) -> None:
-    """Writes safetensors a few rows at a time, so that tensors in files need no memory of their own.
+    """Writes safetensors a few rows at a time, so that a tensor in a file is never in memory as a whole.
 
     Raises:
         OutputError: the file cannot be written.
@@ -49,7 +49,7 @@ def save_tensors(tensors: Mapping[str, Tensor | StoredTensor], path: Path, metad
 
 
 def _header(entries: Mapping[str, StoredTensor], metadata: dict[str, str]) -> tuple[bytes, list[str]]:
-    """The first bytes of a safetensors file, and the order of its tensors: widest types first, to align."""
+    """The header of a safetensors file, and the order of its tensors: widest types first, for alignment."""
     names = sorted(entries, key=lambda name: (-_BYTES[entries[name].dtype], name))
     said: dict[str, Any] = {"__metadata__": metadata}
     end = 0
@@ -62,7 +62,7 @@ def _header(entries: Mapping[str, StoredTensor], metadata: dict[str, str]) -> tu
     return struct.pack("<Q", len(text)) + text, names
 
 
-# Bytes of one element of every type that safetensors knows and torch can read.
+# Bytes of one element, for all types of safetensors that torch can read.
 _BYTES = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
     **dict.fromkeys(("F32", "I32", "U32"), 4),
@@ -72,7 +72,7 @@ _BYTES = {
 
 
 def stated_hash(path: Path) -> str | None:
-    """The `content_hash` in the header of a safetensors file; None where it states none."""
+    """The `content_hash` in the header of a safetensors file; None if it has none."""
     with safe_open(path, framework="numpy") as file:
         return (file.metadata() or {}).get("content_hash")
 
@@ -82,17 +82,17 @@ def stated_hash(path: Path) -> str | None:
 
 @contextmanager
 def replace_folder(target: Path, marker: str) -> Iterator[Path]:
-    """Yields an empty sibling folder that takes the place of `target` when the block ends well.
+    """Yields an empty sibling folder that replaces `target` when the block ends without an error.
 
-    An earlier result is only removed when the new one is in place; after an error it is untouched. Where
-    `target` is a link, the folder that it leads to is replaced and the link stays.
+    An earlier result is removed only after the new one is in place; after an error it is unchanged. If
+    `target` is a link, the folder that it points to is replaced and the link stays.
 
     Args:
-        target: the folder to make or to replace.
-        marker: a file that tells an earlier result from a folder of the user's.
+        target: the folder to create or to replace.
+        marker: a file that only our own results contain.
 
     Raises:
-        OutputError: `target` is somebody else's folder, or cannot be written.
+        OutputError: `target` is another folder of the user, or cannot be written.
     """
     target = target.resolve()
     refuse_foreign(target, marker)
@@ -112,7 +112,7 @@ def replace_folder(target: Path, marker: str) -> Iterator[Path]:
 
 
 def refuse_foreign(target: Path, marker: str) -> None:
-    """Raises an OutputError when `target` is a file, a folder of somebody else's, or cannot be looked at."""
+    """Raises an OutputError if `target` is a file or another folder of the user, or cannot be read."""
     try:
         is_free = not target.exists() or (target / marker).exists()
         is_foreign = not is_free and (not target.is_dir() or any(target.iterdir()))
@@ -120,7 +120,7 @@ def refuse_foreign(target: Path, marker: str) -> None:
         raise _cannot_write(target, error) from error
     if is_foreign:
         raise OutputError(
-            f"{target} is there and holds no {marker}, so it is not replaced; choose another folder"
+            f"{target} exists and has no {marker}, so it is not replaced; choose another folder"
         )
 
 

@@ -1,4 +1,4 @@
-"""The two layouts of an EAGLE-3 checkpoint: names of tensors, and `config.json`."""
+"""The two layouts of an EAGLE-3 checkpoint: tensor names and `config.json`."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from bench.models.draft_config import Layout, is_qwen3_draft, layout_of
 
 _LAYER_CONFIG = "transformer_layer_config"
 
-# These change what the draft computes; speculators keeps them outside of the layer's configuration.
+# These change the computation of the draft; speculators stores them outside the layer's configuration.
 _DRAFT_KEYS = (
     "norm_before_fc",
     "fc_norm",
@@ -19,17 +19,17 @@ _DRAFT_KEYS = (
     "eagle_aux_hidden_state_layer_ids",
 )
 
-# What speculators wraps a configuration in.
+# Keys of the wrapper around a configuration in speculators.
 _WRAPPER_KEYS = ("speculators_model_type", "speculators_version", "speculators_config", _LAYER_CONFIG)
 
 _CONTAINER_KEYS = ("architectures", "model_type", "draft_vocab_size", "norm_before_residual", *_DRAFT_KEYS)
 
 
 def layer_config(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Shape of the draft's layer, which holds V as `vocab_size`.
+    """The configuration of the draft's layer, with V as `vocab_size`.
 
     Raises:
-        CheckpointError: a speculators configuration without one.
+        CheckpointError: a speculators configuration has none.
     """
     if layout_of(values) is Layout.SAFEAILAB:
         return values
@@ -40,14 +40,15 @@ def layer_config(values: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def converted(values: dict[str, Any], layer: dict[str, Any], size: int, verifier: str) -> dict[str, Any]:
-    """The configuration in the other layout, for k = `size`; keys that neither layout has are kept.
+    """The configuration in the other layout, for k = `size`. Keys of neither layout are kept.
 
-    `norm_before_residual` is always written: SafeAILab drafts take it as false where it is absent,
-    speculators as true. So is `tie_word_embeddings`: a trimmed head is never the input embedding.
+    `norm_before_residual` is always written, because its default is false in SafeAILab and true in
+    speculators. `tie_word_embeddings` is always written too, because a trimmed head is never the input
+    embedding.
 
     Args:
         values: the configuration.
-        layer: its layer's shape, from `layer_config`.
+        layer: configuration of its layer, from `layer_config`.
         size: k.
         verifier: name of the target.
     """
@@ -61,14 +62,14 @@ def converted(values: dict[str, Any], layer: dict[str, Any], size: int, verifier
 def _as_safeailab(
     values: dict[str, Any], layer: dict[str, Any], shape: dict[str, Any], size: int
 ) -> dict[str, Any]:
-    # Engines ask whether such a key is there, not whether it is null.
+    # Engines test whether this key is present, not whether it is null.
     outside = {key: value for key, value in values.items() if key not in _WRAPPER_KEYS and value is not None}
     kind = layer.get("model_type", "llama")
     return {
         "num_hidden_layers": 1,
         **shape,
         **outside,
-        # SGLang has a Llama's layer only; vLLM knows the other by this name.
+        # SGLang only has a Llama layer; this is vLLM's name of the other one.
         "architectures": ["Eagle3Qwen3ForCausalLM" if kind == "qwen3" else "LlamaForCausalLMEagle3"],
         "model_type": kind,
         "draft_vocab_size": size,
@@ -89,7 +90,7 @@ def _as_speculators(
         "target_hidden_size": None,
         "eagle_aux_hidden_state_layer_ids": None,
         **{key: values[key] for key in _DRAFT_KEYS if key in values},
-        # Here vLLM looks for all that it does not know to be speculators' own.
+        # vLLM reads all other keys from here.
         _LAYER_CONFIG: {"model_type": "qwen3" if is_qwen3 else "llama", **shape},
         "speculators_config": {
             "algorithm": "eagle3",
@@ -100,13 +101,13 @@ def _as_speculators(
     }
 
 
-# Sets one key of a `config.json` and leaves every other byte as it is.
+# Sets one key of a `config.json` and leaves all other bytes unchanged.
 
 _KEY = "draft_vocab_size"
 
 
 class _Entry(NamedTuple):
-    """A top-level key and its value, as places in the text."""
+    """A top-level key and its value, as positions in the text."""
 
     key: str
     lead_start: int
@@ -117,15 +118,15 @@ class _Entry(NamedTuple):
 
 
 def with_draft_vocab_size(text: str, vocab_size: int, where: str) -> str:
-    """`text` with its top-level `draft_vocab_size` set; order, indentation and line ends stay.
+    """`text` with its top-level `draft_vocab_size` set; order, indentation and line ends are unchanged.
 
-    A missing key is put after `vocab_size`, or at the end, formatted like the entry before it. Keys of the
-    same name further down are left alone.
+    A missing key is inserted after `vocab_size`, or at the end, formatted like the entry before it. Nested
+    keys of the same name are unchanged.
 
     Args:
-        text: of a JSON object.
+        text: a JSON object.
         vocab_size: k.
-        where: name of the file, for errors.
+        where: name of the file, for error messages.
 
     Raises:
         CheckpointError: the text is not a JSON object.
@@ -135,7 +136,7 @@ def with_draft_vocab_size(text: str, vocab_size: int, where: str) -> str:
     except ValueError as error:
         raise CheckpointError(f"{where}: not valid JSON ({error})") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{where}: expected a JSON object, as a model's configuration is")
+        raise CheckpointError(f"{where}: expected a JSON object, as in the configuration of a model")
     entries = _entries(text)
     if not entries:
         brace = text.index("{") + 1
@@ -146,7 +147,7 @@ def with_draft_vocab_size(text: str, vocab_size: int, where: str) -> str:
     keys = [entry.key for entry in entries]
     place = keys.index("vocab_size") if "vocab_size" in keys else len(entries) - 1
     before = entries[place]
-    # What follows a comma, where there is one: `{"a": 1, "b": 2}` has none after its brace.
+    # The white space after a comma, if there is a comma: `{"a": 1, "b": 2}` has none after its brace.
     pattern = entries[place + 1] if place + 1 < len(entries) else before
     lead = text[pattern.lead_start : pattern.key_start]
     colon = text[before.key_end : before.value_start]
@@ -154,7 +155,7 @@ def with_draft_vocab_size(text: str, vocab_size: int, where: str) -> str:
 
 
 def _entries(text: str) -> list[_Entry]:
-    """Top-level entries of a JSON object that is known to be valid."""
+    """Top-level entries of a valid JSON object."""
     decoder = json.JSONDecoder()
     found: list[_Entry] = []
     at = text.index("{") + 1

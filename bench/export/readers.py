@@ -1,4 +1,4 @@
-"""Reads every exported map back, with all checks that an engine leaves out."""
+"""Reads every exported map, with all the checks that engines do not make."""
 
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,15 @@ from bench.vocab.draft_vocab import DraftVocab
 
 
 def read_map(path: Path, target_vocab_size: int) -> DraftVocab:
-    """The vocabulary in a map of any format that is exported.
+    """The vocabulary in a map of any exported format.
 
     Args:
-        path: `.safetensors`, `.pt` with a list of ids or with d2t and t2d, or `d2t.npy` beside `t2d.npy`.
+        path: `.safetensors`, `.pt` with a list of ids or with d2t and t2d, or `d2t.npy` next to `t2d.npy`.
         target_vocab_size: V.
 
     Raises:
-        VocabError: the ids are out of order or range, mask and offsets disagree, or the content is not
-            what the file says it is.
+        VocabError: the ids are out of order or range, mask and offsets contradict each other, or the content
+            does not match the hash in the file.
     """
     try:
         if path.suffix == ".safetensors":
@@ -38,19 +38,19 @@ def read_map(path: Path, target_vocab_size: int) -> DraftVocab:
     except VocabError as error:
         raise VocabError(f"{path}: {error}") from error
     except (*READ_ERRORS, EOFError) as error:
-        raise VocabError(f"{path}: not a vocabulary map that can be read ({error})") from error
+        raise VocabError(f"{path}: not a readable vocabulary map ({error})") from error
 
 
 def _from_safetensors(path: Path, target_vocab_size: int) -> DraftVocab:
     tensors, stated = load_file(path), stated_hash(path)
     vocab = _from_maps(tensors["d2t"], tensors["t2d"], target_vocab_size)
     if stated is not None and stated != vocab.content_hash:
-        raise VocabError("the ids do not have the content_hash that the file states; export it again")
+        raise VocabError("the ids do not match the content_hash of the file; export it again")
     return vocab
 
 
 def _from_maps(d2t: Any, t2d: Any, target_vocab_size: int) -> DraftVocab:
     vocab, mask = DraftVocab.from_d2t(as_integers(d2t), target_vocab_size), as_integers(t2d)
     if len(mask) != target_vocab_size or not np.array_equal(np.flatnonzero(mask), vocab.target_ids):
-        raise VocabError("the mask t2d does not mark the tokens that the offsets d2t map to")
+        raise VocabError("the mask t2d and the offsets d2t are of different tokens")
     return vocab

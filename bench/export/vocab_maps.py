@@ -1,6 +1,6 @@
-"""One vocabulary in the formats of everyone who reads one.
+"""One vocabulary in the format of each engine and trainer.
 
-Every format says the same: which k target tokens the draft can propose. In all of them the invariant is
+All formats contain the same: the k target tokens that the draft can propose. In all of them
 `nonzero(t2d) == arange(k) + d2t`.
 """
 
@@ -21,13 +21,13 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """One file and how it is used.
+    """One file and its use.
 
     Attributes:
-        path: inside the export folder.
-        consumer: who loads it.
-        content: what it holds.
-        usage: how it is loaded.
+        path: path in the export folder.
+        consumer: the program that loads it.
+        content: its content.
+        usage: how to load it.
     """
 
     path: str
@@ -36,30 +36,30 @@ class ExportedFile:
     usage: str
 
 
-# Where an exported vocabulary comes from: kept inside and beside every export.
+# Origin of an exported vocabulary, written into every export.
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made a vocabulary.
+    """The origin of a vocabulary.
 
     Attributes:
-        version: of this program.
-        command: that ran.
-        pair: target and draft, by name.
-        domain: that it was chosen for.
+        version: version of this program.
+        command: the command that wrote it.
+        pair: name of the pair.
+        domain: domain that it was chosen for.
         target: the target model.
-        target_revision: of it on the hub.
+        target_revision: hub revision of the target.
         tokenizer_hash: sha256 of vocabulary, merges and chat template.
         source_id: identity of the text.
         ranking: weights of the domains that ranked the tokens.
-        responses: `dataset` or `target`, whoever wrote them.
+        responses: who wrote the responses: `dataset` or `target`.
         vocab_size: k.
         target_vocab_size: V.
         coverage_train: C(k) of the ranking responses.
-        coverage_heldout: C(k) of the held-out responses; None without any.
-        content_hash: of the ids: maps of one size differ in it.
-        num_ranking_tokens: tokens that were counted for the ranking.
+        coverage_heldout: C(k) of the held-out responses; None if there are none.
+        content_hash: hash of the ids; it differs between maps of the same size.
+        num_ranking_tokens: number of tokens counted for the ranking.
     """
 
     version: str
@@ -80,7 +80,7 @@ class Provenance:
     num_ranking_tokens: int
 
     def as_metadata(self) -> dict[str, str]:
-        """For a safetensors header, which holds text only."""
+        """The header for safetensors, in which all values are text."""
         return {
             key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(self).items()
         }
@@ -93,10 +93,10 @@ def write_maps(
 
     Args:
         vocab: the vocabulary.
-        counts: of every target token in the ranking responses `(V,)`.
-        must_keep: ids that were forced in; the manifest lists those that the draft has.
-        provenance: kept beside the maps.
-        folder: must exist; the caller makes the whole of it appear at once.
+        counts: counts of every target token in the ranking responses `(V,)`.
+        must_keep: ids in every vocabulary; the manifest lists those that the draft has.
+        provenance: origin of the vocabulary.
+        folder: an existing folder, which the caller moves into place in one step.
     """
     for name in ("sglang", "fr_spec", "specforge", "speculators"):
         (folder / name).mkdir()
@@ -125,26 +125,26 @@ def _files(size: int) -> list[ExportedFile]:
             "draft_vocab.safetensors",
             "any",
             "d2t (k) int64 offsets, t2d (V) bool",
-            "target id = draft id + d2t[draft id]; the header holds the provenance",
+            "target id = draft id + d2t[draft id]; the origin of the vocabulary is in the header",
         ),
         ExportedFile(
             "sglang/token_map.pt",
             "SGLang, EAGLE-2 style drafts",
             "list of k ids, ascending",
-            "--speculative-token-map; row i of the sliced head is id list[i]. SGLang ignores it for EAGLE-3, "
-            "which takes its vocabulary from a trimmed checkpoint",
+            "--speculative-token-map; row i of the sliced head is id list[i]. For EAGLE-3, SGLang ignores it "
+            "and takes the vocabulary from a trimmed checkpoint",
         ),
         ExportedFile(
             f"fr_spec/freq_{size}.pt",
             "FR-Spec",
-            "list of k ids by falling frequency; must-keep ids that were never seen come last",
+            "list of k ids by decreasing frequency; must-keep ids without a count are last",
             "torch.load(path, weights_only=True)",
         ),
         ExportedFile(
             "specforge/vocab_mapping.pt",
             "SpecForge",
             "dict of d2t (k) int64 and t2d (V) bool tensors",
-            "model.vocab_mapping_path of a training configuration, to train a draft of this vocabulary",
+            "model.vocab_mapping_path of a training configuration, to train a draft with this vocabulary",
         ),
         ExportedFile("speculators/d2t.npy", "speculators", "(k) int64 offsets", "--d2t-path at training"),
         ExportedFile("speculators/t2d.npy", "speculators", "(V) bool", "--t2d-path at training"),
@@ -152,8 +152,8 @@ def _files(size: int) -> list[ExportedFile]:
             "speculators/token_freq.pt",
             "speculators",
             "dict of token id to count in the ranking responses",
-            "--token-freq-path with --draft-vocab-size, for mappings of another size; these do not have the "
-            "must-keep ids",
+            "--token-freq-path with --draft-vocab-size, for mappings of another size; those do not contain "
+            "the must-keep ids",
         ),
     ]
 

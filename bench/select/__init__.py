@@ -1,1 +1,1 @@
-"""`task=select`: from a domain's text to a justified k and an exported vocabulary; nothing is measured."""
+"""`task=select`: chooses k from the text of a domain and exports the vocabulary, without measuring."""

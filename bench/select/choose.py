@@ -1,4 +1,4 @@
-"""One domain's choice: ranking, coverage, cost, and the search for k. Pure arithmetic on counts."""
+"""Chooses k for one domain: ranking, coverage, cost and search. Pure arithmetic on counts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class Vocabulary:
 
     Attributes:
         target_size: V.
-        must_keep: ids inside a vocabulary of any size.
-        candidates: ids that the draft's head has, ascending; None when it has all V.
+        must_keep: ids in every vocabulary, of any size.
+        candidates: ids in the draft's LM head, ascending; None if it has all V.
     """
 
     target_size: int
@@ -32,19 +32,19 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Selection:
-    """The outcome for one domain; arrays hold size k at index k - 1.
+    """The result for one domain. Arrays hold size k at index k - 1.
 
     Attributes:
         ranking: all candidate ids, best first.
-        order: the same with the must-keep set first: the vocabulary of size k is its first k.
-        train: coverage of the ranking responses, with interval.
-        held_out: coverage of the held-out responses; None where there are none.
+        order: the same, with the must-keep set first: the vocabulary of size k is its first k ids.
+        train: coverage of the ranking responses, with intervals.
+        held_out: coverage of the held-out responses; None if there are none.
         reduction: R(k).
-        space: what was searched.
+        space: the sizes that were searched.
         exact: the optimum over every k.
-        tpe: trials and best of the Tree-structured Parzen Estimator.
+        tpe: trials and best trial of the Tree-structured Parzen Estimator.
         chosen: the vocabulary to export.
-        judged: the C(k) of the utility, of the ranking or of the held-out responses.
+        judged: C(k) in the utility, of the ranking or of the held-out responses.
     """
 
     ranking: IntArray
@@ -75,11 +75,11 @@ def rank(counts: Mapping[str, IntArray], weights: Mapping[str, float], vocabular
 
     Args:
         counts: token counts `(V,)` of the ranking responses by domain.
-        weights: share of each domain in the deployment.
-        vocabulary: candidates.
+        weights: weight of each domain in the ranking.
+        vocabulary: the candidates.
 
     Raises:
-        VocabError: a weighted domain is unknown or empty.
+        VocabError: a domain with a weight is unknown or empty.
     """
     ranking = rank_by_count(mixture_scores(counts, weights))
     if vocabulary.candidates is None:
@@ -96,10 +96,10 @@ def select(
     settings: SelectConfig,
     on_trial: Callable[[], None] = lambda: None,
 ) -> Selection:
-    """Chooses k for one domain by arXiv 2603.05210, exactly and by TPE.
+    """Chooses k for one domain as in arXiv 2603.05210, exactly and by TPE.
 
     Raises:
-        VocabError: the limits on k leave nothing, or no k reaches the coverage asked for.
+        VocabError: no k is within the limits, or none reaches the required coverage.
     """
     order = selection_order(ranking, vocabulary.must_keep)
     space = _space(settings, order, vocabulary)

@@ -1,4 +1,4 @@
-"""The exports of one vocabulary: maps for every engine, configuration, trimmed draft."""
+"""Exports of one vocabulary: maps for engines, a configuration, and the trimmed draft."""
 
 import json
 import shlex
@@ -36,17 +36,17 @@ EXPORTS = "exports"
 
 @dataclass(frozen=True)
 class Export:
-    """A vocabulary, and the draft that it trims.
+    """A vocabulary and the draft to trim.
 
     Attributes:
         chosen: the vocabulary.
-        counts: of every target token in the domain's ranking responses `(V,)`.
-        must_keep: ids that were forced in.
-        provenance: kept beside every file.
+        counts: counts of every target token in the domain's ranking responses `(V,)`.
+        must_keep: ids in every vocabulary, of any size.
+        provenance: origin of the vocabulary, written with every file.
         pair: target and draft.
         draft_folder: the draft's files.
-        kind: of draft.
-        settings: `checkpoint` and `eagle3_config` say what is written.
+        kind: kind of draft.
+        settings: `checkpoint` and `eagle3_config` say what to write.
     """
 
     chosen: DraftVocab
@@ -60,7 +60,7 @@ class Export:
 
 
 def export_of(context: Context, name: str, selection: Selection, figures: dict) -> Export:
-    """What the selection for domain `name`, whose summary is `figures`, exports."""
+    """The bundle that the selection for domain `name` exports; `figures` is its summary."""
     return Export(
         chosen=selection.chosen,
         counts=context.counts[name].sides.ranking.total(),
@@ -88,7 +88,7 @@ def write_exports(folder: Path, export: Export) -> None:
 
 
 def command_line() -> str:
-    """The command that runs now, as a user would type it."""
+    """The running command, as a user types it."""
     return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
 
 
@@ -115,7 +115,7 @@ def _provenance(context: Context, selection: Selection, figures: dict) -> Proven
 
 
 def _write_config(out: Path, export: Export) -> None:
-    """An EAGLE-3 configuration with the new size: the user's, else the draft's own."""
+    """An EAGLE-3 configuration with the new size: the user's, or else that of the draft."""
     given = export.settings.eagle3_config
     if given is None and export.kind is not DraftKind.EAGLE3:
         return
@@ -140,7 +140,7 @@ def _write_checkpoints(out: Path, export: Export) -> None:
         trim_eagle3(folder, chosen, head, layout, out / place, pair.target)
 
 
-# Exports the vocabulary that a run measured: the very tokens, in the order that its decodes used.
+# Exports the vocabulary that a run measured: the same tokens in the same order as in its decodes.
 
 SUMMARY = "export.json"
 
@@ -154,14 +154,14 @@ class _Draft:
 
 
 def run_export(config: Config, console: Console) -> list[Path]:
-    """Writes the vocabulary maps and the trimmed draft of a run's domains.
+    """Writes the vocabulary maps and the trimmed draft for the domains of a run.
 
     Returns:
         One folder per domain.
 
     Raises:
         ConfigError: there is no such run, or it did not measure that domain.
-        CheckpointError: the pair is no longer the one that was measured.
+        CheckpointError: the pair has changed since it was measured.
         VocabError: the size is not possible.
     """
     run = read_run(find_run(config.runs_dir, config.run))
@@ -200,7 +200,7 @@ def _draft_of(run: Run) -> _Draft:
         if now != then:
             raise CheckpointError(
                 f"the {what} {getattr(pair, what)} has changed since {run.folder.name} measured it "
-                f"(sha256 {then[:12]} then, {now[:12]} now); measure again, or bring those weights back"
+                f"(sha256 {then[:12]} then, {now[:12]} now); measure again, or restore those weights"
             )
     tokenizer = load_tokenizer(resolve_tokenizer(pair.target, pair.target_revision), pair.trust_remote_code)
     return _Draft(pair, folder, target, tokenizer)
@@ -213,7 +213,7 @@ def _folder_of(config: Config, run: Run, domain: str, is_only: bool) -> Path:
 
 
 def _key(surfaces: Surfaces, domain: str, size: int | None) -> tuple[int, int]:
-    """The asked size with its fastest draft length, else what the run proved."""
+    """The requested size with its fastest draft length, or else the best variant that the run decoded."""
     if size is None:
         return baseline_keys(surfaces.run, domain)[2]
     return size, surfaces.of(domain).best_draft_length(size)
@@ -246,7 +246,7 @@ def _export(config: Config, run: Run, draft: _Draft, domain: str, size: int) -> 
         content_hash=chosen.content_hash,
         num_ranking_tokens=int(counts.sum()),
     )
-    # A run measures EAGLE-3 drafts only.
+    # A run only measures EAGLE-3 drafts.
     kind = DraftKind.EAGLE3
     return Export(chosen, counts, must_keep, provenance, draft.pair, draft.folder, kind, config.select)
 
@@ -264,7 +264,7 @@ def _told(run: Run, domain: str, gamma: int, export: Export, serve: dict[str, st
 
 def _serve(draft: _Draft, gamma: int, folder: Path) -> dict[str, str]:
     """Command lines that load the trimmed draft."""
-    # Names of the catalogue mean nothing to an engine; those of the hub do.
+    # Engines know hub ids, but not the names of our catalogue.
     target = draft.pair.target if draft.pair.target not in CATALOG else str(draft.target_folder)
     path = str(folder / EXPORTS / "draft")
     settings = json.dumps({"method": "eagle3", "model": path, "num_speculative_tokens": gamma})

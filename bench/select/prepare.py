@@ -1,4 +1,4 @@
-"""What all domains of a selection share: tokenizer, the draft's shape, and every domain's counts."""
+"""Loads what all domains of a selection share: tokenizer, shape of the draft, and all token counts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ class Context:
     """What all domains of a selection share.
 
     Attributes:
-        config: of this invocation.
+        config: the configuration.
         target: tokenizer and vocabulary size.
         draft_folder: the draft's files.
-        shape: of the draft.
-        vocabulary: tokens to choose from.
-        counts: of every domain and corpus, by name.
+        shape: shape of the draft.
+        vocabulary: the tokens to choose from.
+        counts: counts of every domain and corpus, by name.
     """
 
     config: Config
@@ -43,14 +43,14 @@ class Context:
 
 
 def prepare(config: Config, status: Callable[[str], None]) -> Context:
-    """Fetches tokenizer and draft, and counts every domain and corpus.
+    """Loads tokenizer and draft, and counts every domain and corpus.
 
     Args:
-        config: of this invocation.
-        status: told what is going on.
+        config: the configuration.
+        status: called with a message about the current step.
 
     Raises:
-        BenchError: anything the user can mend.
+        BenchError: wrong input.
     """
     sources = _all_sources(config)
     status("loading the tokenizer")
@@ -66,7 +66,7 @@ def prepare(config: Config, status: Callable[[str], None]) -> Context:
     if shape.vocab_size != target.vocab_size:
         raise CheckpointError(
             f"{draft_folder}: the draft's vocab_size is {shape.vocab_size}, the target's "
-            f"{target.vocab_size}; they do not belong together"
+            f"{target.vocab_size}; use a draft of this target"
         )
     must_keep = target.must_keep(config.select.byte_fallback)
     candidates = _own_vocabulary(draft_folder, target.vocab_size) if is_trimmed else None
@@ -104,7 +104,7 @@ def _all_sources(config: Config) -> list[DomainSource]:
 
 
 def _own_vocabulary(draft_folder: Path, target_vocab_size: int) -> IntArray:
-    """Ids that a draft's already trimmed head has."""
+    """Ids in the LM head of a draft that is already trimmed; None if it has all."""
     d2t = read_offsets(draft_folder)
     if d2t is None:
         raise CheckpointError(
@@ -118,7 +118,7 @@ def _own_vocabulary(draft_folder: Path, target_vocab_size: int) -> IntArray:
 
 
 class _AnswerWriter:
-    """Lets the target write answers; its weights are loaded only when some are missing."""
+    """Lets the target write answers. Its weights are only loaded if answers are missing."""
 
     def __init__(
         self, config: Config, tokenizer: TargetTokenizer, draft_folder: Path, status: Callable[[str], None]
@@ -130,12 +130,12 @@ class _AnswerWriter:
         self._done = 0
 
     def count(self, name: str, done: int) -> None:
-        """Shows how many conversations have been counted."""
+        """Shows the number of counted conversations."""
         self._done += done
         self._status(f"{name}: counting responses, {self._done:,} conversations")
 
     def for_domain(self, domain: DomainSource) -> AnswerWriter:
-        """The writer that `count_domain` takes."""
+        """The answer writer for `count_domain`."""
         self._done = 0
 
         def write(prompts: Sequence[Prompt], wanted: int) -> list[tuple[Prompt, list[int]]]:
@@ -152,7 +152,9 @@ class _AnswerWriter:
         if store.lacks(prompts, wanted):
 
             def show(done: int, total: int) -> None:
-                self._status(f"{domain.name}: the target answers prompts, {done} of {total} (they are kept)")
+                self._status(
+                    f"{domain.name}: the target answers prompts, {done} of {total} (answers are cached)"
+                )
 
             show(0, min(wanted, len(prompts)) - store.num_known(prompts))
             store.get(self._load_target(), prompts, wanted, show)

@@ -25,18 +25,18 @@ def run_select(config: Config, console: Console) -> list[Path]:
         One folder per domain.
 
     Raises:
-        BenchError: anything the user can mend; nothing half-written is left.
+        BenchError: wrong input; no incomplete folder is left.
     """
-    # Workers tokenize in one thread each, and a process must not be forked from a threaded tokenizer.
+    # Each worker tokenizes in one thread, and a process with tokenizer threads must not be forked.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    # Before counting, which may take long.
+    # Check this before counting, which can take long.
     for source in config.domain.sources():
         refuse_foreign(folder_of(config, source.name).resolve(), SUMMARY)
     with console.status("starting") as status:
         context = prepare(config, status.update)
     selections = _select_all(context, console)
     cross = _cross_domain(context, selections)
-    # Imported late: drawing brings in seconds of libraries that a refused configuration does not need.
+    # Imported late: the drawing libraries take seconds to load.
     from bench.analysis.selection import read_selection
     from bench.report.of_selection import render_selection, show_selections
 
@@ -54,7 +54,7 @@ def run_select(config: Config, console: Console) -> list[Path]:
 
 
 def folder_of(config: Config, domain: str) -> Path:
-    """Where the selection for `domain` goes: `out` itself, or a folder in it for each domain of a set."""
+    """The folder of the selection for `domain`: `out`, or one folder in `out` for each domain of a set."""
     if config.out is None:
         return Path(config.results_dir) / "vocab" / f"{config.pair.label}-{domain}"
     return Path(config.out) / domain if config.domain.members else Path(config.out)
@@ -100,7 +100,7 @@ def _other_curves(context: Context, name: str, selection: Selection) -> dict[str
     return {other: coverage_curve(c, selection.order) for other, c in others.items() if c.any()}
 
 
-# What a selection leaves in its folder: summary, curves and tables; `exports.py` writes the rest.
+# Files of a selection: summary, curves and tables. `exports.py` writes the others.
 
 SUMMARY, COUNTS, COVERAGE = "summary.json", "token_counts.npz", "coverage.parquet"
 
@@ -127,7 +127,7 @@ def write_tables(
 
 
 def summary(context: Context, name: str, selection: Selection) -> dict:
-    """The selection in figures; None where there is nothing to tell, with the reason beside it."""
+    """The numbers of a selection. An unknown one is None, with the reason in a note."""
     domain, config = context.counts[name], context.config
     ranked, held_out = domain.sides.ranking, domain.sides.held_out
     at = len(selection.chosen) - 1
@@ -180,7 +180,7 @@ def summary(context: Context, name: str, selection: Selection) -> dict:
 
 
 def _coverage(context: Context, selection: Selection, counts: np.ndarray) -> pd.DataFrame:
-    """Every k, with the token that it adds; sizes below the must-keep set cannot be chosen."""
+    """Every k with the token that it adds. Sizes below the must-keep set cannot be chosen."""
     sizes, band = selection.sizes, selection.held_out
     return pd.DataFrame(
         {
@@ -202,7 +202,7 @@ def _coverage(context: Context, selection: Selection, counts: np.ndarray) -> pd.
 
 
 def _lost(context: Context, name: str, selection: Selection) -> pd.DataFrame:
-    """The most frequent tokens that the chosen vocabulary leaves out, on either side of the split."""
+    """The most frequent tokens that are not in the chosen vocabulary, on both sides of the split."""
     sides, tokenizer = context.counts[name].sides, context.target.tokenizer
     ranked, held_out = sides.ranking.total(), sides.held_out.total()
     lost = lost_tokens(ranked + held_out, selection.order, len(selection.chosen), _MOST_LOST)
@@ -224,7 +224,7 @@ def _lost(context: Context, name: str, selection: Selection) -> pd.DataFrame:
 
 
 def _readable(tokenizer, token: int) -> str:
-    """The token as text; part of a character, which is none, as the tokenizer spells it."""
+    """The token as text. A token that is only part of a character is written as in the tokenizer."""
     text = tokenizer.decode([token])
     return tokenizer.convert_ids_to_tokens(token) if "\ufffd" in text else text
 
@@ -250,5 +250,5 @@ def _why_no_interval(selection: Selection) -> str | None:
     if selection.held_out is None:
         return "there are no held-out responses"
     if selection.held_out.ci_low is None:
-        return "one held-out conversation gives no interval"
+        return "one held-out conversation is too few for an interval"
     return None

@@ -42,7 +42,7 @@ def test_an_error_leaves_the_earlier_result(tmp_path):
 def test_a_folder_of_the_users_is_refused(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").write_text("x")
-    with pytest.raises(OutputError, match="holds no mark"), replace_folder(tmp_path / "b", "mark"):
+    with pytest.raises(OutputError, match="has no mark"), replace_folder(tmp_path / "b", "mark"):
         raise AssertionError("must not get here")
     assert contents(tmp_path / "b") == ["thesis.txt"]
 

@@ -92,7 +92,7 @@ def test_tokens_that_a_trimmed_draft_lacks_are_counted_and_named(source, tmp_pat
 
 
 def test_a_draft_that_leaves_its_head_to_the_target_needs_it(source, tmp_path):
-    with pytest.raises(CheckpointError, match="leaves its LM head to the target"):
+    with pytest.raises(CheckpointError, match="has no LM head, and the head of the target"):
         trim(source, [1], tmp_path / "out", head=None)
 
 
