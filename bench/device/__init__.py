@@ -1,4 +1,4 @@
-"""Devices: what models run on and what timings are read from."""
+"""Devices: they run models and read clocks."""
 
 import torch
 
@@ -12,14 +12,14 @@ __all__ = ["CpuDevice", "CudaDevice", "Device", "Mark", "ScriptedDevice", "defau
 
 
 def open_device(name: str, name_pattern: str | None = None) -> Device:
-    """`auto` (first GPU if there is one), `cpu`, or `cuda:<index>`.
+    """Opens `auto` (the first GPU if there is one, else the CPU), `cpu`, or `cuda:<index>`.
 
     Args:
-        name: of the device.
-        name_pattern: that what it is called by its driver must match; None for any.
+        name: the device.
+        name_pattern: must match the name that the driver gives the device; None: any device.
 
     Raises:
-        DeviceError: a GPU was asked for and is not there, or is another.
+        DeviceError: the requested GPU is missing, or is of another kind.
     """
     if name_pattern and name.startswith("cuda") and not torch.cuda.is_available():
         require_present(name_pattern, None)
@@ -36,7 +36,7 @@ def _open(name: str) -> Device:
 
 
 def default_dtype(device: Device) -> torch.dtype:
-    """bfloat16 where the device computes in it, float32 where it would only emulate it."""
+    """bfloat16 if the device supports it, float32 if it would only emulate it."""
     if device.torch_device.type == "cuda":
         return torch.bfloat16
     has_bfloat16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -1,4 +1,4 @@
-"""What the rest of the program asks of a device: where tensors go, marks on its clock, an empty cache."""
+"""The interface of a device: where tensors live, marks on its clock, and cache eviction."""
 
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
@@ -7,23 +7,23 @@ import torch
 
 from bench.errors import DeviceError
 
-# A point on the device's clock; opaque outside its device.
+# A point in time on the device's clock; only the device can interpret it.
 Mark = Any
 
 
 class Device(Protocol):
     """One device that models run on.
 
-    Marks are cheap and never wait for the device; read their distance only after `synchronize`, and before
-    the next `recycle_marks`.
+    Marks are cheap and never wait for the device. Read the time between two marks only after `synchronize`,
+    and before the next `recycle_marks`.
 
     Attributes:
-        name: as it appears in results.
-        torch_device: where tensors go.
-        uuid: of a GPU or a MIG slice, as the driver names it everywhere; None for a CPU.
-        asynchronous: whether a call may return before its work is done.
+        name: the name in results.
+        torch_device: where tensors live.
+        uuid: the driver's UUID of a GPU or MIG slice; None for a CPU.
+        asynchronous: whether a call can return before its work is done.
         has_graphs: whether work can be captured as a CUDA graph.
-        cache_bytes: last cache before memory (L2 of a GPU); None where it cannot be known.
+        cache_bytes: size of the last cache before memory (L2 of a GPU); None if not known.
     """
 
     name: str
@@ -34,42 +34,42 @@ class Device(Protocol):
     cache_bytes: int | None
 
     def mark(self) -> Mark:
-        """The point where work queued so far ends."""
+        """The point in time at which the work queued so far is done."""
 
     def recycle_marks(self, num_marks: int = 0) -> None:
-        """Before a timing begins: all marks made so far were read, and about so many will be made.
+        """Prepares for the next timing: all marks so far were read, and about this many will be made.
 
-        Any number may be made; those beyond may delay the host when they are.
+        More marks are possible, but making them may delay the host.
         """
 
     def elapsed_ms(self, start: Mark, end: Mark) -> float:
-        """Device time between two marks, once the device has passed both."""
+        """Device time between two marks, after the device has passed both."""
 
     def synchronize(self) -> None:
         """Waits until all queued work is done."""
 
     def evict_cache(self) -> None:
-        """Queues a write of a buffer larger than the cache, after which the cache holds nothing else.
+        """Queues a write to a buffer larger than the cache, which evicts everything else.
 
         Raises:
             DeviceError: the size of the cache is not known.
         """
 
 
-# Marks that are made beforehand and used again, but never while somebody may still read them.
+# Events for marks: created beforehand and reused, but never while a mark can still be read.
 
 T = TypeVar("T")
 
 
 class MarkPool(Generic[T]):
-    """Events of a device, each handed out once until all are recycled.
+    """Events of a device. Each is used once, until all are recycled.
 
-    A pool that runs out grows: an event that was used twice within one timeline would move its first mark
-    to the place of its second. Growing takes time, so whoever knows how many marks come says so beforehand.
+    The pool grows when it is empty, because an event that is used twice within one timeline would overwrite
+    its first mark. Growing takes time, so give the number of marks beforehand if it is known.
 
     Args:
-        make: makes so many events, ready to be recorded without delay.
-        size: events to begin with.
+        make: creates this many events that can be recorded without delay.
+        size: number of events at the start.
     """
 
     def __init__(self, make: Callable[[int], list[T]], size: int):
@@ -80,7 +80,7 @@ class MarkPool(Generic[T]):
         return len(self._events)
 
     def take(self) -> tuple[T, int]:
-        """An event that no readable mark uses, as a mark: the event and when it was handed out."""
+        """A mark: an event that no readable mark uses, and when it was taken."""
         if self._next == len(self._events):
             self._events += self._make(max(1, len(self._events)))
         event = self._events[self._next]
@@ -88,7 +88,7 @@ class MarkPool(Generic[T]):
         return event, self._generation
 
     def recycle(self, num_marks: int) -> None:
-        """Ends all marks handed out so far, and makes sure of events for the next `num_marks`."""
+        """Invalidates all marks so far, and creates the events for the next `num_marks`."""
         self._next, self._generation = 0, self._generation + 1
         if num_marks > len(self._events):
             self._events += self._make(num_marks - len(self._events))
@@ -97,9 +97,11 @@ class MarkPool(Generic[T]):
         """The event of a mark.
 
         Raises:
-            DeviceError: it was recycled, so that its event may tell another time by now.
+            DeviceError: the mark was recycled, so its event may have another time.
         """
         event, generation = mark
         if generation != self._generation:
-            raise DeviceError("a mark was read after it was recycled; read a timeline before the next begins")
+            raise DeviceError(
+                "a mark was read after it was recycled; read a timeline before the next one starts"
+            )
         return event

@@ -1,4 +1,4 @@
-"""The CPU as a device: work is done when the call returns, so marks are wall-clock times."""
+"""The CPU as a device. Work is done when a call returns, so marks are wall-clock times."""
 
 import os
 import platform
@@ -13,12 +13,12 @@ _SYSFS = Path("/sys/devices/system/cpu")
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
-# Caches do not replace strictly the oldest line, so a buffer of just their size leaves some of the old in.
+# Caches do not always replace the oldest line, so a buffer of their size would leave some old lines.
 _EVICTION_FACTOR = 2
 
 
 class CpuDevice:
-    """Runs on the host's cores."""
+    """Runs on the CPU cores."""
 
     def __init__(self) -> None:
         self.torch_device = torch.device("cpu")
@@ -33,38 +33,39 @@ class CpuDevice:
         return time.perf_counter_ns()
 
     def recycle_marks(self, num_marks: int = 0) -> None:
-        """A time of day is never used twice."""
+        """Does nothing: a wall-clock time is never reused."""
 
     def elapsed_ms(self, start: int, end: int) -> float:
         """Wall time between two marks."""
         return (end - start) / 1e6
 
     def synchronize(self) -> None:
-        """Nothing is ever queued."""
+        """Does nothing: work is never queued."""
 
     def evict_cache(self) -> None:
         """Adds to a buffer twice the size of the cache, on all threads.
 
-        An addition also reads what it writes; a plain fill may go past the caches.
+        An addition also reads the buffer; a plain fill may bypass the caches.
         """
         if self._buffer is None:
             if self.cache_bytes is None:
                 raise DeviceError(
-                    "this machine does not say how large its cache is, so cache=cold is impossible"
+                    "this machine does not report the size of its cache, so timing.cache=cold is impossible; "
+                    "use timing.cache=warm"
                 )
             self._buffer = torch.zeros(_EVICTION_FACTOR * self.cache_bytes // 8, dtype=torch.int64)
         self._buffer.add_(1)
 
 
 def last_level_cache_bytes(sysfs: Path, cpus: set[int]) -> int | None:
-    """Size of the last cache before memory, all of those that these CPUs can reach together.
+    """Size of the last cache before memory; the sum if these CPUs have several.
 
     Args:
         sysfs: the kernel's folder of CPUs.
         cpus: numbers of the CPUs that this process may use.
 
     Returns:
-        Bytes; None where the kernel does not say.
+        Bytes; None if the kernel does not report it.
     """
     last: dict[tuple[int, str], int] = {}
     for cpu in cpus:

@@ -1,14 +1,14 @@
-"""A CUDA GPU as a device: marks are events on its stream, so host delays are not counted as its work."""
+"""A CUDA GPU as a device. Marks are events on its stream, so delays of the host are not counted as work."""
 
 import torch
 
 from bench.device.base import MarkPool
 from bench.errors import DeviceError
 
-# Events to begin with; a timing that needs more says so before it begins.
+# Number of events at the start; a timing that needs more reserves them before it starts.
 _POOL = 8192
 
-# L2 does not replace strictly the oldest line, so a buffer of just its size leaves some of the old in.
+# L2 does not always replace the oldest line, so a buffer of its size would leave some old lines.
 _EVICTION_FACTOR = 3
 
 
@@ -18,7 +18,7 @@ class CudaDevice:
     def __init__(self, index: int):
         if not torch.cuda.is_available():
             raise DeviceError(
-                f"gpu={index} asks for CUDA, which this machine or this torch does not have; use gpu=cpu"
+                f"gpu={index} needs CUDA, which this machine or this torch does not have; use gpu=cpu"
             )
         if index >= torch.cuda.device_count():
             raise DeviceError(
@@ -32,7 +32,7 @@ class CudaDevice:
         self.asynchronous = self.has_graphs = True
         self.cache_bytes: int | None = properties.L2_cache_size or None
         self._buffer: torch.Tensor | None = None
-        # Looking the stream up at every mark would take about as long as the mark.
+        # Looking up the stream at every mark would take about as long as the mark.
         self._stream = torch.cuda.current_stream(index)
         self._pool = MarkPool(self._make_events, _POOL)
 
@@ -43,14 +43,14 @@ class CudaDevice:
         return mark
 
     def recycle_marks(self, num_marks: int = 0) -> None:
-        """Lets the events of earlier marks be recorded again."""
+        """Frees the events of earlier marks."""
         self._pool.recycle(num_marks)
 
     def elapsed_ms(self, start: tuple[torch.cuda.Event, int], end: tuple[torch.cuda.Event, int]) -> float:
         """Device time between two marks.
 
         Raises:
-            DeviceError: they were recycled.
+            DeviceError: a mark was recycled.
         """
         return self._pool.event(start).elapsed_time(self._pool.event(end))
 
@@ -59,18 +59,19 @@ class CudaDevice:
         torch.cuda.synchronize(self.torch_device)
 
     def evict_cache(self) -> None:
-        """Queues a write of three times the L2 on the current stream, before whatever comes next there."""
+        """Queues a write of three times the size of L2 on the current stream."""
         if self._buffer is None:
             if self.cache_bytes is None:
                 raise DeviceError(
-                    f"{self.name} does not say how large its L2 is, so cache=cold is impossible"
+                    f"{self.name} does not report the size of its L2, so timing.cache=cold is impossible; "
+                    "use timing.cache=warm"
                 )
             size = _EVICTION_FACTOR * self.cache_bytes
             self._buffer = torch.empty(size, dtype=torch.uint8, device=self.torch_device)
         self._buffer.zero_()
 
     def _make_events(self, count: int) -> list[torch.cuda.Event]:
-        """Events that exist: CUDA creates one when it is first recorded, which would delay what is timed."""
+        """Events that were recorded once: CUDA creates an event then, which would delay a timing."""
         events = [torch.cuda.Event(enable_timing=True) for _ in range(count)]
         for event in events:
             event.record(self._stream)

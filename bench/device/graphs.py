@@ -1,7 +1,8 @@
 """Other ways to execute a callable: captured as a CUDA graph, or compiled.
 
-Launching a kernel costs the host microseconds, and a draft step is dozens of small kernels: executed eagerly,
-the launches can take longer than the work and hide what a smaller head saves. A graph is launched as one.
+Launching a kernel takes the host microseconds, and a draft step has dozens of small kernels. In eager
+execution the launches can take longer than the work and hide the saving of a smaller head. A graph is one
+launch.
 """
 
 from collections.abc import Callable
@@ -13,21 +14,21 @@ from bench.config.run import Execution
 from bench.device.base import Device
 from bench.errors import DeviceError, LostDeviceError
 
-# Libraries choose kernels and allocate workspaces in their first calls, which must not be captured.
+# In the first calls, libraries choose kernels and allocate workspaces. These must not be captured.
 _NUM_WARMUP = 3
 
-# Versions of one function that the compiler keeps. Every part of a round is called through the same frame,
-# that of `inference_mode`, and beyond its limit torch would go on without compiling, in silence.
+# Limit of compiled versions of one function. All parts of a round are called through the same frame, that of
+# `inference_mode`. Beyond the limit torch would stop compiling without a warning.
 _MOST_VERSIONS = 4096
 
 
 @dataclass(frozen=True)
 class CapturedGraph:
-    """Replays the kernels of one call, on the same memory; keep it as long as `output` is read.
+    """Replays the kernels of one call on the same memory. Keep it as long as `output` is read.
 
     Attributes:
         graph: the graph.
-        output: what the captured call returned. A replay writes its results there.
+        output: the result of the captured call. A replay writes its results there.
     """
 
     graph: torch.cuda.CUDAGraph
@@ -40,10 +41,10 @@ class CapturedGraph:
 
 
 def executions(device: Device, wanted: Execution) -> tuple[Execution, ...]:
-    """Every way in which a configuration has parts executed on a device.
+    """The executions that a configuration requests on a device.
 
     Raises:
-        DeviceError: the device cannot do so.
+        DeviceError: the device cannot do that.
     """
     if wanted is Execution.auto:
         return (Execution.eager, Execution.graph) if device.has_graphs else (Execution.eager,)
@@ -53,10 +54,10 @@ def executions(device: Device, wanted: Execution) -> tuple[Execution, ...]:
 
 
 def execute_as(device: Device, fn: Callable[[], object], execution: Execution) -> Callable[[], object]:
-    """The callable, executed as asked: one of what `executions` gives.
+    """The callable in one of the executions that `executions` returns.
 
     Raises:
-        DeviceError: it cannot be, on this device.
+        DeviceError: this is not possible on this device.
     """
     assert execution is not Execution.auto
     if execution is Execution.graph:
@@ -69,8 +70,8 @@ def capture(device: Device, fn: Callable[[], object]) -> CapturedGraph:
 
     Args:
         device: a CUDA GPU.
-        fn: always works on the same tensors and shapes, and never waits for the device. What it does in
-            Python happens now and not at a replay: a cache index that it rewinds stays where it is.
+        fn: always uses the same tensors and shapes, and never waits for the device. Its Python code runs now
+            and not at a replay: a cache index that it rewinds stays where it is.
 
     Raises:
         DeviceError: the device has no graphs, or the call cannot be captured.
@@ -101,22 +102,22 @@ def compiled(fn: Callable[[], object], backend: str = "inductor") -> Callable[[]
     """`torch.compile` of a callable, compiled now by calling it.
 
     Args:
-        fn: always works on the same shapes.
-        backend: of `torch.compile`.
+        fn: always uses the same shapes.
+        backend: backend of `torch.compile`.
 
     Raises:
-        DeviceError: it cannot be compiled, for example because there is no compiler.
+        DeviceError: compilation failed, for example because there is no compiler.
     """
     _raise_compile_limits()
     fast = torch.compile(fn, backend=backend, dynamic=False)
     try:
-        # Twice: what the first call leaves behind (a longer cache) may be compiled for again.
+        # Twice: the first call changes the state (a longer cache), which can cause another compilation.
         fast()
         fast()
-    except Exception as error:  # Compilers raise what they like.
+    except Exception as error:  # compilers can raise anything
         raise DeviceError(
-            f"torch.compile failed: {_first_line(error)}; set timing.execution=eager, or install what it "
-            "names"
+            f"torch.compile failed: {_first_line(error)}; set timing.execution=eager, or install what the "
+            "message names"
         ) from error
     return fast
 
@@ -129,23 +130,23 @@ def _require_graphs(device: Device) -> None:
 
 
 def _require_life(device: Device) -> None:
-    """Torch words a failed capture like a failed device, but only a device that lives can be waited for."""
+    """Raises if the device failed. Torch's message is the same for a failed capture, so wait for the device."""
     try:
         device.synchronize()
     except RuntimeError as error:
         raise LostDeviceError(
-            f"the device failed while a graph was captured: {_first_line(error)}; the same command goes on "
-            "in a new process"
+            f"the device failed while a graph was captured: {_first_line(error)}; run the same command again "
+            "to resume"
         ) from error
 
 
 def _raise_compile_limits() -> None:
-    # Imported late: it takes seconds, and few runs compile.
+    # Imported late: the import takes seconds, and few runs compile.
     import torch._dynamo.config as dynamo
 
     dynamo.recompile_limit = _MOST_VERSIONS
     dynamo.accumulated_recompile_limit = _MOST_VERSIONS
-    # What would not be compiled all the same is an error, and no eager time under another name.
+    # Raise an error instead of silently timing eager code.
     dynamo.fail_on_recompile_limit_hit = True
 
 

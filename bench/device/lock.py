@@ -1,7 +1,7 @@
-"""One measurement at a time on each physical device: a lock that the kernel frees when its holder dies.
+"""One measurement at a time on each physical device: a lock that the kernel releases when its holder dies.
 
-Two of our runs on one device would slow each other down, and each would report the other's work as its own.
-Other people's work is not ours to stop; this only keeps one user's runs apart on one machine.
+Two runs on one device would slow each other down and report wrong times. The lock separates the runs of one
+user on one machine; it does not stop the work of others.
 """
 
 import fcntl
@@ -20,20 +20,20 @@ import torch
 
 from bench.errors import DeviceError
 
-# Not TMPDIR: schedulers and shells set it per job, and locks in different folders exclude nobody. Not the
-# home folder either: it is often shared between machines, and not every network file system can lock.
+# Not TMPDIR: schedulers and shells set it per job, and locks in different folders have no effect. Not the
+# home folder either: machines often share it, and some network file systems cannot lock.
 _TMP = Path("/tmp")
 
 _POLL_S = 0.5
 
 
 def physical_id(name: str) -> str:
-    """What device `auto`, `cpu` or `cuda:<index>` is, however this process numbers its devices.
+    """The physical device behind `auto`, `cpu` or `cuda:<index>`, however this process numbers GPUs.
 
-    Asks for properties only: opening the device would already disturb what is measured on it.
+    Only reads properties: opening the device would disturb a measurement on it.
 
     Returns:
-        `cpu`, or `gpu-<uuid>`; the name itself for a GPU that is not there, which opening it then explains.
+        `cpu`, or `gpu-<uuid>`. For a GPU that is missing, the name itself; opening it then raises the error.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return "cpu"
@@ -52,13 +52,13 @@ def hold_device(
 ) -> Iterator[None]:
     """Waits until no other run of this user measures on the device, and holds it for the block's duration.
 
-    It does not nest: a process that asks again for what it holds would wait for itself.
+    It cannot be nested: a process that requests a device it already holds would wait for itself.
 
     Args:
-        device_id: what `physical_id` returns.
-        on_wait: told who holds the device, once and whenever that changes.
-        timeout_s: longest wait; None waits as long as it takes, 0 does not wait.
-        folder: of the locks; None is this user's on this machine.
+        device_id: from `physical_id`.
+        on_wait: called with the holder of the device, once and whenever it changes.
+        timeout_s: longest wait; None: no limit, 0: do not wait.
+        folder: folder of the locks; None: that of this user on this machine.
 
     Raises:
         DeviceError: the wait was too long, or the folder cannot hold locks.
@@ -71,33 +71,35 @@ def hold_device(
         raise DeviceError(f"cannot write the lock {path}: {error.strerror}; make it writable") from error
     with file:
         _acquire(file, device_id, on_wait, timeout_s)
-        _sign(file)
-        # The file stays: a process that waits for it would else lock a file that nobody sees any more.
-        # Closing it frees the lock, and so does the kernel when this process is killed.
+        _note_holder(file)
+        # Do not delete the file: a waiting process would then lock a file that no one else can see.
+        # Closing it releases the lock; so does the kernel when this process is killed.
         yield
 
 
 def lock_folder() -> Path:
-    """This user's folder of locks, made on first use.
+    """This user's folder of locks, created on first use.
 
     Raises:
-        DeviceError: the place is taken by somebody else.
+        DeviceError: the path belongs to another user.
     """
     folder = _TMP / f"vocabtrim-bench-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
-        raise DeviceError(f"cannot make {folder} for locks: {error.strerror}; move it away") from error
-    # Anybody can write into /tmp, so a link or another user's folder may wait there.
+        raise DeviceError(
+            f"cannot create the folder {folder} for locks: {error.strerror}; remove what is there"
+        ) from error
+    # Anyone can write into /tmp, so there may be a link or another user's folder.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise DeviceError(f"{folder} is not a folder of this user, so it cannot hold locks; have it removed")
+        raise DeviceError(f"{folder} is not a folder of this user, so it cannot hold locks; remove it")
     return folder
 
 
 def _acquire(file: TextIO, device_id: str, on_wait: Callable[[str], None], timeout_s: float | None) -> None:
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    told = None
+    last_holder = None
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,13 +111,13 @@ def _acquire(file: TextIO, device_id: str, on_wait: Callable[[str], None], timeo
         holder = f"{device_id} is being measured by {_holder(file)}"
         if deadline is not None and time.monotonic() >= deadline:
             raise DeviceError(f"{holder}; wait until it ends, or choose another gpu=")
-        if holder != told:
+        if holder != last_holder:
             on_wait(f"{holder}; waiting for it to end")
-            told = holder
+            last_holder = holder
         time.sleep(_POLL_S)
 
 
-def _sign(file: TextIO) -> None:
+def _note_holder(file: TextIO) -> None:
     file.truncate(0)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     file.write(json.dumps({"pid": os.getpid(), "started_at": started, "command": " ".join(sys.argv[1:])}))
@@ -125,7 +127,7 @@ def _sign(file: TextIO) -> None:
 def _holder(file: TextIO) -> str:
     file.seek(0)
     try:
-        signed = json.loads(file.read())
-        return f"process {signed['pid']} (since {signed['started_at']}: {signed['command']})"
+        noted = json.loads(file.read())
+        return f"process {noted['pid']} (since {noted['started_at']}: {noted['command']})"
     except (ValueError, KeyError, TypeError):
-        return "a process that has not signed yet"
+        return "an unknown process"

@@ -1,4 +1,4 @@
-"""What a device without a data sheet reaches: memory bandwidth and matrix products, measured.
+"""Measures memory bandwidth and matrix products of a device without a data sheet.
 
 The only file of this room that needs torch.
 """
@@ -32,11 +32,11 @@ _FIRST_MATRIX, _LARGEST_MATRIX = 256, 8192
 
 
 def probe(device: Device, dtype: torch.dtype) -> HardwareSpec:
-    """Measures a device in place of its data sheet.
+    """Measures a device that has no data sheet.
 
     Args:
-        device: to measure; nothing else should run on it.
-        dtype: of the matrix product.
+        device: the device; nothing else should run on it.
+        dtype: dtype of the matrix product.
     """
     cache_bytes = last_cache_bytes(device.torch_device)
     buffer_bytes = max(_LEAST_BUFFER_BYTES, _BEYOND_CACHE * (cache_bytes or 0))
@@ -61,7 +61,7 @@ def memory_bytes_per_s(device: Device, buffer_bytes: int = _LEAST_BUFFER_BYTES) 
 
 
 def matmul_flops_per_s(device: Device, dtype: torch.dtype, largest: int = _LARGEST_MATRIX) -> float:
-    """The best rate of square matrix products, of growing sizes until one takes 20 ms."""
+    """The best rate of square matrix products; their size grows until one takes 20 ms."""
     best, size = 0.0, _FIRST_MATRIX
     while size <= largest:
         left = torch.ones(size, size, dtype=dtype, device=device.torch_device)
@@ -74,9 +74,9 @@ def matmul_flops_per_s(device: Device, dtype: torch.dtype, largest: int = _LARGE
 
 
 def last_cache_bytes(device: torch.device, cpu_caches: Path = _CPU_CACHES) -> int | None:
-    """Size of the last cache before memory; None where the system does not say.
+    """Size of the last cache before memory; None if the system does not report it.
 
-    On a CPU the one that its core sees, which other programs may share.
+    On a CPU it is the cache of its core, which other programs may share.
     """
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).L2_cache_size)
@@ -90,7 +90,7 @@ def _parse_size(text: str) -> int | None:
 
 
 def _median_ms(device: Device, work: Callable[[], object]) -> float:
-    # The first two fault pages in and choose kernels.
+    # The first two calls load pages and choose kernels.
     for _ in range(2):
         work()
     device.synchronize()

@@ -1,6 +1,6 @@
-"""A device whose time is a script, to test what measures without sleeping and to the last digit.
+"""A device with a simulated clock, to test measurements exactly and without sleeping.
 
-It has two clocks like a GPU and its host: work is queued by the host and done when the device gets there.
+It has two clocks, as a GPU and its host: the host queues work, and the device does it later.
 """
 
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from bench.errors import DeviceError
 
 @dataclass(eq=False)
 class _Event:
-    """Like a GPU's: recording it again moves it."""
+    """An event as on a GPU: recording it again changes its time."""
 
     reached_ns: int = 0
 
 
 class ScriptedDevice:
-    """Runs nothing; `work` says how long something would have taken.
+    """Runs nothing; `work` says how long something takes.
 
     Args:
-        asynchronous: whether the host goes on while the device works, as with a GPU.
-        cache_bytes: size of the cache; None is a device that does not say.
+        asynchronous: whether the host continues while the device works, as with a GPU.
+        cache_bytes: size of the cache; None: not known.
         evict_ms: device time of an eviction.
-        sync_ms: host time that a synchronisation costs after the device is done.
-        uuid: of the device.
-        num_marks: marks that it has to begin with.
+        sync_ms: host time of a synchronisation after the device is done.
+        uuid: UUID of the device.
+        num_marks: number of marks at the start.
         mark_ms: device time of a mark.
         mark_host_ms: host time to queue a mark.
-        has_graphs: whether it says that work can be captured; it captures none itself.
+        has_graphs: whether it claims that work can be captured; it never captures any.
     """
 
     def __init__(
@@ -57,16 +57,16 @@ class ScriptedDevice:
         self._queue_end_ns = 0
 
     def clock_ns(self) -> int:
-        """The host's clock, in place of `time.perf_counter_ns`."""
+        """The host's clock, instead of `time.perf_counter_ns`."""
         return self._host_ns
 
     def work(self, device_ms: float, host_ms: float = 0.0, cold_ms: float = 0.0) -> None:
-        """Something that is measured.
+        """Work to measure.
 
         Args:
-            device_ms: the device's time for it.
-            host_ms: the host's time to queue it.
-            cold_ms: device time more when the cache was evicted before it.
+            device_ms: device time of the work.
+            host_ms: host time to queue it.
+            cold_ms: additional device time if the cache was evicted before.
         """
         self.pass_time(host_ms)
         self._queue(_ns(device_ms) + (_ns(cold_ms) if self.is_cold else 0))
@@ -77,7 +77,7 @@ class ScriptedDevice:
         self._host_ns += _ns(host_ms)
 
     def mark(self) -> tuple[_Event, int]:
-        """Reached when the device gets to it: now, or at the end of its queue."""
+        """A mark at the end of the device's queue, or now if the queue is empty."""
         mark = self.marks.take()
         self.pass_time(self._mark_host_ms)
         self._queue(self._mark_ns)
@@ -85,15 +85,15 @@ class ScriptedDevice:
         return mark
 
     def recycle_marks(self, num_marks: int = 0) -> None:
-        """Lets the events of earlier marks be recorded again."""
+        """Frees the events of earlier marks."""
         self.marks.recycle(num_marks)
 
     def elapsed_ms(self, start: tuple[_Event, int], end: tuple[_Event, int]) -> float:
         """Device time between two marks.
 
         Raises:
-            DeviceError: the device has not reached both, or they were recycled; a real one would not say
-                either.
+            DeviceError: the device has not reached both marks, or one was recycled. A real device would not
+                raise an error.
         """
         first, last = self.marks.event(start).reached_ns, self.marks.event(end).reached_ns
         if max(first, last) > self._host_ns:

@@ -77,7 +77,7 @@ def stated_hash(path: Path) -> str | None:
         return (file.metadata() or {}).get("content_hash")
 
 
-# A folder that appears whole or not at all.
+# A folder that appears complete or not at all.
 
 
 @contextmanager

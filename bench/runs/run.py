@@ -206,7 +206,7 @@ def _measure_all(
         sampler,
     )
     campaign = Campaign(rig, measure, done)
-    steady_s = config.telemetry.steady_s if seen.tells_energy else 0.0
+    steady_s = config.telemetry.steady_s if seen.has_energy else 0.0
     num_steps = {workload.domain: campaign.num_steps(workload, sizes) for workload in workloads}
     stages = _stages(num_steps, bool(steady_s), config.timing.isolated)
     with run_bar(console, stages, done.num_records) as bar:

@@ -1,1 +1,1 @@
-"""Power, clocks, temperature and load during a run, sampled by a process of its own; imports no torch."""
+"""Power, clocks, temperature and load during a run, sampled by a separate process; imports no torch."""

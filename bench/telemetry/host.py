@@ -1,4 +1,4 @@
-"""The host during a run: load, of this run and of others; clock, temperature, and energy where readable."""
+"""The host during a run: load of this run and of others, clock, temperature, and energy if readable."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +12,15 @@ _SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 
 
 class Rapl:
-    """Energy counters of the CPU packages; each wraps at its own range.
+    """Energy counters of the CPU packages; each has its own maximum, after which it starts at 0 again.
 
     Args:
-        folder: where the kernel lists them.
+        folder: folder in which the kernel lists them.
     """
 
     def __init__(self, folder: Path = POWERCAP):
-        # intel-rapl:0 is a package (AMD's too); intel-rapl:0:0 a part of it, and psys all of them and more.
+        # intel-rapl:0 is a package (also for AMD). intel-rapl:0:0 is a part of it; psys is the whole
+        # platform.
         zones = (zone for zone in folder.glob("intel-rapl:*") if zone.name.count(":") == 1)
         self._zones = sorted(zone for zone in zones if _name_of(zone) != "psys")
         self._last: dict[Path, int] = {}
@@ -45,14 +46,14 @@ class Rapl:
 
 
 class Host:
-    """Reads the machine, and how much of it one process and its threads take.
+    """Reads the state of the machine, and the load of one process and its threads.
 
     Attributes:
-        unsupported: by field, why it is None. A reading that fails once is not tried again.
+        unsupported: by field, the reason why it is None. A reading that fails once is not tried again.
     """
 
     def __init__(self, pid: int, rapl: Rapl | None = None):
-        """Begins with the load.
+        """Takes the first reading of the load.
 
         Raises:
             psutil.NoSuchProcess: the process has ended.
@@ -63,10 +64,10 @@ class Host:
         self._before: tuple[float, float] | None = self._ask("cpu_load", self._busy_s)
 
     def read(self, passed_s: float) -> dict[str, Any]:
-        """What costs about a millisecond: load as a share of all CPUs since the reading before, and sensors.
+        """Load since the last reading, as a share of all CPUs, and sensors. Takes about a millisecond.
 
         Args:
-            passed_s: since the reading before.
+            passed_s: time since the last reading.
 
         Raises:
             psutil.NoSuchProcess: the process has ended.
@@ -97,13 +98,13 @@ class Host:
         }
 
     def _busy_s(self) -> tuple[float, float]:
-        """CPU seconds spent so far: by everything, and by the process."""
+        """CPU seconds spent so far: by all processes, and by this process."""
         times, own = psutil.cpu_times(), self._process.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
         return sum(times[:8]) - idle, own.user + own.system
 
     def _ask(self, field: str, question: Callable[[], Any]) -> Any:
-        """None, for good, where the machine does not tell; psutil raises whatever it stumbles on."""
+        """The reading; None from then on if it fails. psutil can raise any exception."""
         if field in self.unsupported:
             return None
         try:
@@ -116,10 +117,10 @@ class Host:
 
 
 def _clock_mhz() -> float:
-    """Of the fastest CPU: those that idle may clock down as they like."""
+    """Clock of the fastest CPU; idle CPUs may have a lower clock."""
     clocks = [frequency.current for frequency in psutil.cpu_freq(percpu=True) or []]
     if not clocks:
-        raise LookupError("this machine does not tell")
+        raise LookupError("this machine does not report it")
     return round(max(clocks), 1)
 
 
@@ -129,7 +130,7 @@ def _temperature_c() -> float:
     found = psutil.sensors_temperatures()
     readings = [item.current for name in _SENSORS for item in found.get(name, [])]
     if not readings:
-        raise LookupError("this machine has no sensor that psutil knows")
+        raise LookupError("psutil finds no sensor on this machine")
     return max(readings)
 
 
@@ -140,13 +141,13 @@ def _name_of(zone: Path) -> str | None:
         return None
 
 
-# How the CPUs' clock is set: what the kernel lets move it.
+# How the clock of the CPUs is controlled.
 
 _SYSFS = Path("/sys/devices/system/cpu")
 
 
 def cpu_frequency(sysfs: Path = _SYSFS) -> dict[str, Any]:
-    """`governor` (several by a comma), `turbo` (`on` or `off`), and under `why_not` why one is None.
+    """`governor` (several with commas), `turbo` (`on` or `off`), and in `why_not` the reason if one is None.
 
     Args:
         sysfs: the kernel's folder of CPUs.
@@ -154,9 +155,9 @@ def cpu_frequency(sysfs: Path = _SYSFS) -> dict[str, Any]:
     governor, turbo = _governor(sysfs), _turbo(sysfs)
     why_not = {}
     if governor is None:
-        why_not["governor"] = "the kernel tells none, as in a virtual machine"
+        why_not["governor"] = "the kernel reports none, as in a virtual machine"
     if turbo is None:
-        why_not["turbo"] = "the kernel does not tell"
+        why_not["turbo"] = "the kernel does not report it"
     return {"governor": governor, "turbo": turbo, "why_not": why_not}
 
 
@@ -166,7 +167,7 @@ def _governor(sysfs: Path) -> str | None:
 
 
 def _turbo(sysfs: Path) -> str | None:
-    # Intel's own driver has a switch of its own, which says the opposite of everybody else's.
+    # Intel's driver has another file, with the opposite meaning.
     if (off := _read(sysfs / "intel_pstate" / "no_turbo")) is not None:
         return "off" if off == "1" else "on"
     if (on := _read(sysfs / "cpufreq" / "boost")) is not None:

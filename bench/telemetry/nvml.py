@@ -1,11 +1,11 @@
-"""One GPU as NVML sees it: read by UUID, in our units, with what it cannot tell said once."""
+"""Reads one GPU through NVML, by UUID and in our units. Lists once what the GPU does not report."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pynvml
 
-# Of a board that is not there any more, or a driver that went away: nothing will answer again.
+# Errors after which nothing will answer: the GPU or the driver is gone.
 _GONE = {
     pynvml.NVML_ERROR_UNINITIALIZED,
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
@@ -14,7 +14,7 @@ _GONE = {
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
 }
 
-# What this GPU, or this user, will never be told.
+# Errors that stay: this GPU does not report the value, or not to this user.
 _NEVER = {
     pynvml.NVML_ERROR_NOT_SUPPORTED: "not supported by this GPU",
     pynvml.NVML_ERROR_NO_PERMISSION: "no permission",
@@ -22,14 +22,14 @@ _NEVER = {
     pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH: "not known to this driver",
 }
 
-# A slice is told these by no sensor of its own; those of the GPU are of all its slices together.
+# A MIG slice has no sensor for these. The sensors of the GPU measure all slices together.
 _OF_THE_WHOLE_GPU = ("power_w", "energy_j", "pcie_tx_bytes_per_s", "pcie_rx_bytes_per_s")
 
 _NO_SENSOR = "a MIG slice has no sensor of its own"
 
 _HIDDEN_PIDS = (
-    "this process is not among those that the driver lists, as in a container, which numbers its processes "
-    "anew: others cannot be told from it"
+    "the driver's list of processes does not contain this process, as in a container with its own process "
+    "ids, so other processes cannot be recognised"
 )
 
 _REASONS = {
@@ -46,11 +46,11 @@ _REASONS = {
 
 
 class NvmlError(Exception):
-    """NVML, or the GPU behind it, cannot be used (any more); the message says why."""
+    """NVML or the GPU cannot be used, or not any more; the message says why."""
 
 
 def driver_version() -> str | None:
-    """Of the GPUs' driver; None where NVML does not answer."""
+    """Version of the GPU driver; None if NVML does not answer."""
     try:
         pynvml.nvmlInit()
         try:
@@ -65,13 +65,13 @@ class NvmlGpu:
     """Reads one GPU.
 
     Attributes:
-        unsupported: by field, why it is None.
-        is_mig: whether the device is a slice; memory and processes are then its own, clocks, temperature and
-            limits those of the GPU that it is cut from, and energy is not known.
+        unsupported: by field, the reason why it is None.
+        is_mig: whether the device is a MIG slice. Memory and processes are then those of the slice; clocks,
+            temperature and limits are those of the whole GPU; energy is not known.
     """
 
     def __init__(self, uuid: str):
-        """Finds the GPU by UUID, whatever order torch, CUDA_VISIBLE_DEVICES and NVML number their GPUs in.
+        """Finds the GPU by UUID: torch, CUDA_VISIBLE_DEVICES and NVML can number GPUs differently.
 
         Raises:
             NvmlError: the library, the driver or the GPU is not there.
@@ -87,7 +87,7 @@ class NvmlGpu:
             self.unsupported |= dict.fromkeys(_OF_THE_WHOLE_GPU, _NO_SENSOR)
 
     def fast(self) -> dict[str, Any]:
-        """What a sample holds and is cheap to ask; None where `unsupported` or no answer this time."""
+        """Readings of a sample that are cheap; None if `unsupported` or without an answer this time."""
         get, handle = pynvml, self._handle
         return {
             "power_w": self._ask("power_w", self._power_w),
@@ -107,10 +107,10 @@ class NvmlGpu:
         }
 
     def slow(self, own_pids: set[int]) -> dict[str, Any]:
-        """What takes NVML some 20 ms each to tell: PCIe throughput; and the other processes on the GPU.
+        """Readings that take NVML about 20 ms each: PCIe throughput; and the other processes on the GPU.
 
         Args:
-            own_pids: the process that measures, as this process knows it, and others that are no strangers.
+            own_pids: ids of the process that measures and of others that belong to the run.
         """
         get, handle = pynvml, self._handle
 
@@ -135,7 +135,7 @@ class NvmlGpu:
         }
 
     def describe(self) -> dict[str, Any]:
-        """What does not change during a run."""
+        """Values that do not change during a run."""
         get, handle, ask = pynvml, self._handle, self._ask
 
         def limits() -> list[float]:
@@ -144,7 +144,7 @@ class NvmlGpu:
         def mode(value: int) -> str:
             return "on" if value else "off"
 
-        self.fast()  # learns what this GPU does not tell
+        self.fast()  # fills `unsupported`
         return {
             "driver": ask("driver", get.nvmlSystemGetDriverVersion),
             "vbios": ask("vbios", lambda: get.nvmlDeviceGetVbiosVersion(handle)),
@@ -173,14 +173,14 @@ class NvmlGpu:
         }
 
     def close(self) -> None:
-        """Lets the library go; a library that is gone already is no error."""
+        """Closes the library; it is not an error if it is already closed."""
         try:
             pynvml.nvmlShutdown()
         except pynvml.NVMLError:
             return
 
     def _find(self, uuid: str) -> tuple[Any, Any]:
-        """Handles of the GPU and of the device itself: the same, or a GPU and a slice that is cut from it."""
+        """Handles of the GPU and of the device: the same, or a GPU and a slice of it."""
         bare = uuid.removeprefix("GPU-").removeprefix("MIG-")
         for name in (f"GPU-{bare}", f"MIG-{bare}"):
             try:
@@ -191,8 +191,8 @@ class NvmlGpu:
             except pynvml.NVMLError as error:
                 if error.value in (pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_INVALID_ARGUMENT):
                     continue
-                raise NvmlError(f"NVML does not give GPU {uuid}: {error}") from error
-        raise NvmlError(f"NVML knows no GPU {uuid}")
+                raise NvmlError(f"NVML cannot open GPU {uuid}: {error}") from error
+        raise NvmlError(f"NVML has no GPU {uuid}")
 
     def _ask(self, field: str, question: Callable[[], Any]) -> Any:
         if field in self.unsupported:
@@ -213,7 +213,7 @@ class NvmlGpu:
         return pynvml.nvmlDeviceGetClockInfo(self._handle, kind)
 
     def _power_w(self) -> float:
-        """Power now; `nvmlDeviceGetPowerUsage` is a mean over the last second on most newer GPUs."""
+        """Power now. `nvmlDeviceGetPowerUsage` is a mean over the last second on most newer GPUs."""
         try:
             (field,) = pynvml.nvmlDeviceGetFieldValues(self._handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])
             if field.nvmlReturn == pynvml.NVML_SUCCESS:

@@ -1,7 +1,7 @@
-"""The process that samples: `python -m bench.telemetry.sampler`, started by `watch`.
+"""The sampling process: `python -m bench.telemetry.sampler`, started by `watch`.
 
-It is a process and not a thread, because a thread would take the interpreter from the loops that are timed.
-It ends when its parent closes its standard input, which the kernel does for a parent that is killed.
+It is a process and not a thread, because a thread would hold the interpreter lock while loops are timed.
+It ends when its parent closes its standard input; if the parent is killed, the kernel closes it.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from bench.telemetry.host import POWERCAP, Host, Rapl
 from bench.telemetry.nvml import NvmlError, NvmlGpu
 from bench.telemetry.samples import RUN_ENDED, RUN_KILLED, now_s, open_samples
 
-# Asking for PCIe throughput takes NVML 20 ms each way, and the host's clocks and load a millisecond of a CPU
-# that may be what is measured.
+# Reading PCIe throughput takes NVML 20 ms for each direction. Reading the host's clocks and load takes a
+# millisecond of a CPU that may be the measured device.
 _SLOW_EVERY_S = 1.0
 
 
@@ -28,13 +28,12 @@ class Sampler:
     """Appends samples to a file.
 
     Args:
-        file: one JSON line per sample; a first one that says how, and a last one that says why there are no
-            more.
-        gpu: the GPU; None for a run on the CPU, or where NVML does not answer.
+        file: one JSON line per sample. The first line says how samples are taken, the last one why they end.
+        gpu: the GPU; None for a run on the CPU, or if NVML does not answer.
         host: the machine.
-        own_pids: processes that are no strangers on the GPU.
-        offset_s: of the clock of the process that measures.
-        energy_of_host: whether the CPUs' energy is read with every sample, and not once a second.
+        own_pids: processes that belong to the run.
+        offset_s: clock offset of the process that measures.
+        energy_of_host: reads the energy of the CPUs with every sample, and not only once a second.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Sampler:
         self._last_slow_s: float | None = None
 
     def sample(self) -> None:
-        """Takes one sample; a GPU that stops answering is said once, and the host is sampled on.
+        """Takes one sample. A GPU that stops answering is noted once; sampling of the host continues.
 
         Raises:
             psutil.NoSuchProcess: the process that measures has ended.
@@ -72,19 +71,19 @@ class Sampler:
             self.write({"time_s": round(now, 6), **values})
 
     def write(self, values: dict[str, Any]) -> None:
-        """One line; a disk that is full loses samples, not the run."""
+        """Writes one line. A full disk loses samples, but does not end the run."""
         try:
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
         except OSError:
             return
 
-    def tell(self, **event: Any) -> None:
-        """A line that is no sample: `began`, `gpu_lost`, `ended`."""
+    def write_event(self, **event: Any) -> None:
+        """Writes a line that is not a sample: `began`, `gpu_lost` or `ended`."""
         self.write({"time_s": round(self._now_s(), 6), **event})
 
     def unsupported(self) -> dict[str, str]:
-        """By field, why it is None."""
+        """By field, the reason why it is None."""
         return {**self._host.unsupported, **self._gpu_unsupported}
 
     def _of_gpu(self, ask: Callable[[NvmlGpu], dict[str, Any]]) -> dict[str, Any]:
@@ -92,9 +91,9 @@ class Sampler:
             return {}
         try:
             return ask(self._gpu)
-        except Exception as error:  # whatever a broken driver makes of it, the host is sampled on
+        except Exception as error:  # a broken driver can raise anything; sampling of the host continues
             self._gpu = None
-            self.tell(gpu_lost=_told(error))
+            self.write_event(gpu_lost=_describe_error(error))
             return {}
 
     def _now_s(self) -> float:
@@ -112,27 +111,27 @@ def run(sampler: Sampler, interval_s: float, commands: TextIO) -> str:
             sampler.sample()
         except psutil.NoSuchProcess:
             return RUN_KILLED
-        except Exception as error:  # the file must say that there is no more, whatever it was
-            return f"the sampling process failed: {_told(error)}"
+        except Exception as error:  # the file must say why sampling ended, whatever the error is
+            return f"the sampling process failed: {_describe_error(error)}"
 
 
 def main() -> None:
-    """Says on standard output what it can sample, and what not and why; then samples."""
+    """Prints what it can sample, and what not and why; then samples."""
     options = _options()
     gpu, description, error = _open_gpu(options.uuid)
     rapl = Rapl(options.powercap)
     rapl.read_j()
     host = Host(options.pid, rapl)
-    # Energy of the host is not that of a GPU, so beside one it is background, like the load.
+    # In a run on a GPU, the energy of the host is background information, like its load.
     energy_of_host = not options.uuid and rapl.why_not is None
     with open_samples(options.out) as file:
         own_pids = {options.pid, psutil.Process().pid}
         sampler = Sampler(file, gpu, host, own_pids, options.offset_s, energy_of_host)
-        sampler.tell(began={"interval_s": options.interval_s})
-        said = {"gpu": description, "error": error, "cpu_energy": energy_of_host}
-        print(json.dumps(said), flush=True)
+        sampler.write_event(began={"interval_s": options.interval_s})
+        status = {"gpu": description, "error": error, "cpu_energy": energy_of_host}
+        print(json.dumps(status), flush=True)
         why = run(sampler, options.interval_s, sys.stdin)
-        sampler.tell(ended=why, unsupported=sampler.unsupported())
+        sampler.write_event(ended=why, unsupported=sampler.unsupported())
     if gpu:
         gpu.close()
 
@@ -149,7 +148,7 @@ def _options() -> argparse.Namespace:
 
 
 def _open_gpu(uuid: str | None) -> tuple[NvmlGpu | None, dict[str, Any] | None, str | None]:
-    """The GPU and what is known of it, or why it cannot be had."""
+    """The GPU and its description, or the reason why it cannot be opened."""
     try:
         gpu = NvmlGpu(uuid) if uuid else None
         return gpu, gpu.describe() if gpu else None, None
@@ -157,7 +156,7 @@ def _open_gpu(uuid: str | None) -> tuple[NvmlGpu | None, dict[str, Any] | None, 
         return None, None, str(error)
 
 
-def _told(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return str(error) if isinstance(error, NvmlError) else f"{type(error).__name__}: {error}"
 
 

@@ -1,4 +1,4 @@
-"""The samples of a run: the file that the sampler appends to, read back."""
+"""The samples of a run: reads the file that the sampler writes."""
 
 import json
 import time
@@ -10,18 +10,18 @@ FILE_NAME = "telemetry.jsonl"
 
 RUN_ENDED, RUN_KILLED = "the run ended", "the run was killed"
 
-NO_WORD = "the sampling process stopped without a word"
+NO_WORD = "the sampling process ended without giving a reason"
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What was sampled beside a run.
+    """The samples of a run.
 
     Attributes:
         rows: one per sample, in order of time.
-        ended: why sampling ended, one per session; `RUN_ENDED` where all went well.
-        lost: why a GPU stopped answering; the host was sampled on.
-        unsupported: by field, why it is None.
+        ended: why sampling ended, one per session; `RUN_ENDED` without an error.
+        lost: why a GPU stopped answering; sampling of the host continued.
+        unsupported: by field, the reason why it is None.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Samples:
 
 
 def open_samples(path: Path) -> TextIO:
-    """For appending lines; what a kill left of one is closed first, so that it spoils no other."""
+    """Opens the file for appending. Ends an incomplete last line first, which a kill can leave."""
     file = path.open("a+", encoding="utf-8")
     file.seek(0)
     content = file.read()
@@ -41,7 +41,7 @@ def open_samples(path: Path) -> TextIO:
 
 
 def read_samples(folder: Path) -> Samples:
-    """All sessions' samples; none where a run has no telemetry. A torn line, left by a kill, is left out."""
+    """The samples of all sessions; empty without telemetry. Incomplete lines, left by a kill, are skipped."""
     found, is_open = Samples(), False
     try:
         lines = (folder / FILE_NAME).read_text("utf-8").splitlines()
@@ -68,7 +68,7 @@ def read_samples(folder: Path) -> Samples:
     return found
 
 
-# One clock for samples and measurements: the time of day, which two processes and two sessions share.
+# One clock for samples and measurements: the time of day, which processes and sessions share.
 
 _OFFSET_S = time.time() - time.perf_counter()
 
@@ -77,11 +77,11 @@ def now_s(offset_s: float = _OFFSET_S) -> float:
     """Seconds since the epoch.
 
     Args:
-        offset_s: of another process on this machine, to tell its time.
+        offset_s: clock offset of another process on this machine, for its time.
     """
     return offset_s + time.perf_counter()
 
 
 def offset_s() -> float:
-    """What this process adds to its monotonic clock."""
+    """Difference between the time of day and the monotonic clock of this process."""
     return _OFFSET_S

@@ -1,4 +1,4 @@
-"""Energy of a stretch of time from samples, and how it was found. Pure arithmetic."""
+"""Energy of a time window, computed from samples. Pure arithmetic."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# A stretch must hold this many refreshes of a sensor, so that one more or less at its ends is under a tenth.
+# A window needs this many updates of the sensor: one more or less at its ends is then less than a tenth.
 _LEAST_REFRESHES = 10
 
 
 @dataclass(frozen=True)
 class Energy:
-    """Energy of a stretch.
+    """Energy of a time window.
 
     Attributes:
-        energy_j: whole energy, idle power included; None where it cannot be known.
-        method: `counter` (the GPU's total-energy counter), `integrated` (its power over time) or `rapl` (the
-            CPU packages' counters); None without energy.
-        reason: why there is none; None where there is.
+        energy_j: total energy, idle power included; None if it is not known.
+        method: `counter` (the GPU's energy counter), `integrated` (its power over time) or `rapl` (the
+            counters of the CPU packages); None without energy.
+        reason: why it is not known; else None.
     """
 
     energy_j: float | None
@@ -30,7 +30,7 @@ class Energy:
 
 
 def long_enough_s(interval_s: float) -> float:
-    """The shortest stretch whose energy can be known when sensors are read that often, with some to spare."""
+    """The shortest window whose energy can be known with sensors that are read this often, plus a margin."""
     return 1.5 * _LEAST_REFRESHES * interval_s
 
 
@@ -40,16 +40,16 @@ _SOURCES = (("energy_j", "counter"), ("power_w", "integrated"), ("cpu_energy_j",
 def energy_between(
     samples: Sequence[dict[str, Any]], start_s: float, end_s: float, of_gpu: bool = False
 ) -> Energy:
-    """Energy between two moments, by the best sensor that the samples hold.
+    """Energy between two points in time, from the best sensor in the samples.
 
     Args:
-        samples: in order of `time_s`; those of a GPU have `energy_j` or `power_w`, where it tells.
-        start_s: on the clock of the samples.
-        end_s: as `start_s`.
-        of_gpu: whether a GPU did the work, even where nothing was sampled of it.
+        samples: in order of `time_s`; those of a GPU have `energy_j` or `power_w`, if it reports them.
+        start_s: start, on the clock of the samples.
+        end_s: end, on the clock of the samples.
+        of_gpu: whether a GPU did the work, even if it was not sampled.
     """
     is_gpu = of_gpu or any("power_w" in sample for sample in samples)
-    reason = "nothing was sampled that tells energy"
+    reason = "no energy or power was sampled"
     for field, method in _SOURCES:
         if is_gpu and method == "rapl":
             break  # energy of the host is not that of the GPU
@@ -57,13 +57,13 @@ def energy_between(
         if len(times) < 2:
             continue
         if times[0] > start_s or times[-1] < end_s:
-            reason = "sampling began after it or ended before it"
+            reason = "the samples do not cover the window"
             continue
         refresh_s = _refresh_s(times, values)
         if end_s - start_s < _LEAST_REFRESHES * refresh_s:
             reason = (
-                f"it lasted {end_s - start_s:.2f} s, and the sensor changes every {refresh_s:.2f} s; "
-                f"{_LEAST_REFRESHES} changes are needed"
+                f"the window lasted {end_s - start_s:.2f} s and the sensor updates every {refresh_s:.2f} s; "
+                f"{_LEAST_REFRESHES} updates are needed"
             )
             continue
         if method == "integrated":
@@ -71,8 +71,8 @@ def energy_between(
         at_start, at_end = np.interp([start_s, end_s], times, values)
         if at_end >= at_start:
             return Energy(float(at_end - at_start), method)
-        # A driver that was loaded again starts from nothing.
-        reason = "the energy counter went back"
+        # A driver that is loaded again starts counting at 0.
+        reason = "the energy counter was reset"
     return Energy(None, None, reason)
 
 
@@ -83,7 +83,7 @@ def _series(samples: Sequence[dict[str, Any]], field: str) -> tuple[Floats, Floa
 
 
 def _refresh_s(times: Floats, values: Floats) -> float:
-    """Median time between readings that differ; the sampling interval is the least that can be seen."""
+    """Median time between readings that differ; it is at least the sampling interval."""
     changes = times[1:][np.diff(values) != 0]
     if len(changes) < 2:
         return float(np.median(np.diff(times)))

@@ -1,1 +1,1 @@
-"""The trainer that made the shipped draft."""
+"""The trainer of the shipped draft."""

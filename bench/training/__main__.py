@@ -1,4 +1,4 @@
-"""`python -m bench.training`: collect answers, train, publish, evaluate. Resumes where it stopped."""
+"""`python -m bench.training`: collects answers, trains, publishes, evaluates. Resumes where it stopped."""
 
 import argparse
 import ctypes
@@ -27,11 +27,11 @@ DRAFT = "smollm2-135m-eagle3"
 
 
 def main() -> None:
-    """Runs the stages of which the results are missing."""
+    """Runs the stages whose results are missing."""
     parser = argparse.ArgumentParser(prog="python -m bench.training", description=__doc__)
     parser.add_argument("--work", type=Path, default=cache_dir() / "training", help="shards and checkpoint")
     parser.add_argument("--out", type=Path, default=SHIPPED / DRAFT, help="folder of the finished draft")
-    parser.add_argument("--jobs", type=int, help="collect only the first so many batches of answers")
+    parser.add_argument("--jobs", type=int, help="collect only this many batches of answers")
     parser.add_argument("--steps", type=int, default=TrainSettings.steps, help="optimiser steps")
     parser.add_argument(
         "--eval-prompts", type=int, default=20, help="held-out prompts per domain for the card"

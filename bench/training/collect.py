@@ -1,7 +1,7 @@
-"""Collects what the draft learns from: the target's answers, features and final hidden states.
+"""Collects the training data of the draft: the target's answers, features and final hidden states.
 
-All of it comes from the forward passes that write the answers, so nothing is computed twice. One
-shard a batch; shards that exist are kept, so collecting resumes where it stopped.
+All of it comes from the forward passes that write the answers, so nothing is computed twice. There is one
+shard per batch. Existing shards are kept, so collecting resumes where it stopped.
 """
 
 import json
@@ -20,12 +20,12 @@ MAX_NEW_TOKENS = 192
 
 MAX_PROMPT_TOKENS = 384
 
-# The draft attends to this much of the prompt in training.
+# Number of prompt tokens that the draft attends to in training.
 CONTEXT_TOKENS = 192
 
 
 class _Recorder:
-    """Keeps features and hidden states of a batch, row by row."""
+    """Stores features and hidden states of a batch, row by row."""
 
     def __init__(self, prompt_lengths: list[int], copies: int):
         self.prompt_lengths, self.copies = prompt_lengths, copies
@@ -47,7 +47,7 @@ class _Recorder:
 
 
 def collect(target: Target, folder: Path, num_jobs: int | None = None) -> None:
-    """Writes the shards of all jobs (or the first `num_jobs`) that are missing from `folder`."""
+    """Writes the missing shards of all jobs (or of the first `num_jobs`) to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = list(jobs())[:num_jobs]
     for job in tqdm(wanted, desc="answers", unit="batch"):
@@ -65,7 +65,7 @@ def _write_shard(target: Target, job: Job, path: Path) -> None:
     tokens, states, lengths = [], [], []
     for row, answer in enumerate(answers):
         context = prompts[row // len(job.temperatures)][-CONTEXT_TOKENS:]
-        # The last token was chosen, never consumed: it has no state.
+        # The last token was chosen but never an input: it has no state.
         sequence = recorder.sequence(row, len(answer) - 1)
         tokens.append(torch.tensor(context + answer, dtype=torch.int32))
         states.append(sequence)
@@ -86,7 +86,7 @@ def _write_shard(target: Target, job: Job, path: Path) -> None:
 
 
 def _cut(ids: list[int]) -> list[int]:
-    """Long prompts keep their start (the request) and their end (where the answer begins)."""
+    """Cuts a long prompt: keeps its start (the request) and its end (where the answer begins)."""
     if len(ids) <= MAX_PROMPT_TOKENS:
         return ids
     tail = 32

@@ -1,4 +1,4 @@
-"""Collected shards as training batches: context right-aligned, answers left-aligned behind it."""
+"""Collected shards as training batches: the context is right-aligned, the answer left-aligned after it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class Sequence:
     """One answer with the end of its prompt.
 
     Attributes:
-        source: where the prompt came from.
+        source: source of the prompt.
         tokens: context and answer ids `(context + answer,)`.
-        states: features and final hidden side by side `(context + answer - 1, 4H)`, bfloat16.
-        num_context: tokens of the prompt at the start.
+        states: features and final hidden states, concatenated `(context + answer - 1, 4H)`, bfloat16.
+        num_context: number of prompt tokens at the start.
     """
 
     source: str
@@ -31,14 +31,14 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences on a grid of C context and A answer places.
+    """Sequences on a grid of C context positions and A answer positions.
 
     Attributes:
         tokens: `(batch, C + A)`.
         features: `(batch, C + A, 3H)`.
         hidden: final hidden states `(batch, C + A, H)`.
-        context_start: first real place of each row `(batch,)`.
-        num_answer: answer tokens of each row `(batch,)`.
+        context_start: first used position of each row `(batch,)`.
+        num_answer: number of answer tokens of each row `(batch,)`.
     """
 
     tokens: Tensor
@@ -77,7 +77,7 @@ def load_sequences(folder: Path) -> list[Sequence]:
 
 
 def batches(sequences: list[Sequence], size: int, seed: int, first_step: int) -> Iterator[Batch]:
-    """Endless shuffled batches, continuing exactly at `first_step`."""
+    """Endless shuffled batches, starting exactly at `first_step`."""
     per_epoch = len(sequences) // size
     step = first_step
     while True:
@@ -90,7 +90,7 @@ def batches(sequences: list[Sequence], size: int, seed: int, first_step: int) ->
 
 
 def make_batch(sequences: list[Sequence]) -> Batch:
-    """Lays sequences on the grid."""
+    """Places sequences on the grid."""
     size, width = len(sequences), CONTEXT_TOKENS + MAX_NEW_TOKENS
     state_size = sequences[0].states.shape[1]
     tokens = torch.zeros(size, width, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""What the target is asked to answer for training: ranking prompts only, in seeded batches."""
+"""The prompts that the target answers for training: ranking prompts only, in seeded batches."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from bench.config import DomainSource, Source
 from bench.text import load_prompts
 from bench.text.conversation import Prompt, Split, take_split, unit_hash, user_prompt
 
-# Domains whose answers rank a vocabulary; other sources only train.
+# Domains whose answers also rank a vocabulary; other sources are only for training.
 DOMAINS = {
     "code": DomainSource("code", Source.human_eval),
     "function_calling": DomainSource("function_calling", Source.bfcl),
@@ -27,10 +27,10 @@ class Job:
     """One batch of prompts for the target.
 
     Attributes:
-        name: unique and stable, names the shard.
-        source: domain, or `code_from_schemas` for prompts made for training only.
-        prompts: what is asked; long ones are cut when they are encoded.
-        temperatures: one answer per prompt and entry.
+        name: unique and stable; the name of the shard.
+        source: the domain, or `code_from_schemas` for prompts that are only for training.
+        prompts: the prompts; long ones are cut when they are encoded.
+        temperatures: one answer per prompt and temperature.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Job:
     temperatures: tuple[float, ...]
 
 
-# (source, first prompt, prompts, temperature of each answer to a prompt)
+# (source, first prompt, number of prompts, temperature of each answer to a prompt)
 _QUOTAS: tuple[tuple[str, int, int, tuple[float, ...]], ...] = (
     ("code", 0, 137, (0.0, SAMPLED, SAMPLED)),
     ("function_calling", 0, 600, (0.0,)),
@@ -61,10 +61,10 @@ def ranking_prompts(source: str) -> list[Prompt]:
 
 
 def jobs() -> Iterator[Job]:
-    """All batches, mixed over sources so that stopping early leaves a balanced set."""
+    """All batches, mixed over sources, so that the set is balanced if collecting stops early."""
     found: list[Job] = []
     for source, first, most, temperatures in _QUOTAS:
-        # Neighbours of similar length waste the least padding.
+        # Prompts of similar length need the least padding.
         pool = ranking_prompts(source)[first : first + most]
         prompts = sorted(pool, key=lambda p: len(p.messages[-1].content))
         size = _ROWS // len(temperatures)
@@ -75,7 +75,7 @@ def jobs() -> Iterator[Job]:
 
 
 def _code_from_schemas(prompts: list[Prompt]) -> list[Prompt]:
-    """Coding prompts from the function schemas that ranking prompts show: HumanEval alone is small."""
+    """Coding prompts from the function schemas in ranking prompts, because HumanEval is small."""
     schemas: dict[str, dict] = {}
     for prompt in prompts:
         for line in prompt.messages[-1].content.splitlines():

@@ -1,4 +1,4 @@
-"""Turns a trained body into the folder that ships: weights, known answers, manifest and model card."""
+"""Turns a trained body into the folder to ship: weights, cached answers, manifest and model card."""
 
 import json
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def publish(
     target: str,
     out: Path,
 ) -> None:
-    """Writes everything but the model card, whose figures need the loaded draft."""
+    """Writes everything except the model card, whose numbers need the loaded draft."""
     save_body(body, out, {"format": "pt", "target": target})
     fingerprint = CATALOG[target].sha256
     write_answers(out / ANSWERS_FILE, _ranking_answers(shards, fingerprint))

@@ -20,19 +20,19 @@ from bench.training.data import Batch, Sequence, batches
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train.
+    """Settings of the training.
 
     Attributes:
         steps: optimiser steps.
-        batch_size: answers a step.
-        depths: drafted tokens that the training-time test unrolls.
-        depth_decay: weight of depth j is depth_decay ** j.
-        matrix_lr: peak learning rate of Muon on matrices.
-        vector_lr: peak learning rate of AdamW on norms.
-        warmup_steps: linear warm-up; then cosine to zero.
-        frequent_tokens: candidates of the softmax that are in every step.
-        sampled_tokens: further candidates, new at every step, so that no rare token stays unseen.
-        seed: of order and sampling.
+        batch_size: answers per step.
+        depths: number of drafted tokens in the training-time test.
+        depth_decay: the weight of depth j is depth_decay ** j.
+        matrix_lr: peak learning rate of Muon, for matrices.
+        vector_lr: peak learning rate of AdamW, for norms.
+        warmup_steps: steps of linear warm-up, before a cosine decay to zero.
+        frequent_tokens: softmax candidates of every step.
+        sampled_tokens: further candidates, new at every step, so that rare tokens are trained too.
+        seed: seed of order and sampling.
     """
 
     steps: int = 640
@@ -47,8 +47,13 @@ class TrainSettings:
     seed: int = 0
 
 
+<<<<<<< HEAD
 def draft_config(target: Target) -> EagleConfig:
     """The draft's shape: one layer like the target's."""
+=======
+def draft_config(target: Target) -> Eagle3Config:
+    """Configuration of the draft: one layer like those of the target."""
+>>>>>>> 0809824 (Telemetry, devices, assets and training in plain words)
     config = target.config
     return EagleConfig(
         hidden_size=config.hidden_size,
@@ -64,8 +69,13 @@ def draft_config(target: Target) -> EagleConfig:
     )
 
 
+<<<<<<< HEAD
 def init_from_last_layer(body: EagleBody, weights: dict[str, Tensor], num_layers: int) -> None:
     """Starts from the target's last layer reading the deepest feature, which already predicts well."""
+=======
+def init_from_last_layer(body: Eagle3Body, weights: dict[str, Tensor], num_layers: int) -> None:
+    """Copies the target's last layer, applied to the deepest feature: it already predicts well."""
+>>>>>>> 0809824 (Telemetry, devices, assets and training in plain words)
     prefix, size = f"model.layers.{num_layers - 1}.", body.config.hidden_size
     layer = body.decoder_layers[0]
     with torch.no_grad():
@@ -83,7 +93,7 @@ def init_from_last_layer(body: EagleBody, weights: dict[str, Tensor], num_layers
         body.norm.weight.copy_(weights["model.norm.weight"])
 
 
-# Training-time test (EAGLE-3, arXiv 2503.01840): the draft is judged unrolled over its own outputs.
+# Training-time test (EAGLE-3, arXiv 2503.01840): the loss is of the draft unrolled over its own outputs.
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,7 @@ class DepthResult:
 
 
 class Trainer:
-    """Optimises `body` on `sequences`; state survives in `folder`."""
+    """Optimises `body` on `sequences`; saves its state in `folder`."""
 
     def __init__(
         self,
@@ -186,7 +196,7 @@ class Trainer:
         return state["step"], state["log"]
 
 
-# Muon: momentum whose matrix update is orthogonalised (Jordan 2024; scaled as in arXiv 2502.16982).
+# Muon: momentum with an orthogonalised matrix update (Jordan 2024; scaled as in arXiv 2502.16982).
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -199,20 +209,20 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None) -> None:  # type: ignore[override]
-        """One update from the gradients at hand."""
+        """One update from the current gradients."""
         for group in self.param_groups:
             for weight in group["params"]:
                 buffer = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
                 buffer.lerp_(weight.grad, 1 - group["momentum"])
                 update = orthogonalise(weight.grad.lerp(buffer, group["momentum"]))
-                # The root mean square of an AdamW update, so that learning rates carry over.
+                # Same root mean square as an AdamW update, so that learning rates are comparable.
                 scale = 0.2 * max(weight.shape) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(update, alpha=-group["lr"] * scale)
 
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrix, roughly, by Newton-Schulz iterations of degree five."""
+    """Approximates the nearest semi-orthogonal matrix by Newton-Schulz iterations of degree five."""
     a, b, c = _COEFFICIENTS
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / (x.norm() + 1e-7)
@@ -229,7 +239,7 @@ class Objective:
         body: the draft being trained.
         embedding: the target's input embedding `(V, H)`, frozen.
         head: the target's LM head `(V, H)`, frozen.
-        depths: how many drafted tokens the unroll covers.
+        depths: number of drafted tokens of the unroll.
     """
 
     def __init__(self, body: EagleBody, embedding: Tensor, head: Tensor, depths: int):
@@ -238,7 +248,7 @@ class Objective:
         self._tables = RotaryTable(config.rope, config.head_dim, 1024, embedding).upto(1024)
 
     def __call__(self, batch: Batch, candidates: Tensor) -> list[DepthResult]:
-        """Loss by depth; the softmaxes run over the `candidates` tokens `(num_candidates,)` only."""
+        """Loss by depth. The softmax is only over the tokens `candidates` `(num_candidates,)`."""
         body, first = self._body, CONTEXT_TOKENS - 1
         num_places = batch.tokens.shape[1] - 2
         embeds = F.embedding(batch.tokens[:, 1 : num_places + 1], self._embedding)
@@ -250,9 +260,9 @@ class Objective:
         return [self._judge(truth, hidden, head, depth) for depth, hidden in enumerate(outputs)]
 
     def _judge(self, truth: "_Truth", hidden: Tensor, head: Tensor, depth: int) -> DepthResult:
-        said = truth.said[:, depth:]
-        rows = truth.row_of[:, depth:][said]
-        logits = self._body.norm(hidden)[said] @ head.T
+        in_answer = truth.in_answer[:, depth:]
+        rows = truth.row_of[:, depth:][in_answer]
+        logits = self._body.norm(hidden)[in_answer] @ head.T
         log_probs = torch.log_softmax(logits, dim=-1)
         soft = -(truth.probs[rows] * log_probs).sum(-1).mean()
         hard = F.nll_loss(log_probs, truth.best[rows])
@@ -261,19 +271,19 @@ class Objective:
 
 
 class _Truth:
-    """What the target says at every answer place, computed once for all depths.
+    """The target's predictions at every answer position, computed once for all depths.
 
     Attributes:
-        said: whether the place's next token is part of the answer `(batch, A - 1)`.
-        row_of: where the place is in `probs` and `best` `(batch, A - 1)`.
-        probs: the target's distribution over the candidates `(places, num_candidates)`.
-        best: its argmax `(places,)`.
+        in_answer: whether the next token is part of the answer `(batch, A - 1)`.
+        row_of: row of the position in `probs` and `best` `(batch, A - 1)`.
+        probs: the target's distribution over the candidates `(positions, num_candidates)`.
+        best: its argmax `(positions,)`.
     """
 
     def __init__(self, batch: Batch, head: Tensor):
         hidden = batch.hidden[:, CONTEXT_TOKENS:-1]
-        self.said = torch.arange(hidden.shape[1]) + 1 < batch.num_answer[:, None]
-        self.row_of = (self.said.flatten().cumsum(0) - 1).view_as(self.said)
+        self.in_answer = torch.arange(hidden.shape[1]) + 1 < batch.num_answer[:, None]
+        self.row_of = (self.in_answer.flatten().cumsum(0) - 1).view_as(self.in_answer)
         with torch.no_grad():
-            logits = hidden[self.said] @ head.T
+            logits = hidden[self.in_answer] @ head.T
             self.probs, self.best = torch.softmax(logits, dim=-1), logits.argmax(-1)

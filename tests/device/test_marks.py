@@ -43,7 +43,7 @@ def test_a_mark_that_was_recycled_is_not_read():
     start, end = device.mark(), device.mark()
     assert device.elapsed_ms(start, end) == 0.0
     device.recycle_marks()
-    with pytest.raises(DeviceError, match="read a timeline before the next begins"):
+    with pytest.raises(DeviceError, match="read a timeline before the next one starts"):
         device.elapsed_ms(start, end)
 
 

@@ -157,7 +157,7 @@ def test_every_format_reads_back_to_the_same_vocabulary(tmp_path_factory, counts
             "strictly increasing",
         ),
         ("a.pt", {"d2t": torch.tensor([0, 0]), "t2d": torch.zeros(10, dtype=torch.bool)}, "the mask t2d"),
-        ("a.pt", {"d2t": torch.tensor([0, 0])}, "not a vocabulary map"),
+        ("a.pt", {"d2t": torch.tensor([0, 0])}, "not a readable vocabulary map"),
         ("a.pt", {"d2t": torch.tensor([1.0]), "t2d": torch.arange(10) == 1}, "flat list of integers"),
         ("a.pt", [1.5, 2.5], "flat list of integers"),
         ("a.pt", [None], "flat list of integers"),
@@ -191,7 +191,7 @@ def test_a_damaged_or_absent_file_is_named(tmp_path, name, content):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(
-        VocabError, match=rf"{re.escape(str(tmp_path / name))}: not a vocabulary map"
+        VocabError, match=rf"{re.escape(str(tmp_path / name))}: not a readable vocabulary map"
     ) as caught:
         read_map(tmp_path / name, 10)
     assert "\n" not in str(caught.value)

@@ -104,7 +104,7 @@ def test_joules_of_a_busy_window_are_its_mean_power(device, gpu, tmp_path):
     rows = [row for row in samples.rows if start <= row["time_s"] <= end]
     assert len(rows) > 40
     found = energy_between(samples.rows, start, end, of_gpu=True)
-    if not seen.tells_energy:
+    if not seen.has_energy:
         assert found.energy_j is None and found.reason
         pytest.skip(f"no energy here: {samples.unsupported}")
     powers = [row["power_w"] for row in rows if row["power_w"] is not None]

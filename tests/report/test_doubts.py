@@ -9,7 +9,7 @@ from bench.analysis.doubts import doubts, write_doubts
 from bench.analysis.run import read_run
 from bench.analysis.summary import TokenEnergy, token_energy
 from bench.records import IsolatedRecord, SteadyRecord
-from bench.telemetry.samples import Samples
+from bench.telemetry.samples import NO_WORD, Samples
 from tests.report.synthetic import FULL, write_run
 
 
@@ -163,10 +163,10 @@ def test_a_gpu_that_is_slowed_down(run):
 
 
 def test_telemetry_that_was_lost(run):
-    found = sampled(run, {}, ended=["the run was killed", "the sampling process stopped without a word"])
+    found = sampled(run, {}, ended=["the run was killed", NO_WORD])
     (doubt,) = doubts(found)
     assert doubt.code == "telemetry_lost"
-    assert doubt.what == "sampling ended early: the sampling process stopped without a word"
+    assert doubt.what == f"sampling ended early: {NO_WORD}"
     found.samples.lost.append("the GPU stopped answering: lost")
     assert [d.what for d in doubts(found)] == [
         "the GPU was sampled no more: the GPU stopped answering: lost",
@@ -269,7 +269,7 @@ def test_energy_of_a_gpu_is_never_that_of_the_host(run):
     assert token_energy(on_cpu, "code", (FULL, 0)) == TokenEnergy(10.0, "rapl")  # 1000 J over 100 tokens
     cuda = {**run.environment, "cuda": {"driver": None}}
     silent = sampled(replace(on_cpu, environment=cuda), *rows)
-    assert token_energy(silent, "code", (FULL, 0)).reason == "nothing was sampled that tells energy"
+    assert token_energy(silent, "code", (FULL, 0)).reason == "no energy or power was sampled"
     told = replace(silent, environment={**cuda, "telemetry": {"why_not": "NVML does not start"}})
     told = sampled(told, *rows)
     assert token_energy(told, "code", (FULL, 0)).reason == "NVML does not start"

@@ -46,8 +46,8 @@ def test_how_the_clock_is_set_or_why_that_is_not_known(described, tmp_path):
         "governor": None,
         "turbo": None,
         "why_not": {
-            "governor": "the kernel tells none, as in a virtual machine",
-            "turbo": "the kernel does not tell",
+            "governor": "the kernel reports none, as in a virtual machine",
+            "turbo": "the kernel does not report it",
         },
     }
     for number, governor in enumerate(("powersave", "performance", "powersave")):

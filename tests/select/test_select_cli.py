@@ -178,5 +178,5 @@ def test_wrong_values_are_one_line_and_leave_nothing_behind(conversations, tmp_p
 
 def test_a_folder_of_the_users_is_not_replaced(conversations, tmp_path):
     (tmp_path / "mine.txt").write_text("x")
-    check_refused(select(conversations, tmp_path), ["holds no summary.json"])
+    check_refused(select(conversations, tmp_path), ["has no summary.json"])
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]

@@ -67,7 +67,7 @@ def test_the_clock_is_that_of_the_fastest_cpu(tmp_path, monkeypatch):
             "cpu_clock_mhz",
             "can't find",
         ),
-        (("cpu_freq", None), "cpu_clock_mhz", "this machine does not tell"),
+        (("cpu_freq", None), "cpu_clock_mhz", "this machine does not report it"),
         (("sensors_temperatures", OSError(5, "Input/output error")), "cpu_temperature_c", "Input/output"),
         (("cpu_times", PermissionError(13, "Permission denied")), "cpu_load", "Permission denied"),
     ],

@@ -79,7 +79,7 @@ def test_a_container_that_is_told_other_numbers_has_no_strangers_to_name(ask, pi
     code = "print(json.dumps([gpu.slow({7})['other_pids'], gpu.unsupported['other_pids']]))"
     others, why = json.loads(ask(f"{ONE}processes GPU-a {pids}\n", code))
     assert others is None
-    assert why.startswith("this process is not among those that the driver lists")
+    assert why.startswith("the driver's list of processes does not contain this process")
 
 
 def test_what_does_not_change_is_described_once(ask):

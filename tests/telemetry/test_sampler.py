@@ -16,7 +16,7 @@ from bench.config import TelemetryConfig, TelemetryMode
 from bench.errors import DeviceError
 from bench.telemetry.host import Host, Rapl
 from bench.telemetry.sampler import Sampler, run
-from bench.telemetry.samples import now_s, offset_s, read_samples
+from bench.telemetry.samples import NO_WORD, now_s, offset_s, read_samples
 from bench.telemetry.watch import watch
 from bench.telemetry.windows import energy_between
 
@@ -42,7 +42,7 @@ def wait_until(condition, limit_s=20.0):
 def test_known_power_gives_known_joules_by_either_method(scripted, tmp_path):
     scripted(SCRIPT)
     with watch(TelemetryConfig(interval_ms=20), "a", tmp_path) as seen:
-        assert seen.gpu["driver"] == "580.00" and seen.tells_energy
+        assert seen.gpu["driver"] == "580.00" and seen.has_energy
         wait_until(lambda: len(read_samples(tmp_path).rows) > 5)
         start = now_s()
         time.sleep(1.0)
@@ -87,7 +87,7 @@ def test_a_sampler_that_dies_is_noted_by_the_run(tmp_path):
             file.write('{"time_s": 1')  # as a death in the middle of a line leaves it
         child.kill()
         wait_until(lambda: child.status() == psutil.STATUS_ZOMBIE)
-        assert read_samples(tmp_path).ended == ["the sampling process stopped without a word"]
+        assert read_samples(tmp_path).ended == [NO_WORD]
     assert read_samples(tmp_path).ended == ["the sampling process died (signal 9)"]
 
 
@@ -97,12 +97,15 @@ def test_a_session_after_one_that_stopped_without_a_word(tmp_path):
     )
     with watch(TelemetryConfig(interval_ms=20), None, tmp_path):
         wait_until(lambda: len(read_samples(tmp_path).rows) > 1)
-    assert read_samples(tmp_path).ended == ["the sampling process stopped without a word", "the run ended"]
+    assert read_samples(tmp_path).ended == [
+        NO_WORD,
+        "the run ended",
+    ]
 
 
 def test_a_sampler_that_cannot_start_says_why(tmp_path):
     with watch(TelemetryConfig(interval_ms=20), None, tmp_path / "nowhere") as seen:
-        assert not seen.tells_energy
+        assert not seen.has_energy
         assert seen.why_not.startswith("the sampling process did not start (exit code 1: FileNotFoundError: ")
 
 
@@ -139,7 +142,7 @@ def no_library(monkeypatch, tmp_path):
 
 def test_a_missing_library_is_said_and_only_fatal_where_required(no_library, tmp_path):
     with watch(TelemetryConfig(interval_ms=20), "a", tmp_path) as seen:
-        assert seen.gpu is None and not seen.tells_energy
+        assert seen.gpu is None and not seen.has_energy
         assert seen.why_not.startswith("NVML does not start")
         wait_until(lambda: read_samples(tmp_path).rows)  # of the host
     with (
@@ -195,7 +198,7 @@ def powercap(tmp_path):
 
 def test_the_energy_of_a_cpu_is_read_often_enough_for_a_short_window(powercap, tmp_path):
     with watch(TelemetryConfig(interval_ms=50), None, tmp_path, powercap) as seen:
-        assert seen.tells_energy and seen.gpu is None
+        assert seen.has_energy and seen.gpu is None
         wait_until(lambda: len(read_samples(tmp_path).rows) > 5)
         start = now_s()
         time.sleep(1.5)
@@ -218,7 +221,7 @@ def test_beside_a_gpu_the_energy_of_the_cpu_is_read_once_a_second(scripted, powe
 def test_a_cpu_whose_counters_are_not_ours_to_read_tells_no_energy(tmp_path):
     (tmp_path / "powercap" / "intel-rapl:0").mkdir(parents=True)
     with watch(TelemetryConfig(interval_ms=20), None, tmp_path, tmp_path / "powercap") as seen:
-        assert not seen.tells_energy
+        assert not seen.has_energy
         wait_until(lambda: read_samples(tmp_path).rows)
     assert read_samples(tmp_path).unsupported["cpu_energy_j"].startswith("RAPL cannot be read")
 

@@ -30,7 +30,7 @@ def test_a_cpu_has_its_own_counter_and_a_gpu_is_not_charged_with_it():
     joules = [50.0 * t for t in TIMES]
     assert energy_between(rows(cpu_energy_j=joules), 2, 8) == Energy(pytest.approx(300), "rapl")
     found = energy_between(rows(power_w=[None] * 101, cpu_energy_j=joules), 2, 8)
-    assert found == Energy(None, None, "nothing was sampled that tells energy")
+    assert found == Energy(None, None, "no energy or power was sampled")
 
 
 def test_a_window_shorter_than_ten_changes_of_the_sensor_has_no_energy():
@@ -38,13 +38,15 @@ def test_a_window_shorter_than_ten_changes_of_the_sensor_has_no_energy():
     samples = rows(power_w=[None] * 101, energy_j=[200.0 * int(t + 1e-9) for t in TIMES])
     found = energy_between(samples, 1, 6)
     assert found.energy_j is None
-    assert found.reason == "it lasted 5.00 s, and the sensor changes every 1.00 s; 10 changes are needed"
+    assert (
+        found.reason == "the window lasted 5.00 s and the sensor updates every 1.00 s; 10 updates are needed"
+    )
 
 
 def test_a_window_that_was_not_sampled_has_no_energy():
     samples = rows(power_w=[200.0] * 101)
-    assert energy_between(samples, 5, 11).reason == "sampling began after it or ended before it"
-    assert energy_between([], 5, 6).reason == "nothing was sampled that tells energy"
+    assert energy_between(samples, 5, 11).reason == "the samples do not cover the window"
+    assert energy_between([], 5, 6).reason == "no energy or power was sampled"
 
 
 def test_a_counter_that_starts_again_gives_way_to_power():
@@ -52,4 +54,4 @@ def test_a_counter_that_starts_again_gives_way_to_power():
     found = energy_between(rows(power_w=[200.0] * 101, energy_j=joules), 4, 6)
     assert found == Energy(pytest.approx(400), "integrated")
     found = energy_between(rows(energy_j=joules), 4, 6)
-    assert found == Energy(None, None, "the energy counter went back")
+    assert found == Energy(None, None, "the energy counter was reset")

@@ -54,8 +54,8 @@ def test_every_depth_equals_a_real_chain(monkeypatch):
 def test_truth_is_the_targets_next_token_after_the_place(monkeypatch):
     target, item = make_target(), sequence()
     truth = objective_module._Truth(make_batch([item]), target.head_weight)
-    assert truth.said.sum() == NUM_ANSWER - 1
-    assert truth.said[0, : NUM_ANSWER - 1].all()
+    assert truth.in_answer.sum() == NUM_ANSWER - 1
+    assert truth.in_answer[0, : NUM_ANSWER - 1].all()
     # Place 0 predicts the second answer token, from the state that consumed the first.
     hidden = item.states[NUM_CONTEXT, 3 * HIDDEN :]
     assert truth.best[0] == (target.head_weight @ hidden).argmax()
