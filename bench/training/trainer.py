@@ -47,13 +47,8 @@ class TrainSettings:
     seed: int = 0
 
 
-<<<<<<< HEAD
 def draft_config(target: Target) -> EagleConfig:
-    """The draft's shape: one layer like the target's."""
-=======
-def draft_config(target: Target) -> Eagle3Config:
     """Configuration of the draft: one layer like those of the target."""
->>>>>>> 0809824 (Telemetry, devices, assets and training in plain words)
     config = target.config
     return EagleConfig(
         hidden_size=config.hidden_size,
@@ -69,13 +64,8 @@ def draft_config(target: Target) -> Eagle3Config:
     )
 
 
-<<<<<<< HEAD
 def init_from_last_layer(body: EagleBody, weights: dict[str, Tensor], num_layers: int) -> None:
-    """Starts from the target's last layer reading the deepest feature, which already predicts well."""
-=======
-def init_from_last_layer(body: Eagle3Body, weights: dict[str, Tensor], num_layers: int) -> None:
     """Copies the target's last layer, applied to the deepest feature: it already predicts well."""
->>>>>>> 0809824 (Telemetry, devices, assets and training in plain words)
     prefix, size = f"model.layers.{num_layers - 1}.", body.config.hidden_size
     layer = body.decoder_layers[0]
     with torch.no_grad():
