@@ -130,7 +130,7 @@ def _require_graphs(device: Device) -> None:
 
 
 def _require_life(device: Device) -> None:
-    """Raises if the device failed. Torch's message is the same for a failed capture, so wait for the device."""
+    """Raises if the device failed. Torch's message is the same for a failed capture, so this waits."""
     try:
         device.synchronize()
     except RuntimeError as error:

@@ -69,12 +69,12 @@ def test_a_sample_is_in_our_units(ask):
     }
 
 
-def test_own_processes_are_no_strangers(ask):
+def test_own_processes_are_not_other_processes(ask):
     assert ask(ONE, "print(gpu.slow({4242})['other_pids'])") == "[]"
 
 
 @pytest.mark.parametrize("pids", ["4242 0", "0 0"])
-def test_a_container_that_is_told_other_numbers_has_no_strangers_to_name(ask, pids):
+def test_other_processes_are_not_known_in_a_container_with_its_own_process_ids(ask, pids):
     """The driver lists the host's numbers, or nobody: a process that does not find itself knows nothing."""
     code = "print(json.dumps([gpu.slow({7})['other_pids'], gpu.unsupported['other_pids']]))"
     others, why = json.loads(ask(f"{ONE}processes GPU-a {pids}\n", code))
@@ -152,10 +152,10 @@ def test_every_error_at_every_question(stubbed, function):
         env=stubbed(script), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [code for code, *_ in told] == codes
+    reported = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [code for code, *_ in reported] == codes
     fields = FIELDS[function]
-    for code, values, num_calls, unsupported in told:
+    for code, values, num_calls, unsupported in reported:
         if code in GONE:
             assert values.startswith("the GPU stopped answering: "), code
         elif code in SECOND_WAY.get(function, ()):
@@ -213,20 +213,20 @@ def test_a_library_that_is_gone_closes_without_a_word(ask):
     assert ask(f"{ONE}error nvmlShutdown 1\n", "print(gpu.close())") == "None"
 
 
-def test_the_driver_is_told_without_a_gpu_at_hand(stubbed, tmp_path):
+def test_the_driver_version_needs_no_gpu(stubbed, tmp_path):
     code = "from bench.telemetry.nvml import driver_version; print(driver_version())"
 
-    def told(script, **changed):
+    def reported(script, **changed):
         environment = {**stubbed(script), **changed}
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
         )
         return done.stdout.strip()
 
-    assert told(ONE) == "580.00"
-    assert told(f"{ONE}error nvmlInitWithFlags 9\n") == "None"
-    assert told(f"{ONE}error nvmlSystemGetDriverVersion 999\n") == "None"
-    assert told(ONE, LD_LIBRARY_PATH=str(tmp_path)) == "None"
+    assert reported(ONE) == "580.00"
+    assert reported(f"{ONE}error nvmlInitWithFlags 9\n") == "None"
+    assert reported(f"{ONE}error nvmlSystemGetDriverVersion 999\n") == "None"
+    assert reported(ONE, LD_LIBRARY_PATH=str(tmp_path)) == "None"
 
 
 @pytest.mark.parametrize("setting", ["no_instant", "error nvmlDeviceGetFieldValues 3"])
@@ -242,21 +242,21 @@ def test_power_of_an_old_driver_is_its_average(ask, setting):
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        ("gpu GPU-z 1 1\n", "NVML knows no GPU GPU-a"),
+        ("gpu GPU-z 1 1\n", "NVML has no GPU GPU-a"),
         (f"{ONE}error nvmlInitWithFlags 9\n", "NVML does not start"),
         *((f"{ONE}error nvmlInitWithFlags {code}\n", "NVML does not start") for code in (4, 12, 18, 999)),
         *(
-            (f"{ONE}error nvmlDeviceGetHandleByUUID {code}\n", "NVML does not give GPU GPU-a")
+            (f"{ONE}error nvmlDeviceGetHandleByUUID {code}\n", "NVML cannot open GPU GPU-a")
             for code in (1, 4, 15, 999)
         ),
-        (f"{ONE}error nvmlDeviceGetHandleByUUID 2\n", "NVML knows no GPU GPU-a"),
+        (f"{ONE}error nvmlDeviceGetHandleByUUID 2\n", "NVML has no GPU GPU-a"),
         (
             "gpu GPU-b 1 1\ngpu MIG-a 1 1\nerror nvmlDeviceGetDeviceHandleFromMigDeviceHandle 4\n",
-            "NVML does not give GPU GPU-a",
+            "NVML cannot open GPU GPU-a",
         ),
     ],
 )
-def test_a_gpu_that_cannot_be_had_says_why(stubbed, script, said):
+def test_a_gpu_that_cannot_be_opened_says_why(stubbed, script, said):
     code = (
         "from bench.telemetry.nvml import *\n"
         "try:\n    NvmlGpu('GPU-a')\nexcept NvmlError as error:\n    print(error)"
