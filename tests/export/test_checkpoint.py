@@ -103,7 +103,7 @@ def test_the_output_head_of_a_decoder_lm(tmp_path):
     trim_lm_head(folder, vocab_of([4, 50]), out)
     vocab, head = read_trimmed(out, VOCAB_SIZE)
     assert vocab.target_ids.tolist() == [4, 50] and torch.equal(head, HEAD[[4, 50]])
-    with pytest.raises(CheckpointError, match=f"has {VOCAB_SIZE} rows, the vocabulary is one of 200"):
+    with pytest.raises(CheckpointError, match=f"has {VOCAB_SIZE} rows, the vocabulary belongs to 200"):
         trim_lm_head(folder, DraftVocab(np.array([4]), 200), out)
 
 

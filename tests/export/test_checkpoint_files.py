@@ -164,7 +164,9 @@ def test_rows_of_a_quantised_head_are_taken_with_their_scales_bit_by_bit(full_dr
 
 def test_a_head_in_blocks_of_rows_is_refused_by_name(full_draft, tmp_path):
     head = {"lm_head__weight": HEAD, "lm_head__weight_scale_inv": torch.ones(2, 1)}
-    with pytest.raises(CheckpointError, match=r"lm_head\.weight_scale_inv of shape \(2, 1\) has no row for"):
+    with pytest.raises(
+        CheckpointError, match=r"lm_head\.weight_scale_inv of shape \(2, 1\) does not have one row for"
+    ):
         trim(full_draft(**head), [4], tmp_path / "out", head=None)
     columns = {"lm_head__qweight": torch.zeros(4, VOCAB_SIZE), "lm_head__scales": torch.ones(1, VOCAB_SIZE)}
     with pytest.raises(CheckpointError, match=r"stored as lm_head\.qweight, lm_head\.scales, which"):
@@ -236,7 +238,7 @@ def test_trimming_needs_less_memory_than_one_and_a_half_heads(tmp_path, name):
         ({"d2t": torch.tensor([1.0, 1.0, 3.0])}, "flat list of integers"),
         ({"d2t": torch.tensor([1, 1, 3]).bfloat16()}, "flat list of integers"),
         ({"t2d": torch.tensor([0, 1, 1, 0, 0, 1]).bool()}, "name different tokens"),
-        ({"lm_head.weight": HEAD[:2]}, "has 2 rows, its vocabulary 3 tokens"),
+        ({"lm_head.weight": HEAD[:2]}, "has 2 rows, but its vocabulary has 3 tokens"),
     ],
 )
 def test_maps_and_head_that_do_not_fit_are_refused(trimmed, changed, reason):
