@@ -16,7 +16,7 @@ def run_task(config: Config, console: Console) -> int:
     """Runs the task that the configuration names, and returns the exit code of the program.
 
     Raises:
-        BenchError: anything the user can mend.
+        BenchError: wrong input, or results that cannot be had.
     """
     config.check_target()
     return _TASKS[config.task](config, console) or 0

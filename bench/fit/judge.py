@@ -1,4 +1,4 @@
-"""Judges every latency model: how well it fits, what it would choose, and what that costs."""
+"""Judges every latency model: its errors, the k it would choose, and what a wrong choice loses."""
 
 import json
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ class JudgedModel:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """How near every measured size comes to the hardware's limits; None where a limit is unknown.
+    """Which share of the hardware's limits every measured size reaches; None if a limit is unknown.
 
     Attributes:
         bandwidth_share: bytes moved per second over the memory bandwidth `(n,)`; above 1 where a cache
@@ -103,7 +103,7 @@ class JudgedComponent:
     doubt: str | None = None
 
     def model(self, name: str | None) -> JudgedModel | None:
-        """By name; None where it could not be fitted."""
+        """The model of this name; None if it could not be fitted."""
         return next((judged for judged in self.models if judged.fitted.model.name == name), None)
 
 
@@ -235,7 +235,7 @@ def _efficiency(
 
 
 def sentence(judgement: Judgement, component: str) -> str:
-    """The verdict on one component, for readers."""
+    """One sentence on one component: do FLOPs predict the saving, and which model predicts held-out sizes."""
     judged = judgement.components[component]
     parts = [_saving(judged), _prediction(judged), judged.doubt]
     return f"On {judgement.device_name}, {'; '.join(part for part in parts if part)}."
@@ -276,12 +276,12 @@ _DECIDED = (
 
 
 def to_json(judgement: Judgement) -> str:
-    """The whole file."""
+    """The content of `fit.json`."""
     return json.dumps(to_values(judgement), indent=1) + "\n"
 
 
 def to_values(judgement: Judgement) -> dict[str, Any]:
-    """The same as plain values; null wherever there is no value."""
+    """The same as plain values; null if there is no value."""
     spec = judgement.spec
     return {
         "schema": SCHEMA_VERSION,

@@ -1,4 +1,4 @@
-"""What a latency model is, what its parameters mean, and how they change with the device.
+"""What a latency model is, what its parameters mean, and how they change from one device to another.
 
 Times are in ms, F in FLOPs, B in bytes; slopes are fitted, in ms per piece of work, and shown as rates per
 second.
@@ -18,7 +18,7 @@ from bench.stats.robust import Floats
 
 MS_PER_S = 1e3
 
-# Columns that are more alike than this cannot be told apart by latencies that are good to a percent.
+# Largest condition number of a design: beyond it, columns are too alike for latencies known to a percent.
 _MOST_CONDITION = 60.0
 
 
@@ -45,9 +45,9 @@ class LatencyModel(ABC):
         device: that it is fitted on; None where nothing is known of it.
         name: as in results.
         label: for readers.
-        is_yardstick: whether it only says how well a model could do, and explains nothing.
-        precedence: of models that predict held-out sizes equally well with equally many parameters, the one
-            with the lowest is called the best.
+        is_yardstick: whether it explains nothing and only shows how well a model could do.
+        precedence: decides which model is the best of those with the same error on held-out sizes and the
+            same number of parameters: the one with the lowest precedence.
     """
 
     device: DeviceLimits | None = None
@@ -58,12 +58,12 @@ class LatencyModel(ABC):
 
     @classmethod
     def suits(cls, device: DeviceLimits | None) -> bool:
-        """Whether it is to be tried on this device at all."""
+        """Whether a fit tries the model on this device."""
         return True
 
     @abstractmethod
     def why_not(self, work: Work) -> str | None:
-        """Why these sizes cannot determine it; None where they can."""
+        """Why these sizes cannot determine the parameters; None if they can."""
 
     @abstractmethod
     def solve(self, work: Work, latencies_ms: Floats) -> Floats:
@@ -75,19 +75,19 @@ class LatencyModel(ABC):
 
     @abstractmethod
     def coefficients(self, theta: Floats) -> list[Values]:
-        """The parameters as a reader knows them, infinite where nothing bounds a rate."""
+        """The parameters in units for readers; infinite if nothing bounds a rate."""
 
     @abstractmethod
     def factors(self, theta: Floats, here: DeviceLimits, there: DeviceLimits) -> Floats:
-        """How much larger every parameter is on another device, by what is known of both `(p,)`.
+        """How much larger every parameter is on another device, according to the limits of both `(p,)`.
 
         Args:
             theta: fitted parameters `(p,)`.
-            here: the device that they were fitted on.
-            there: the other one.
+            here: the device of the fit.
+            there: the other device.
 
         Raises:
-            FitError: the model says nothing of hardware, or a rate that it needs is unknown.
+            FitError: the model does not depend on the hardware, or a limit that it needs is unknown.
         """
 
     def num_parameters(self, theta: Floats) -> int:
@@ -95,19 +95,16 @@ class LatencyModel(ABC):
         return theta.shape[1]
 
 
-# Every model that a fit tries.
+# The classes of all models that a fit tries, in the order of their definition.
 MODELS: list[type[LatencyModel]] = []
 
 Model = TypeVar("Model", bound=type[LatencyModel])
 
 
 def latency_model(model: Model) -> Model:
-    """Lets every fit try this model."""
+    """Class decorator: every fit tries this model."""
     MODELS.append(model)
     return model
-
-
-# What parameters mean: times that stay as they are, and slopes that go with a limit of the hardware.
 
 
 @dataclass(frozen=True)
@@ -140,12 +137,12 @@ def rate(name: str, unit: str, slopes_ms: Floats) -> Values:
 
 
 def slower_memory(here: DeviceLimits, there: DeviceLimits) -> float:
-    """What a byte takes there over what it takes here."""
+    """Time per byte there over time per byte here."""
     return here.bytes_per_s / there.bytes_per_s
 
 
 def slower_compute(here: DeviceLimits, there: DeviceLimits) -> float:
-    """What a FLOP takes there over what it takes here.
+    """Time per FLOP there over time per FLOP here.
 
     Raises:
         FitError: one of them has no peak in its dtype.
@@ -160,7 +157,7 @@ def slower_compute(here: DeviceLimits, there: DeviceLimits) -> float:
 
 
 def larger_cache(here: DeviceLimits, there: DeviceLimits) -> float:
-    """The cache there over the cache here.
+    """Size of the cache there over its size here.
 
     Raises:
         FitError: one of them is unknown.
@@ -172,7 +169,7 @@ def larger_cache(here: DeviceLimits, there: DeviceLimits) -> float:
     return there.cache_bytes / here.cache_bytes
 
 
-# t0: launches, Python and whatever else does not depend on the size.
+# t0: kernel launches, Python and everything else that does not depend on the size.
 LAUNCHES = Term("t0_ms", "ms", lambda work: np.ones(len(work)), lambda here, there: 1.0)
 PUBLISHED_FLOPS = Term("flops_per_s", "FLOP/s", lambda work: work.published_flops, slower_compute)
 FLOPS = Term("flops_per_s", "FLOP/s", lambda work: work.flops, slower_compute)
@@ -188,7 +185,7 @@ class SumOfTerms(LatencyModel):
         return [term.values(column) for term, column in zip(self.terms, theta.T, strict=True)]
 
     def factors(self, theta: Floats, here: DeviceLimits, there: DeviceLimits) -> Floats:
-        # A limit that binds nowhere need not be known.
+        # A limit that never binds need not be known.
         pairs = zip(self.terms, theta, strict=True)
         return np.array([term.factor(here, there) if slope else 1.0 for term, slope in pairs])
 

@@ -1,7 +1,7 @@
 """The latency models. Parameters are fitted in bulk, one row per resample.
 
-To add one is to write one class here with `@latency_model` above it: fits, judgement, reports and the move to
-another device know it by `LatencyModel` alone. One that is a sum of terms is a `Linear` with its `terms`.
+To add a model, write one class here, with `@latency_model` above it. Fits, judgement, reports and the move to
+another device use only what `LatencyModel` declares. A model that is a sum of terms is a `Linear`.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,11 +40,11 @@ _ROUGH_ROUNDS, _FULL_ROUNDS = 5, 200
 
 
 def all_models(device: DeviceLimits | None) -> Sequence[LatencyModel]:
-    """Every model that suits the device, in the order of their definition, the yardstick last.
+    """Every model that suits the device, in the order of definition, the yardstick last.
 
     Args:
-        device: without it the roofline has no data sheet, and only a fitted cache is tried. A draft has what
-            the target that runs in between leaves of a cache, which may be far less than all.
+        device: None if nothing is known of it: then the data-sheet roofline cannot be fitted, and the model
+            with a cache of known size is left out.
     """
     models = [model(device) for model in MODELS if model.suits(device)]
     return sorted(models, key=lambda model: model.is_yardstick)
@@ -68,7 +68,7 @@ class Linear(SumOfTerms):
 
 @latency_model
 class Published(Linear):
-    """What the paper weighs: latency in proportion to its FLOPs."""
+    """The paper's weight: latency is proportional to its FLOPs."""
 
     name, label = "flops_published", "FLOPs, as published"
     terms = (PUBLISHED_FLOPS,)
@@ -76,7 +76,7 @@ class Published(Linear):
 
 @latency_model
 class Proportional(Linear):
-    """The same with the FLOPs that engines run."""
+    """Latency is proportional to the FLOPs that engines run."""
 
     name, label = "flops_proportional", "FLOPs, fc once per round"
     terms = (FLOPS,)
@@ -84,7 +84,7 @@ class Proportional(Linear):
 
 @latency_model
 class AffineFlops(Linear):
-    """Launches, and then the arithmetic."""
+    """Launches, then arithmetic."""
 
     name, label, precedence = "flops_affine", "t0 + F/P", 1
     terms = (LAUNCHES, FLOPS)
@@ -92,7 +92,7 @@ class AffineFlops(Linear):
 
 @latency_model
 class AffineBytes(Linear):
-    """Launches, and then what moves through memory."""
+    """Launches, then memory traffic."""
 
     name, label, precedence = "bytes_affine", "t0 + B/W", 0
     terms = (LAUNCHES, BYTES)
@@ -102,9 +102,8 @@ class AffineBytes(Linear):
 class Roofline(SumOfTerms):
     """t0 + max(F/P, B/W), with P and W fitted.
 
-    Where compute binds, arithmetic intensity F/B is high: sizes ordered by it fall into a memory-bound and
-    a compute-bound part, and every cut between them is tried. A limit that binds nowhere is not
-    determined; its slope is then 0.
+    Sizes with a high arithmetic intensity F/B are bound by compute, the others by memory; every cut between
+    the two is tried. A limit that never binds is not determined, and its slope is 0.
     """
 
     name, label, precedence = "roofline", "t0 + max(F/P, B/W), fitted", 3
@@ -131,7 +130,7 @@ class Roofline(SumOfTerms):
         return 1 + int((theta[0, 1:] > 0).sum())
 
     def _cuts(self, work: Work) -> list[tuple[Floats, list[int]]]:
-        """Columns of every way to share the sizes out, and which parameters they belong to."""
+        """The design of every cut, and which parameters its columns belong to."""
         intensity, ones = work.flops / work.total_bytes, np.ones(len(work))
         memory_only = (np.stack([ones, work.total_bytes], axis=1), [0, 2])
         if intensity.max() <= _ONE_REGIME * intensity.min():
@@ -146,7 +145,7 @@ class Roofline(SumOfTerms):
 
 @latency_model
 class DataSheetRoofline(SumOfTerms):
-    """t0 + max(F/P, B/W), with P and W as the vendor promises; only t0 is fitted."""
+    """t0 + max(F/P, B/W), with P and W from the data sheet; only t0 is fitted."""
 
     name, label, precedence = "roofline_datasheet", "t0 + max(F/P, B/W), data sheet", 2
     terms = (LAUNCHES,)
@@ -163,7 +162,7 @@ class DataSheetRoofline(SumOfTerms):
         return theta + self._limit_ms(work)
 
     def factors(self, theta: Floats, here: DeviceLimits, there: DeviceLimits) -> Floats:
-        slower_compute(here, there)  # both peaks have to be known
+        slower_compute(here, there)  # Refuses a device without a peak.
         return super().factors(theta, here, there)
 
     def _limit_ms(self, work: Work) -> Floats:
@@ -176,9 +175,9 @@ class DataSheetRoofline(SumOfTerms):
 class CacheAware(LatencyModel):
     """t0 + B/W_cache, and the weights beyond the cache at the slower W_memory.
 
-    T = t0 + s B + e max(weights - C, 0) with s, e >= 0: W_cache = 1/s, W_memory = 1/(s + e). The part of
-    the weights that fits is taken to stay in the cache from one step to the next; where it does not (a
-    whole target runs in between, or the cache throws out what is needed next), e is 0 or C meaningless.
+    T = t0 + s B + e max(weights - C, 0) with s, e >= 0: W_cache = 1/s, W_memory = 1/(s + e). This assumes
+    that weights up to C stay in the cache from one step to the next. If they do not (the target runs in
+    between, or the cache evicts what is needed next), e is 0 or C is meaningless.
     """
 
     name, label, precedence = "cache_aware", "t0 + B/W, two W around the cache", 4
@@ -230,13 +229,13 @@ class CacheAware(LatencyModel):
 
     @property
     def _cache_bytes(self) -> int | None:
-        """C; None to fit it too, among the measured sizes."""
+        """C; None: C is fitted too, among the measured sizes."""
         return None if self.device is None else self.device.cache_bytes
 
     def _candidates(self, work: Work) -> list[float]:
         if self._cache_bytes is not None:
             return [float(self._cache_bytes)]
-        # Two sizes on either side, or a kink is only one size's error.
+        # At least two sizes on either side: a kink at the end would follow the error of one size.
         return work.weight_bytes[1:-2].tolist()
 
     def _design(self, work: Work, cache_bytes: float) -> Floats:
@@ -246,7 +245,7 @@ class CacheAware(LatencyModel):
 
 @latency_model
 class CacheFitted(CacheAware):
-    """The same where nobody knows how much of the cache a draft has."""
+    """`CacheAware` with a fitted C: the target, which runs in between, leaves a draft less than all of it."""
 
     name, label, precedence = "cache_fitted", "t0 + B/W, two W around a fitted cache", 5
 
@@ -263,9 +262,9 @@ class CacheFitted(CacheAware):
 class Monotone(LatencyModel):
     """The yardstick: latency that rises with size, and nothing else assumed.
 
-    Isotonic regression of the medians, joined by a monotone cubic in log size and log latency. Between sizes
-    it is the best that can be said without a model; beyond them it goes on as it ended. `theta` holds log
-    latencies of the fitted sizes, then the logs of these sizes.
+    Isotonic regression of the medians, interpolated by a monotone cubic in log size and log latency, and
+    extrapolated with the slope of the last two sizes. `theta` holds the log latencies of the fitted sizes,
+    then the logs of these sizes.
     """
 
     name, label, is_yardstick = "monotone", "monotone, no model", True

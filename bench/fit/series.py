@@ -23,7 +23,7 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Work:
-    """What each size asks of the hardware; all arrays `(n,)`, sizes ascending.
+    """FLOPs and bytes of every size; all arrays `(n,)`, sizes ascending.
 
     Attributes:
         sizes: vocabulary sizes, or numbers of tokens of a verification.
@@ -155,23 +155,20 @@ def verify_work(
     )
 
 
-# From latency to the k that it would choose, and what a wrong latency loses.
-
-
 class Goal(Protocol):
-    """What makes a k good."""
+    """What a k is chosen for."""
 
     @property
     def sizes(self) -> IntArray:
         """Candidates, ascending `(m,)`."""
 
     def worth(self, component_ms: Floats) -> Floats:
-        """How good each candidate is when the component takes so long `(m,)`; more is better."""
+        """The value of each candidate if the component takes `component_ms` `(m,)`; more is better."""
 
 
 @dataclass(frozen=True)
 class SpeedGoal:
-    """Tokens per second, for what a target accepts.
+    """Tokens per second, given what a target accepts.
 
     Attributes:
         sizes: candidates k, ascending `(m,)`.
@@ -190,7 +187,7 @@ class SpeedGoal:
         _require_candidates(self.sizes, self.rounds_per_token)
 
     def worth(self, component_ms: Floats) -> Floats:
-        """Tokens per second."""
+        """Tokens per second of each candidate `(m,)`."""
         return 1e3 / (self.rounds_per_token * (self.other_ms + self.runs_per_round * component_ms))
 
 
@@ -212,13 +209,13 @@ class UtilityGoal:
         _require_candidates(self.sizes, self.coverage)
 
     def worth(self, component_ms: Floats) -> Floats:
-        """U."""
+        """U of each candidate `(m,)`."""
         return utility(self.coverage, reduction(component_ms), self.coverage_weight)
 
 
 @dataclass(frozen=True)
 class Goals:
-    """What a k is chosen for on the text of one domain.
+    """The goals of one domain.
 
     Attributes:
         draft_length: gamma.
@@ -233,13 +230,13 @@ class Goals:
 
 @dataclass(frozen=True)
 class Decision:
-    """What one latency model decides, judged by the measured latency.
+    """The k that one latency model chooses, judged by the measured latency.
 
     Attributes:
-        vocab_size: the k that it would choose.
-        value: what that is really worth, in the goal's unit.
-        best_vocab_size: the k that is really best.
-        best_value: what it is worth.
+        vocab_size: the k that the model chooses.
+        value: its value by the measured latency, in the goal's unit.
+        best_vocab_size: the best k by the measured latency.
+        best_value: its value.
     """
 
     vocab_size: int
@@ -249,18 +246,18 @@ class Decision:
 
     @property
     def regret(self) -> float:
-        """What is lost."""
+        """The value lost by the choice."""
         return self.best_value - self.value
 
     @property
     def regret_share(self) -> float:
-        """Of what could be had."""
+        """The value lost, as a share of the best value."""
         return self.regret / self.best_value
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """What one latency model decides on one domain.
+    """The choices of one latency model on one domain.
 
     Attributes:
         draft_length: gamma.
@@ -274,7 +271,7 @@ class Decisions:
 
 
 def decide(goal: Goal, predicted_ms: Floats, measured_ms: Floats) -> Decision:
-    """Chooses by one latency and judges by another, both over the goal's sizes; of equals the smallest k."""
+    """Chooses by `predicted_ms` and judges by `measured_ms`, both `(m,)`; of equal values the smallest k."""
     real = goal.worth(measured_ms)
     chosen, best = int(np.argmax(goal.worth(predicted_ms))), int(np.argmax(real))
     sizes = goal.sizes
@@ -282,7 +279,7 @@ def decide(goal: Goal, predicted_ms: Floats, measured_ms: Floats) -> Decision:
 
 
 def reduction(times_ms: Floats) -> Floats:
-    """R(k): share of the latency that the last size has and each size saves `(..., n)`."""
+    """R(k): the share of the last size's latency that each size saves `(..., n)`."""
     return 1 - times_ms / times_ms[..., -1:]
 
 

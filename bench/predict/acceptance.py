@@ -1,4 +1,4 @@
-"""What is known of a draft's acceptance: that of a measured run, or a coverage curve in its place."""
+"""What is known of a draft's acceptance: the acceptance of a measured run, or a coverage curve instead."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ _SMALLEST = 64
 
 _NUM_SIZES = 400
 
-# What rounds are shown for where nothing says which draft length is the fastest.
+# The draft length of the rounds shown if nothing says which one is the fastest.
 _USUAL_DRAFT_LENGTH = 3
 
 

@@ -13,12 +13,12 @@ from bench.predict.acceptance import Acceptance
 from bench.stats.robust import Floats
 from bench.vocab.search import utility
 
-# Between launches an eager PyTorch loop spends some microseconds of the host's time.
+# Host time per kernel launch of an eager PyTorch loop.
 EAGER_LAUNCH_US = 5.0
 
 
 class LatencySource(Protocol):
-    """Where the latency of a pass on one GPU is from; a prediction asks nothing else of hardware."""
+    """Latencies of passes on one GPU; a prediction knows its hardware only through this."""
 
     def pass_ms(self, model: DraftShape, run: Pass, sizes: IntArray, *, with_fc: bool = False) -> Floats:
         """Latency of a pass for each size of the LM head in `sizes` `(m,)`, in ms.
@@ -32,12 +32,12 @@ class LatencySource(Protocol):
 
     @property
     def assumptions(self) -> list[str]:
-        """Where the figures are from and what they take for granted, in words."""
+        """Where the latencies come from and what they assume, in words."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How near to its limits a device comes.
+    """Which share of its limits a device reaches.
 
     Attributes:
         bandwidth_share: reached, of the memory bandwidth.
@@ -87,7 +87,7 @@ class DataSheetLatency:
     Attributes:
         spec: of the device.
         dtype: of the arithmetic, as torch names it.
-        calibration: how near to its limits the device comes.
+        calibration: which share of its limits the device reaches.
     """
 
     spec: HardwareSpec
@@ -159,7 +159,7 @@ class Prediction:
         draft_lengths: fastest gamma of each size.
         draft_step_ms: a chained step.
         round_ms: draft, verification and nothing else, at that gamma.
-        plain_token_ms: a token of the target alone.
+        plain_token_ms: one token of plain decoding.
         speedup: over plain decoding, at that gamma; None without an acceptance.
         utility: U with R from these latencies; None without a coverage.
         chosen_k: of the best speedup, else of the best utility; None without both.

@@ -1,4 +1,4 @@
-"""From configurations to a prediction on the console: shapes, device, how near it comes to its limits."""
+"""From configurations to a prediction on the console: shapes, device, calibration."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ from bench.predict.model import Calibration, DataSheetLatency, Prediction, Setti
 
 _DEFAULT_DTYPE = "bfloat16"
 
-# A calibration takes the coefficients, not their intervals.
+# Few: a calibration uses the coefficients, not their intervals.
 _RESAMPLES = 20
 
 
@@ -34,7 +34,7 @@ def run_predict(config: Config, console: Console) -> Prediction:
     """Prints expected latency and speedup of every size, the (k, gamma) to take, and all that is assumed.
 
     Raises:
-        BenchError: anything the user can mend.
+        BenchError: wrong input.
     """
     draft, target = _shapes(config, console)
     dtype = _dtype(config)
@@ -98,7 +98,7 @@ def _rates(config: Config, dtype: str) -> HardwareSpec:
 
 
 def _calibration(config: Config) -> Calibration:
-    """How near to its limits the device of a measured run came, and what a launch costs."""
+    """Which share of its limits a device reaches, by a measured run if one is given, and the launch time."""
     found = Calibration() if config.predict.calibration is None else _measured(config)
     launch_us = config.predict.launch_us
     if launch_us is None:
