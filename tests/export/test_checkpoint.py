@@ -129,7 +129,7 @@ def test_a_head_of_another_width_is_refused(source, tmp_path):
 
 
 def test_a_trimmed_draft_of_another_target_is_refused(trimmed, tmp_path):
-    with pytest.raises(CheckpointError, match=f"a target of {VOCAB_SIZE} tokens, .* one of 200"):
+    with pytest.raises(CheckpointError, match=f"a target of {VOCAB_SIZE} tokens, .* belongs to 200"):
         other = DraftVocab(np.array([1, 2]), 200)
         trim_eagle3(trimmed, other, None, Layout.SAFEAILAB, tmp_path / "out", "v")
 

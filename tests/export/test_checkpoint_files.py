@@ -169,7 +169,7 @@ def test_a_head_in_blocks_of_rows_is_refused_by_name(full_draft, tmp_path):
     ):
         trim(full_draft(**head), [4], tmp_path / "out", head=None)
     columns = {"lm_head__qweight": torch.zeros(4, VOCAB_SIZE), "lm_head__scales": torch.ones(1, VOCAB_SIZE)}
-    with pytest.raises(CheckpointError, match=r"stored as lm_head\.qweight, lm_head\.scales, which"):
+    with pytest.raises(CheckpointError, match=r"stored as lm_head\.qweight, lm_head\.scales, whose"):
         trim(full_draft(**columns), [4], tmp_path / "out", head=None)
     assert not (tmp_path / "out").exists()
 
@@ -262,7 +262,7 @@ def test_a_checkpoint_with_a_broken_map_is_named(source, tmp_path, d2t, reason):
 def test_a_trimmed_head_without_its_map_is_refused(trimmed):
     path = trimmed / "model.safetensors"
     save_file({n: t for n, t in load_file(path).items() if n not in ("d2t", "t2d")}, path)
-    with pytest.raises(CheckpointError, match=f"has 3 rows, its vocabulary {VOCAB_SIZE} tokens"):
+    with pytest.raises(CheckpointError, match=f"has 3 rows, but its vocabulary has {VOCAB_SIZE} tokens"):
         read_trimmed(trimmed, VOCAB_SIZE)
 
 
