@@ -5,6 +5,8 @@ The rooms, in the order in which data flows through them:
     text/        data sets and files -> conversations -> prompts and token counts of assistant responses
     vocab/       token counts -> ranking, coverage, search -> `DraftVocab(k)`; pure arithmetic, no torch
     cost/        FLOPs and bytes of a draft, data sheets of GPUs; pure arithmetic
+    gpu_tables/  kernel latencies of GPUs that others published, looked up and composed; they have a source, a
+                 licence and faults of their own, which the rooms of what is measured here do not know
     models/      target and draft: reading, running, trimming; `Draft` is what every kind of draft can do
     decoding/    plain and speculative decoding, replay; `Engine` is what every engine can do
     device/      where tensors live and which clock times them; the lock on the device
@@ -30,9 +32,9 @@ The rooms, in the order in which data flows through them:
     assets.py      downloads, pinned by hash
     errors.py      errors that a user can fix
 
-Import rule: errors, config, stats, vocab, cost, acceptance <- text, records, device, models, export,
-telemetry <- decoding, measure <- runs <- cli; and records <- surface, fit <- analysis <- report, which import
-no torch. A test checks this.
+Import rule: errors, config, stats, vocab, cost, acceptance, gpu_tables <- text, records, device, models,
+export, telemetry <- decoding, measure <- runs <- cli; and records <- surface, fit <- analysis <- report,
+which import no torch. A test checks this.
 """
 
 from importlib.metadata import version

