@@ -1,41 +1,83 @@
 """Finds a draft - shipped, in the catalogue, local or on the hub - and loads it, whatever its kind."""
 
+from collections.abc import Collection
+from enum import Enum
 from pathlib import Path
 
-from bench.assets import CATALOG
-from bench.cost.config_json import DraftKind
+from bench.cost.config_json import DraftKind, kind_of, read_config
 from bench.cost.shape import DraftShape
 from bench.errors import CheckpointError
 from bench.models.decoder_lm import load_decoder_lm
 from bench.models.draft import Draft, Placement
+from bench.models.draft_config import read_draft_keys
 from bench.models.eagle import load_eagle
-from bench.models.eagle_files import kind_of_files
-from bench.models.target import from_hub, resolve_model
+from bench.models.eagle_files import CONFIG, kind_of_files
+from bench.models.fetching import resolve_config, resolve_model
 
 SHIPPED = Path(__file__).resolve().parent.parent / "drafts"
 
 
-def resolve_draft(name: str, revision: str | None = None, weights: bool = True) -> Path:
+class Purpose(Enum):
+    """What a draft is to be used for: what cannot be run may still be trimmed, as it is."""
+
+    RUN = "run"
+    TRIM = "trim"
+
+
+def resolve_draft(
+    name: str,
+    revision: str | None = None,
+    *,
+    purpose: Purpose = Purpose.RUN,
+    weights: bool = True,
+    ignored_keys: Collection[str] = (),
+    trust_remote_code: bool = False,
+) -> Path:
     """Folder of a shipped draft, one of the catalogue, a local one, or one from the hub.
+
+    Its configuration is judged before any weights are fetched.
 
     Args:
         name: shipped or catalogue name, folder or hub id.
         revision: of the hub.
+        purpose: what it is to be used for.
         weights: fetch them from the hub; else its `config.json` only.
+        ignored_keys: of its configuration, which the user takes the responsibility for.
+        trust_remote_code: fetch its code from the hub, too.
 
     Raises:
         AssetError: it can be had from none of them.
+        CheckpointError: it is refused for its configuration.
     """
-    shipped = SHIPPED / name
-    if shipped.is_dir():
-        return shipped
-    if weights or name in CATALOG or Path(name).is_dir():
-        return resolve_model(name, revision)
-    return from_hub(name, revision, ("config.json",))
+    folder = SHIPPED / name if (SHIPPED / name).is_dir() else resolve_config(name, revision)
+    check_draft_config(folder, purpose, ignored_keys)
+    if weights and folder != SHIPPED / name:
+        return resolve_model(name, revision, trust_remote_code)
+    return folder
+
+
+def check_draft_config(folder: Path, purpose: Purpose, ignored_keys: Collection[str] = ()) -> DraftKind:
+    """The kind of draft that a configuration is of.
+
+    Raises:
+        CheckpointError: it is of no kind that is supported, or cannot be run as it is.
+    """
+    path = folder / CONFIG
+    values = read_config(path)[1]
+    kind = kind_of(values, str(path))
+    if purpose is Purpose.RUN and kind is not DraftKind.DECODER_LM and not _may_be_decoder_lm(kind, values):
+        read_draft_keys(values, str(path), kind, ignored_keys)
+    return kind
+
+
+def _may_be_decoder_lm(kind: DraftKind, values: dict) -> bool:
+    """Whether only the weights can tell a draft from a decoder LM of one layer."""
+    names = [str(name).lower() for name in values.get("architectures") or []]
+    return kind is DraftKind.EAGLE and not any("eagle" in name for name in names)
 
 
 def resolve_lone_draft(
-    name: str, revision: str | None = None, weights: bool = True
+    name: str, revision: str | None = None, weights: bool = True, trust_remote_code: bool = False
 ) -> tuple[Path, DraftShape]:
     """As `resolve_draft`, with its shape, for a draft that is to run without a target.
 
@@ -43,11 +85,12 @@ def resolve_lone_draft(
         AssetError: it cannot be had.
         CheckpointError: it reads features of a target, or has no shape that is known.
     """
-    folder = resolve_draft(name, revision, weights)
+    folder = resolve_draft(name, revision, weights=weights, trust_remote_code=trust_remote_code)
     shape = DraftShape.read(folder)
-    if shape.kind is not DraftKind.DECODER_LM:
+    kind = kind_of_files(folder) if weights else shape.kind
+    if kind is not DraftKind.DECODER_LM and (weights or kind is DraftKind.EAGLE3):
         raise CheckpointError(
-            f"{name} is {shape.kind.label}, which runs on the features of its target: measure the pair with "
+            f"{name} is {kind.label}, which runs on the features of its target: measure the pair with "
             "task=bench, or name a decoder LM as pair.draft (pair=gemma3-270m, say)"
         )
     return folder, shape

@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from bench.assets import CATALOG, build_once, cache_dir, fetch
-from bench.errors import AssetError, CheckpointError
+from bench.errors import CheckpointError
 from bench.models.draft_config import LAST
 from bench.models.layers import KVCache, pack_linears
 from bench.models.lean import KNOWN_MODEL_TYPES, LeanDecoder
@@ -21,8 +20,6 @@ from bench.models.lean import KNOWN_MODEL_TYPES, LeanDecoder
 transformers_logging.disable_progress_bar()
 
 transformers_logging.set_verbosity_error()
-
-_SMALL_FILES = ("*.json", "*.jinja", "*.model")
 
 
 @dataclass
@@ -128,27 +125,6 @@ class Target:
         return self.decoder.layers[layer - 1].register_forward_hook(after)
 
 
-def resolve_tokenizer(name: str, revision: str | None = None) -> Path:
-    """As `resolve_model`, but fetches no weights from the hub."""
-    if name in CATALOG or Path(name).is_dir():
-        return resolve_model(name)
-    return from_hub(name, revision, _SMALL_FILES)
-
-
-def resolve_model(name: str, revision: str | None = None) -> Path:
-    """Local folder in `transformers` layout for a catalogue name, a folder or a hub id.
-
-    Raises:
-        AssetError: the model can be had from none of the three.
-    """
-    if name in CATALOG:
-        source = fetch(name)
-        return build_once(cache_dir() / "models" / source.name, lambda folder: _convert_gguf(source, folder))
-    if Path(name).is_dir():
-        return Path(name)
-    return from_hub(name, revision, (*_SMALL_FILES, "*.safetensors"))
-
-
 def load_target(
     folder: Path, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
 ) -> Target:
@@ -164,38 +140,3 @@ def load_target(
         raise CheckpointError(f"{folder} is not a causal LM that transformers can load: {error}") from error
     model = model.to(device).eval().requires_grad_(False)
     return Target(model, tokenizer)
-
-
-def _convert_gguf(source: Path, folder: Path) -> None:
-    """Dequantises a GGUF file once into bfloat16 safetensors."""
-    gguf = next(source.glob("*.gguf")).name
-    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
-    config = AutoConfig.for_model(**_without_quantization(model.config.to_dict()))
-    # A model loaded from GGUF refuses to be saved; the same weights in a plain model do not.
-    plain = AutoModelForCausalLM.from_config(config)
-    plain.load_state_dict(model.state_dict())
-    plain.to(torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=gguf).save_pretrained(folder)
-
-
-def _without_quantization(config: dict) -> dict:
-    return {key: value for key, value in config.items() if key != "quantization_config"}
-
-
-def from_hub(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """Snapshot folder of a hub repository with the files that match `patterns`.
-
-    Raises:
-        AssetError: the hub did not give it.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise AssetError(
-            f"model {name!r} is neither in the catalogue ({', '.join(CATALOG)}) nor a folder, and the "
-            f"hub did not give it: {reason} - check the name and the network, or give a local folder"
-        ) from error

@@ -143,20 +143,24 @@ def weight_files(folder: Path) -> list[Path]:
     for name in (WEIGHTS, INDEXES[0], PICKLED, INDEXES[1]):
         path = folder / name
         if path.exists():
-            return indexed_files(path) if name in INDEXES else [path]
+            return _indexed_files(path) if name in INDEXES else [path]
     raise AssetError(f"{folder} holds neither {WEIGHTS} nor {PICKLED}, whole or in shards with an index")
 
 
-def indexed_files(index: Path) -> list[Path]:
+def indexed_names(index: Path) -> list[str]:
     """The shards that an index names.
 
     Raises:
-        CheckpointError: it is not an index, or a shard is missing.
+        CheckpointError: it is not an index.
     """
     try:
-        names = sorted(set(read_config(index)[1]["weight_map"].values()))
+        return sorted(set(read_config(index)[1]["weight_map"].values()))
     except (KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index}: expected a weight_map of tensors to files") from error
+
+
+def _indexed_files(index: Path) -> list[Path]:
+    names = indexed_names(index)
     missing = [name for name in names if not (index.parent / name).exists()]
     if missing:
         raise CheckpointError(f"{index} names {missing[0]}, which is not there; fetch the checkpoint again")

@@ -50,13 +50,13 @@ def run_predict(config: Config, console: Console) -> Prediction:
 def _shapes(config: Config, console: Console) -> tuple[DraftShape, DraftShape]:
     # Imported late: they bring in torch, which a refused configuration does not need.
     from bench.models.checkpoint import resolve_draft
-    from bench.models.target import resolve_tokenizer
+    from bench.models.fetching import resolve_tokenizer
 
     pair = config.pair
     if notice := notice_of(pair.draft):
         console.print(notice, soft_wrap=True, highlight=False)
     folders = (
-        resolve_draft(pair.draft, pair.draft_revision, weights=False),
+        resolve_draft(pair.draft, pair.draft_revision, weights=False, ignored_keys=pair.ignore_keys),
         resolve_tokenizer(pair.target, pair.target_revision),
     )
     paths = [folder / "config.json" for folder in folders]

@@ -382,9 +382,11 @@ def _resolve(config: Config, console: Console) -> tuple[Path, DraftShape]:
     pair = config.pair
     if notice := notice_of(pair.draft):
         console.print(notice, soft_wrap=True, highlight=False)
-    resolve_lone_draft(pair.draft, pair.draft_revision, weights=False)
+    resolve_lone_draft(
+        pair.draft, pair.draft_revision, weights=False, trust_remote_code=pair.trust_remote_code
+    )
     with console.status("fetching the draft"):
-        return resolve_lone_draft(pair.draft, pair.draft_revision)
+        return resolve_lone_draft(pair.draft, pair.draft_revision, trust_remote_code=pair.trust_remote_code)
 
 
 def _sizes(config: Config, shape: DraftShape) -> list[int]:

@@ -22,9 +22,9 @@ from bench.export.checkpoint import head_tensors, read_head, read_tensors, trim_
 from bench.export.files import replace_folder
 from bench.export.layouts import with_draft_vocab_size
 from bench.export.vocab_maps import Provenance, write_maps
-from bench.models.checkpoint import resolve_draft
+from bench.models.checkpoint import Purpose, resolve_draft
 from bench.models.draft_config import Layout
-from bench.models.target import resolve_model, resolve_tokenizer
+from bench.models.fetching import resolve_model, resolve_tokenizer
 from bench.runs.pair import fingerprint_of, weights_sha256
 from bench.select.choose import Selection
 from bench.select.prepare import Context
@@ -191,7 +191,7 @@ def run_export(config: Config, console: Console) -> list[Path]:
 def _draft_of(run: Run) -> _Draft:
     known = {item.name for item in fields(PairConfig)}
     pair = PairConfig(**{key: value for key, value in run.config["pair"].items() if key in known})
-    folder = resolve_draft(pair.draft, pair.draft_revision)
+    folder = resolve_draft(pair.draft, pair.draft_revision, purpose=Purpose.TRIM)
     target = resolve_model(pair.target, pair.target_revision)
     for what, now, then in (
         ("draft", weights_sha256(folder), run.environment["draft_fingerprint"]),
@@ -202,7 +202,8 @@ def _draft_of(run: Run) -> _Draft:
                 f"the {what} {getattr(pair, what)} has changed since {run.folder.name} measured it "
                 f"(sha256 {then[:12]} then, {now[:12]} now); measure again, or restore those weights"
             )
-    tokenizer = load_tokenizer(resolve_tokenizer(pair.target, pair.target_revision), pair.trust_remote_code)
+    source = resolve_tokenizer(pair.target, pair.target_revision, pair.trust_remote_code)
+    tokenizer = load_tokenizer(source, pair.trust_remote_code)
     return _Draft(pair, folder, target, tokenizer)
 
 

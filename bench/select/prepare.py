@@ -11,8 +11,9 @@ from bench.decoding.answers import AnswerStore
 from bench.device import open_device
 from bench.errors import CheckpointError, ConfigError, VocabError
 from bench.export.checkpoint import read_offsets
-from bench.models.checkpoint import resolve_draft
-from bench.models.target import Target, load_target, resolve_model, resolve_tokenizer
+from bench.models.checkpoint import Purpose, resolve_draft
+from bench.models.fetching import resolve_model, resolve_tokenizer
+from bench.models.target import Target, load_target
 from bench.runs.pair import ANSWERS_FILE, dtype_of, fingerprint_of
 from bench.select.choose import Vocabulary
 from bench.text import Prompt
@@ -55,14 +56,15 @@ def prepare(config: Config, status: Callable[[str], None]) -> Context:
     sources = _all_sources(config)
     status("loading the tokenizer")
     pair = config.pair
-    target = load_tokenizer(resolve_tokenizer(pair.target, pair.target_revision), pair.trust_remote_code)
-    draft_folder = resolve_draft(pair.draft, pair.draft_revision, weights=False)
+    tokenizer = resolve_tokenizer(pair.target, pair.target_revision, pair.trust_remote_code)
+    target = load_tokenizer(tokenizer, pair.trust_remote_code)
+    draft_folder = resolve_draft(pair.draft, pair.draft_revision, purpose=Purpose.TRIM, weights=False)
     config_path = draft_folder / "config.json"
     shape = DraftShape.from_config(read_config(config_path)[1], str(config_path))
     # Which tokens a trimmed head has is in the weights.
     is_trimmed = shape.draft_vocab_size < shape.vocab_size
     if config.select.checkpoint or is_trimmed:
-        draft_folder = resolve_draft(pair.draft, pair.draft_revision)
+        draft_folder = resolve_draft(pair.draft, pair.draft_revision, purpose=Purpose.TRIM)
     if shape.vocab_size != target.vocab_size:
         raise CheckpointError(
             f"{draft_folder}: the draft's vocab_size is {shape.vocab_size}, the target's "

@@ -14,7 +14,8 @@ from bench.models.checkpoint import SHIPPED, load_draft
 from bench.models.draft import Placement
 from bench.models.draft_config import default_feature_layers
 from bench.models.eagle_body import EagleBody
-from bench.models.target import load_target, resolve_model
+from bench.models.fetching import resolve_model
+from bench.models.target import load_target
 from bench.training.collect import collect
 from bench.training.data import load_sequences
 from bench.training.plan import DOMAINS

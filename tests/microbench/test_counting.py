@@ -20,7 +20,7 @@ import torch
 
 from bench.assets import fetch
 from bench.config import DomainSource, Source
-from bench.models.target import resolve_tokenizer
+from bench.models.fetching import resolve_tokenizer
 from bench.text import embedded, load_conversations, load_prompts
 from bench.text.counting import CountSettings, count_responses
 from bench.text.tokenizer import load_tokenizer

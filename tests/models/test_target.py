@@ -3,7 +3,7 @@ import torch
 
 from bench.errors import AssetError
 from bench.models.draft_config import default_feature_layers
-from bench.models.target import resolve_model
+from bench.models.fetching import resolve_model
 
 
 def test_default_feature_layers_are_the_engines_own():

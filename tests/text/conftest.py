@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from bench.models.target import resolve_tokenizer
+from bench.models.fetching import resolve_tokenizer
 from bench.text.tokenizer import load_tokenizer
 
 # What these families' templates do, in the words of this test: another header, another end, content that is

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bench.errors import CheckpointError
-from bench.models.target import resolve_tokenizer
+from bench.models.fetching import resolve_tokenizer
 from bench.text.tokenizer import load_tokenizer
 
 
