@@ -1,5 +1,7 @@
 """What only a CUDA GPU can show: `make test-gpu`."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from bench.measure.campaign import Campaign
 from bench.measure.parts import isolate, isolated_parts
 from bench.measure.timing import time_variants, timer_facts
 from bench.measure.workload import EncodedPrompt, Probes, Rig, Workload
+from bench.models.layers import grouped_attention
 from bench.records import DecodeRecord, FailureRecord, ReplayRecord
 from bench.records.kinds import Done
 from bench.runs.pair import load_pair
@@ -76,6 +79,22 @@ def test_a_mark_is_timed_at_the_pace_of_the_gpu(device):
 def test_auto_takes_the_gpu_and_bfloat16(device):
     assert open_device("auto").torch_device.type == "cuda"
     assert default_dtype(device) is torch.bfloat16
+
+
+def test_attention_over_one_more_position_takes_no_longer_the_first_time(device):
+    keys = torch.randn(1, 3, 512, 64, device=device.torch_device, dtype=torch.bfloat16)
+    q = torch.randn(1, 9, 4, 64, device=device.torch_device, dtype=torch.bfloat16)
+    first, again = [], []
+    for length in range(300, 320):
+        for times in (first, again):
+            device.synchronize()
+            start = time.perf_counter()
+            grouped_attention(q, keys[:, :, :length], keys[:, :, :length])
+            device.synchronize()
+            times.append(time.perf_counter() - start)
+    print(f"\nfirst {np.median(first) * 1e6:.0f} us, again {np.median(again) * 1e6:.0f} us")
+    # A library that makes a plan for every length takes a hundred times as long.
+    assert np.median(first) < 5 * np.median(again)
 
 
 def test_a_gpu_that_is_not_there_is_refused():
