@@ -95,6 +95,10 @@ def capture(device: Device, fn: Callable[[], object]) -> CapturedGraph:
         raise DeviceError(
             f"this cannot run as a CUDA graph: {_first_line(error)}; use timing.execution=eager or compiled"
         ) from error
+    finally:
+        # Where a capture fails, torch leaves its stream the current one, on which no mark is made: whatever
+        # is timed afterwards would seem to take no time.
+        torch.cuda.set_stream(current)
     return CapturedGraph(graph, output)
 
 

@@ -245,12 +245,16 @@ def test_a_compiled_draft_step_gives_the_same(device, parts):
 
 def test_what_waits_for_the_gpu_cannot_be_captured_and_the_gpu_goes_on(device):
     x = torch.ones(8, device=device.torch_device)
+    stream = torch.cuda.current_stream()
     with pytest.raises(DeviceError, match="cannot run as a CUDA graph"):
         capture(device, lambda: x.sum().item())
+    # Marks are made on the stream that was current when the device was opened.
+    assert torch.cuda.current_stream() == stream
     assert float(x.sum()) == 8.0
 
 
 def test_a_head_with_more_rows_takes_longer(device, parts):
     heads = {key.label: part for key, part in parts.items() if key.part == "lm_head"}
     times = medians_of(device, {name: capture(device, part) for name, part in heads.items()})
-    assert times["lm_head k=1024"][0] < times["lm_head k=49152"][0]
+    # Cold, 1 MB against 57 MB: a difference that nothing but the head can make.
+    assert 1.5 * times["lm_head k=1024"][0] < times["lm_head k=49152"][0]
