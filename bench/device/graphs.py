@@ -5,6 +5,7 @@ execution the launches can take longer than the work and hide the saving of a sm
 launch.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,8 +18,8 @@ from bench.errors import DeviceError, LostDeviceError
 # In the first calls, libraries choose kernels and allocate workspaces. These must not be captured.
 _NUM_WARMUP = 3
 
-# Limit of compiled versions of one function. All parts of a round are called through the same frame, that of
-# `inference_mode`. Beyond the limit torch would stop compiling without a warning.
+# Limit of compiled versions of one function. Heads of every size, for example, are one function to the compiler.
+# Beyond the limit torch would stop compiling without a warning.
 _MOST_VERSIONS = 4096
 
 
@@ -113,7 +114,14 @@ def compiled(fn: Callable[[], object], backend: str = "inductor") -> Callable[[]
         DeviceError: compilation failed, for example because there is no compiler.
     """
     _raise_compile_limits()
-    fast = torch.compile(fn, backend=backend, dynamic=False)
+    # Inference mode is entered outside. A graph that enters it itself fails at the first weight or slice of
+    # before: torch 2.11 and 2.13 raise a KeyError of a storage, or "Cannot set version_counter".
+    bare = torch.compile(inspect.unwrap(fn), backend=backend, dynamic=False)
+
+    @torch.inference_mode()
+    def fast() -> object:
+        return bare()
+
     try:
         # Twice: the first call changes the state (a longer cache), which can cause another compilation.
         fast()
@@ -156,4 +164,5 @@ def _raise_compile_limits() -> None:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    # "backend='inductor' raised:" says nothing without the line that follows.
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__

@@ -31,6 +31,19 @@ def test_a_compiled_call_gives_what_the_call_gives():
     assert torch.equal(compiled(call, backend="eager")(), call())
 
 
+def test_weights_of_before_inference_mode_can_be_compiled_with():
+    # In the tracing of real backends, unlike in "eager", a graph that enters inference mode itself fails.
+    linear, table = torch.nn.Linear(4, 4, bias=False).requires_grad_(False), torch.ones(8, 4)
+    with torch.inference_mode():
+        x = torch.ones(1, 4)
+
+    @torch.inference_mode()
+    def call():
+        return linear(x) * table[2:3]
+
+    assert torch.equal(compiled(call, backend="aot_eager")(), call())
+
+
 def test_what_cannot_be_compiled_is_one_line():
     def broken(graph_module, inputs):
         raise RuntimeError("no C++ compiler\nsecond line")
