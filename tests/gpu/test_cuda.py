@@ -34,6 +34,7 @@ def device():
 
 def test_events_time_the_gpu_not_the_host(device):
     x = torch.randn(4096, 4096, device=device.torch_device)
+    x @ x  # the first makes cuBLAS's handle and workspace, a tenth of a second
     device.synchronize()
     marks = [device.mark()]
     for count in (1, 8):
@@ -227,19 +228,24 @@ def test_every_part_is_timed_eagerly_and_as_a_graph_cold_and_warm(device, pair, 
     assert np.median(by_case[(*verify, "graph")].wall_ms) < np.median(by_case[(*verify, "eager")].wall_ms)
 
 
+def relative_error(found, expected):
+    """Of the whole: hidden states reach thousands, beside which small ones are rounded away."""
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
 def test_every_part_can_be_compiled(device, parts):
     for key, part in parts.items():
         # It raises where torch would go on eagerly. Rounding may change which token is best.
         found, expected = compiled(part)(), part()
         assert found.shape == expected.shape, key.label
         if expected.is_floating_point():
-            torch.testing.assert_close(found, expected, rtol=5e-2, atol=5e-2, msg=key.label)
+            assert relative_error(found, expected) < 2e-2, key.label
 
 
 def test_a_compiled_draft_step_gives_the_same(device, parts):
     layer = next(part for key, part in parts.items() if key.part == "layer")
     fast = compiled(layer)
-    torch.testing.assert_close(fast(), layer(), rtol=5e-2, atol=5e-2)
+    assert relative_error(fast(), layer()) < 2e-2
     medians_of(device, {"eager": layer, "compiled": fast})
 
 
