@@ -6,8 +6,8 @@ import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from bench.config import TimingConfig
-from bench.cost.shape import DraftShape
 from bench.config.run import Execution
+from bench.cost.shape import DraftShape
 from bench.device import CudaDevice
 from bench.device.graphs import capture
 from bench.measure.parts import draft_parts, time_parts
