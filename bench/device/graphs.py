@@ -18,8 +18,8 @@ from bench.errors import DeviceError, LostDeviceError
 # In the first calls, libraries choose kernels and allocate workspaces. These must not be captured.
 _NUM_WARMUP = 3
 
-# Limit of compiled versions of one function: heads of every size, for example, are one to the compiler. Beyond
-# it torch would stop compiling without a warning.
+# Limit of compiled versions of one function: to the compiler, heads of every size are one function. Beyond
+# the limit torch would stop compiling without a warning.
 _MOST_VERSIONS = 4096
 
 
