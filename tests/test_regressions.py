@@ -126,7 +126,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path):
 
 def test_half_an_emoji_is_a_broken_line(tmp_path):
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a"}\n{"prompt": "a\\ud83d"}\n')
-    with pytest.raises(DomainError, match="line 2: not valid Unicode"):
+    with pytest.raises(DomainError, match="not valid Unicode .first: .*line 2;"):
         load_prompts(DomainSource("mine", Source.file, str(tmp_path / "mine.jsonl")))
 
 

@@ -93,6 +93,9 @@ def _is_format(pattern: str) -> bool:
     return all(name and not name.isdigit() for name in names)
 
 
+_ROLES = ("system", "user", "assistant", "tool")
+
+
 @dataclass
 class DomainSource:
     """One domain.
@@ -110,6 +113,10 @@ class DomainSource:
         max_conversations: the largest number of conversations to read; null reads all.
         plain_text: counts all text of a row, as in a general corpus, and not only assistant responses.
         max_prompt_tokens: longer prompts are left out.
+        roles: role of each name that the rows use, such as {lagoon-7b: assistant}: system, user, assistant
+            or tool. Common names such as human and gpt are known.
+        max_bad_share: rows that cannot be used are set aside and counted by reason. If they are more than
+            this share of all rows, that is an error.
     """
 
     name: str
@@ -122,12 +129,18 @@ class DomainSource:
     max_conversations: int | None = None
     plain_text: bool = False
     max_prompt_tokens: int = 512
+    roles: dict[str, str] = field(default_factory=dict)
+    max_bad_share: float = 0.05
 
     def __post_init__(self) -> None:
         require(self.max_prompt_tokens >= 1, "domain.max_prompt_tokens", self.max_prompt_tokens, "at least 1")
         require(self.target_responses >= 1, "domain.target_responses", self.target_responses, "at least 1")
         most = self.max_conversations
         require(most is None or most >= 1, "domain.max_conversations", most, "at least 1, or null")
+        for name, role in self.roles.items():
+            require(role in _ROLES, "domain.roles", f"{{{name}: {role}}}", f"a role of {', '.join(_ROLES)}")
+        share = self.max_bad_share
+        require(0 <= share <= 1, "domain.max_bad_share", share, "between 0 and 1")
         if self.source is Source.file and not self.path:
             raise DomainError("domain=jsonl needs the file to read: add domain.path=FILE.jsonl")
         if self.source is Source.hub and not self.hub.id:

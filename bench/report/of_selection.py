@@ -27,6 +27,7 @@ def render_selection(data: SelectionData, others: dict[str, np.ndarray]) -> None
         "",
     ]
     lines += _figure_section(figures)
+    lines += ["## What was counted", "", *_counted(data.summary), ""]
     lines += ["## Coverage across domains", "", _cross_caption(), "", _markdown(data.cross), ""]
     lines += ["## What is lost", "", *_lost_section(data), ""]
     lines += ["## How k was chosen", "", *_method(data), ""]
@@ -42,12 +43,13 @@ def verdict(data: SelectionData) -> str:
     covered = f"{s['coverage_train']:.1%} of the tokens that ranked it (optimistic)"
     if s["coverage_heldout"] is not None:
         covered = f"{s['coverage_heldout']:.1%} of held-out tokens{_interval(s)}, {covered}"
+    lost = left_out(s)
     forced = "" if data.size == s["vocab_size"] else f" (asked for; the optimum is {s['vocab_size']:,})"
     return (
         f"**k = {data.size:,}**{forced}: {share:.1%} fewer tokens than the target's "
         f"{s['target_vocab_size']:,}. "
         f"It covers {covered}, and saves {s['latency_reduction']:.1%} of the FLOPs per token of a draft with "
-        f"all of them. {_ceiling(s)}Counted: {whose}."
+        f"all of them. {_ceiling(s)}Counted: {whose}." + (f" {lost}" if lost else "")
     )
 
 
@@ -61,6 +63,41 @@ def _ceiling(s: dict) -> str:
         f"The draft as it is has {s['draft_vocab_size']:,} tokens, which cover {share:.1%} of {of}tokens, "
         f"and {s['flops_saved_of_draft']:.1%} of its FLOPs are saved. "
     )
+
+
+def left_out(s: dict) -> str | None:
+    """Responses that the target's chat template does not show; None if it shows everything."""
+    num_tokens = s["num_tokens_left_out"] + s["num_tokens_left_out_heldout"]
+    if not num_tokens:
+        return None
+    fields = ", ".join(
+        f"{name} ({of['num_tokens'] + of['num_tokens_heldout']:,} tokens in {of['num_turns']:,} turns)"
+        for name, of in s["left_out"].items()
+    )
+    rest = ""
+    if s["coverage_heldout_of_all_written"] is not None:
+        rest = (
+            f"; {s['coverage_heldout_of_all_written']:.1%} of everything written on the held-out side is "
+            "known to be covered"
+        )
+    return (
+        f"The target's chat template does not show {num_tokens:,} tokens of what was written, so they are "
+        f"not counted: {fields}{rest}."
+    )
+
+
+def _counted(s: dict) -> list[str]:
+    rows, silent = s["rows"], s["num_conversations_without_response"]
+    used = s["num_conversations"] + s["num_conversations_heldout"]
+    lines = [f"- {rows['num_read']:,} rows were read, {used:,} of them had a response that was counted."]
+    if silent:
+        lines.append(f"- {silent:,} had none.")
+    for reason, seen in rows["set_aside"].items():
+        lines.append(f"- {seen['num_rows']:,} set aside: {reason} (first: {seen['first']}).")
+    for what, seen in rows["in_part"].items():
+        lines.append(f"- {seen['num_rows']:,} used without {what} (first: {seen['first']}).")
+    lost = left_out(s)
+    return [*lines, f"- {lost}"] if lost else lines
 
 
 def show_selections(selections: list[SelectionData], console: Console) -> None:
@@ -87,6 +124,8 @@ def show_selections(selections: list[SelectionData], console: Console) -> None:
         )
     console.print(table)
     for data in selections:
+        if lost := left_out(data.summary):
+            console.print(f"{data.summary['domain']}: {lost}", highlight=False, soft_wrap=True, markup=False)
         console.print(f"{data.summary['domain']}: {data.folder}/report.md", highlight=False, soft_wrap=True)
 
 

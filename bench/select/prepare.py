@@ -16,8 +16,9 @@ from bench.models.fetching import resolve_model, resolve_tokenizer
 from bench.models.target import Target, load_target
 from bench.runs.pair import ANSWERS_FILE, dtype_of, fingerprint_of
 from bench.select.choose import Vocabulary
-from bench.text import Prompt
+from bench.text import OddRows, Prompt, RowError
 from bench.text.domain_counts import AnswerWriter, DomainCounts, count_domain
+from bench.text.template import prompt_ids
 from bench.text.tokenizer import TargetTokenizer, load_tokenizer
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
@@ -140,17 +141,17 @@ class _AnswerWriter:
         """The answer writer for `count_domain`."""
         self._done = 0
 
-        def write(prompts: Sequence[Prompt], wanted: int) -> list[tuple[Prompt, list[int]]]:
-            return self._write(domain, prompts, wanted)
+        def write(prompts: Sequence[Prompt], wanted: int, odd: OddRows) -> list[tuple[Prompt, list[int]]]:
+            return self._write(domain, prompts, wanted, odd)
 
         return write
 
     def _write(
-        self, domain: DomainSource, prompts: Sequence[Prompt], wanted: int
+        self, domain: DomainSource, prompts: Sequence[Prompt], wanted: int, odd: OddRows
     ) -> list[tuple[Prompt, list[int]]]:
         store = self._open_store()
         if store.lacks(prompts, wanted):
-            prompts = [p for p in prompts if self._fits(p, domain.max_prompt_tokens)]
+            prompts = [p for p in prompts if self._fits(p, domain.max_prompt_tokens, odd)]
         if store.lacks(prompts, wanted):
 
             def show(done: int, total: int) -> None:
@@ -178,7 +179,9 @@ class _AnswerWriter:
             self._target = load_target(folder, device.torch_device, dtype, pair.trust_remote_code)
         return self._target
 
-    def _fits(self, prompt: Prompt, most: int) -> bool:
-        encode = self._tokenizer.tokenizer.apply_chat_template
-        ids = encode(prompt.as_dicts(), add_generation_prompt=True, tokenize=True, return_dict=False)
-        return len(ids) <= most
+    def _fits(self, prompt: Prompt, most: int, odd: OddRows) -> bool:
+        try:
+            return len(prompt_ids(self._tokenizer.tokenizer, prompt, self._tokenizer.vocab_size)) <= most
+        except RowError as error:
+            odd.leave(error)
+            return False

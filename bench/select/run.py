@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from bench.export.files import refuse_foreign, replace_folder
 from bench.select.choose import Selection, rank, select
 from bench.select.exports import export_of, write_exports
 from bench.select.prepare import Context, prepare
+from bench.text.counting import LeftOut, SideCounts
 from bench.vocab.coverage import coverage_curve, cross_coverage, lost_tokens
 from bench.vocab.search import pareto_frontier
 
@@ -34,6 +36,9 @@ def run_select(config: Config, console: Console) -> list[Path]:
         refuse_foreign(folder_of(config, source.name).resolve(), SUMMARY)
     with console.status("starting") as status:
         context = prepare(config, status.update)
+    for name, counts in context.counts.items():
+        for line in counts.odd.lines(name):
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
     selections = _select_all(context, console)
     cross = _cross_domain(context, selections)
     # Imported late: the drawing libraries take seconds to load.
@@ -170,6 +175,9 @@ def summary(context: Context, name: str, selection: Selection) -> dict:
         "num_distinct_tokens": len(np.unique(ranked.token_ids)),
         "num_conversations": ranked.num_conversations,
         "num_conversations_heldout": held_out.num_conversations,
+        "num_conversations_without_response": domain.sides.num_silent,
+        "rows": domain.odd.as_dict(),
+        **_left_out(domain.sides, None if band is None else float(band.value[at])),
         "target_vocab_size": context.target.vocab_size,
         "content_hash": selection.chosen.content_hash,
         "source_id": domain.source_id,
@@ -177,6 +185,29 @@ def summary(context: Context, name: str, selection: Selection) -> dict:
         "split_seed": config.vocab.split_seed,
         "held_out_share": config.vocab.held_out_share,
     }
+
+
+def _left_out(sides: SideCounts, coverage_heldout: float | None) -> dict:
+    """Text that the chat template does not show, and the coverage of all text if none of it is covered."""
+    lost = sum(sides.left_out.values(), LeftOut())
+    shown, shown_heldout = int(sides.ranking.counts.sum()), int(sides.held_out.counts.sum())
+    share_heldout = _share(shown_heldout, lost.num_tokens_heldout)
+    by_number = sorted(sides.left_out.items(), key=lambda i: -i[1].num_tokens - i[1].num_tokens_heldout)
+    return {
+        "left_out": {name: asdict(of_field) for name, of_field in by_number},
+        "num_tokens_left_out": lost.num_tokens,
+        "num_tokens_left_out_heldout": lost.num_tokens_heldout,
+        "share_shown": _share(shown, lost.num_tokens),
+        "share_shown_heldout": share_heldout,
+        # What is not shown counts as not covered.
+        "coverage_heldout_of_all_written": None
+        if coverage_heldout is None or share_heldout is None
+        else coverage_heldout * share_heldout,
+    }
+
+
+def _share(shown: int, lost: int) -> float | None:
+    return shown / (shown + lost) if shown + lost else None
 
 
 def _coverage(context: Context, selection: Selection, counts: np.ndarray) -> pd.DataFrame:

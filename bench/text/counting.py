@@ -7,7 +7,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from bench.text.conversation import Conversation, Split, split_of
 from bench.text.encoding import InexactError, ResponseEncoder
-from bench.text.template import ResponseFinder, Turns
+from bench.text.left_out import as_text, read_fields
+from bench.text.odd_rows import OddRows, RowError
+from bench.text.responses import Asked, Response, ResponseFinder
+from bench.text.template import RefusedError
 from bench.text.tokenizer import TargetTokenizer
 from bench.vocab.blocks import NUM_BLOCKS, BlockCounts
 from bench.vocab.draft_vocab import IntArray
@@ -48,11 +51,44 @@ class CountSettings:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Text in one field of the assistant's messages that the target's chat template does not show.
+
+    Attributes:
+        num_turns: assistant turns with such text.
+        num_tokens: its tokens in ranking conversations.
+        num_tokens_heldout: its tokens in held-out conversations.
+    """
+
+    num_turns: int = 0
+    num_tokens: int = 0
+    num_tokens_heldout: int = 0
+
+    def __add__(self, other: "LeftOut") -> "LeftOut":
+        return LeftOut(
+            self.num_turns + other.num_turns,
+            self.num_tokens + other.num_tokens,
+            self.num_tokens_heldout + other.num_tokens_heldout,
+        )
+
+
+@dataclass(frozen=True)
 class SideCounts:
-    """Counts of both sides of the split."""
+    """Counts of both sides of the split.
+
+    Attributes:
+        ranking: counts of the conversations that rank the tokens.
+        held_out: counts of the held-out conversations.
+        left_out: text that is not counted because the chat template does not show it, by field.
+        refused: conversations that the chat template refuses; they are not counted.
+        num_silent: conversations without an assistant turn.
+    """
 
     ranking: BlockCounts
     held_out: BlockCounts
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
+    refused: OddRows = field(default_factory=OddRows)
+    num_silent: int = 0
 
     @property
     def num_conversations(self) -> int:
@@ -61,11 +97,11 @@ class SideCounts:
 
 
 class _Item(NamedTuple):
-    """A conversation for a worker; `place` is its side and block in one number."""
+    """A conversation for a worker; `place` is its side and block in one number, `where` its row."""
 
-    name: str
+    where: str
     place: int
-    turns: Turns
+    asked: Asked
     text: str | None
 
 
@@ -76,6 +112,9 @@ class _Part:
     keys: IntArray
     counts: NDArray[np.int32]
     num_conversations: IntArray
+    left_out: dict[str, LeftOut]
+    refused: OddRows
+    num_silent: int
 
 
 def count_responses(
@@ -95,7 +134,7 @@ def count_responses(
         progress: called with the number of conversations that were just counted.
 
     Raises:
-        DomainError: the tokenizer has no chat template, or it refuses a conversation.
+        DomainError: the tokenizer has no chat template, or one that cannot be followed.
     """
     for use_words in (True, False):
         worker = _Worker(target, settings.plain_text, use_words)
@@ -126,8 +165,8 @@ def _block_of(group: str) -> int:
 def _to_item(conversation: Conversation, settings: CountSettings) -> _Item:
     side = split_of(conversation, settings.split_seed, settings.held_out_share)
     place = _SIDES.index(side) * NUM_BLOCKS + _block_of(conversation.group)
-    turns = [{"role": m.role, "content": m.content} for m in conversation.messages]
-    return _Item(conversation.conversation_id, place, turns, conversation.text)
+    asked = Asked([message.as_turn() for message in conversation.messages], conversation.tools)
+    return _Item(conversation.place or conversation.conversation_id, place, asked, conversation.text)
 
 
 class _Worker:
@@ -141,24 +180,61 @@ class _Worker:
         self._encoder = ResponseEncoder(target.tokenizer, tail, eos, use_words)
 
     def count(self, items: list[_Item]) -> _Part:
-        found = self._responses(items)
-        encoded = self._encoder.encode([text for texts in found for text in texts])
+        responses = self._responses(items)
+        refused = OddRows()
+        for item, response in zip(items, responses, strict=True):
+            if isinstance(response, RefusedError):
+                refused.leave(
+                    RowError(
+                        f"the target's chat template refuses the conversation: {response}", place=item.where
+                    )
+                )
+        found = [[] if isinstance(r, RefusedError) else r for r in responses]
+        encoded = self._encoder.encode([response.text for of_item in found for response in of_item])
         sizes = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
-        per_item = [len(texts) for texts in found]
+        per_item = [len(of_item) for of_item in found]
         places = np.repeat([item.place for item in items], per_item)
         tokens = np.concatenate([np.empty(0, dtype=np.int32), *encoded]).astype(np.int64)
         keys, counts = np.unique(np.repeat(places, sizes) * self.vocab_size + tokens, return_counts=True)
         sides = [item.place // NUM_BLOCKS for item, n in zip(items, per_item, strict=True) if n]
-        return _Part(
-            keys, counts.astype(np.int32), np.bincount(np.asarray(sides, dtype=np.int64), minlength=2)
-        )
+        num_conversations = np.bincount(np.asarray(sides, dtype=np.int64), minlength=len(_SIDES))
+        left_out = self._left_out(items, found)
+        num_silent = len(items) - len(sides) - refused.num_set_aside
+        return _Part(keys, counts.astype(np.int32), num_conversations, left_out, refused, num_silent)
 
-    def _responses(self, items: list[_Item]) -> list[list[str]]:
+    def _left_out(self, items: list[_Item], found: list[list[Response]]) -> dict[str, LeftOut]:
+        lost = [
+            (item.place >= NUM_BLOCKS, name, text)
+            for item, of_item in zip(items, found, strict=True)
+            for response in of_item
+            for name, text in response.left_out
+        ]
+        sums: dict[str, LeftOut] = {}
+        sizes = self._encoder.sizes([text for _, _, text in lost])
+        for (is_held_out, name, _), size in zip(lost, sizes, strict=True):
+            more = LeftOut(1, 0, size) if is_held_out else LeftOut(1, size, 0)
+            sums[name] = sums.get(name, LeftOut()) + more
+        return sums
+
+    def _responses(self, items: list[_Item]) -> list[list[Response] | RefusedError]:
         finder = self._finder
         if finder is None:
-            return [[item.text] if item.text else [turn["content"] for turn in item.turns] for item in items]
-        chats = iter(finder.responses([(i.name, i.turns) for i in items if i.text is None]))
-        return [next(chats) if item.text is None else finder.spans(item.text) for item in items]
+            return [_whole(item) for item in items]
+        chats = iter(finder.responses([item.asked for item in items if item.text is None]))
+        return [
+            next(chats) if item.text is None else [Response(text) for text in finder.spans(item.text)]
+            for item in items
+        ]
+
+
+def _whole(item: _Item) -> list[Response]:
+    """All text of a row, of every role."""
+    if item.text:
+        return [Response(item.text)]
+    return [
+        Response("\n".join(as_text(name, value) for name, value in read_fields(turn).items()))
+        for turn in item.asked.turns
+    ]
 
 
 _worker: _Worker | None = None
@@ -227,10 +303,17 @@ class _Tally:
         self._vocab_size = vocab_size
         self._counts = np.zeros(len(_SIDES) * NUM_BLOCKS * vocab_size, dtype=np.int32)
         self._num_conversations = np.zeros(len(_SIDES), dtype=np.int64)
+        self._left_out: dict[str, LeftOut] = {}
+        self._refused = OddRows()
+        self._num_silent = 0
 
     def add(self, part: _Part) -> None:
         self._counts[part.keys] += part.counts  # keys are distinct
         self._num_conversations += part.num_conversations
+        for name, more in part.left_out.items():
+            self._left_out[name] = self._left_out.get(name, LeftOut()) + more
+        self._refused.merge(part.refused)
+        self._num_silent += part.num_silent
 
     def result(self) -> SideCounts:
         sides = []
@@ -239,4 +322,5 @@ class _Tally:
             part = (keys // self._vocab_size, keys % self._vocab_size, of_side[keys])
             total = int(self._num_conversations[side])
             sides.append(BlockCounts.from_parts([part], self._vocab_size, total))
-        return SideCounts(*sides)
+        ranking, held_out = sides
+        return SideCounts(ranking, held_out, self._left_out, self._refused, self._num_silent)

@@ -6,22 +6,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from bench.assets import cache_dir
+from bench.caches import keep, read_kept
 from bench.config import DomainSource, Responses, VocabConfig
-from bench.errors import DomainError, OutputError
-from bench.text import content_id, load_conversations, load_prompts
+from bench.errors import DomainError
+from bench.text import content_id, load_conversations, load_prompts, source_name
 from bench.text.conversation import Prompt, Split, take_split
-from bench.text.counting import CountSettings, SideCounts, block_counts, count_responses
+from bench.text.counting import CountSettings, LeftOut, SideCounts, block_counts, count_responses
+from bench.text.odd_rows import OddRows
 from bench.text.tokenizer import TargetTokenizer
 from bench.vocab.blocks import BlockCounts
 
-_FORMAT = 2  # format of cached counts; raise it when the counts change
+_FORMAT = 3  # format of cached counts; raise it when the counts change
 
-# Writes the target's answers to some of the prompts: (prompts, largest number) -> (prompt, ids) of each.
-AnswerWriter = Callable[[Sequence[Prompt], int], list[tuple[Prompt, list[int]]]]
+# Writes the target's answers to some of the prompts: (prompts, largest number, collects the prompts that cannot
+# be used) -> (prompt, ids) of each.
+AnswerWriter = Callable[[Sequence[Prompt], int, OddRows], list[tuple[Prompt, list[int]]]]
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,14 @@ class DomainCounts:
         sides: counts of both sides of the split.
         responses: who wrote the responses: `dataset` or `target`.
         source_id: identity of the data.
+        odd: rows that were set aside, or used in part.
     """
 
     name: str
     sides: SideCounts
     responses: Responses
     source_id: str
+    odd: OddRows
 
 
 def count_domain(
@@ -57,16 +63,28 @@ def count_domain(
     """
     source_id = content_id(domain)
     if domain.responses is not Responses.target:
-        sides = _counted(domain, source_id, target, vocab, num_processes, progress)
+        sides, odd = _counted(domain, source_id, target, vocab, num_processes, progress)
+        odd.check(domain.name, domain.max_bad_share)
         if sides.num_conversations:
-            return DomainCounts(domain.name, sides, Responses.dataset, source_id)
+            _check_sides(domain, sides, vocab)
+            return DomainCounts(domain.name, sides, Responses.dataset, source_id, odd)
         if domain.responses is Responses.dataset:
             raise DomainError(
                 f"domain {domain.name}: there is no assistant turn; give conversations with responses, or "
                 "let the target write them with domain.responses=target"
             )
-    sides = _written(domain, target, vocab, write_answers)
-    return DomainCounts(domain.name, sides, Responses.target, source_id)
+    sides, odd = _written(domain, target, vocab, write_answers)
+    return DomainCounts(domain.name, sides, Responses.target, source_id, odd)
+
+
+def _check_sides(domain: DomainSource, sides: SideCounts, vocab: VocabConfig) -> None:
+    if not sides.ranking.num_conversations:
+        many = sides.held_out.num_conversations
+        whose = "its only conversation" if many == 1 else f"all {many} conversations"
+        raise DomainError(
+            f"domain {domain.name}: {whose} with a response fell on the held-out side of the split, so none "
+            f"is left to rank the tokens; give more conversations, or another {_split(vocab)}"
+        )
 
 
 def _counted(
@@ -76,7 +94,7 @@ def _counted(
     vocab: VocabConfig,
     num_processes: int | None,
     progress: Callable[[int], None],
-) -> SideCounts:
+) -> tuple[SideCounts, OddRows]:
     settings = CountSettings(vocab.split_seed, vocab.held_out_share, domain.plain_text)
     key = json.dumps(
         [
@@ -85,42 +103,71 @@ def _counted(
             target.fingerprint,
             asdict(settings),
             asdict(domain.columns),
+            domain.roles,
             domain.max_conversations,
         ]
     )
     path = cache_dir() / "counts" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
-    if path.exists():
-        return _read(path, target.vocab_size)
+    kept = read_kept(path, lambda found: _read(found, target.vocab_size, source_name(domain)))
+    if kept is not None:
+        return kept
+    odd = OddRows()
 
     def conversations():
-        return islice(load_conversations(domain), domain.max_conversations)
+        # Should the fast way turn out to be inexact, everything is read again.
+        odd.clear()
+        return islice(load_conversations(domain, odd), domain.max_conversations)
 
     sides = count_responses(conversations, target, settings, num_processes, progress)
-    _write(path, sides)
-    return sides
+    odd.merge(sides.refused)
+    keep(path, lambda file: _write(file, sides, odd))
+    return sides, odd
 
 
 def _written(
     domain: DomainSource, target: TargetTokenizer, vocab: VocabConfig, write_answers: AnswerWriter
-) -> SideCounts:
-    prompts = load_prompts(domain)[: domain.max_conversations]
+) -> tuple[SideCounts, OddRows]:
+    odd = OddRows()
+    prompts = load_prompts(domain, odd)[: domain.max_conversations]
     sides = []
     for split in (Split.RANKING, Split.HELD_OUT):
         chosen = take_split(prompts, split, vocab.split_seed, vocab.held_out_share)
-        answers = write_answers(chosen, domain.target_responses)
+        answers = write_answers(chosen, domain.target_responses, odd)
         num_prompts = len({prompt.prompt_id for prompt, _ in answers})
         grouped = [(prompt.group, ids) for prompt, ids in answers]
         sides.append(block_counts(grouped, target.vocab_size, num_prompts))
+    odd.check(domain.name, domain.max_bad_share)
     if not sides[0].num_conversations:
-        raise DomainError(
-            f"domain {domain.name}: no prompt for the target to answer; give more prompts, or raise "
-            f"domain.max_prompt_tokens={domain.max_prompt_tokens}"
+        on_side = len(take_split(prompts, Split.RANKING, vocab.split_seed, vocab.held_out_share))
+        raise DomainError(_why_no_answer(domain, len(prompts), on_side, vocab))
+    return SideCounts(sides[0], sides[1]), odd
+
+
+def _why_no_answer(domain: DomainSource, num_prompts: int, num_ranking: int, vocab: VocabConfig) -> str:
+    if not num_ranking:
+        whose = "its only prompt" if num_prompts == 1 else f"all {num_prompts} prompts"
+        return (
+            f"domain {domain.name}: {whose} fell on the held-out side of the split, so none is left to rank "
+            f"the tokens; give more prompts, or another {_split(vocab)}"
         )
-    return SideCounts(*sides)
+    return (
+        f"domain {domain.name}: none of the {num_ranking} prompts that may rank the tokens is at most "
+        f"domain.max_prompt_tokens={domain.max_prompt_tokens} tokens long; raise it, or give shorter prompts"
+    )
 
 
-def _write(path: Path, sides: SideCounts) -> None:
-    arrays: dict[str, np.ndarray] = {}
+def _split(vocab: VocabConfig) -> str:
+    seed, share = vocab.split_seed, vocab.held_out_share
+    return f"vocab.split_seed (now {seed}) or vocab.held_out_share (now {share:g})"
+
+
+def _write(file: BinaryIO, sides: SideCounts, odd: OddRows) -> None:
+    notes = {
+        "odd": odd.as_dict(),
+        "left_out": {name: asdict(lost) for name, lost in sides.left_out.items()},
+        "num_silent": sides.num_silent,
+    }
+    arrays: dict[str, np.ndarray] = {"notes": np.array(json.dumps(notes))}
     for name, side in (("ranking", sides.ranking), ("held_out", sides.held_out)):
         arrays |= {
             f"{name}_blocks": side.block_ids,
@@ -128,18 +175,12 @@ def _write(path: Path, sides: SideCounts) -> None:
             f"{name}_counts": side.counts,
             f"{name}_conversations": np.array(side.num_conversations),
         }
-    temporary = path.with_suffix(".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write token counts to {path.parent}: {error.strerror}") from error
+    np.savez(file, allow_pickle=False, **arrays)
 
 
-def _read(path: Path, vocab_size: int) -> SideCounts:
+def _read(path: Path, vocab_size: int, source: str) -> tuple[SideCounts, OddRows]:
     with np.load(path, allow_pickle=False) as file:
+        notes = json.loads(str(file["notes"]))
         ranking, held_out = (
             BlockCounts.from_parts(
                 [(file[f"{name}_blocks"], file[f"{name}_tokens"], file[f"{name}_counts"])],
@@ -148,4 +189,6 @@ def _read(path: Path, vocab_size: int) -> SideCounts:
             )
             for name in ("ranking", "held_out")
         )
-    return SideCounts(ranking, held_out)
+    left_out = {name: LeftOut(**lost) for name, lost in notes["left_out"].items()}
+    sides = SideCounts(ranking, held_out, left_out, num_silent=notes["num_silent"])
+    return sides, OddRows.from_dict(source, notes["odd"])

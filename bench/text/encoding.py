@@ -78,6 +78,10 @@ class ResponseEncoder:
             for i, (_, ended) in enumerate(bodies)
         ]
 
+    def sizes(self, texts: Sequence[str]) -> list[int]:
+        """Number of tokens of each text."""
+        return [len(ids) for ids in self._ids_of(list(texts))]
+
     def _body(self, response: str) -> tuple[str, bool]:
         """The response without its end, and whether the end must be added again."""
         if self._tail and response.endswith(self._tail):

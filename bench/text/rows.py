@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.errors import DomainError
+from bench.text.odd_rows import RowError
 
 KNOWN = ".jsonl, .ndjson, .json (also with .gz) and .parquet"
 
@@ -22,18 +23,19 @@ _decoder = json.JSONDecoder()
 
 
 class Row(NamedTuple):
-    """A row and its location."""
+    """A row and its location; `error` if only this row cannot be read."""
 
     place: str
     number: int
     value: Any
+    error: RowError | None = None
 
 
 def read_rows(path: Path) -> Iterator[Row]:
     """The rows of `path`. Only one row is in memory at a time; of a JSON array, also its whole text.
 
     Raises:
-        DomainError: the file cannot be read, is empty, or has a broken row.
+        DomainError: the file cannot be read, or is empty.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     try:
@@ -62,26 +64,33 @@ def cannot_be_read(path: Path | str | None, error: Exception) -> DomainError:
 
 def _open(path: Path):
     # Some editors start files with a BOM. Only \n ends a line: JSON text may contain U+2028 and similar
-    # characters.
+    # characters. Bytes that are not UTF-8 become surrogates, so only the row that has them is set aside.
     opener = gzip.open if path.suffix.lower() == ".gz" else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="\n")
+    return opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="\n")
 
 
 def _lines(path: Path) -> Iterator[Row]:
     with _open(path) as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                place = f"{path}, line {number}"
-                yield Row(place, number, _parse(line, place))
+                yield _row(f"{path}, line {number}", number, line)
+
+
+def _row(place: str, number: int, line: str) -> Row:
+    try:
+        return Row(place, number, _parse(line, place))
+    except RowError as error:
+        return Row(place, number, None, error)
 
 
 def _guessed(path: Path) -> Iterator[Row]:
     rows = _lines(path)
-    try:
-        first = next(rows, None)
-    except DomainError as error:
-        raise DomainError(f"{error}; a file that is not JSON Lines must end in one of {KNOWN}") from error
+    first = next(rows, None)
     if first is not None:
+        if first.error:
+            raise DomainError(
+                f"{first.error}; a file that is not JSON Lines must end in one of {KNOWN}"
+            ) from first.error
         yield first
         yield from rows
 
@@ -89,23 +98,34 @@ def _guessed(path: Path) -> Iterator[Row]:
 def _parse(text: str, place: str) -> Any:
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DomainError(f"{place}: not valid JSON ({error})") from error
+    except RecursionError as error:
+        raise RowError("not valid JSON: nested too deeply", place=place) from error
+    except ValueError as error:
+        raise RowError(f"not valid JSON: {_what(error)}", place=place) from error
     if "\\ud" in text or "\\uD" in text:
         check_unicode(value, place)
+    elif not text.isascii():
+        check_unicode(text, place)
     return value
 
 
+def _what(error: ValueError) -> str:
+    """What the parser says, without the column, which differs from row to row."""
+    return getattr(error, "msg", None) or str(error)
+
+
 def check_unicode(value: Any, place: str) -> None:
-    """Refuses half an emoji, as in truncated text: it is valid JSON, but no tokenizer accepts it.
+    """Refuses half a character, of truncated text or of another encoding: no tokenizer accepts it.
 
     Raises:
-        DomainError: the text has one.
+        RowError: the text has one.
     """
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
     except UnicodeEncodeError as error:
-        raise DomainError(f"{place}: not valid Unicode ({error.reason})") from error
+        raise RowError(
+            "not valid Unicode", "write the file in UTF-8, with whole characters", place
+        ) from error
 
 
 def _json(path: Path) -> Iterator[Row]:
@@ -141,13 +161,20 @@ def _elements(text: str, start: int, path: Path) -> Generator[Row, None, int]:
         number += 1
         place = f"{path}, row {number}"
         value, at = _decode(text, at, place)
-        check_unicode(value, place)
-        yield Row(place, number, value)
+        yield _checked(place, number, value)
         if text[at : at + 1] == "]":
             return at + 1
         if text[at : at + 1] != ",":
             raise DomainError(f"{place}: not valid JSON (expected a comma or the end of the list)")
         at = _blank(text, at + 1)
+
+
+def _checked(place: str, number: int, value: Any) -> Row:
+    try:
+        check_unicode(value, place)
+    except RowError as error:
+        return Row(place, number, None, error)
+    return Row(place, number, value)
 
 
 def _find_data(text: str, start: int, path: Path) -> int:
@@ -167,6 +194,7 @@ def _find_data(text: str, start: int, path: Path) -> int:
 
 
 def _decode(text: str, at: int, place: str) -> tuple[Any, int]:
+    # Where one value of a document is broken, nobody knows where the next begins.
     try:
         value, at = _decoder.raw_decode(text, at)
     except (ValueError, RecursionError) as error:

@@ -10,7 +10,7 @@ from bench import text as domains
 from bench.assets import CATALOG
 from bench.config import ColumnsConfig, DomainSource, HubConfig, Source
 from bench.errors import DomainError
-from bench.text import content_id, embedded, load_conversations, load_prompts, rows
+from bench.text import OddRows, content_id, embedded, load_conversations, load_prompts, rows
 from bench.text.conversation import Conversation, Message, Prompt, Split, split_of, take_split
 
 
@@ -92,10 +92,14 @@ def test_the_first_acceptable_value_counts_at_every_depth(tmp_path, calls, respo
 def test_conversations_of_a_file_are_read_as_they_are_asked_for(tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text('{"prompt": "a"}\n{broken\n')
-    found = load_conversations(file_domain(path))
-    assert next(found).conversation_id == "mine.jsonl:1"
-    with pytest.raises(DomainError, match="line 2: not valid JSON"):
-        next(found)
+    odd = OddRows()
+    found = load_conversations(file_domain(path), odd)
+    assert next(found).conversation_id == "mine.jsonl:1" and odd.num_read == 1
+    assert list(found) == [] and odd.num_read == 2
+    (reason,) = odd.set_aside
+    assert reason.startswith("not valid JSON") and odd.set_aside[reason].first == "line 2"
+    with pytest.raises(DomainError, match="1 of 2 rows cannot be used.*mine.jsonl, line 2"):
+        list(load_conversations(file_domain(path)))
 
 
 def test_no_more_is_read_than_max_conversations_asks_for(tmp_path):
@@ -126,7 +130,7 @@ def test_parquet_is_read_in_batches(tmp_path, monkeypatch):
 )
 def test_a_conversation_that_nobody_can_answer_names_its_line(tmp_path, name, content, place):
     (tmp_path / name).write_text(content)
-    with pytest.raises(DomainError, match=f"{place}: the conversation has no user turn to answer"):
+    with pytest.raises(DomainError, match=f"the conversation has no user turn to answer .first: .*{place}"):
         load_prompts(file_domain(tmp_path / name))
     assert len(list(load_conversations(file_domain(tmp_path / name)))) == 2
 
@@ -150,7 +154,9 @@ def test_the_columns_of_a_domain_are_used(tmp_path):
     (tmp_path / "mine.jsonl").write_text('{"q": "1+1?", "a": "2"}\n')
     columns = ColumnsConfig(prompt="q", response="a")
     (found,) = load_conversations(file_domain(tmp_path / "mine.jsonl", columns=columns))
-    assert found == Conversation("mine.jsonl:1", "1+1?", (Message("user", "1+1?"), Message("assistant", "2")))
+    turns = (Message("user", "1+1?"), Message("assistant", "2"))
+    place = f"{tmp_path}/mine.jsonl, line 1"
+    assert found == Conversation("mine.jsonl:1", "1+1?", turns, place=place)
 
 
 def test_a_conversation_and_its_prompt_are_on_the_same_side_of_the_split():

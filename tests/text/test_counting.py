@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bench.text.conversation import Conversation, Message, Split, from_messages, split_of
 from bench.text.counting import CountSettings, block_counts, count_responses
 from bench.text.encoding import InexactError, ResponseEncoder
-from bench.text.template import ResponseFinder
+from bench.text.responses import Asked, ResponseFinder
 
 SETTINGS = CountSettings(split_seed=0, held_out_share=0.3, plain_text=False)
 PIECES = [
@@ -53,9 +53,9 @@ def slow_counts(conversations, target, side: Split) -> np.ndarray:
     for c in conversations:
         if split_of(c, SETTINGS.split_seed, SETTINGS.held_out_share) is not side:
             continue
-        turns = [{"role": m.role, "content": m.content} for m in c.messages]
-        for text in finder.responses([(c.conversation_id, turns)])[0]:
-            ids = target.tokenizer.encode(text.removesuffix("\n"), add_special_tokens=False)
+        turns = [m.as_turn() for m in c.messages]
+        for response in finder.responses([Asked(turns)])[0]:
+            ids = target.tokenizer.encode(response.text.removesuffix("\n"), add_special_tokens=False)
             counts += np.bincount(ids, minlength=target.vocab_size)
     return counts
 

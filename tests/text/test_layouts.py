@@ -8,16 +8,18 @@ from hypothesis import strategies as st
 
 from bench.config import ColumnsConfig
 from bench.errors import ConfigError, DomainError
+from bench.text.conversation import Message
 from bench.text.layouts import to_conversation
 from bench.text.rows import Row
 
 
-def read(value, **columns):
-    return to_conversation(Row("mine.jsonl, line 2", 2, value), "mine.jsonl:2", ColumnsConfig(**columns))
+def read(value, roles=None, **columns):
+    row = Row("mine.jsonl, line 2", 2, value)
+    return to_conversation(row, "mine.jsonl:2", ColumnsConfig(**columns), roles or {})
 
 
 def turns(value, **columns):
-    return [tuple(m) for m in read(value, **columns).messages]
+    return [(m.role, m.content) for m in read(value, **columns).messages]
 
 
 ASKED, ANSWERED = ("user", "Hi"), ("assistant", "Hello.")
@@ -50,7 +52,7 @@ ASKED, ANSWERED = ("user", "Hi"), ("assistant", "Hello.")
 def test_layouts_with_a_response(value):
     assert turns(value) == [ASKED, ANSWERED]
     assert read(value).has_response and read(value).group == "Hi"
-    assert read(value).to_prompt().messages == (ASKED,)
+    assert read(value).to_prompt().messages == (Message(*ASKED),)
 
 
 @pytest.mark.parametrize("value", [{"turns": ["Hi", "And?"]}, {"prompt": ["Hi", "And?"]}, {"prompt": "Hi"}])
@@ -98,7 +100,8 @@ def test_calls_and_their_results_keep_their_roles():
         ]
     }
     assert [role for role, _ in turns(value)] == ["user", "assistant", "tool", "assistant", "tool"]
-    assert turns(value)[1][1] == '[{"function":{"name":"f","arguments":"{}"}}]'
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    assert read(value).messages[1] == Message("assistant", "", {"tool_calls": [call]})
     assert read(value).group == "Hi"
 
 
@@ -119,8 +122,12 @@ def test_conversations_that_ask_the_same_share_a_group():
         ({"question": "x"}, {}, 'expected "prompt"'),
         ({"messages": [{"role": "user"}]}, {}, "role and a content"),
         ({"messages": ["x"]}, {}, "role and a content"),
-        ({"messages": [{"role": "robot", "content": "x"}]}, {}, "'robot' is unknown; known are system"),
-        ({"messages": []}, {}, "no user turn"),
+        (
+            {"messages": [{"role": "robot", "content": "x"}]},
+            {},
+            "'robot' is unknown; name it with domain.roles={robot: assistant}",
+        ),
+        ({"messages": []}, {}, "the conversation is empty"),
         ({"messages": [{"role": "user", "content": " "}]}, {}, "user turn is empty"),
         ({"turns": [""]}, {}, "first entry is what the user asks"),
         (
@@ -135,7 +142,9 @@ def test_conversations_that_ask_the_same_share_a_group():
         ({"a": "x"}, {"prompt": "a", "system": "b"}, "column 'b' is missing; the row has a"),
         ({"prompt": "x", "response": 3}, {}, "response must be a text or a list of turns"),
         ({"prompt": ["x", "y"], "response": "z"}, {}, "several prompts with one response"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, {}, "content part has no text"),
+        ({"messages": [{"role": "bot", "content": [{"type": "image"}]}]}, {}, "a part of type 'image'"),
+        ({"messages": [{"role": "user", "content": 3}]}, {}, "neither a text nor a list of parts"),
+        ({"messages": "[{"}, {}, "messages is a text that is not the JSON of a list of turns"),
         ({"a": "x"}, {"prompt": "{b}"}, "names 'b', which is not in the row; its columns are a"),
         ({"a": "x"}, {"messages": "b"}, "column 'b' is missing; the row has a"),
         ({"a": ""}, {"prompt": "a"}, "empty prompt"),
@@ -150,7 +159,7 @@ def test_a_row_that_is_no_conversation_names_its_place_and_the_reason(value, col
 
 
 def test_a_conversation_without_a_user_cannot_be_asked():
-    with pytest.raises(DomainError, match=r"mine\.jsonl:2: the conversation has no user turn"):
+    with pytest.raises(DomainError, match=r"mine\.jsonl, line 2: the conversation has no user turn"):
         read({"messages": [{"role": "assistant", "content": "x"}]}).to_prompt()
 
 

@@ -61,7 +61,9 @@ def test_a_users_file_that_is_a_folder_or_not_utf8_is_named(tmp_path):
     with pytest.raises(DomainError, match="cannot be read: .*Is a directory"):
         load_prompts(DomainSource("jsonl", Source.file, str(tmp_path)))
     (tmp_path / "latin.jsonl").write_bytes('{"prompt": "\u00e9"}\n'.encode("latin-1"))
-    with pytest.raises(DomainError, match="latin.jsonl cannot be read: .*give a UTF-8 JSON Lines file"):
+    with pytest.raises(
+        DomainError, match="not valid Unicode .first: .*latin.jsonl, line 1; write the file in UTF-8"
+    ):
         load_prompts(DomainSource("jsonl", Source.file, str(tmp_path / "latin.jsonl")))
 
 
@@ -76,7 +78,7 @@ def test_a_users_file_that_is_a_folder_or_not_utf8_is_named(tmp_path):
 def test_the_prompts_of_the_pinned_wheels_stay_as_they_are(source, count, digest):
     # The shipped draft was trained on these ids, groups and texts in this order.
     found = load_prompts(DomainSource("d", source))
-    lines = [repr((p.prompt_id, p.group, tuple(map(tuple, p.messages)))) for p in found]
+    lines = [repr((p.prompt_id, p.group, tuple((m.role, m.content) for m in p.messages))) for p in found]
     assert len(found) == count
     assert hashlib.sha256("".join(lines).encode()).hexdigest() == digest
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -54,14 +55,35 @@ def test_reading_stops_where_the_reader_stops(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n{broken\n')
     rows = read_rows(tmp_path / "a.jsonl")
     assert next(rows).value == {"prompt": "a"}
-    with pytest.raises(DomainError, match="line 2"):
-        next(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "number", "reason"),
+    [
+        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": \n{"prompt": "b"}', 2, "line 2: not valid JSON"),
+        (
+            "a.jsonl",
+            b'{"prompt": "\xe9"}\n{"prompt": "b"}',
+            1,
+            "line 1: not valid Unicode; write .* in UTF-8",
+        ),
+        ("a.jsonl", b'{"prompt": "\\ud83d"}\n{"prompt": "b"}', 1, "line 1: not valid Unicode"),
+        ("a.jsonl", b"[" * 200_000 + b'\n{"prompt": "b"}', 1, "line 1: not valid JSON: nested too deeply"),
+        ("a.json", b'[{"prompt": "\\ud83d"}, {"prompt": "b"}]', 1, "row 1: not valid Unicode"),
+        ("a.txt", b'{"prompt": "b"}\nhello', 2, "line 2: not valid JSON"),
+    ],
+)
+def test_one_broken_row_costs_no_other(tmp_path, name, content, number, reason):
+    (tmp_path / name).write_bytes(content)
+    rows = list(read_rows(tmp_path / name))
+    (broken,) = [row for row in rows if row.error]
+    assert broken.number == number and re.search(reason, str(broken.error))
+    assert {"prompt": "b"} in [row.value for row in rows if not row.error]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": \n', "a.jsonl, line 2: not valid JSON"),
         ("a.json", b'[{"prompt": "a"}, {"prompt"]', "a.json, row 2: not valid JSON"),
         ("a.json", b'[{"prompt": "a"} {"prompt": "b"}]', "a.json, row 1: not valid JSON"),
         ("a.json", b'[{"prompt": "a"},', "a.json, row 2: not valid JSON"),
@@ -69,15 +91,11 @@ def test_reading_stops_where_the_reader_stops(tmp_path):
         ("a.json", b'[{"prompt": "a"}] junk', "a.json: not valid JSON"),
         ("a.json", b'[{"prompt": "a"}', "a.json, row 1: not valid JSON"),
         ("a.json", b'{"n" 1,\n "data": []}', "a.json: not valid JSON"),
-        ("a.json", b'{"data":\n [{"prompt": "\\ud83d"}]}', "row 1: not valid Unicode"),
-        ("a.jsonl", b"[" * 200_000, "line 1: not valid JSON"),
-        ("a.csv", b"prompt\nHi\n", "line 1: not valid JSON .*must end in one of .jsonl"),
+        ("a.csv", b"prompt\nHi\n", "line 1: not valid JSON.*must end in one of .jsonl"),
         ("a.json", b'{"rows":\n []}', "expected a list of rows"),
-        ("a.jsonl", b'{"prompt": "\\ud83d"}\n', "line 1: not valid Unicode"),
         ("a.jsonl", b"\n \n", "holds no prompts"),
         ("a.json", b"[]", "holds no prompts"),
         ("a.json", b"", "holds no prompts"),
-        ("a.jsonl", b'{"prompt": "\xe9"}\n', "cannot be read: .*UTF-8"),
         ("a.parquet", b"PAR", "cannot be read: .*Parquet"),
         ("a.jsonl.gz", b"no gzip", "cannot be read"),
     ],
