@@ -1,4 +1,4 @@
-"""Cached files. A damaged file is made again; if the cache cannot be written, the run continues without it."""
+"""Cached files. A damaged file is made again; without a writable cache, the run continues without it."""
 
 import os
 import sys

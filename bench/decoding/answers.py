@@ -78,7 +78,7 @@ class AnswerStore:
         for start in range(0, missing, _ROWS):
             progress(start, missing)
             batch = todo[start : start + _ROWS]
-            ids = [target.encode(p.as_dicts()) for p in batch]
+            ids = [target.encode(p) for p in batch]
             answers = generate_batch(target, ids, Sampling(_MAX_NEW_TOKENS))
             found = {self.key(p): [answer] for p, answer in zip(batch, answers, strict=True)}
             self._known.update(found)

@@ -15,6 +15,8 @@ from bench.errors import CheckpointError
 from bench.models.draft_config import LAST
 from bench.models.layers import KVCache, pack_linears
 from bench.models.lean import KNOWN_MODEL_TYPES, LeanDecoder
+from bench.text.conversation import Prompt
+from bench.text.template import prompt_ids
 
 # Progress and errors are this program's to show.
 transformers_logging.disable_progress_bar()
@@ -86,11 +88,13 @@ class Target:
         ids = declared if isinstance(declared, list) else [declared]
         return frozenset(i for i in (*ids, self.tokenizer.eos_token_id) if i is not None)
 
-    def encode(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Token ids of a conversation through the chat template, up to where the answer starts."""
-        return self.tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt through the chat template, up to where the answer starts.
+
+        Raises:
+            RowError: the template refuses the prompt, or it has a token that the target does not have.
+        """
+        return prompt_ids(self.tokenizer, prompt, self.vocab_size)
 
     @property
     def runner(self) -> str:

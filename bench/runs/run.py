@@ -59,7 +59,7 @@ from bench.runs.workloads import (
 from bench.sweep import note_run
 from bench.telemetry.watch import Watch, check_telemetry, watch
 from bench.telemetry.windows import long_enough_s
-from bench.text import Prompt, load_prompts
+from bench.text import OddRows, Prompt, load_prompts
 
 _ISOLATED, _BASELINE = "timing parts on their own", "comparing with generate"
 
@@ -118,14 +118,19 @@ def _run_alone(config: Config, console: Console) -> Path:
     sources = [*config.domain.sources(), *config.corpora.values()]
     with console.status("fetching the domains"):
         data = data_ids(sources)
-        texts = {source.name: load_prompts(source) for source in sources}
+        odd = {source.name: OddRows() for source in sources}
+        texts = {source.name: load_prompts(source, odd[source.name]) for source in sources}
     with console.status("loading the models"):
         pair = load_pair(config.pair, device, config.dtype)
     sizes = check_sizes(pair, config.vocab, config.measure)
-    rankings = _rank(config, pair, texts, console)
-    workloads = [_workload(config, pair, s, texts[s.name], rankings) for s in config.domain.sources()]
-    _say_what_lacks(config, workloads, console)
-    with open_run(config, describe_run(pair, device, data)) as run:
+    rankings = _rank(config, pair, texts, odd, console)
+    workloads = [
+        _workload(config, pair, source, texts[source.name], odd[source.name], rankings)
+        for source in config.domain.sources()
+    ]
+    _say_what_lacks(config, workloads, odd, console)
+    rows = {name: of_domain.as_dict() for name, of_domain in odd.items()}
+    with open_run(config, {**describe_run(pair, device, data), "rows": rows}) as run:
         note_run(run.path)
         if run.earlier:
             say_what_is_there(run, console)
@@ -249,7 +254,9 @@ def say_what_is_there(run: RunFolder, console: Console) -> None:
     )
 
 
-def _rank(config: Config, pair: Pair, texts: dict[str, list[Prompt]], console: Console) -> dict[str, Ranking]:
+def _rank(
+    config: Config, pair: Pair, texts: dict[str, list[Prompt]], odd: dict[str, OddRows], console: Console
+) -> dict[str, Ranking]:
     counts = {}
     for source in [*config.domain.sources(), *config.corpora.values()]:
         with console.status(f"ranking {source.name}") as status:
@@ -257,21 +264,32 @@ def _rank(config: Config, pair: Pair, texts: dict[str, list[Prompt]], console: C
             def show(done: int, total: int, name: str = source.name, status=status) -> None:
                 status.update(f"{name}: the target answers ranking prompts, {done} of {total} done (kept)")
 
-            counts[source.name] = count_answers(pair, source, texts[source.name], config.vocab, show)
+            prompts, rows = texts[source.name], odd[source.name]
+            counts[source.name] = count_answers(pair, source, prompts, config.vocab, show, rows)
     return make_rankings(pair, counts)
 
 
 def _workload(
-    config: Config, pair: Pair, source: DomainSource, prompts: list[Prompt], rankings: dict[str, Ranking]
+    config: Config,
+    pair: Pair,
+    source: DomainSource,
+    prompts: list[Prompt],
+    odd: OddRows,
+    rankings: dict[str, Ranking],
 ) -> Workload:
-    held_out = held_out_prompts(pair, source, prompts, config.vocab, config.measure)
+    held_out = held_out_prompts(pair, source, prompts, config.vocab, config.measure, odd)
     ranked_on = source_for(source.name, config.vocab, rankings)
     k_star = paper_size(pair, rankings[ranked_on], config.select)
     orders = {name: ranking.order for name, ranking in rankings.items()}
     return Workload(source.name, held_out, ranked_on, orders, k_star)
 
 
-def _say_what_lacks(config: Config, workloads: list[Workload], console: Console) -> None:
+def _say_what_lacks(
+    config: Config, workloads: list[Workload], odd: dict[str, OddRows], console: Console
+) -> None:
+    for name, rows in odd.items():
+        for line in rows.lines(name):
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
     wanted = config.measure.num_prompts
     for workload in workloads:
         if len(workload.prompts) < wanted:

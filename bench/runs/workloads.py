@@ -1,7 +1,8 @@
 """From a domain's text to held-out prompts, and to orders in which tokens enter a draft's vocabulary."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from bench.errors import ConfigError, DomainError
 from bench.measure.workload import EncodedPrompt
 from bench.records import RankingRecord
 from bench.runs.pair import Pair
-from bench.text import Prompt, Split, take_split
+from bench.text import OddRows, Prompt, RowError, Split, take_split
 from bench.vocab.coverage import count_tokens, coverage_curve, must_keep_ids
 from bench.vocab.draft_vocab import Floats, IntArray, choose_vocab, rank_by_count, selection_order
 from bench.vocab.ranking import mixture_scores
@@ -44,28 +45,61 @@ class Ranking:
 
 
 def held_out_prompts(
-    pair: Pair, domain: DomainSource, prompts: list[Prompt], vocab: VocabConfig, measure: MeasureConfig
+    pair: Pair,
+    domain: DomainSource,
+    prompts: list[Prompt],
+    vocab: VocabConfig,
+    measure: MeasureConfig,
+    odd: OddRows | None = None,
 ) -> list[EncodedPrompt]:
     """The first held-out prompts that are short enough, as token ids.
+
+    Args:
+        pair: the pair.
+        domain: the domain.
+        prompts: its prompts.
+        vocab: the split.
+        measure: how many prompts are wanted.
+        odd: collects the prompts that the target refuses.
 
     Raises:
         DomainError: there is none.
     """
+    odd = OddRows(num_read=len(prompts)) if odd is None else odd
     held_out = take_split(prompts, Split.HELD_OUT, vocab.split_seed, vocab.held_out_share)
-    encoded: list[EncodedPrompt] = []
-    for prompt in held_out:
-        ids = pair.target.encode(prompt.as_dicts())
-        if len(ids) <= domain.max_prompt_tokens:
-            encoded.append(EncodedPrompt(prompt.prompt_id, ids))
-        if len(encoded) == measure.num_prompts:
-            break
+    short = _short(pair, held_out, domain.max_prompt_tokens, odd)
+    encoded = [EncodedPrompt(prompt.prompt_id, ids) for prompt, ids in islice(short, measure.num_prompts)]
+    odd.check(domain.name, domain.max_bad_share)
     if not encoded:
-        raise DomainError(
-            f"domain {domain.name}: none of its {len(prompts)} prompts is held out and at most "
-            f"{domain.max_prompt_tokens} tokens long; give more prompts, or change vocab.held_out_share, "
-            "vocab.split_seed or domain.max_prompt_tokens"
-        )
+        raise DomainError(_why_none(domain, len(prompts), len(held_out), "held out", vocab))
     return encoded
+
+
+def _short(
+    pair: Pair, prompts: Iterable[Prompt], most: int, odd: OddRows
+) -> Iterator[tuple[Prompt, list[int]]]:
+    """Prompts of at most `most` tokens, with their token ids."""
+    for prompt in prompts:
+        try:
+            ids = pair.target.encode(prompt)
+        except RowError as error:
+            odd.leave(error)
+            continue
+        if len(ids) <= most:
+            yield prompt, ids
+
+
+def _why_none(domain: DomainSource, num_prompts: int, num_on_side: int, side: str, vocab: VocabConfig) -> str:
+    if not num_on_side:
+        whose = "its only prompt is not" if num_prompts == 1 else f"none of its {num_prompts} prompts is"
+        return (
+            f"domain {domain.name}: {whose} {side}; give more prompts, or another vocab.split_seed (now "
+            f"{vocab.split_seed}) or vocab.held_out_share (now {vocab.held_out_share:g})"
+        )
+    return (
+        f"domain {domain.name}: none of the {num_on_side} prompts that are {side} is at most "
+        f"domain.max_prompt_tokens={domain.max_prompt_tokens} tokens long; raise it, or give shorter prompts"
+    )
 
 
 def count_answers(
@@ -74,23 +108,30 @@ def count_answers(
     prompts: list[Prompt],
     vocab: VocabConfig,
     progress: Callable[[int, int], None] = _say_nothing,
+    odd: OddRows | None = None,
 ) -> IntArray:
     """Token counts of the target's answers to the ranking prompts `(V,)`; it writes what is missing.
+
+    Args:
+        pair: the pair.
+        domain: the domain.
+        prompts: its prompts.
+        vocab: the split, and how many answers are wanted.
+        progress: called with (prompts answered, prompts to answer).
+        odd: collects the prompts that the target refuses.
 
     Raises:
         DomainError: no prompt is left to rank on.
     """
+    odd = OddRows(num_read=len(prompts)) if odd is None else odd
     ranking = take_split(prompts, Split.RANKING, vocab.split_seed, vocab.held_out_share)
+    num_ranking = len(ranking)
     if pair.answers.lacks(ranking, vocab.ranking_answers):
-        most = domain.max_prompt_tokens
-        ranking = [p for p in ranking if len(pair.target.encode(p.as_dicts())) <= most]
+        ranking = [prompt for prompt, _ in _short(pair, ranking, domain.max_prompt_tokens, odd)]
+    odd.check(domain.name, domain.max_bad_share)
     answers = pair.answers.get(pair.target, ranking, vocab.ranking_answers, progress)
     if not answers:
-        raise DomainError(
-            f"domain {domain.name}: none of its {len(prompts)} prompts is left to rank on, at most "
-            f"domain.max_prompt_tokens={domain.max_prompt_tokens} tokens long; raise it, give more prompts, "
-            "or lower vocab.held_out_share"
-        )
+        raise DomainError(_why_none(domain, len(prompts), num_ranking, "left to rank the tokens", vocab))
     return count_tokens(answers, pair.target.vocab_size)
 
 

@@ -23,8 +23,8 @@ from bench.vocab.blocks import BlockCounts
 
 _FORMAT = 3  # format of cached counts; raise it when the counts change
 
-# Writes the target's answers to some of the prompts: (prompts, largest number, collects the prompts that cannot
-# be used) -> (prompt, ids) of each.
+# Writes the target's answers to some of the prompts: (prompts, largest number, collects the prompts that
+# cannot be used) -> (prompt, ids) of each.
 AnswerWriter = Callable[[Sequence[Prompt], int, OddRows], list[tuple[Prompt, list[int]]]]
 
 

@@ -1,10 +1,10 @@
 """Converts a row of any known layout to a conversation.
 
 If `columns` names no column, these are tried in this order: `conversations` or `messages` (a list of turns
-with role/content, or from/value as in ShareGPT; also as JSON text); `turns` (Spec-Bench, MT-Bench, SPEED-Bench:
-a list of user texts. The first one is the prompt; later ones depend on answers that the row does not have);
-`prompt` with or without `response` or `completion`; `text`. `tools` or `functions` list what the assistant may
-call.
+with role/content, or from/value as in ShareGPT; also as JSON text); `turns` (Spec-Bench, MT-Bench,
+SPEED-Bench: a list of user texts. The first one is the prompt; later ones depend on answers that the row does
+not have); `prompt` with or without `response` or `completion`; `text`. `tools` or `functions` list what the
+assistant may call.
 """
 
 import json
@@ -44,7 +44,7 @@ def to_conversation(
         roles: roles of the user's, by their name in the data; the common names are known.
 
     Raises:
-        RowError: the row cannot be read, has no known layout, or a turn is broken. The message says which row.
+        RowError: the row cannot be read, has no known layout, or has a broken turn.
     """
     if row.error:
         raise row.error

@@ -1,8 +1,8 @@
 """Reads one message of any layout: role, text, and every other field under its common name.
 
-Data sets use different names. Chat templates expect thoughts in `reasoning_content`, and calls in `tool_calls`
-of type `function` with arguments as values, not as JSON text; engines convert requests in the same way. No
-other field is renamed. Only null and empty fields are dropped, because tables use them to fill up rows.
+Data sets use different names. Chat templates expect thoughts in `reasoning_content`, and calls in
+`tool_calls` of type `function` with arguments as values, not as JSON text; engines convert requests in the
+same way. No other field is renamed. Only null and empty fields are dropped: tables fill up rows with them.
 """
 
 import json

@@ -1,9 +1,9 @@
 """Finds the assistant's responses in conversations, as the target's own chat template renders them.
 
-This knows no model family. Every assistant turn is rendered as it was when the model wrote it: after the turns
-before it, and as the last turn, because templates drop the thoughts of earlier turns. If a template marks
-generated text, those marks are used. Otherwise, a response is the text that an assistant turn adds to the
-rendering of the conversation before it, and this checks that the latter is a prefix of the former.
+This knows no model family. Every assistant turn is rendered as it was when the model wrote it: after the
+turns before it, and as the last turn, because templates drop the thoughts of earlier turns. If a template
+marks generated text, those marks are used. Otherwise, a response is the text that an assistant turn adds to
+the rendering of the conversation before it.
 
 Most templates write a plain response unchanged between two fixed marks. If one rendering of the conversation
 shows all responses in this way, in order, that gives the same result in a fraction of the time.

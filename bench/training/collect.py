@@ -57,7 +57,7 @@ def collect(target: Target, folder: Path, num_jobs: int | None = None) -> None:
 
 
 def _write_shard(target: Target, job: Job, path: Path) -> None:
-    prompts = [target.encode(p.as_dicts()) for p in job.prompts]
+    prompts = [target.encode(p) for p in job.prompts]
     prompts = [_cut(ids) for ids in prompts]
     recorder = _Recorder([len(ids) for ids in prompts], len(job.temperatures))
     seed = int.from_bytes(job.name.encode()[-4:], "big")

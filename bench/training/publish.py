@@ -134,7 +134,7 @@ def held_out_acceptance(
     found = {}
     for domain in domains:
         held_out = take_split(load_prompts(domain), Split.HELD_OUT, SPLIT_SEED, HELD_OUT_SHARE)
-        encoded = (target.encode(p.as_dicts()) for p in held_out)
+        encoded = (target.encode(p) for p in held_out)
         prompts = [ids for ids in encoded if len(ids) <= domain.max_prompt_tokens][:num_prompts]
         accepted: list[int] = []
         for ids in tqdm(prompts, desc=domain.name, unit="prompt"):

@@ -10,6 +10,7 @@ from bench.device import CpuDevice
 from bench.runs.pair import load_pair
 from bench.runs.workloads import count_answers, held_out_prompts, make_rankings
 from bench.text import load_prompts
+from bench.text.conversation import user_prompt
 from bench.vocab.draft_vocab import choose_vocab
 
 DOMAINS = {"code": Source.human_eval, "function_calling": Source.bfcl, "writing": Source.writing_bench}
@@ -54,7 +55,7 @@ def test_output_equals_plain_greedy(pair, domain):
 
 @torch.inference_mode()
 def test_the_lean_runner_equals_transformers_on_the_real_target(pair):
-    ids = torch.tensor([pair.target.encode([{"role": "user", "content": "Name three rivers in France."}])])
+    ids = torch.tensor([pair.target.encode(user_prompt("p", "Name three rivers in France."))])
     ours = pair.target.forward(ids, pair.target.new_cache())
     theirs = pair.target.forward_batch(ids, pair.target.new_cache())
     scale = theirs.features.abs().max()

@@ -83,8 +83,8 @@ def test_what_is_counted(
             "12_two_answers_in_a_row.jsonl",
             "alternates",
             [
-                "1 of 20 rows set aside: the target's chat template refuses the conversation: roles must take turns "
-                "(first: line 12)"
+                "1 of 20 rows set aside: the target's chat template refuses the conversation: roles must "
+                "take turns (first: line 12)"
             ],
         ),
         ("01_sharegpt_roles.json", None, []),
@@ -103,14 +103,14 @@ def test_odd_rows_are_said_with_their_first_place(with_template, target, file, t
             "03_model_name_role.jsonl",
             None,
             0.05,
-            "20 of 20 rows .* 20 x role 'lagoon-7b-chat' is unknown .first: .*/03_model_name_role.jsonl, line 1; "
-            "name it with domain.roles={lagoon-7b-chat: assistant}",
+            "20 of 20 rows .* 20 x role 'lagoon-7b-chat' is unknown .first: .*/03_model_name_role.jsonl, "
+            "line 1; name it with domain.roles={lagoon-7b-chat: assistant}",
         ),
         (
             "04_text_and_tool_call.jsonl",
             "alternates",
             0.05,
-            "20 x the target's chat template refuses the conversation: roles must take turns .first: .*line 1",
+            "20 x the target.s chat template refuses the conversation: roles must take turns .first: ",
         ),
         ("02_sharegpt_empty.json", None, 0.04, "1 of 22 rows .*max_bad_share=0.04 .*; raise it to continue"),
     ],

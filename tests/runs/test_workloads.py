@@ -1,0 +1,65 @@
+"""Prompts of a run: which are used, which are set aside, and what is to blame if none is left."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bench.config import DomainSource, MeasureConfig, Source, VocabConfig
+from bench.errors import DomainError
+from bench.runs.workloads import count_answers, held_out_prompts
+from bench.text import OddRows, RowError
+from bench.text.conversation import Split, take_split, user_prompt
+
+VOCAB, MEASURE = VocabConfig(["full"]), MeasureConfig([1], 3, 8)
+DOMAIN = DomainSource("mine", Source.file, "mine.jsonl", max_prompt_tokens=50, max_bad_share=0.5)
+PROMPTS = [user_prompt(f"p{i}", f"text {i}") for i in range(40)]
+RANKING, HELD_OUT = (take_split(PROMPTS, side, 0, 0.2) for side in (Split.RANKING, Split.HELD_OUT))
+
+
+class Answers:
+    def lacks(self, prompts, wanted):
+        return True
+
+    def get(self, target, prompts, wanted, progress):
+        return [[1, 2, 2] for _ in prompts[:wanted]]
+
+
+def pair(refused=(), length=5):
+    def encode(prompt):
+        if prompt.prompt_id in refused:
+            raise RowError("refused", place=f"mine.jsonl, {prompt.prompt_id}")
+        return [1] * length
+
+    return SimpleNamespace(target=SimpleNamespace(encode=encode, vocab_size=4), answers=Answers())
+
+
+def test_prompts_that_the_target_refuses_are_set_aside_and_counted():
+    odd = OddRows(num_read=len(PROMPTS))
+    refused = [HELD_OUT[0].prompt_id, RANKING[0].prompt_id]
+    found = held_out_prompts(pair(refused), DOMAIN, PROMPTS, VOCAB, MEASURE, odd)
+    assert [prompt.prompt_id for prompt in found] == [p.prompt_id for p in HELD_OUT[1:4]]
+    counts = count_answers(pair(refused), DOMAIN, PROMPTS, VOCAB, odd=odd)
+    assert counts.tolist() == (np.array([0, 1, 2, 0]) * (len(RANKING) - 1)).tolist()
+    assert odd.set_aside["refused"].num_rows == 2
+    assert odd.set_aside["refused"].first == refused[0]
+
+
+def test_too_many_that_are_refused_are_an_error():
+    everything = [prompt.prompt_id for prompt in PROMPTS]
+    with pytest.raises(DomainError, match="of 40 rows cannot be used, .* x refused .first: p"):
+        count_answers(pair(everything), DOMAIN, PROMPTS, VOCAB)
+
+
+@pytest.mark.parametrize("find", [held_out_prompts, count_answers])
+def test_what_is_to_blame_is_named(find):
+    arguments = (VOCAB, MEASURE) if find is held_out_prompts else (VOCAB,)
+    side, other = (HELD_OUT, RANKING) if find is held_out_prompts else (RANKING, HELD_OUT)
+    with pytest.raises(
+        DomainError, match=rf"none of the {len(side)} prompts .* at most domain.max_prompt_tokens=50"
+    ):
+        find(pair(length=51), DOMAIN, PROMPTS, *arguments)
+    with pytest.raises(DomainError, match="its only prompt is not .* another vocab.split_seed .now 0. or"):
+        find(pair(), DOMAIN, other[:1], *arguments)
+    with pytest.raises(DomainError, match="none of its 3 prompts is "):
+        find(pair(), DOMAIN, other[:3], *arguments)
