@@ -10,7 +10,7 @@ comma := ,
 space := $(subst ,, )
 RUN_LIST = [$(subst $(space),$(comma),$(patsubst %,"%",$(strip $(RUNS))))]
 
-# `make bench domain=code` is `make bench ARGS="domain=code"`: what make is given is the bench's to read.
+# `make bench domain=code` is the same as `make bench ARGS="domain=code"`: all variables given to make are passed on.
 OURS := PYTHON VENV PY ARGS RUNS
 GIVEN = $(strip $(foreach name,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),'$(name)=$($(name))')))
 
@@ -20,7 +20,7 @@ GIVEN = $(strip $(foreach name,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.installed ## Make .venv with everything that is needed (once)
+setup: $(VENV)/.installed ## Create .venv with all dependencies (once)
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -30,33 +30,33 @@ $(VENV)/.installed: pyproject.toml
 	$(PY) -m pip install -qq --editable '.[dev]'
 	@touch $@
 
-bench: setup ## Measure and report; any key can follow: make bench domain=code gpu=0
+bench: setup ## Measure a pair and report; any key can follow: make bench domain=code gpu=0
 	$(PY) -m bench $(GIVEN) $(ARGS)
 
 select: setup ## Choose and export a vocabulary from text alone; ARGS="domain=jsonl domain.path=F"
 	$(PY) -m bench task=select $(GIVEN) $(ARGS)
 
-export: setup ## Write the trimmed draft that a run measured; ARGS="run=ID export.domain=code"
+export: setup ## Write the vocabulary that a run measured, and the trimmed draft; ARGS="run=ID export.domain=code"
 	$(PY) -m bench task=export $(GIVEN) $(ARGS)
 
-report: setup ## Write the page of the newest run, or of RUNS="dir1 dir2", also of other machines, side by side
+report: setup ## Write the page of the newest run, or one page of several runs: RUNS="dir1 dir2"
 	$(PY) -m bench task=report $(if $(strip $(RUNS)),'runs=$(RUN_LIST)') $(GIVEN) $(ARGS)
 
-compare: report ## As report: several runs on one page; RUNS="dir1 dir2"
+compare: report ## Same as report
 
 diff: setup ## Is the second run slower than the first (exit code 1)? RUNS="before after"
 	$(PY) -m bench task=diff 'runs=$(RUN_LIST)' $(GIVEN) $(ARGS)
 
-train-draft: setup ## Train the shipped draft again (hours on a CPU; resumes)
+train-draft: setup ## Train the shipped draft again (hours on a CPU; can be resumed)
 	$(PY) -m bench.training $(ARGS)
 
-fit: setup ## Which latency model holds on this hardware? ARGS="run=ID", the newest unless given
+fit: setup ## Fit latency models to the newest run again and compare them; ARGS="run=ID"
 	$(PY) -m bench task=fit $(GIVEN) $(ARGS)
 
-draft: setup ## Measure a decoder-LM draft alone, without a target; ARGS="pair=gemma3-270m"
+draft: setup ## Time a decoder-LM draft without a target; ARGS="pair=gemma3-270m"
 	$(PY) -m bench task=draft $(GIVEN) $(ARGS)
 
-selfcheck: setup ## Are the instruments right on this machine? The same work twice must take the same time
+selfcheck: setup ## Are measurements correct on this machine? The same work twice must take the same time
 	$(PY) -m bench task=selfcheck $(GIVEN) $(ARGS)
 
 test: setup ## Run the tests
@@ -65,17 +65,17 @@ test: setup ## Run the tests
 test-gpu: setup ## Run the tests that need a CUDA GPU
 	$(PY) -m pytest -m gpu -s $(ARGS)
 
-test-launchers: setup ## Run sweeps through joblib, Ray and (where sbatch is) Slurm; installs their extras
+test-launchers: setup ## Run real sweeps through joblib, Ray and, if there is sbatch, Slurm; installs their extras
 	$(PY) -m pip install -qq --editable '.[dev,joblib,slurm,ray]'
 	$(PY) -m pytest -m launcher -rs $(ARGS)
 
-microbench: setup ## Time the building blocks against each other (pytest-benchmark)
+microbench: setup ## Compare the speed of building blocks (pytest-benchmark)
 	$(PY) -m pytest tests/microbench --benchmark-enable $(ARGS)
 
-check: setup ## Lint and type-check
+check: setup ## Check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-clean: ## Remove .venv and caches, never results
+clean: ## Remove .venv and caches, but no results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -40,7 +40,7 @@ _ONE_KIND = ("slurm", "ray_cluster")
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
-# No machine has more GPUs.
+# The largest number of GPUs in one machine.
 _MOST_GPUS = 64
 
 _HELP_WIDTH, _HELP_INDENT = 98, 15
@@ -58,7 +58,7 @@ def wrapped_options(group: str) -> str:
 
 
 def _register() -> None:
-    """What Hydra finds beside the files of conf/: the schema, `gpu=<index>`, and the lists of `--help`."""
+    """Registers what is not in conf/: the schema, `gpu=<index>`, and the lists of `--help`."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for index in range(_MOST_GPUS):
@@ -72,7 +72,7 @@ _register()
 class SweepStart(Callback):
     """Hydra calls this in the process that launches a sweep, before the first job."""
 
-    # Of the sweep that this process launched.
+    # The sweep that this process launched.
     folder: ClassVar[Path | None] = None
     launcher: ClassVar[str] = "basic"
 
@@ -124,7 +124,7 @@ def main() -> NoReturn:
     except Exception as error:
         if SweepStart.folder is None or SweepStart.launcher == "basic":
             raise
-        # Jobs are processes of their own, so that this is an error of the launcher, such as a lost node.
+        # Jobs are separate processes, so this is an error of the launcher, such as a lost node.
         _say(explain_launcher(SweepStart.launcher, error, SweepStart.folder))
         sys.exit(max(_end_sweep(), BenchError.exit_code))
     sys.exit(_end_sweep())
@@ -210,10 +210,10 @@ def _stop(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-# What `hydra/launcher=` builds on: the plugin's own option, and the extra in pyproject.toml that installs it.
+# By `hydra/launcher=`: the option of its plugin, and the extra in pyproject.toml that installs the plugin.
 _PLUGINS = {"gpus": ("joblib", "joblib"), "slurm": ("submitit_slurm", "slurm"), "ray_cluster": ("ray", "ray")}
 
-# What to check when a launcher cannot start jobs.
+# What to check if a launcher cannot start jobs.
 _LAUNCHER_CHECKS = {
     "slurm": "sinfo must list a partition here that hydra.launcher.partition and .account may use",
     "ray_cluster": "hydra.launcher.ray.init.address=local starts a Ray here, auto needs a running one",
@@ -269,14 +269,14 @@ def explain(error: Exception) -> str:
 
 
 def explain_launcher(launcher: str, error: Exception, folder: Path) -> str:
-    """One line about what a launcher died of; the whole of it is kept in the sweep's folder."""
+    """One line about an error of a launcher; the whole traceback is written to the sweep's folder."""
     log = folder / "launcher.log"
     with suppress(OSError):
         log.write_text("".join(traceback.format_exception(error)), "utf-8")
     if isinstance(error, ImportError) and launcher in _PLUGINS:
         return f"hydra/launcher={launcher}: {error}; {_not_installed(_PLUGINS[launcher][1])} - log: {log}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    # Programs that a launcher calls say several things, of which the last error is the reason.
+    # Programs that a launcher calls print several lines; the last error is the reason.
     reason = next((line for line in reversed(lines) if re.search(r"\b(error|fatal)\b", line, re.I)), lines[0])
     check = _LAUNCHER_CHECKS.get(launcher)
     return (

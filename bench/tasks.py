@@ -1,6 +1,6 @@
 """The tasks: which function runs each of them.
 
-Imports wait until a task runs: most bring in torch, which a refused configuration and a report do not need.
+Imports are inside the functions: most need torch, which a report or a refused configuration does not need.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from bench.sweep import with_sweeps_opened
 
 
 def run_task(config: Config, console: Console) -> int:
-    """Runs the task that the configuration names, and returns the exit code of the program.
+    """Runs the task of the configuration, and returns the exit code of the program.
 
     Raises:
-        BenchError: wrong input, or results that cannot be had.
+        BenchError: wrong input, or the results cannot be read or written.
     """
     config.check_target()
     return _TASKS[config.task](config, console) or 0

@@ -28,7 +28,7 @@ class SelectConfig:
         trials: trials of the Tree-structured Parzen Estimator.
         seed: seed of the estimator and of the bootstrap.
         ranking: ranks the tokens on a mixture of domains, as name:weight; empty: each domain on itself.
-        byte_fallback: keeps byte-fallback tokens such as <0x0A> at every size.
+        byte_fallback: keeps byte-fallback tokens such as `<0x0A>` at every size.
         vocab_size: exports this k; null: the exact optimum.
         bootstrap_samples: resamples of every coverage interval.
         num_processes: processes that count tokens; null: one per core.

@@ -1,0 +1,192 @@
+"""The documents for users: generated tables are up to date, and paths, links, targets and keys exist.
+
+`python -m tests.test_documentation` writes the generated tables again.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import bench.cli  # noqa: F401 - registers the schema
+from bench.config import Config
+from bench.records.kinds import KINDS
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES += sorted(path for room in ("bench", "conf", "results") for path in (ROOT / room).rglob("README.md"))
+
+
+def attributes(schema: type) -> dict[str, str]:
+    """What the `Attributes:` of a class and its bases say, by name."""
+    found: dict[str, str] = {}
+    for base in reversed(schema.__mro__):
+        _, _, part = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")
+        name = ""
+        for line in part.partition("\n\n")[0].splitlines():
+            start = re.match(r" {4}(\w+): (.+)", line)
+            if start:
+                name = start[1]
+            found[name] = start[2] if start else f"{found[name]} {line.strip()}"
+    return found
+
+
+def section_of(item: Field[Any]) -> type | None:
+    """The dataclass that a key holds, if its value is a group of further keys."""
+    kinds = [item.type, *get_args(item.type)]
+    return next((kind for kind in kinds if is_dataclass(kind) and isinstance(kind, type)), None)
+
+
+def sections(schema: type, prefix: str = "") -> Iterator[tuple[str, type]]:
+    """Every dataclass of the configuration with its prefix: ("", Config), ("pair.", PairConfig), ..."""
+    yield prefix, schema
+    for item in fields(schema):
+        inner = section_of(item)
+        if inner and not str(item.type).startswith("dict"):
+            yield from sections(inner, f"{prefix}{item.name}.")
+
+
+def keys(schema: type, prefix: str) -> Iterator[tuple[str, Field[Any]]]:
+    for item in fields(schema):
+        if section_of(item) is None or str(item.type).startswith("dict"):
+            yield f"{prefix}{item.name}", item
+
+
+def default_of(key: str, item: Field[Any], values: Any) -> str:
+    value = OmegaConf.select(values, key, default=MISSING)
+    if value is MISSING:
+        value = item.default if item.default_factory is MISSING else item.default_factory()
+    if value is MISSING:
+        return "required"
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value)
+    if isinstance(value, dict):
+        return "`{" + ", ".join(value) + "}`"
+    text = json.dumps(getattr(value, "name", value))
+    return "`" + (text.replace('"', "") or text) + "`"
+
+
+def key_tables() -> str:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        values = compose("config")
+    parts = []
+    for prefix, schema in sections(Config):
+        meanings = attributes(schema)
+        about = " ".join(inspect.cleandoc(schema.__doc__ or "").partition("Attributes:")[0].split())
+        parts += [f"### {prefix.removesuffix('.') or 'Top level'}", "", about, ""]
+        parts += ["| key | default | meaning |", "|---|---|---|"]
+        parts += [
+            f"| `{key}` | {default_of(key, item, values)} | {meanings[item.name]} |"
+            for key, item in keys(schema, prefix)
+        ]
+        parts += [""]
+    return "\n".join(parts)
+
+
+def target_table() -> str:
+    lines = (ROOT / "Makefile").read_text("utf-8").splitlines()
+    found = [match for line in lines if (match := re.match(r"([a-z-]+):.*?## (.+)", line))]
+    return "\n".join(
+        ["| target | what it does |", "|---|---|", *(f"| `make {m[1]}` | {m[2]} |" for m in found), ""]
+    )
+
+
+def record_table() -> str:
+    rows = ["| kind | what it is | fields |", "|---|---|---|"]
+    for kind, record in KINDS.items():
+        about = inspect.cleandoc(record.__doc__ or "").splitlines()[0]
+        rows.append(f"| `{kind}` | {about} | {', '.join(f'`{item.name}`' for item in fields(record))} |")
+    return "\n".join([*rows, ""])
+
+
+# The generated tables of each page.
+GENERATED = {
+    ROOT / "conf" / "README.md": {"targets": target_table, "keys": key_tables},
+    ROOT / "results" / "README.md": {"records": record_table},
+}
+
+
+def with_tables(page: Path) -> str:
+    text = page.read_text("utf-8")
+    for name, make in GENERATED[page].items():
+        before, _, rest = text.partition(f"<!-- {name}: generated -->\n")
+        _, end, after = rest.partition(f"<!-- {name}: end -->")
+        assert end, f"{page} has no place for the table of {name}"
+        text = f"{before}<!-- {name}: generated -->\n{make()}{end}{after}"
+    return text
+
+
+@pytest.mark.parametrize("schema", [s for _, s in sections(Config)], ids=lambda s: s.__name__)
+def test_every_key_has_a_line_in_its_docstring_and_no_other(schema):
+    assert set(attributes(schema)) == {item.name for item in fields(schema)}
+
+
+@pytest.mark.parametrize("page", GENERATED, ids=lambda page: page.parent.name)
+def test_generated_tables_are_up_to_date(page):
+    assert with_tables(page) == page.read_text("utf-8"), "run: python -m tests.test_documentation"
+
+
+def test_every_make_target_is_documented():
+    phony = re.search(r"\.PHONY: (.+)", (ROOT / "Makefile").read_text("utf-8"))
+    assert phony and set(re.findall(r"`make ([a-z-]+)`", target_table())) == set(phony[1].split())
+
+
+def is_key(key: str) -> bool:
+    schema: type | None = Config
+    for name in key.split("."):
+        item = None if schema is None else next((i for i in fields(schema) if i.name == name), None)
+        if item is None:
+            return False
+        if str(item.type).startswith("dict"):
+            return True
+        schema = section_of(item)
+    return True
+
+
+def commands(page: Path) -> Iterator[str]:
+    """Command lines in a page: in blocks and between backticks."""
+    text = page.read_text("utf-8")
+    for block in re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL):
+        yield from block.replace("\\\n", " ").splitlines()
+    yield from re.findall(r"`([^`\n]+)`", text)
+
+
+def named_keys(page: Path) -> Iterator[str]:
+    """Keys that the commands of a page set, and keys with a group that stand alone between backticks."""
+    groups = {item.name for item in fields(Config)}
+    for command in commands(page):
+        alone = re.fullmatch(r"\+?([a-z]\w*)((?:\.\w+)+)(?:=.*)?", command.strip())
+        if alone and alone[1] in groups and not alone[2].startswith(".json"):
+            yield alone[1] + alone[2]
+        if re.match(r"\s*(make |\S*python -m bench )", command):
+            yield from re.findall(r"""(?:^|[\s"'(])\+?([a-z]\w*(?:\.\w+)*)=""", command.partition(" #")[0])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_names_what_exists(page):
+    text = page.read_text("utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    named = re.findall(r"`((?:bench|conf|tests)/[\w/.-]*)`", text)
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    targets = {m for command in commands(page) for m in re.findall(r"\bmake ([a-z][a-z-]*)", command)}
+    known = set(re.findall(r"`make ([a-z-]+)`", target_table()))
+    assert targets <= known
+    unknown = [key for key in named_keys(page) if not (is_key(key) or key.startswith("hydra."))]
+    assert set(unknown) <= {"experiment"}
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120
+
+
+if __name__ == "__main__":
+    for page in GENERATED:
+        page.write_text(with_tables(page), "utf-8")
