@@ -150,7 +150,7 @@ def test_a_users_file_that_cannot_be_used(tmp_path, lines, parts):
 
 @pytest.mark.parametrize("size", [2, 60000])
 def test_a_vocabulary_size_out_of_range(tmp_path, size):
-    done = run("domain=code", f"vocab.sizes=[{size}]", "gpu=cpu", f"results_dir={tmp_path}")
+    done = run("domain=code", f"measure.also_decode=['{size}:3']", "gpu=cpu", f"results_dir={tmp_path}")
     check_refused(done, [f"vocabulary size {size} is impossible", "49152"])
 
 

@@ -101,7 +101,6 @@ def test_an_unfinished_run_is_gone_on_with(model, tmp_path, known_hardware, monk
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["vocab.sizes=[full,4096]"], "vocab.sizes=4096 .* 2048 tokens"),
         (["draft.context_length=64"], "draft.context_length=64 .* at most 63"),
         (["draft.coverage=nowhere.csv"], "draft.coverage=nowhere.csv cannot be read"),
         (["pair.draft=nobody/nothing"], "nobody/nothing.*check the name and the network"),

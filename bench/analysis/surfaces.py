@@ -42,6 +42,7 @@ class Surfaces:
                 sizes,
                 self.run.num_resamples,
                 self.run.seed,
+                self.run.rankings[source].num_must_keep,
             )
         return self._made[domain, source]
 

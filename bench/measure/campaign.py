@@ -233,6 +233,7 @@ class Campaign:
             [workload.paper_size, *(variant.vocab_size for variant in self._measure.also())],
             _PILOT_RESAMPLES,
             self._measure.seed,
+            workload.least_size,
         )
         planned = planned_decodes(surface, workload.paper_size, self._measure.also())
         return PlanRecord.of(workload.domain, workload.source, planned)

@@ -104,6 +104,7 @@ class Workload:
         source: which ranking its vocabularies follow.
         orders: of every ranking, the draft's tokens as they enter a vocabulary.
         paper_size: k* of the paper's utility under `source`.
+        least_size: tokens that every vocabulary must keep, so that no smaller one is advised.
     """
 
     domain: str
@@ -111,3 +112,4 @@ class Workload:
     source: str
     orders: dict[str, IntArray]
     paper_size: int
+    least_size: int = 1

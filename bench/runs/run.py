@@ -22,7 +22,7 @@ from bench.decoding.rules import Sampler
 from bench.device import Device, open_device
 from bench.device.graphs import executions
 from bench.device.lock import hold_device, physical_id
-from bench.errors import BenchError, ConfigError, FailedCasesError, OutputError, VocabError
+from bench.errors import BenchError, ConfigError, FailedCasesError, OutputError
 from bench.measure.attempts import attempt
 from bench.measure.campaign import Campaign
 from bench.measure.parts import draft_parts, time_parts
@@ -52,8 +52,9 @@ from bench.runs.workloads import (
     count_answers,
     held_out_prompts,
     make_rankings,
-    must_keep,
+    num_kept,
     paper_size,
+    possible_sizes,
     source_for,
 )
 from bench.sweep import note_run
@@ -122,7 +123,9 @@ def _run_alone(config: Config, console: Console) -> Path:
         texts = {source.name: load_prompts(source, odd[source.name]) for source in sources}
     with console.status("loading the models"):
         pair = load_pair(config.pair, device, config.dtype)
-    sizes = check_sizes(pair, config.vocab, config.measure)
+    sizes = check_sizes(pair, config.vocab, config.measure, partial(console.print, soft_wrap=True))
+    for note in pair.draft.notes:
+        console.print(note, soft_wrap=True, markup=False, highlight=False)
     rankings = _rank(config, pair, texts, odd, console)
     workloads = [
         _workload(config, pair, source, texts[source.name], odd[source.name], rankings)
@@ -173,7 +176,7 @@ def _measure(
         writer.append(SessionRecord(now(), socket.gethostname(), os.getpid()))
         for name, ranking in rankings.items():
             if not done.has(RankingRecord.case_of(name)):
-                writer.append(ranking.record(len(must_keep(pair)), pair.target.vocab_size))
+                writer.append(ranking.record(num_kept(pair), pair.target.vocab_size))
         with closing(_measure_all(config, device, pair, workloads, sizes, done, seen, console)) as records:
             for record in records:
                 writer.append(record)
@@ -281,7 +284,7 @@ def _workload(
     ranked_on = source_for(source.name, config.vocab, rankings)
     k_star = paper_size(pair, rankings[ranked_on], config.select)
     orders = {name: ranking.order for name, ranking in rankings.items()}
-    return Workload(source.name, held_out, ranked_on, orders, k_star)
+    return Workload(source.name, held_out, ranked_on, orders, k_star, num_kept(pair))
 
 
 def _say_what_lacks(
@@ -325,7 +328,7 @@ def _run_draft_alone(config: Config, console: Console) -> Path:
     check_writable(config.runs_dir)
     coverage = _coverage(config)
     folder, shape = _resolve(config, console)
-    sizes = _sizes(config, shape)
+    sizes = _sizes(config, shape, console)
     _check_context(config, folder)
     dtype = dtype_of(config.dtype, device)
     with console.status("loading the draft"):
@@ -407,15 +410,9 @@ def _resolve(config: Config, console: Console) -> tuple[Path, DraftShape]:
         return resolve_lone_draft(pair.draft, pair.draft_revision, trust_remote_code=pair.trust_remote_code)
 
 
-def _sizes(config: Config, shape: DraftShape) -> list[int]:
+def _sizes(config: Config, shape: DraftShape, console: Console) -> list[int]:
     """The sizes to time, ascending, the whole vocabulary among them."""
-    trimmed = config.vocab.trimmed_sizes()
-    if trimmed and trimmed[0] > shape.vocab_size:
-        raise VocabError(
-            f"vocab.sizes={trimmed[0]} is impossible: the draft has {shape.vocab_size} tokens; name sizes up "
-            "to that, or full"
-        )
-    return sorted({*trimmed, shape.vocab_size})
+    return possible_sizes(config.vocab, 1, shape.vocab_size, partial(console.print, soft_wrap=True))
 
 
 def _check_context(config: Config, folder: Path) -> None:

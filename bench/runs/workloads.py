@@ -22,6 +22,34 @@ def _say_nothing(done: int, total: int) -> None:
     pass
 
 
+def _drop(line: str) -> None:
+    pass
+
+
+def possible_sizes(
+    vocab: VocabConfig, least: int, most: int, say: Callable[[str], None] = _drop
+) -> list[int]:
+    """The sizes of a configuration that a draft can have, and its whole vocabulary, ascending.
+
+    Args:
+        vocab: sizes that are wanted.
+        least: tokens that every vocabulary must keep.
+        most: tokens that the draft has.
+        say: told which sizes are left out.
+    """
+    wanted = vocab.trimmed_sizes()
+    if above := [size for size in wanted if size > most]:
+        say(f"vocab.sizes: left out {_listed(above)}, more than the {most:,} tokens that the draft has")
+    if below := [size for size in wanted if size < least]:
+        kept = f"the {least:,} tokens that every draft must keep"
+        say(f"vocab.sizes: left out {_listed(below)}, fewer than {kept}")
+    return sorted({size for size in wanted if least <= size <= most} | {most})
+
+
+def _listed(sizes: list[int]) -> str:
+    return ", ".join(f"{size:,}" for size in sorted(sizes))
+
+
 @dataclass(frozen=True)
 class Ranking:
     """An order of the draft's tokens, and what it was made of.
@@ -160,18 +188,24 @@ def source_for(domain: str, vocab: VocabConfig, rankings: dict[str, Ranking]) ->
     return wanted
 
 
-def check_sizes(pair: Pair, vocab: VocabConfig, measure: MeasureConfig) -> list[int]:
-    """The sizes that are probed, the full vocabulary among them, ascending.
+def check_sizes(
+    pair: Pair, vocab: VocabConfig, measure: MeasureConfig, say: Callable[[str], None] = _drop
+) -> list[int]:
+    """The sizes that are probed, the draft's whole vocabulary among them, ascending.
+
+    Args:
+        pair: target and draft.
+        vocab: sizes that are wanted; those that this draft cannot have are left out.
+        measure: variants that are to be decoded as well, which it must be able to have.
+        say: told which sizes are left out.
 
     Raises:
-        VocabError: a size is below the must-keep set or above the draft's vocabulary.
+        VocabError: a variant's size is below the must-keep set or above the draft's vocabulary.
     """
-    everything = np.arange(pair.target.vocab_size)
-    order = everything[np.isin(everything, pair.draft.vocab.target_ids)]
-    sizes = {*vocab.trimmed_sizes(), len(order)}
-    for size in {*sizes, *(variant.vocab_size for variant in measure.also())}:
-        choose_vocab(order, must_keep(pair), size, pair.target.vocab_size)
-    return sorted(sizes)
+    order, kept = pair.draft.vocab.target_ids, must_keep(pair)
+    for variant in measure.also():
+        choose_vocab(order, kept, variant.vocab_size, pair.target.vocab_size)
+    return possible_sizes(vocab, len(kept), len(order), say)
 
 
 def paper_size(pair: Pair, ranking: Ranking, select: SelectConfig) -> int:
@@ -179,7 +213,7 @@ def paper_size(pair: Pair, ranking: Ranking, select: SelectConfig) -> int:
     coverage = coverage_curve(ranking.scores, ranking.order)
     reduction = pair.draft.shape.latency_reduction(np.arange(1, len(ranking.order) + 1))
     largest = min(select.k_max or len(ranking.order), len(ranking.order))
-    smallest = min(max(select.k_min, len(must_keep(pair))), largest)
+    smallest = min(max(select.k_min, num_kept(pair)), largest)
     space = SearchSpace(
         select.coverage_weight, select.min_coverage, smallest, largest, min(select.multiple, smallest)
     )
@@ -187,8 +221,14 @@ def paper_size(pair: Pair, ranking: Ranking, select: SelectConfig) -> int:
 
 
 def must_keep(pair: Pair) -> list[int]:
-    """Tokens that a vocabulary of any size holds."""
-    return must_keep_ids(pair.target.tokenizer, pair.target.eos_token_ids())
+    """Tokens of the draft that a vocabulary of any size holds."""
+    kept = must_keep_ids(pair.target.tokenizer, pair.target.eos_token_ids())
+    return np.intersect1d(kept, pair.draft.vocab.target_ids).tolist()
+
+
+def num_kept(pair: Pair) -> int:
+    """Size of the smallest vocabulary."""
+    return max(1, len(must_keep(pair)))
 
 
 def _order(pair: Pair, scores: Floats | IntArray) -> IntArray:

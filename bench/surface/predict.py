@@ -103,6 +103,7 @@ def predict(
     extra_sizes: list[int],
     num_resamples: int,
     seed: int,
+    least_size: int = 1,
 ) -> Surface:
     """The surface of one domain under one ranking.
 
@@ -113,11 +114,13 @@ def predict(
         extra_sizes: sizes that must be on the grid.
         num_resamples: of the bootstrap; at most a thousand are made.
         seed: of the bootstrap.
+        least_size: no vocabulary is smaller.
     """
     found = [replayed[prompt] for prompt in latency.prompts]
     gammas = [int(gamma) for gamma in latency.draft_lengths]
     walks = [[item.walk(gamma) for item in found] for gamma in gammas]
-    sizes = _grid(walks, [*extra_sizes, full_size, *latency.sizes.tolist()], full_size)
+    extra = [*extra_sizes, least_size, full_size, *latency.sizes.tolist()]
+    sizes = _grid(walks, extra, least_size, full_size)
     # The first row is the data itself, the others its resamples.
     weights = _weights(len(found), min(num_resamples, _MAX_RESAMPLES), seed)
     head, layer = latency.head_ms(sizes, weights), latency.layer_ms(sizes, weights)
@@ -151,10 +154,10 @@ def _fastest(speeds: np.ndarray, sizes: IntArray, gammas: list[int]) -> IntArray
     return np.stack([sizes[columns], np.array(gammas)[rows]], axis=1).astype(np.int64)
 
 
-def _grid(walks: list[list[Acceptance]], extra: list[int], full_size: int) -> IntArray:
+def _grid(walks: list[list[Acceptance]], extra: list[int], least_size: int, full_size: int) -> IntArray:
     edges = [item.edges for by_prompt in walks for item in by_prompt]
     sizes = np.unique(np.concatenate([*edges, np.array(extra, dtype=np.int64)]))
-    return sizes[sizes <= full_size]
+    return sizes[(sizes >= least_size) & (sizes <= full_size)]
 
 
 def _weights(num_prompts: int, num_resamples: int, seed: int) -> Floats:

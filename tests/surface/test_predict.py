@@ -40,6 +40,15 @@ def test_speed_by_hand():
     assert surface.is_confident[1].tolist() == [False, False, True, False, False]
 
 
+def test_no_size_below_the_must_keep_set_is_advised():
+    found = {"a": intervals(1, 9)}
+    probes = [probe("a", size, gamma, ms) for size, ms in ((8, 1.0), (FULL, 6.0)) for gamma in (1, 2)]
+    free = predict(found, RoundLatency.from_probes(probes), FULL, [20], 400, 0)
+    assert free.best[0] == 1
+    bound = predict(found, RoundLatency.from_probes(probes), FULL, [20], 400, 0, least_size=17)
+    assert bound.sizes.tolist() == [17, 20, FULL] and bound.best == (17, free.best[1])
+
+
 def test_what_costs_less_than_a_hundredth_more_is_as_good():
     # The head adds 0.4% of the time at 20 tokens and 2% at all 64, in every resample.
     surface = surface_of({"a": intervals(10, 9)}, heads=((8, 1.0), (FULL, 1.3)))
