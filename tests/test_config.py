@@ -1,6 +1,14 @@
 import pytest
 
-from bench.config import DomainConfig, DomainSource, GpuConfig, MeasureConfig, Source, VocabConfig
+from bench.config import (
+    DomainConfig,
+    DomainSource,
+    GpuConfig,
+    MeasureConfig,
+    PairConfig,
+    Source,
+    VocabConfig,
+)
 from bench.errors import BenchError, ConfigError, DomainError
 
 MEASURE = {"draft_lengths": [3], "num_prompts": 1, "max_new_tokens": 8}
@@ -45,3 +53,24 @@ def test_a_domain_is_one_source_or_its_members():
 def test_jsonl_needs_its_file():
     with pytest.raises(DomainError, match="domain.path=FILE"):
         DomainSource("jsonl", Source.file)
+
+
+def test_a_draft_alone_goes_by_its_own_name():
+    for target, draft, name in (
+        ("smollm2-135m-instruct", "my/model", "model"),
+        ("", "gemma-3-270m", "gemma3-270m"),
+        ("", "my/model", "model"),
+    ):
+        pair = PairConfig(None, target, draft)
+        pair.measure_alone()
+        assert pair.name == name
+    named = PairConfig("mine", "a", "b")
+    named.measure_alone()
+    assert named.name == "mine" and PairConfig(None, "x/a", "y/b").name == "a+b"
+
+
+@pytest.mark.parametrize("ids", ["sgl", [], [-1, 2], [1.5], [True, 2]])
+def test_layer_ids_are_an_engine_or_layers(ids):
+    with pytest.raises(ConfigError, match="pair.layer_ids="):
+        PairConfig("p", "t", "d", layer_ids=ids)
+    assert PairConfig("p", "t", "d", layer_ids=[2, 15, 27]).layer_ids == [2, 15, 27]

@@ -126,6 +126,8 @@ class Config:
     out: str | None = None
 
     def __post_init__(self) -> None:
+        if self.task is Task.draft:
+            self.pair.measure_alone()
         require(self.dtype in DTYPES, "dtype", self.dtype, " or ".join(DTYPES))
 
     def check_target(self) -> None:

@@ -14,7 +14,10 @@ FULL = "full"
 OWN, POOLED = "own", "pooled"
 
 # Names, in results, of the pairs that come with this program.
-_SHIPPED = {("smollm2-135m-instruct", "smollm2-135m-eagle3"): "smollm2-135m"}
+_SHIPPED = {
+    ("smollm2-135m-instruct", "smollm2-135m-eagle3"): "smollm2-135m",
+    ("", "gemma-3-270m"): "gemma3-270m",
+}
 
 
 @dataclass
@@ -47,12 +50,18 @@ class PairConfig:
 
     def __post_init__(self) -> None:
         self._check_layer_ids()
+        self._is_derived = self.name is None
         if self.name is None:
             # If one of the two was replaced, the pair needs another name.
             derived = "+".join(_base(model) for model in (self.target, self.draft) if model)
             self.name = _SHIPPED.get((self.target, self.draft), derived)
         valid = bool(re.fullmatch(r"[\w.+-]+", self.name))
         require(valid, "pair.name", self.name, "made of letters, digits, dots, plus, minus and underscores")
+
+    def measure_alone(self) -> None:
+        """Names a pair without a name of its own after its draft, as nothing of the target is measured."""
+        if self._is_derived:
+            self.name = _SHIPPED.get(("", self.draft), _base(self.draft))
 
     def _check_layer_ids(self) -> None:
         ids = self.layer_ids
