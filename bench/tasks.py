@@ -60,27 +60,27 @@ def _predict(config: Config, console: Console) -> None:
 
 def _fit(config: Config, console: Console) -> None:
     from bench.analysis.run import find_run
-    from bench.report.page import render_fit
+    from bench.report.tasks import render_fit
 
     render_fit(find_run(config.runs_dir, config.run), console)
 
 
 def _report(config: Config, console: Console) -> None:
-    from bench.report.page import run_report
+    from bench.report.tasks import report_runs
 
     folders = _folders(config, config.runs or [config.run])
-    run_report(folders, config.runs_dir, config.reports_dir, config.out, console)
+    report_runs(folders, config.runs_dir, config.reports_dir, config.out, console)
 
 
 def _diff(config: Config, console: Console) -> int:
-    from bench.report.page import run_diff
+    from bench.report.tasks import diff_runs
 
     folders = _folders(config, config.runs)
-    return run_diff(folders, config.diff.threshold, config.reports_dir, config.out, console)
+    return diff_runs(folders, config.diff.threshold, config.reports_dir, config.out, console)
 
 
 def _folders(config: Config, names: list[str]) -> list[Path]:
-    from bench.report.page import find_folders
+    from bench.report.tasks import find_folders
 
     return with_sweeps_opened(find_folders(config.runs_dir, names))
 

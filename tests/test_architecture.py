@@ -32,7 +32,12 @@ FORBIDDEN = {
     "surface": (*TORCH, *rooms("models", "device", *WORK, "analysis", "report", *TASKS)),
     "fit": (*TORCH, *rooms("models", "device", *WORK, "analysis", "report", *TASKS)),
     "analysis": (*TORCH, *rooms("models", "device", *WORK, "report", *TASKS), "matplotlib", "seaborn"),
-    "report": (*TORCH, *rooms("models", "device", *WORK, *TASKS)),
+    # Rendering never computes: it knows findings, and nothing that they are made of.
+    "report": (
+        *TORCH,
+        *rooms("models", "device", "stats", "vocab", "cost", "acceptance", "records", "telemetry"),
+        *rooms("surface", "fit", "export", "text", *WORK, *TASKS),
+    ),
 }
 
 

@@ -67,7 +67,7 @@ def test_a_run_and_its_report(model, tmp_path):
     (tmp_path / "curve.csv").write_text("vocab_size,coverage\n64,0.5\n512,0.95\n2048,1.0\n")
     done = run(*arguments(model, tmp_path), f"draft.coverage={tmp_path / 'curve.csv'}")
     assert done.returncode == 0, done.stderr
-    assert "No k is chosen for speed" in done.stdout and "draft step: small, float32" in done.stdout
+    assert "No k is chosen for speed" in done.stdout and "What does a draft step cost? small" in done.stdout
     folder = tmp_path / "runs" / "latest"
     assert "-small-draft-cpu-" in folder.resolve().name
     for name in ("config.yaml", "environment.json", "latency.csv", "report.md"):

@@ -7,8 +7,8 @@ import pytest
 
 HEAVY = ("torch", "transformers", "hydra", "bench.models", "bench.decoding", "bench.device")
 LIGHT = (
-    *("bench.records", "bench.config", "bench.vocab.coverage", "bench.text", "bench.report.text"),
-    *("bench.report.page", "bench.report.page"),
+    *("bench.records", "bench.config", "bench.vocab.coverage", "bench.text", "bench.report.console"),
+    *("bench.report.page", "bench.report.tasks"),
 )
 
 

@@ -8,9 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
+from bench.analysis.findings import Findings
 from bench.analysis.run import read_run
-from bench.analysis.surfaces import Surfaces
-from bench.analysis.verdict import verdicts
 from bench.cli import CONF, explain
 from bench.config import (
     Config,
@@ -101,9 +100,10 @@ def test_an_answer_that_is_only_its_end_token_measures_nothing(tmp_path):
         time_ms = 4.0 if gamma else 0.0
         writer.append(DecodeRecord("code", "p3", size, gamma, 1, 20, [1], [], time_ms, time_ms, {}))
     writer.close()
-    (verdict,) = verdicts(Surfaces(read_run(folder)))
-    assert verdict.sentence().startswith("code: trim to 10 tokens")
-    assert (verdict.over_full.ci_low, verdict.over_full.ci_high) == pytest.approx((99 / 69, 99 / 69))
+    (answer,) = Findings.of(read_run(folder)).answers
+    assert answer.sentence().startswith("code: trim to 10 tokens")
+    decoded = answer.over_full.decoded
+    assert (decoded.ci_low, decoded.ci_high) == pytest.approx((99 / 69, 99 / 69))
 
 
 @pytest.mark.parametrize("char", ["\u2028", "\u2029", "\x85"])

@@ -1,17 +1,44 @@
-"""What can stand side by side: per case and domain, every device, on the prompts that all of them have."""
+"""What can stand side by side: per case and domain, every device on shared prompts, and how fast."""
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from bench.analysis.differences import SETTINGS, pair_frame, shared_prompts, tell_setting
-from bench.analysis.load import CASE_NAMES, Case, LabelledRun, case_labels, tell
-from bench.analysis.run import Run
-from bench.analysis.surfaces import Surfaces
+from bench.analysis.differences import shared_prompts
+from bench.analysis.findings import Findings
+from bench.analysis.load import Case, case_labels
+from bench.analysis.run import Run, speedup
+from bench.analysis.summary import coverage_curves
+from bench.analysis.surfaces import Surfaces, baseline_keys, measured_tokens_per_s
+from bench.analysis.telemetry import token_energy
+from bench.stats.estimates import Estimate, Floats
 from bench.surface.predict import Surface
+from bench.vocab.draft_vocab import IntArray
+
+BEST_COLUMNS = [
+    "case", "domain", "device", "num_prompts", "vocab_size", "vocab_size_ci_low", "vocab_size_ci_high",
+    "confident_low", "confident_high", "draft_length", "draft_length_ci_low", "draft_length_ci_high",
+    "predicted_tokens_per_s", "predicted_ci_low", "predicted_ci_high", "decoded_vocab_size",
+    "decoded_draft_length", "tokens_per_s", "plain_tokens_per_s", "full_tokens_per_s", "speedup_vs_plain",
+    "speedup_vs_plain_ci_low", "speedup_vs_plain_ci_high", "speedup_vs_full", "speedup_vs_full_ci_low",
+    "speedup_vs_full_ci_high", "energy_j_per_token", "plain_energy_j_per_token", "tokens_per_joule",
+    "energy_reason",
+]  # fmt: skip
+
+SPEED_COLUMNS = [
+    "case", "domain", "device", "vocab_size", "draft_length", "predicted_tokens_per_s",
+    "predicted_speedup_vs_plain", "ci_low", "ci_high",
+]  # fmt: skip
+
+RANK_COLUMNS = [
+    "place", "case", "domain", "device", "vocab_size", "draft_length", "tokens_per_s", "tokens_per_joule",
+    "speedup_vs_plain", "note",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,11 +82,11 @@ class Comparison:
     """Several runs side by side.
 
     Attributes:
-        runs: with labels.
+        runs: whole, with labels.
         entries: by case, domain and device.
     """
 
-    runs: list[LabelledRun]
+    runs: list[Findings]
     entries: list[Entry]
 
     @property
@@ -85,6 +112,15 @@ class Comparison:
         """Entries of one panel, by device."""
         return [entry for entry in self.entries if (entry.case, entry.domain) == (case, domain)]
 
+    def full_size(self, case: str, domain: str) -> int:
+        """Tokens of the untrimmed draft of a panel."""
+        return max(entry.run.full_size for entry in self.of(case, domain))
+
+    def sample_sizes(self, case: str, domain: str) -> str:
+        """Prompts behind a panel."""
+        counts = sorted({entry.num_prompts for entry in self.of(case, domain)})
+        return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+
     def runs_of(self, case: str) -> dict[str, list[Run]]:
         """Whole runs of a case, by device."""
         labels, found = case_labels(Case.of(item.run) for item in self.runs), defaultdict(list)
@@ -94,14 +130,14 @@ class Comparison:
         return dict(found)
 
 
-def compare(runs: Sequence[LabelledRun]) -> Comparison:
+def compare(runs: Sequence[Findings]) -> Comparison:
     """Sets runs side by side.
 
     Where devices share prompts of a domain, only those count; where they share none, each keeps its own, and
-    `bench.compare.differences` says so.
+    `bench.analysis.differences` says so.
     """
     labels = case_labels(Case.of(item.run) for item in runs)
-    panels: dict[tuple[str, str], list[LabelledRun]] = defaultdict(list)
+    panels: dict[tuple[str, str], list[Findings]] = defaultdict(list)
     for item in runs:
         for domain in item.run.decodes:
             panels[labels[Case.of(item.run)], domain].append(item)
@@ -131,69 +167,227 @@ def _restricted(run: Run, domain: str, prompts: Sequence[str]) -> Run:
     )
 
 
-# What cannot be compared among several runs, and what else differs, told once for all pairs.
+# How fast every device decodes.
 
 
-def limits(comparison: Comparison, steps: pd.DataFrame) -> list[str]:
-    """One sentence for everything that keeps runs apart or may explain a difference.
+def best_frame(comparison: Comparison) -> pd.DataFrame:
+    """One row per case, domain and device, with `BEST_COLUMNS`.
 
-    Pair by pair the same is said by `bench.compare.differences.pair_frame`.
+    `vocab_size` and `draft_length` are the predicted fastest, with their bootstrap intervals over prompts and
+    the confidence set of sizes. `tokens_per_s`, speedups and energy are measured, of the
+    optimum as it was decoded, whose size is `decoded_vocab_size`.
+    """
+    rows = [_best_row(entry) for entry in comparison.entries]
+    return pd.DataFrame(rows, columns=BEST_COLUMNS)
+
+
+def _best_row(entry: Entry) -> dict[str, Any]:
+    run, domain, surface = entry.run, entry.domain, entry.surface
+    plain, full, decoded = baseline_keys(run, domain)
+    measured, advice = measured_tokens_per_s(run, domain), entry.surfaces.advice(domain)
+    size, gamma = surface.best
+    (k_low, k_high), (gamma_low, gamma_high) = surface.best_intervals
+    row, column = surface.draft_lengths.index(gamma), surface.column(size)
+    energy, plain_energy = token_energy(run, domain, decoded), token_energy(run, domain, plain)
+    confident = advice.confident_sizes
+    return {
+        "case": entry.case,
+        "domain": domain,
+        "device": entry.device,
+        "num_prompts": entry.num_prompts,
+        "vocab_size": size,
+        "vocab_size_ci_low": k_low,
+        "vocab_size_ci_high": k_high,
+        "confident_low": confident[0],
+        "confident_high": confident[1],
+        "draft_length": gamma,
+        "draft_length_ci_low": gamma_low,
+        "draft_length_ci_high": gamma_high,
+        "predicted_tokens_per_s": float(surface.tokens_per_s[row, column]),
+        "predicted_ci_low": float(surface.ci_low[row, column]),
+        "predicted_ci_high": float(surface.ci_high[row, column]),
+        "decoded_vocab_size": decoded[0],
+        "decoded_draft_length": decoded[1],
+        "tokens_per_s": measured[decoded],
+        "plain_tokens_per_s": measured[plain],
+        "full_tokens_per_s": measured[full],
+        **_estimate("speedup_vs_plain", speedup(run, domain, decoded, plain)),
+        **_estimate("speedup_vs_full", speedup(run, domain, decoded, full)),
+        "energy_j_per_token": energy.j_per_token,
+        "plain_energy_j_per_token": plain_energy.j_per_token,
+        "tokens_per_joule": energy.tokens_per_joule,
+        "energy_reason": energy.reason or "",
+    }
+
+
+def _estimate(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    value, low, high = (None,) * 3 if estimate is None else vars(estimate).values()
+    return {name: value, f"{name}_ci_low": low, f"{name}_ci_high": high}
+
+
+def speed_frame(curves: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
+    """Of the curves every probed size and the best one, with `SPEED_COLUMNS`.
 
     Args:
+        curves: as `curve_frame`.
         comparison: the comparison.
-        steps: as `bench.compare.frames.step_frame`.
     """
-    found = [*_cases(comparison.runs), *_settings(comparison.runs), *_pairs(comparison.runs)]
+    kept = []
     for entry in comparison.entries:
-        if entry.num_prompts < entry.num_own_prompts:
-            found.append(
-                f"{entry.domain} on {entry.device}: only the {entry.num_prompts} of {entry.num_own_prompts} "
-                "prompts that all devices have are compared."
-            )
-    unknown = sorted(set(steps.loc[steps["memory_bytes_per_s"].isna(), "device"]))
-    if unknown:
-        found.append(
-            f"The memory bandwidth of {', '.join(unknown)} is not known: neither conf/gpu nor the run's "
-            "environment has it."
-        )
+        probed = [*entry.surfaces.latency[entry.domain].sizes.tolist(), entry.surface.best[0]]
+        of_device = (curves["case"] == entry.case) & (curves["device"] == entry.device)
+        rows = curves[of_device & (curves["domain"] == entry.domain)]
+        kept.append(rows[rows["vocab_size"].isin(probed)])
+    return pd.concat(kept, ignore_index=True)
+
+
+def curve_frame(comparison: Comparison) -> pd.DataFrame:
+    """Predicted speedup over plain decoding at every size where acceptance changes, with `SPEED_COLUMNS`.
+
+    At every size with its own fastest draft length. The interval is that of the prediction alone: plain
+    decoding, which it is divided by, is taken as measured.
+    """
+    return pd.concat([_curve(entry) for entry in comparison.entries], ignore_index=True)
+
+
+def _curve(entry: Entry) -> pd.DataFrame:
+    surface = entry.surface
+    plain = measured_tokens_per_s(entry.run, entry.domain)[entry.run.full_size, 0]
+    rows, columns = surface.tokens_per_s.argmax(axis=0), np.arange(len(surface.sizes))
+    values = (
+        entry.case, entry.domain, entry.device, surface.sizes, np.array(surface.draft_lengths)[rows],
+        surface.tokens_per_s[rows, columns], surface.tokens_per_s[rows, columns] / plain,
+        surface.ci_low[rows, columns] / plain, surface.ci_high[rows, columns] / plain,
+    )  # fmt: skip
+    return pd.DataFrame(dict(zip(SPEED_COLUMNS, values, strict=True)))
+
+
+def confident_frame(comparison: Comparison) -> pd.DataFrame:
+    """Ranges of sizes that some draft length has in the confidence set; a row per range."""
+    rows = []
+    for entry in comparison.entries:
+        surface = entry.surface
+        inside = surface.is_confident.any(axis=0).astype(int)
+        changes = np.flatnonzero(np.diff(np.concatenate([[0], inside, [0]])))
+        for start, end in zip(changes[::2], changes[1::2], strict=True):
+            ends = int(surface.sizes[start]), int(surface.sizes[end - 1])
+            rows.append((entry.case, entry.domain, entry.device, *ends))
+    return pd.DataFrame(rows, columns=["case", "domain", "device", "low", "high"])
+
+
+def decoded_frame(comparison: Comparison) -> pd.DataFrame:
+    """Measured speedup over plain decoding of every draft that was decoded.
+
+    `is_on_curve`: whether its draft length is the one that `curve_frame` has at its size.
+    """
+    rows = []
+    for entry in comparison.entries:
+        surface = entry.surface
+        for size, gamma in entry.run.decodes[entry.domain]:
+            plain = (entry.run.full_size, 0)
+            estimate = speedup(entry.run, entry.domain, (size, gamma), plain) if gamma else None
+            if estimate is not None:
+                on_curve = surface.best_draft_length(size) == gamma
+                place = (entry.case, entry.domain, entry.device)
+                rows.append((*place, size, gamma, *vars(estimate).values(), on_curve))
+    columns = ["case", "domain", "device", "vocab_size", "draft_length", "value", "ci_low", "ci_high"]
+    return pd.DataFrame(rows, columns=[*columns, "is_on_curve"])
+
+
+@dataclass(frozen=True)
+class AcceptanceCurve:
+    """Mean acceptance length by size, of all devices of a panel that accept the same.
+
+    Attributes:
+        case: label of the case.
+        domain: its name.
+        devices: labels.
+        draft_length: that is fastest on them.
+        sizes: k `(n,)`.
+        mean_acceptance_length: tokens per target pass `(n,)`.
+    """
+
+    case: str
+    domain: str
+    devices: list[str]
+    draft_length: int
+    sizes: IntArray
+    mean_acceptance_length: Floats
+
+
+_COMPARED_SIZES = [2**n for n in range(4, 18)]
+
+
+def acceptance_curves(comparison: Comparison) -> list[AcceptanceCurve]:
+    """Of every panel, at the fastest draft length of every device."""
+    groups: dict[tuple[str, str, bytes, int], list[Entry]] = defaultdict(list)
+    for entry in comparison.entries:
+        surface, gamma = entry.surface, entry.surface.best[1]
+        row = surface.draft_lengths.index(gamma)
+        at_sizes = surface.mean_acceptance_length[row, [surface.column(k) for k in _COMPARED_SIZES]]
+        groups[entry.case, entry.domain, at_sizes.tobytes(), gamma].append(entry)
+    found = []
+    for (case, domain, _, gamma), alike in groups.items():
+        surface = alike[0].surface
+        tau = surface.mean_acceptance_length[surface.draft_lengths.index(gamma)]
+        found.append(AcceptanceCurve(case, domain, [e.device for e in alike], gamma, surface.sizes, tau))
     return found
 
 
-def _cases(runs: Sequence[LabelledRun]) -> Iterator[str]:
-    for item in fields(Case):
-        values = _values(runs, lambda run, name=item.name: tell(name, getattr(Case.of(run.run), name)))  # type: ignore[misc]
-        if len(values) > 1:
-            yield f"A difference in {CASE_NAMES[item.name]} keeps runs apart: {_told(values)}."
+def coverage_frame(comparison: Comparison) -> pd.DataFrame:
+    """What sizes cover of each panel's held-out answers, on its first device."""
+    frames = []
+    for case, domain in comparison.panels:
+        run = comparison.of(case, domain)[0].run
+        frames.append(coverage_curves(run, domain).assign(case=case))
+    return pd.concat(frames, ignore_index=True)
 
 
-def _settings(runs: Sequence[LabelledRun]) -> Iterator[str]:
-    for what, read in SETTINGS:
-        values = _values(runs, lambda run, read=read: tell_setting(read(run.run.environment)))  # type: ignore[misc]
-        if len(values) > 1:
-            yield f"{what[0].upper()}{what[1:]} differs, and may explain a difference: {_told(values)}."
+_PARTS = ("layer", "lm_head", "select")
 
 
-def _pairs(runs: Sequence[LabelledRun]) -> Iterator[str]:
-    """What only a pair can say: prompts, domains and vocabularies."""
-    pairs = pair_frame(runs)
-    for text in pairs["sentence"]:
-        if "no prompt in common" in text or text.endswith("in both.") or "no domain is in both" in text:
-            yield text
-    apart = int(pairs["sentence"].str.contains("the vocabularies of").sum()) if len(pairs) else 0
-    if apart:
-        yield (
-            f"In {apart} pairs of runs a k stands for other tokens, as their rankings differ: see the table "
-            "pairs_of_runs."
-        )
+def split_frame(comparison: Comparison) -> pd.DataFrame:
+    """Median of every part of a chained draft step by case, device and k, over the domains of its runs."""
+    rows = []
+    for case in comparison.cases:
+        for device, runs in comparison.runs_of(case).items():
+            pooled: dict[tuple[str, int], list[float]] = defaultdict(list)
+            for probe in (probe for run in runs for probes in run.probes.values() for probe in probes):
+                for part in _PARTS:
+                    pooled[part, probe.vocab_size] += probe.laps_ms.get(part, [])
+            rows += [
+                (case, device, part, size, float(np.median(samples)))
+                for (part, size), samples in sorted(pooled.items())
+                if samples
+            ]
+    return pd.DataFrame(rows, columns=["case", "device", "part", "vocab_size", "median_ms"])
 
 
-def _values(runs: Sequence[LabelledRun], read: Callable[[LabelledRun], Hashable]) -> dict[Hashable, set[str]]:
-    found: dict[Hashable, set[str]] = defaultdict(set)
-    for run in runs:
-        found[read(run)].add(run.label)
-    return found
+def rank_by_speed(best: pd.DataFrame) -> pd.DataFrame:
+    """Devices of each case and domain by measured tokens per second, fastest first; `RANK_COLUMNS`."""
+    return _ranked(best, "tokens_per_s")
 
 
-def _told(values: dict[Hashable, set[str]]) -> str:
-    ordered = sorted(values.items(), key=lambda item: str(item[0]))
-    return "; ".join(f"{value} on {', '.join(sorted(devices))}" for value, devices in ordered)
+def rank_by_energy(best: pd.DataFrame) -> pd.DataFrame:
+    """Devices of each case and domain by tokens per joule, most first; `RANK_COLUMNS`.
+
+    Devices without a measured energy come last, without a place and with the reason as a note.
+    """
+    return _ranked(best, "tokens_per_joule")
+
+
+def _ranked(best: pd.DataFrame, by: str) -> pd.DataFrame:
+    ordered = best.assign(**{by: best[by].astype(float)})
+    ordered = ordered.sort_values(
+        ["case", "domain", by, "device"], ascending=[True, True, False, True], na_position="last"
+    )
+    place = ordered.groupby(["case", "domain"])[by].rank(ascending=False, method="min").astype("Int64")
+    slower_than_plain = ordered["speedup_vs_plain_ci_high"] < 1
+    note = ordered["energy_reason"].where(ordered[by].isna(), "")
+    frame = ordered.assign(
+        place=place,
+        vocab_size=ordered["decoded_vocab_size"],
+        draft_length=ordered["decoded_draft_length"],
+        note=note.mask(slower_than_plain, "slower than plain decoding"),
+    )
+    return frame[RANK_COLUMNS].reset_index(drop=True)

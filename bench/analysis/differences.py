@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis.load import Case, LabelledRun, fact
+from bench.analysis.findings import Findings
+from bench.analysis.load import Case, fact
 from bench.analysis.run import Run
 
 # What may explain a difference between two runs of the same case, and where the environment has it.
@@ -88,7 +89,7 @@ def shared_prompts(runs: Sequence[Run], domain: str) -> list[str]:
     return sorted(p for p in common if len({by_prompt[p].num_prompt_tokens for by_prompt in plain}) == 1)
 
 
-def pair_frame(runs: Sequence[LabelledRun]) -> pd.DataFrame:
+def pair_frame(runs: Sequence[Findings]) -> pd.DataFrame:
     """One row per pair of runs that say something of each other, with `PAIR_COLUMNS`.
 
     Left out are pairs without a common domain of which each stands beside another run: a sweep has many.
@@ -131,7 +132,7 @@ def _settings_apart(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[s
     for what, read in SETTINGS:
         values = read(left), read(right)
         if values[0] != values[1]:
-            found.append(f"{what} differs ({tell_setting(values[0])} and {tell_setting(values[1])})")
+            found.append(f"{what} differs ({format_setting(values[0])} and {format_setting(values[1])})")
     limits = [fact(environment, "power_limit_w") for environment in (left, right)]
     # Other devices have other limits; that needs no saying.
     if left["device_name"] == right["device_name"] and limits[0] != limits[1]:
@@ -139,7 +140,7 @@ def _settings_apart(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[s
     return found
 
 
-def tell_setting(value: Any) -> str:
+def format_setting(value: Any) -> str:
     """One setting as a reader takes it in."""
     text = "not recorded" if value is None else str(value)
     return text[:_COMMIT_CHARS] if len(text) == 40 else text

@@ -1,6 +1,7 @@
 """What makes a run's figures doubtful, in plain words with the remedy; from its records and samples alone."""
 
 import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,22 +10,17 @@ import numpy as np
 
 from bench.analysis.latency import drift_of, step_samples
 from bench.analysis.run import Run
-from bench.analysis.summary import token_energy
+from bench.analysis.telemetry import token_energy
 from bench.records import DecodeRecord, IsolatedRecord, ProbeRecord
 from bench.stats.estimates import median
 from bench.telemetry.samples import RUN_ENDED, RUN_KILLED
 
-__all__ = ["Doubt", "doubts", "write_doubts"]
-
 FILE_NAME = "doubts.json"
 
 # A run is doubted beyond these; each is far above what a quiet machine shows and small enough to matter.
-_MOST_REPEATED = 0.05  # share of measurements that were held up and taken again
+_MOST_REPEATED = 0.05  # share of measurements that were disturbed and repeated
 
 _MOST_DRIFT = 0.05  # change of the same work from one half of the run to the other
-
-
-# A reason not to trust a figure.
 
 
 @dataclass(frozen=True)
@@ -41,31 +37,35 @@ class Doubt:
     what: str
     remedy: str
 
+    @property
+    def text(self) -> str:
+        """Both as sentences."""
+        return " ".join(f"{part[:1].upper()}{part[1:]}." for part in (self.what, self.remedy))
+
 
 def doubts(run: Run) -> list[Doubt]:
-    """Everything that is doubtful about a run."""
-    found = [_unfinished(run), _repeats(run), _drift(run), *timing_doubts(run)]
-    return [*(doubt for doubt in found if doubt), *telemetry_doubts(run)]
+    """Everything that is doubtful about a run; a new doubt is a function, named in `_CHECKS`."""
+    return [doubt for check in _CHECKS for doubt in check(run)]
 
 
-def write_doubts(run: Run, folder: Path) -> None:
+def write_doubts(found: Sequence[Doubt], folder: Path) -> None:
     """`doubts.json`: a list of objects with `code`, `what` and `remedy`; empty where nothing is doubtful."""
-    content = [asdict(doubt) for doubt in doubts(run)]
+    content = [asdict(doubt) for doubt in found]
     (folder / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
-def _unfinished(run: Run) -> Doubt | None:
+def _unfinished(run: Run) -> Iterator[Doubt]:
     if run.has_ended:
-        return None
+        return
     there = ", ".join(f"{domain}: {len(prompts)} prompts" for domain, prompts in run.prompts.items())
-    return Doubt(
+    yield Doubt(
         "unfinished",
-        f"the run did not measure everything that it was asked for (what is shown: {there})",
-        "give the same command again, which goes on from there",
+        f"the run has not measured everything that it was asked for (what is shown: {there})",
+        "give the same command again, which resumes the run",
     )
 
 
-def _repeats(run: Run) -> Doubt | None:
+def _disturbed(run: Run) -> Iterator[Doubt]:
     measured = [record for probes in run.probes.values() for record in probes]
     numbers = [record.num_repeats for record in measured]
     numbers += [
@@ -76,19 +76,19 @@ def _repeats(run: Run) -> Doubt | None:
     ]
     share = float(np.mean([number > 0 for number in numbers])) if numbers else 0.0
     if share <= _MOST_REPEATED:
-        return None
-    return Doubt(
+        return
+    yield Doubt(
         "held_up",
-        f"{share:.0%} of the measurements were held up by something else on the machine and taken again",
+        f"{share:.0%} of the measurements were disturbed by other work on the machine and repeated",
         "let nothing run beside a measurement",
     )
 
 
-def _drift(run: Run) -> Doubt | None:
+def _drift(run: Run) -> Iterator[Doubt]:
     drift = drift_of(run)
     if abs(drift.change) <= _MOST_DRIFT:
-        return None
-    return Doubt(
+        return
+    yield Doubt(
         "drift",
         drift.phrase(".0%"),
         "warm the machine up, keep its clocks fixed, and measure again; ratios of what was interleaved hold "
@@ -127,41 +127,33 @@ _SETTINGS = {
 }
 
 
-def telemetry_doubts(run: Run) -> list[Doubt]:
-    """What the samples beside a run, and what it says of its device, make doubtful."""
-    found = [_others(run), _clock(run), _cpu_clock(run)]
-    found.append(_unsteady_energy(run))
-    several = (*_slowed(run), *_other_gpu_processes(run), *_cut_off(run), *_changed(run))
-    return [doubt for doubt in (*found, *several) if doubt]
-
-
-def _others(run: Run) -> Doubt | None:
+def _others(run: Run) -> Iterator[Doubt]:
     loads = _column(run, "cpu_load_of_others")
     if not len(loads) or float(np.median(loads)) <= _MOST_OTHERS:
-        return None
-    return Doubt(
+        return
+    yield Doubt(
         "other_load",
         f"other processes took {float(np.median(loads)):.0%} of the CPUs (median over the run)",
         "end them, or measure on a machine of its own",
     )
 
 
-def _clock(run: Run) -> Doubt | None:
+def _clock(run: Run) -> Iterator[Doubt]:
     spread = _spread(run, "sm_clock_mhz")
     if spread is None or (spread[1] - spread[0]) / spread[1] <= _MOST_CLOCK_SPREAD:
-        return None
+        return
     low, high = spread
-    return Doubt(
+    yield Doubt(
         "moving_clock",
         f"the GPU's clock moved between {low:.0f} and {high:.0f} MHz while it was measured",
         f"fix it: nvidia-smi --lock-gpu-clocks={low:.0f} (as root), and --reset-gpu-clocks afterwards",
     )
 
 
-def _cpu_clock(run: Run) -> Doubt | None:
-    """Of a run on the CPU: its clock moved, or was left free to move while nothing told whether it did."""
+def _cpu_clock(run: Run) -> Iterator[Doubt]:
+    """Of a run on the CPU: its clock moved, or was free to move and not watched."""
     if run.environment.get("cuda"):
-        return None
+        return
     set_to = run.environment.get("cpu_frequency") or {}
     governor, turbo = set_to.get("governor"), set_to.get("turbo")
     steps = ["cpupower frequency-set --governor performance"] if governor not in (None, "performance") else []
@@ -172,87 +164,75 @@ def _cpu_clock(run: Run) -> Doubt | None:
     spread = _spread(run, "cpu_clock_mhz")
     if spread is None:
         if governor in (None, "performance"):
-            return None
-        text = f"the CPU's clock is left to the governor {governor}, and what it did was not seen"
-        return Doubt("cpu_scaling", text, remedy)
+            return
+        text = f"the governor {governor} sets the CPU's clock, and nothing sampled that clock"
+        yield Doubt("cpu_scaling", text, remedy)
+        return
     low, high = spread
     if (high - low) / high <= _MOST_CPU_CLOCK_SPREAD:
-        return None
+        return
     text = f"the CPU's clock moved between {low:.0f} and {high:.0f} MHz while it was measured"
     settings = {"governor": governor, "turbo": turbo}
     known = ", ".join(f"{name} {value}" for name, value in settings.items() if value)
-    return Doubt("moving_cpu_clock", f"{text} ({known})" if known else text, remedy)
+    yield Doubt("moving_cpu_clock", f"{text} ({known})" if known else text, remedy)
 
 
-def _slowed(run: Run) -> list[Doubt]:
+def _slowed(run: Run) -> Iterator[Doubt]:
     rows = [row["throttle_reasons"] for row in run.samples.rows if row.get("throttle_reasons") is not None]
     shares = {text: 0.0 for text in _SLOWED.values()}
     for text in shares:
         names = {name for name, of in _SLOWED.items() if of == text}
         shares[text] = float(np.mean([bool(names & set(reasons)) for reasons in rows])) if rows else 0.0
-    return [
-        Doubt(
-            "throttled",
-            f"the GPU was slowed down by {text} in {share:.0%} of the samples",
-            "cool it, raise its power limit, or lower its clocks to what it can keep up",
-        )
-        for text, share in shares.items()
-        if share > 0.01
-    ]
-
-
-def _other_gpu_processes(run: Run) -> list[Doubt]:
-    found = sorted({pid for row in run.samples.rows for pid in row.get("other_pids") or []})
-    if not found:
-        return []
-    pids = ", ".join(map(str, found[:5]))
-    text = f"{len(found)} other processes were on the GPU (pid {pids})"
-    return [Doubt("shared_gpu", text, "end them, or choose another gpu=")]
-
-
-def _cut_off(run: Run) -> list[Doubt]:
-    ended = [why for why in run.samples.ended if why not in (RUN_ENDED, RUN_KILLED)]
-    after = "figures after that moment have no telemetry"
-    return [
-        *(
-            Doubt(
-                "telemetry_lost",
-                f"the GPU was sampled no more: {why}",
-                f"see the driver's log (dmesg); {after}",
+    for text, share in shares.items():
+        if share > 0.01:
+            yield Doubt(
+                "throttled",
+                f"{text} slowed the GPU down in {share:.0%} of the samples",
+                "cool it, raise its power limit, or lower its clocks to what it can keep up",
             )
-            for why in run.samples.lost
-        ),
-        *(
-            Doubt("telemetry_lost", f"sampling ended early: {why}", f"see the system's log; {after}")
-            for why in ended
-        ),
-    ]
 
 
-def _unsteady_energy(run: Run) -> Doubt | None:
+def _other_gpu_processes(run: Run) -> Iterator[Doubt]:
+    found = sorted({pid for row in run.samples.rows for pid in row.get("other_pids") or []})
+    if found:
+        pids = ", ".join(map(str, found[:5]))
+        text = f"{len(found)} other processes were on the GPU (pid {pids})"
+        yield Doubt("shared_gpu", text, "end them, or choose another gpu=")
+
+
+def _cut_off(run: Run) -> Iterator[Doubt]:
+    after = "figures after that moment have no telemetry"
+    for why in run.samples.lost:
+        seen = f"the GPU could not be sampled any more: {why}"
+        yield Doubt("telemetry_lost", seen, f"see the driver's log (dmesg); {after}")
+    for why in run.samples.ended:
+        if why not in (RUN_ENDED, RUN_KILLED):
+            seen = f"sampling ended early: {why}"
+            yield Doubt("telemetry_lost", seen, f"see the system's log; {after}")
+
+
+def _unsteady_energy(run: Run) -> Iterator[Doubt]:
     """The same work took another energy in its second window."""
     energies = [token_energy(run, domain, key) for domain in run.steady for key in run.steady[domain]]
     worst = max((energy.spread or 0.0 for energy in energies), default=0.0)
     if worst <= _MOST_ENERGY_SPREAD:
-        return None
-    return Doubt(
+        return
+    yield Doubt(
         "unsteady_energy",
         f"energy per token of the same variant differed by up to {worst:.0%} between its two windows",
         "raise telemetry.steady_s, and keep clocks and temperature steady",
     )
 
 
-def _changed(run: Run) -> list[Doubt]:
-    """Of a run that was cut off and gone on with after its GPU was set otherwise."""
+def _changed(run: Run) -> Iterator[Doubt]:
+    """Of a run that was resumed after its GPU was set otherwise."""
     sessions = [*run.environment.get("earlier_telemetry", []), run.environment.get("telemetry")]
-    told = [session["gpu"] for session in sessions if session and session.get("gpu")]
-    doubts = []
+    gpus = [session["gpu"] for session in sessions if session and session.get("gpu")]
     for field, name in _SETTINGS.items():
-        values = list(dict.fromkeys(str(gpu[field]) for gpu in told if gpu.get(field) is not None))
+        values = list(dict.fromkeys(str(gpu[field]) for gpu in gpus if gpu.get(field) is not None))
         if len(values) > 1:
             text = f"the GPU's {name} changed between the sessions of this run ({' -> '.join(values)})"
-            doubts.append(Doubt("changed_gpu", text, "measure again from the start with resume=false"))
-    return doubts
+            yield Doubt("changed_gpu", text, "measure again from the start with resume=false")
 
 
 def _spread(run: Run, field: str) -> tuple[float, float] | None:
@@ -302,18 +282,13 @@ _MOST_TREND = 0.1  # change of a part from the first half of its samples to the 
 _MOST_LAUNCH_RATIO = 1.5  # of a part launched kernel by kernel over the same as a CUDA graph
 
 
-def timing_doubts(run: Run) -> list[Doubt]:
-    """Everything that is doubtful about how a run timed."""
-    return [doubt for doubt in (_imprecise(run), _unsettled(run), _timer(run), _launches(run)) if doubt]
-
-
-def _imprecise(run: Run) -> Doubt | None:
+def _imprecise(run: Run) -> Iterator[Doubt]:
     wide = [record for record in run.isolated if record.relative_half_width > _MOST_HALF_WIDTH]
     if not wide:
-        return None
+        return
     worst = max(wide, key=lambda record: record.relative_half_width)
     size = worst.vocab_size or worst.num_tokens
-    return Doubt(
+    yield Doubt(
         "imprecise",
         f"{len(wide)} of {len(run.isolated)} parts timed on their own are known to no better than "
         f"{_MOST_HALF_WIDTH:.0%}, the worst ({worst.part}{f' at {size:,}' if size else ''}) to "
@@ -322,14 +297,14 @@ def _imprecise(run: Run) -> Doubt | None:
     )
 
 
-def _unsettled(run: Run) -> Doubt | None:
+def _unsettled(run: Run) -> Iterator[Doubt]:
     """Times that had not settled when sampling began, and went on changing."""
     # A slow part ends its warm-up before it was called often enough to tell; its samples then tell.
     found = [r for r in run.isolated if r.warmup_stable is False and _has_trend(r.device_ms)]
     if not found:
-        return None
+        return
     names = ", ".join(sorted({record.part for record in found}))
-    return Doubt(
+    yield Doubt(
         "unsettled",
         f"{len(found)} of {len(run.isolated)} parts timed on their own ({names}) had not settled when their "
         f"warm-up ended, and changed by more than {_MOST_TREND:.0%} while they were timed",
@@ -347,7 +322,7 @@ def _has_trend(samples_ms: list[float]) -> bool:
     return are_apart and abs(after.value / before.value - 1) > _MOST_TREND
 
 
-def _launches(run: Run) -> Doubt | None:
+def _launches(run: Run) -> Iterator[Doubt]:
     """Parts of a draft step that take longer to launch than to compute, so that a smaller head gains less."""
     worst: tuple[float, int, str, float, float] | None = None
     for size in sorted({r.vocab_size for r in run.isolated if r.vocab_size is not None}):
@@ -360,9 +335,9 @@ def _launches(run: Run) -> Doubt | None:
             if worst is None or ratio > worst[0]:
                 worst = ratio, size, name, eager_ms, graph_ms
     if worst is None or worst[0] <= _MOST_LAUNCH_RATIO:
-        return None
+        return
     _, size, name, eager_ms, graph_ms = worst
-    return Doubt(
+    yield Doubt(
         "launch_bound",
         f"rounds here are bound by launches: the {name} of k = {size:,} takes {eager_ms:.3g} ms launched "
         f"kernel by kernel, and {graph_ms:.3g} ms as a CUDA graph",
@@ -389,7 +364,7 @@ def _sums(
     return device_ms, sum(float(np.median(record.wall_ms)) for record in found)
 
 
-def _timer(run: Run) -> Doubt | None:
+def _timer(run: Run) -> Iterator[Doubt]:
     """The clock against the shortest draft steps; a part that is merely short is no reason to doubt it."""
     timer = run.environment.get("timer")
     steps, heads = [], []
@@ -398,22 +373,29 @@ def _timer(run: Run) -> Doubt | None:
         steps += samples["draft_step"]
         heads += samples.get("lm_head", [])
     if not timer or not heads:
-        return None
+        return
     head_ms, tick_ms = float(np.quantile(heads, 0.05)), timer["resolution_ms"]
     if tick_ms is None or tick_ms > _MOST_RESOLUTION * head_ms:
-        told = "stands still between marks" if tick_ms is None else f"has steps of {tick_ms * 1e3:.2g} us"
-        what = f"the clock {told}, and the shortest LM head takes {head_ms * 1e3:.3g} us"
-        return Doubt("coarse_timer", what, "update the driver; until then rely on whole decodes alone")
+        step = "stands still between marks" if tick_ms is None else f"has steps of {tick_ms * 1e3:.2g} us"
+        what = f"the clock {step}, and the shortest LM head takes {head_ms * 1e3:.3g} us"
+        yield Doubt("coarse_timer", what, "update the driver; until then rely on whole decodes alone")
+        return
     # At draft length 1 no step is chained, and one mark ends the head.
     num_marks = _MARKS_PER_STEP if steps else 1
     shortest_ms = float(np.quantile(steps, 0.05)) if steps else head_ms
     marks_ms = num_marks * timer["mark_ms"]
     # Of the host's pace nothing follows for laps of a busy device.
     if not timer.get("is_device_pace", True) or marks_ms <= _MOST_MARKS * shortest_ms:
-        return None
-    return Doubt(
+        return
+    yield Doubt(
         "coarse_timer",
         f"the marks of a draft step cost {marks_ms * 1e3:.2g} us, more than {_MOST_MARKS:.0%} of the "
         f"shortest ({shortest_ms * 1e3:.3g} us)",
         "read the shortest parts as upper bounds",
     )
+
+
+_CHECKS: tuple[Callable[[Run], Iterator[Doubt]], ...] = (
+    _unfinished, _disturbed, _drift, _imprecise, _unsettled, _timer, _launches, _others, _clock,
+    _cpu_clock, _unsteady_energy, _slowed, _other_gpu_processes, _cut_off, _changed,
+)  # fmt: skip

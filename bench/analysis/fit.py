@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from bench.analysis.hardware import draft_shape_of, hardware_of, target_shape_of
 from bench.analysis.latency import step_samples
@@ -13,8 +12,7 @@ from bench.analysis.run import DraftRun, Run
 from bench.analysis.summary import held_out_tokens
 from bench.analysis.surfaces import Surfaces
 from bench.errors import FitError, OutputError
-from bench.fit.fitting import Coefficient
-from bench.fit.judge import JudgedComponent, JudgedModel, Judgement, judge, to_json
+from bench.fit.judge import Judgement, judge, to_json
 from bench.fit.series import (
     DRAFT_STEP,
     DTYPE_BYTES,
@@ -190,10 +188,6 @@ WHY_NO_SPEED = (
     "a draft alone has no acceptance, without which no k is the fastest; measure the pair with task=bench"
 )
 
-WHY_NO_UTILITY = (
-    "no coverage is known, without which the utility of arXiv 2603.05210 chooses none; give draft.coverage"
-)
-
 # Goals look at so many sizes between the measured ones.
 _NUM_CANDIDATES = 400
 
@@ -215,45 +209,6 @@ def judge_draft(draft: DraftRun) -> Judgement:
     return Judgement(device_name, dtype, spec, components, draft.setting, WHY_NO_SPEED)
 
 
-def reduction_table(judged: JudgedComponent) -> pd.DataFrame:
-    """R(k) of every size: measured with its interval, and what each model predicts; shares of 1."""
-    columns = {
-        "vocab_size": judged.series.work.sizes,
-        "measured": [estimate.value for estimate in judged.reductions],
-        "ci_low": [estimate.ci_low for estimate in judged.reductions],
-        "ci_high": [estimate.ci_high for estimate in judged.reductions],
-    }
-    for model in judged.models:
-        if not model.fitted.model.is_yardstick:
-            columns[model.fitted.model.label] = model.reduction
-    return pd.DataFrame(columns)
-
-
-def utility_choices(judged: JudgedComponent) -> pd.DataFrame:
-    """The k that each model would choose by the utility, and what that loses; empty without a coverage."""
-    rows = [
-        (model.fitted.model.label, decision.vocab_size, decision.best_vocab_size, decision.regret)
-        for model in judged.models
-        if (decision := model.by_utility) is not None
-    ]
-    return pd.DataFrame(rows, columns=["model", "chosen_k", "best_k", "regret_utility"])
-
-
-def choices_told(judgement: Judgement) -> list[str]:
-    """Which k is chosen, or why none is, in sentences."""
-    told = [f"No k is chosen for speed: {judgement.why_no_speed}."]
-    judged = judgement.components[DRAFT_STEP]
-    best = judged.model(judged.best)
-    decision = best.by_utility if best else None
-    if best is None or decision is None:
-        return [*told, f"No k is chosen by utility: {WHY_NO_UTILITY}."]
-    text = (
-        f"By the utility of arXiv 2603.05210 with the coverage given, the measured draft step chooses "
-        f"k = {decision.best_vocab_size:,}"
-    )
-    return [*told, f"{text}, {best.fitted.model.label} chooses {decision.vocab_size:,}."]
-
-
 def _series(draft: DraftRun) -> list[LatencySeries]:
     run = draft.run
     shape = draft_shape_of(run)
@@ -264,7 +219,7 @@ def _series(draft: DraftRun) -> list[LatencySeries]:
     for component in (LM_HEAD, DRAFT_STEP):
         times = draft.times(component)
         if not times:
-            raise OutputError(f"{run.folder}: {component} was not timed; the same task=draft goes on with it")
+            raise OutputError(f"{run.folder}: {component} was not timed; the same task=draft resumes it")
         work = draft_work(shape, component, np.array(list(times)), context, dtype_bytes=width)
         found.append(LatencySeries(component, work, [np.array(samples) for samples in times.values()]))
     return found
@@ -279,148 +234,3 @@ def _utility(draft: DraftRun, series: LatencySeries) -> UtilityGoal | None:
     candidates = np.unique(np.concatenate([sizes, spread.clip(sizes[0], sizes[-1])]))
     weight = float(draft.run.config["select"]["coverage_weight"])
     return UtilityGoal(candidates, draft.coverage.at(candidates), weight)
-
-
-# The latency models of one component as tables: models, what each would choose, and size by size.
-
-_SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-
-TABLE_COLUMNS = [
-    "model", "coefficients", "held_out_error", "fit_error", "worst_error", "r2", "aicc",
-    "predicted_saving", "measured_saving", "domain", "draft_length", "chosen_k", "regret_tokens_per_s",
-    "note",
-]  # fmt: skip
-
-DECISION_COLUMNS = [
-    "domain", "draft_length", "model", "chosen_k", "best_k", "tokens_per_s", "best_tokens_per_s",
-    "regret_tokens_per_s", "regret_share", "chosen_k_by_utility", "regret_utility",
-]  # fmt: skip
-
-
-def fit_table(judged: JudgedComponent, domain: str | None = None) -> pd.DataFrame:
-    """One row per model, best first; shares of 1, and None where there is no value.
-
-    Savings are those of the smallest size; models that could not be fitted come last, with the reason.
-
-    Args:
-        judged: the component.
-        domain: whose k is chosen; None takes the run's first. `decision_table` has all of them.
-    """
-    rows = [_row(model, judged, domain) for model in _ranked(judged)]
-    rows += [{"model": unfit.model.label, "note": unfit.reason} for unfit in judged.unfit]
-    return _frame(rows, TABLE_COLUMNS)
-
-
-def decision_table(judged: JudgedComponent) -> pd.DataFrame:
-    """What each model would choose on each domain, and what that loses there; best model first.
-
-    Empty for a verification, which has no k.
-    """
-    rows = []
-    for domain in judged.models[0].decisions if judged.models else ():
-        for model in _ranked(judged):
-            found = model.decisions[domain]
-            speed, by_utility = found.speed, found.utility
-            values = (
-                domain, found.draft_length, model.fitted.model.label, speed.vocab_size, speed.best_vocab_size,
-                speed.value, speed.best_value, speed.regret, speed.regret_share, by_utility.vocab_size,
-                by_utility.regret,
-            )  # fmt: skip
-            rows.append(dict(zip(DECISION_COLUMNS, values, strict=True)))
-    return pd.DataFrame(rows, columns=DECISION_COLUMNS)
-
-
-def size_table(judged: JudgedComponent) -> pd.DataFrame:
-    """One row per measured size: latency, R(k) measured and by every model, and distance to the limits.
-
-    Columns: `vocab_size` (of a verification `num_tokens`); `measured_ms` with its 95% interval; `reduction`,
-    the share of the full vocabulary's latency that a size saves, with its interval; the same by model as
-    `reduction_<name in fit.json>`; `bandwidth_share`, `peak_share` and `launch_share` (t0) of the latency, as
-    `bench.fit.judge.Efficiency`. A verification has no R(k). None where a limit is not known.
-    """
-    series, efficiency = judged.series, judged.efficiency
-    columns: dict[str, object] = {
-        series.size_is: series.work.sizes,
-        "measured_ms": [estimate.value for estimate in judged.medians],
-        "measured_ci_low": [estimate.ci_low for estimate in judged.medians],
-        "measured_ci_high": [estimate.ci_high for estimate in judged.medians],
-    }
-    if series.component != VERIFY:
-        columns |= {
-            "reduction": [estimate.value for estimate in judged.reductions],
-            "reduction_ci_low": [estimate.ci_low for estimate in judged.reductions],
-            "reduction_ci_high": [estimate.ci_high for estimate in judged.reductions],
-        }
-        columns |= {f"reduction_{m.fitted.model.name}": m.reduction for m in _ranked(judged)}
-    columns |= {
-        "bandwidth_share": _or_none(efficiency.bandwidth_share, len(series.work)),
-        "peak_share": _or_none(efficiency.peak_share, len(series.work)),
-        "launch_share": _or_none(efficiency.launch_share, len(series.work)),
-    }
-    return pd.DataFrame(columns)
-
-
-def _or_none(values: Floats | None, count: int) -> Floats | list[None]:
-    return [None] * count if values is None else values
-
-
-def _ranked(judged: JudgedComponent) -> list[JudgedModel]:
-    def rank(model: JudgedModel) -> tuple[bool, float]:
-        error = model.scores.loo_mape
-        return model.fitted.model.is_yardstick, np.inf if error is None else error
-
-    return sorted(judged.models, key=rank)
-
-
-def _row(judged: JudgedModel, component: JudgedComponent, domain: str | None) -> dict[str, object]:
-    fitted, scores = judged.fitted, judged.scores
-    chosen_on = domain or next(iter(judged.decisions), None)
-    decisions = judged.decisions.get(chosen_on) if chosen_on else None
-    has_k = component.series.component != VERIFY
-    return {
-        "model": fitted.model.label,
-        "coefficients": ", ".join(_coefficient(c) for c in fitted.coefficients()),
-        "held_out_error": scores.loo_mape,
-        "fit_error": scores.mape,
-        "worst_error": scores.worst_error,
-        "r2": scores.r2,
-        "aicc": scores.aicc,
-        "predicted_saving": judged.reduction[0] if has_k else None,
-        "measured_saving": component.reductions[0].value if has_k else None,
-        "domain": chosen_on if decisions else None,
-        "draft_length": decisions.draft_length if decisions else None,
-        "chosen_k": decisions.speed.vocab_size if decisions else None,
-        "regret_tokens_per_s": decisions.speed.regret if decisions else None,
-        "note": _note(judged, component.best),
-    }
-
-
-def _note(judged: JudgedModel, best: str | None) -> str:
-    if judged.fitted.model.is_yardstick:
-        return "yardstick"
-    return "best" if judged.fitted.model.name == best else ""
-
-
-def _coefficient(coefficient: Coefficient) -> str:
-    """As a reader takes it in: value, interval and unit."""
-    name = coefficient.name.partition("_")[0] if coefficient.name == "t0_ms" else coefficient.name
-    if coefficient.value is None:
-        return f"{name} not bounded by these sizes"
-    scale, prefix = next(((s, p) for s, p in _SCALES if coefficient.value >= s), (1.0, ""))
-    ends = [
-        "unbounded" if end is None else f"{end / scale:.3g}"
-        for end in (coefficient.ci_low, coefficient.ci_high)
-    ]
-    return f"{name} {coefficient.value / scale:.3g} [{ends[0]}, {ends[1]}] {prefix}{coefficient.unit}"
-
-
-def _frame(rows: list[dict[str, object]], columns: list[str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=columns).astype(object).replace({np.nan: None})
-
-
-def judged(surfaces: Surfaces) -> Judgement | None:
-    """None for a run of an earlier version, which does not say what to judge by."""
-    try:
-        return judge_run(surfaces)
-    except FitError:
-        return None

@@ -119,3 +119,28 @@ def drift_of(run: Run) -> Drift:
         if change is not None and abs(change) > abs(worst.change):
             worst = Drift(change, domain)
     return worst
+
+
+def step_parts(latency: pd.DataFrame) -> pd.DataFrame:
+    """Median of layer, LM head and selection inside rounds by domain and size, a column each.
+
+    A size that was probed with a draft length of 1 alone has no layer, and takes that of its neighbour.
+    """
+    inside = latency[latency["setting"] == IN_SITU]
+    inside = inside[inside["part"].isin(["layer", "lm_head", "select"]) & inside["vocab_size"].notna()]
+    table = inside.pivot(index=["domain", "vocab_size"], columns="part", values="median_ms")
+    return table.groupby("domain").transform(lambda column: column.ffill().bfill()).reset_index()
+
+
+def parts_by_setting(latency: pd.DataFrame) -> pd.DataFrame:
+    """LM head by vocabulary size and verification by draft length, inside rounds and on their own.
+
+    Of rounds the median over domains, as what a part costs does not depend on the text. Columns: part,
+    setting, size, median_ms, ci_low_ms, ci_high_ms.
+    """
+    frames = []
+    for part, size in (("lm_head", "vocab_size"), ("verify", "draft_length")):
+        rows = latency[(latency["part"] == part) & latency[size].notna()].rename(columns={size: "size"})
+        values = rows.groupby(["part", "setting", "size"])[["median_ms", "ci_low_ms", "ci_high_ms"]]
+        frames.append(values.median().reset_index())
+    return pd.concat(frames, ignore_index=True)

@@ -1,56 +1,33 @@
-"""Folders of runs, from this or other machines, to runs with labels."""
+"""Folders of runs, from this or other machines, to findings with labels."""
 
 import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.analysis.findings import Findings
 from bench.analysis.parallel import in_parallel
-from bench.analysis.run import Run, read_run
-from bench.analysis.surfaces import Surfaces
+from bench.analysis.run import Run, name_of_run, read_run
 from bench.errors import ConfigError, OutputError
 from bench.records import FILE_NAME, SCHEMA_VERSION
 
 
-@dataclass(frozen=True)
-class LabelledRun:
-    """A run, and what its device is called among the others.
-
-    Attributes:
-        label: of the device; runs that share it were measured on equal hardware and never the same domain
-            of the same case, so that they stand side by side as one device.
-        run: what was measured.
-    """
-
-    label: str
-    run: Run
-
-    @property
-    def name(self) -> str:
-        """Label and run id, for sentences about this run alone."""
-        return f"{self.label} [{self.run.folder.name}]"
-
-    @cached_property
-    def surfaces(self) -> Surfaces:
-        """Predictions of the whole run."""
-        return Surfaces(self.run)
-
-
-def load_runs(paths: Sequence[Path]) -> list[LabelledRun]:
+def load_runs(paths: Sequence[Path], runs_dir: Path | None = None) -> list[Findings]:
     """Finished runs with labels, wherever they lie.
 
     Args:
         paths: folders, in any order: labels and order of the result do not depend on it.
+        runs_dir: where runs are kept, for the name that a run goes by; None takes that of its folder.
 
     Raises:
         ConfigError: no run is named, or one twice.
         OutputError: a folder is not a run, is unfinished, or another version wrote it.
     """
-    return label_runs(read_finished(paths))
+    return label_runs(read_finished(paths), runs_dir)
 
 
 def read_finished(paths: Sequence[Path]) -> list[Run]:
@@ -67,10 +44,14 @@ def read_finished(paths: Sequence[Path]) -> list[Run]:
     return in_parallel([partial(_read_finished, folder) for folder in folders])
 
 
-def label_runs(runs: Iterable[Run]) -> list[LabelledRun]:
+def label_runs(runs: Iterable[Run], runs_dir: Path | None = None) -> list[Findings]:
     """Labels every run by its device; sorted by label, then by domains and start.
 
     Equal hardware that measured the same domain of the same case again gets "#2", in the order of starting.
+
+    Args:
+        runs: in any order.
+        runs_dir: as in `load_runs`.
     """
     by_identity: dict[DeviceIdentity, list[Run]] = defaultdict(list)
     hosts: dict[str, str | None] = {}
@@ -82,12 +63,16 @@ def label_runs(runs: Iterable[Run]) -> list[LabelledRun]:
         by_identity[identity].append(run)
     labels = device_labels(by_identity)
     labelled = [
-        LabelledRun(labels[identity] + ("" if place == 0 else f" #{place + 1}"), run)
+        Findings(labels[identity] + ("" if place == 0 else f" #{place + 1}"), run, _name(runs_dir, run))
         for identity, same in by_identity.items()
         for place, slot in enumerate(_slots(same))
         for run in slot
     ]
     return sorted(labelled, key=lambda item: (item.label, sorted(item.run.decodes), _age(item.run)))
+
+
+def _name(runs_dir: Path | None, run: Run) -> str:
+    return run.folder.name if runs_dir is None else name_of_run(runs_dir, run.folder)
 
 
 def _slots(runs: list[Run]) -> list[list[Run]]:
@@ -224,8 +209,8 @@ class Case:
         for item in fields(self):
             mine, its = getattr(self, item.name), getattr(other, item.name)
             if mine != its:
-                told = tell(item.name, mine), tell(item.name, its)
-                found.append(f"{CASE_NAMES[item.name]} ({told[0]} and {told[1]})")
+                texts = format_case_value(item.name, mine), format_case_value(item.name, its)
+                found.append(f"{CASE_NAMES[item.name]} ({texts[0]} and {texts[1]})")
         return found
 
 
@@ -242,7 +227,7 @@ CASE_NAMES = {
 }
 
 
-def tell(field: str, value: Any) -> str:
+def format_case_value(field: str, value: Any) -> str:
     """One value of a case as a reader takes it in."""
     if value is None:
         return "not recorded" if field in ("target", "draft", "max_new_tokens") else "off"
@@ -268,8 +253,8 @@ def case_labels(cases: Iterable[Case]) -> dict[Case, str]:
             if item.name not in ("pair", "dtype") and len({getattr(case, item.name) for case in group}) > 1
         ]
         for case in group:
-            told = [f"{_NAMES[name]} {tell(name, getattr(case, name))}" for name in varied]
-            labels[case] = ", ".join([base, *told])
+            varying = [f"{_NAMES[name]} {format_case_value(name, getattr(case, name))}" for name in varied]
+            labels[case] = ", ".join([base, *varying])
     return labels
 
 
@@ -361,24 +346,24 @@ def device_labels(identities: Iterable[DeviceIdentity]) -> dict[DeviceIdentity, 
     for identity in identities:
         by_name[_short(identity.name)].add(identity)
     for name, same_named in by_name.items():
-        for identity, told in _told_apart(same_named, 0).items():
-            labels[identity] = f"{name} ({', '.join(told)})" if told else name
+        for identity, differing in _set_apart(same_named, 0).items():
+            labels[identity] = f"{name} ({', '.join(differing)})" if differing else name
     return labels
 
 
-def _told_apart(group: set[DeviceIdentity], place: int) -> dict[DeviceIdentity, list[str]]:
+def _set_apart(group: set[DeviceIdentity], place: int) -> dict[DeviceIdentity, list[str]]:
     if len(group) == 1 or place == len(_QUALIFIERS):
         return {identity: [] for identity in group}
-    field, tell = _QUALIFIERS[place]
+    field, form = _QUALIFIERS[place]
     parts: dict[Any, set[DeviceIdentity]] = defaultdict(set)
     for identity in group:
         parts[getattr(identity, field)].add(identity)
     if len(parts) == 1:
-        return _told_apart(group, place + 1)
+        return _set_apart(group, place + 1)
     return {
-        identity: [tell(value), *told]
+        identity: [form(value), *others]
         for value, part in parts.items()
-        for identity, told in _told_apart(part, place + 1).items()
+        for identity, others in _set_apart(part, place + 1).items()
     }
 
 

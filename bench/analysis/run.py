@@ -332,6 +332,22 @@ def step_frame(draft: DraftRun) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=STEP_COLUMNS)
 
 
+def cache_frame(draft: DraftRun) -> pd.DataFrame:
+    """Medians of LM head and draft step with the cache cold and warm.
+
+    Columns: part, setting, vocab_size, median_ms, ci_low_ms, ci_high_ms.
+    """
+    rows = [
+        (part, setting, size, *vars(median(np.array(samples))).values())
+        for part in (LM_HEAD, DRAFT_STEP)
+        for setting in (COLD, WARM)
+        for size, samples in draft.times(part, setting).items()
+    ]
+    return pd.DataFrame(
+        rows, columns=["part", "setting", "vocab_size", "median_ms", "ci_low_ms", "ci_high_ms"]
+    )
+
+
 def _median(samples: list[float]) -> float | None:
     return float(np.median(samples)) if samples else None
 

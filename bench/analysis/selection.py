@@ -1,15 +1,19 @@
-"""A selection's folder, read back for its figures and page."""
+"""What a selection says: its folder read back, and its outcome in words."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+_MOST_LOST = 20  # tokens that are named
+
 
 @dataclass(frozen=True)
-class SelectionData:
+class SelectionFindings:
     """What a selection left.
 
     Attributes:
@@ -21,16 +25,18 @@ class SelectionData:
         trials: of the estimator.
         pareto: frontier of coverage against FLOPs.
         frequencies: counts of the tokens seen, falling.
+        others: held-out coverage of other domains at every k by this ranking, by name.
     """
 
     folder: Path
-    summary: dict
+    summary: dict[str, Any]
     coverage: pd.DataFrame
     cross: pd.DataFrame
     lost: pd.DataFrame
     trials: pd.DataFrame
     pareto: pd.DataFrame
     frequencies: np.ndarray
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -42,12 +48,129 @@ class SelectionData:
         """The column of `coverage` that the utility was computed with."""
         return "coverage_train" if self.summary["coverage_of"] == "ranking" else "coverage_heldout"
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """The outcome as a row of a table."""
+        names = {
+            "domain": "domain", "exported_vocab_size": "vocab_size", "latency_reduction": "flops_reduction",
+            "utility": "utility", "tpe_vocab_size": "tpe_vocab_size", "tpe_regret": "tpe_regret",
+        }  # fmt: skip
+        ends = ("coverage_heldout", "coverage_heldout_ci_low", "coverage_heldout_ci_high")
+        kept = {new: self.summary[old] for old, new in names.items()}
+        return kept | {name: self.summary[name] for name in ends}
 
-def read_selection(folder: Path) -> SelectionData:
-    """Reads `folder` as `task=select` wrote it."""
+    def verdict(self) -> str:
+        """The outcome in one or two sentences."""
+        s = self.summary
+        share = 1 - self.size / s["target_vocab_size"]
+        whose = "the target's own answers" if s["responses"] == "target" else "the data set's responses"
+        covered = f"{s['coverage_train']:.1%} of the tokens that ranked it (optimistic)"
+        if s["coverage_heldout"] is not None:
+            low, high = s["coverage_heldout_ci_low"], s["coverage_heldout_ci_high"]
+            ends = "" if low is None else f" [{low:.1%}, {high:.1%}]"
+            covered = f"{s['coverage_heldout']:.1%} of held-out tokens{ends}, {covered}"
+        lost = self.left_out()
+        forced = "" if self.size == s["vocab_size"] else f" (asked for; the optimum is {s['vocab_size']:,})"
+        return (
+            f"k = {self.size:,}{forced}: {share:.1%} fewer tokens than the target's "
+            f"{s['target_vocab_size']:,}. It covers {covered}, and saves {s['latency_reduction']:.1%} of the "
+            f"FLOPs per token of a draft with all of them. {self._ceiling()}Counted: {whose}."
+            + (f" {lost}" if lost else "")
+        )
+
+    def _ceiling(self) -> str:
+        """What a draft that is trimmed already can reach at most; selections of older versions do not say."""
+        s = self.summary
+        if s.get("draft_vocab_size", s["target_vocab_size"]) == s["target_vocab_size"]:
+            return ""
+        reached = s["coverage_ceiling_heldout"]
+        share, of = (s["coverage_ceiling_train"], "") if reached is None else (reached, "held-out ")
+        return (
+            f"The draft as it is has {s['draft_vocab_size']:,} tokens, which cover {share:.1%} of "
+            f"{of}tokens, "
+            f"and {s['flops_saved_of_draft']:.1%} of its FLOPs are saved. "
+        )
+
+    def left_out(self) -> str:
+        """Responses that the target's chat template does not show; empty if it shows everything."""
+        s = self.summary
+        num_tokens = s["num_tokens_left_out"] + s["num_tokens_left_out_heldout"]
+        if not num_tokens:
+            return ""
+        fields = ", ".join(
+            f"{name} ({of['num_tokens'] + of['num_tokens_heldout']:,} tokens in {of['num_turns']:,} turns)"
+            for name, of in s["left_out"].items()
+        )
+        rest = ""
+        if s["coverage_heldout_of_all_written"] is not None:
+            rest = (
+                f"; {s['coverage_heldout_of_all_written']:.1%} of everything written on the held-out side is "
+                "known to be covered"
+            )
+        return (
+            f"The target's chat template does not show {num_tokens:,} tokens of what was written, so they "
+            f"are not counted: {fields}{rest}."
+        )
+
+    def counted(self) -> list[str]:
+        """What was read and counted, and what was set aside and why."""
+        s = self.summary
+        rows, silent = s["rows"], s["num_conversations_without_response"]
+        used = s["num_conversations"] + s["num_conversations_heldout"]
+        lines = [f"{rows['num_read']:,} rows were read, {used:,} of them had a response that was counted."]
+        if silent:
+            lines.append(f"{silent:,} had none.")
+        for reason, seen in rows["set_aside"].items():
+            lines.append(f"{seen['num_rows']:,} set aside: {reason} (first: {seen['first']}).")
+        for what, seen in rows["in_part"].items():
+            lines.append(f"{seen['num_rows']:,} used without {what} (first: {seen['first']}).")
+        lost = self.left_out()
+        return [*lines, lost] if lost else lines
+
+    def losses(self) -> str:
+        """The most frequent tokens that are cut."""
+        if not len(self.lost):
+            return "No token that was counted is outside of the vocabulary."
+        shown = self.lost.head(_MOST_LOST)
+        tokens = ", ".join(f"`{_visible(str(r.token))}` ({r.count_heldout})" for r in shown.itertuples())
+        return (
+            f"The {len(shown)} most frequent tokens outside of the vocabulary, with their occurrences in "
+            f"held-out responses (`lost_tokens.csv` has more): {tokens}."
+        )
+
+    def method(self) -> list[str]:
+        """How k was chosen."""
+        s = self.summary
+        ranking = ", ".join(f"{name} {weight:g}" for name, weight in s["ranking"].items())
+        tpe = (
+            f"TPE ({len(self.trials)} trials) found k = {s['tpe_vocab_size']:,}, {s['tpe_regret']:.2g} below "
+            "the optimum."
+            if s["tpe_vocab_size"]
+            else f"TPE: {s['tpe_note']}."
+        )
+        return [
+            f"Tokens are ranked by frequency in {s['num_tokens']:,} tokens of {s['num_conversations']:,} "
+            f"conversations ({s['num_distinct_tokens']:,} distinct); ranked on: {ranking}. "
+            f"{s['num_must_keep']} tokens are always kept.",
+            f"U(k) = {s['coverage_weight']:g} C(k) + {1 - s['coverage_weight']:g} R(k) under C(k) >= "
+            f"{s['min_coverage']:g}, with C(k) of the {s['coverage_of'].replace('_', '-')} responses, over "
+            f"every k from {s['k_min']:,} to {s['k_max']:,} in steps of {s['multiple']} (arXiv 2603.05210).",
+            "R(k) = 1 - F(k)/F(V), F the draft's FLOPs per drafted token. FLOPs are not time: `make bench` "
+            "measures.",
+            tpe,
+        ]
+
+
+def read_selection(folder: Path, others: Mapping[str, np.ndarray] | None = None) -> SelectionFindings:
+    """Reads `folder` as `task=select` wrote it.
+
+    Args:
+        folder: of the selection.
+        others: held-out coverage of other domains at every k by this ranking, for its figure.
+    """
     with np.load(folder / "token_counts.npz", allow_pickle=False) as file:
         frequencies = np.sort(file["counts"])[::-1]
-    return SelectionData(
+    return SelectionFindings(
         folder,
         json.loads((folder / "summary.json").read_text("utf-8")),
         pd.read_parquet(folder / "coverage.parquet"),
@@ -56,4 +179,9 @@ def read_selection(folder: Path) -> SelectionData:
         pd.read_csv(folder / "tpe_trials.csv"),
         pd.read_csv(folder / "pareto.csv"),
         frequencies,
+        others or {},
     )
+
+
+def _visible(token: str) -> str:
+    return repr(token)[1:-1].replace("`", "\u02cb").replace(" ", "\u00b7")

@@ -1,7 +1,6 @@
 """One row for everything that was decoded: latency, acceptance, speed, and how well it was predicted."""
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ import pandas as pd
 from bench.analysis.latency import step_samples
 from bench.analysis.run import Key, Run, decode_series, speedup
 from bench.analysis.surfaces import Surfaces, baseline_keys, replay_deviation
+from bench.analysis.telemetry import token_energy
 from bench.records import DecodeRecord
-from bench.telemetry.windows import energy_between
 
 SUMMARY_COLUMNS = [
     "pair", "domain", "device_name", "dtype", "role", "source", "vocab_size", "draft_length",
@@ -116,89 +115,33 @@ def held_out_tokens(run: Run, domain: str) -> np.ndarray:
     return np.concatenate([np.array(replays[p].token_ids) for p in run.prompts[domain]])
 
 
-# Energy per token of what was decoded, where a run measured it.
+def coverage_curves(run: Run, domain: str) -> pd.DataFrame:
+    """What every size covers of held-out answers and, optimistically, of those that made the ranking."""
+    ranking = run.rankings[run.plans[domain].source]
+    return pd.DataFrame({
+        "domain": domain,
+        "vocab_size": np.arange(1, run.full_size + 1),
+        "coverage_heldout": ranking.coverage_of(held_out_tokens(run, domain)),
+        "coverage_ranking": ranking.coverage(),
+    })  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Energy:
-    """Energy of decoding.
-
-    Attributes:
-        j_per_token: joules per token after the first; None where it is not known.
-        reason: why it is not known; empty where it is.
-    """
-
-    j_per_token: float | None
-    reason: str = ""
-
-    @property
-    def tokens_per_joule(self) -> float | None:
-        """The inverse."""
-        return None if self.j_per_token is None else 1 / self.j_per_token
-
-
-def energy_of(run: Run, domain: str, key: Key) -> Energy:
-    """Of one variant over all prompts of a domain.
-
-    Args:
-        run: the run.
-        domain: its domain.
-        key: k and gamma.
-    """
-    found = token_energy(run, domain, key)
-    return Energy(found.j_per_token, found.reason or "")
-
-
-# Energy per token of what was decoded, from the samples beside a run.
-
-
-@dataclass(frozen=True)
-class TokenEnergy:
-    """Energy of decoding; idle power is part of it, as it is part of the bill.
-
-    Attributes:
-        j_per_token: joules per token after the first; None where it is not known.
-        method: how the energy was found, as `bench.telemetry.windows.Energy`.
-        reason: why it is not known; None where it is.
-        spread: largest less smallest of the windows in which it decoded without a pause, over their mean;
-            None without such windows.
-    """
-
-    j_per_token: float | None
-    method: str | None = None
-    reason: str | None = None
-    spread: float | None = None
-
-
-def token_energy(run: Run, domain: str, key: Key) -> TokenEnergy:
-    """Of one variant: while it decoded without a pause, else over its decodes where each was long enough."""
-    steady = run.steady.get(domain, {}).get(key, [])
-    if steady:
-        windows = [(record.start_s, record.end_s, record.num_tokens) for record in steady]
-    else:
-        windows = [
-            (r.start_s, r.end_s, len(r.token_ids) - 1)
-            for r in run.decodes[domain][key].values()
-            if r.start_s is not None and r.end_s is not None
-        ]
-    telemetry = run.environment.get("telemetry") or {}
-    of_gpu = bool(run.environment.get("cuda"))
-    if not run.samples.rows or not windows or (of_gpu and telemetry.get("why_not")):
-        return TokenEnergy(None, None, telemetry.get("why_not") or "nothing was sampled beside this run")
-    energies, counts = [], [num_tokens for *_, num_tokens in windows]
-    for start_s, end_s, _ in windows:
-        found = energy_between(run.samples.rows, start_s, end_s, of_gpu)
-        if found.energy_j is None:
-            return TokenEnergy(None, None, _no_sensor(run, of_gpu) or found.reason)
-        energies.append(found.energy_j)
-    each = [energy_j / count for energy_j, count in zip(energies, counts, strict=True)] if steady else []
-    spread = (max(each) - min(each)) / (sum(each) / len(each)) if len(each) > 1 else None
-    return TokenEnergy(sum(energies) / sum(counts), found.method, None, spread)
-
-
-def _no_sensor(run: Run, of_gpu: bool) -> str | None:
-    """Why no sensor tells the energy of the device; None where one does."""
-    fields, unsupported = ("energy_j", "power_w") if of_gpu else ("cpu_energy_j",), run.samples.unsupported
-    if not all(name in unsupported for name in fields):
-        return None
-    return "; ".join(dict.fromkeys(unsupported[name] for name in fields))
+def size_frame(surfaces: Surfaces, domain: str) -> pd.DataFrame:
+    """Coverage, acceptance and predicted speed of the sizes that were probed, at the best draft length."""
+    surface, covered = surfaces.of(domain), coverage_curves(surfaces.run, domain)
+    sizes = np.unique([*surfaces.latency[domain].sizes.tolist(), surface.best[0]])
+    columns = [surface.column(int(size)) for size in sizes]
+    rows = surface.tokens_per_s[:, columns].argmax(axis=0)
+    return pd.DataFrame({
+        "domain": domain,
+        "vocab_size": sizes,
+        "coverage_heldout": covered["coverage_heldout"].to_numpy()[sizes - 1],
+        "coverage_ranking": covered["coverage_ranking"].to_numpy()[sizes - 1],
+        "draft_length": np.array(surface.draft_lengths)[rows],
+        "mean_acceptance_length": surface.mean_acceptance_length[rows, columns],
+        "acceptance_rate": surface.acceptance_rate[rows, columns],
+        "predicted_tokens_per_s": surface.tokens_per_s[rows, columns],
+        "predicted_ci_low": surface.ci_low[rows, columns],
+        "predicted_ci_high": surface.ci_high[rows, columns],
+        "in_confidence_set": surface.is_confident[rows, columns],
+    })  # fmt: skip

@@ -232,3 +232,18 @@ def baseline_keys(run: Run, domain: str) -> tuple[Key, Key, Key]:
     measured = measured_tokens_per_s(run, domain)
     full = max((key for key in measured if key[0] == run.full_size and key[1]), key=measured.__getitem__)
     return (run.full_size, 0), full, run.role_key(domain, OPTIMUM)
+
+
+def position_frame(surfaces: Surfaces, domain: str) -> pd.DataFrame:
+    """Acceptance at every draft position, with the full, the best and the paper's vocabulary."""
+    advice, frames = surfaces.advice(domain), []
+    longest = max(advice.surface.draft_lengths)
+    for size, label in (
+        (surfaces.run.full_size, "full vocabulary"),
+        (advice.best[0], f"optimum, k = {advice.best[0]:,}"),
+        (advice.paper[0], f"paper's, k* = {advice.paper[0]:,}"),
+    ):
+        accepted = acceptance_by_position(surfaces, domain, size, longest)
+        values = {"domain": domain, "vocabulary": label, "position": np.arange(1, longest + 1)}
+        frames.append(pd.DataFrame({**values, "accepted": accepted}))
+    return pd.concat(frames, ignore_index=True)

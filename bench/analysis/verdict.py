@@ -1,16 +1,17 @@
-"""The answer in words: which vocabulary size and draft length to use, and what it buys."""
+"""The answer per domain, in numbers and words: which vocabulary size and draft length, and what they buy."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 import pandas as pd
 
+from bench.analysis.metrics import format_estimate, format_value
 from bench.analysis.run import Key, Run, speedup
-from bench.analysis.summary import token_energy
-from bench.analysis.surfaces import Advice, Surfaces, baseline_keys
+from bench.analysis.summary import held_out_tokens
+from bench.analysis.surfaces import Advice, Surfaces, baseline_keys, measured_tokens_per_s
+from bench.analysis.telemetry import TokenEnergy, token_energy
 from bench.records import FailureRecord
 from bench.stats.estimates import Estimate
-from bench.surface.choice import OPTIMUM
 from bench.surface.predict import NEGLIGIBLE
 
 
@@ -23,7 +24,25 @@ class Decision(Enum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Gain:
+    """Throughput over a baseline's.
+
+    Attributes:
+        decoded: measured on the same prompts, with its interval.
+        predicted: from replayed acceptance and probed latency.
+    """
+
+    decoded: Estimate
+    predicted: float
+
+    @property
+    def is_as_predicted(self) -> bool:
+        """Whether the prediction lies in the interval of what was decoded."""
+        return self.decoded.ci_low <= self.predicted <= self.decoded.ci_high
+
+
+@dataclass(frozen=True)
+class Answer:
     """The predicted optimum of one domain, as it was decoded, against its two baselines.
 
     Attributes:
@@ -31,46 +50,78 @@ class Verdict:
         best: k and gamma of the optimum.
         full_size: k of the untrimmed draft.
         full_draft_length: gamma of the full-vocabulary draft that decoded fastest.
-        over_full: measured throughput over that full-vocabulary draft; None where the optimum
-            is the full vocabulary itself.
-        over_plain: measured throughput over plain decoding.
-        num_prompts: that both are measured on.
+        over_full: over that full-vocabulary draft; None where the optimum is the full vocabulary itself.
+        over_plain: over plain decoding.
+        tokens_per_s: measured.
+        predicted_tokens_per_s: of the same draft.
+        coverage: share of the held-out answers inside its vocabulary.
+        energy: per token.
+        num_prompts: that all of this is measured on.
         advice: what the surface says beside it.
+        why_apart: where decoding and prediction differ, by how much and through what; empty where they agree.
     """
 
     domain: str
     best: Key
     full_size: int
     full_draft_length: int
-    over_full: Estimate | None
-    over_plain: Estimate
+    over_full: Gain | None
+    over_plain: Gain
+    tokens_per_s: float
+    predicted_tokens_per_s: float
+    coverage: float
+    energy: TokenEnergy
     num_prompts: int
     advice: Advice
+    why_apart: str
 
     @property
     def decision(self) -> Decision:
         """Whether to trim."""
-        if self.over_full is None or self.over_full.ci_high < 1:
+        if self.over_full is None or self.over_full.decoded.ci_high < 1:
             return Decision.do_not_trim
-        return Decision.trim if self.over_full.ci_low > 1 else Decision.ambiguous
+        return Decision.trim if self.over_full.decoded.ci_low > 1 else Decision.ambiguous
+
+    @property
+    def removed(self) -> float:
+        """Share of the draft's vocabulary that is cut."""
+        return 1 - self.best[0] / self.full_size
+
+    def headline(self) -> str:
+        """What to do, without the gains."""
+        what = f"{self.best[0]:,} tokens ({self.removed:.1%} fewer), gamma = {self.best[1]}"
+        if self.over_full is None:
+            text = f"Do not trim: the full vocabulary is fastest, with gamma = {self.best[1]}."
+        else:
+            text = {
+                Decision.trim: f"Trim to {what}.",
+                Decision.do_not_trim: f"Do not trim: the best trimmed draft, {what}, is slower.",
+                Decision.ambiguous: f"Ambiguous: the best trimmed draft, {what}, may be faster or slower.",
+            }[self.decision]
+        worth = "" if self._is_worth_it else " Speculation itself is not a clear gain here."
+        return text + worth
 
     def sentence(self) -> str:
-        """One sentence a reader can act on."""
+        """What to do and what it buys, in one sentence."""
         size, gamma = self.best
-        removed = 1 - size / self.full_size
-        what = f"{size:,} tokens ({removed:.1%} fewer), gamma = {gamma}"
-        plain = with_interval(self.over_plain)
+        what = f"{size:,} tokens ({self.removed:.1%} fewer), gamma = {gamma}"
+        plain = format_estimate("speedup_vs_plain", self.over_plain.decoded)
         if self.over_full is None:
             advice = f"do not trim: the full vocabulary is fastest, with gamma = {gamma}"
         else:
-            full = f"{with_interval(self.over_full)} as fast as the full-vocabulary draft"
+            gain = format_estimate("speedup_vs_full", self.over_full.decoded)
+            full = f"{gain} as fast as the full-vocabulary draft"
             advice = {
                 Decision.trim: f"trim to {what}: {full}",
                 Decision.do_not_trim: f"do not trim: the best trimmed draft, {what}, is {full}",
                 Decision.ambiguous: f"ambiguous: the best trimmed draft, {what}, is {full}",
             }[self.decision]
-        worth = "" if self.over_plain.ci_low > 1 else " - speculation itself is not a clear gain here"
+        worth = "" if self._is_worth_it else " - speculation itself is not a clear gain here"
         return f"{self.domain}: {advice}, {plain} as fast as plain decoding{worth}."
+
+    @property
+    def _is_worth_it(self) -> bool:
+        return self.over_plain.decoded.ci_low > 1
 
     def details(self) -> list[str]:
         """What else there is to know before acting on it."""
@@ -78,43 +129,112 @@ class Verdict:
         low, high = advice.confident_sizes
         sizes, gammas = advice.surface.best_intervals
         even = advice.break_even
-        moved = advice.best != self.best
         now = f"k = {advice.best[0]:,}, gamma = {advice.best[1]}"
+        moved = f"With everything measured, {now} is predicted fastest; a pilot chose what was decoded."
         return [
-            *([f"With everything measured, the prediction's fastest is {now}."] if moved else []),
+            *([moved] if advice.best != self.best else []),
             f"The fastest is between k = {sizes[0]:,} and {sizes[1]:,}, gamma = {gammas[0]} and {gammas[1]} "
             "in 95% of bootstrap resamples of the prompts.",
             f"Any size from {low:,} to {high:,} tokens may be as good: with a fitting gamma it is not "
             f"significantly more than {NEGLIGIBLE:.0%} slower than the fastest.",
             f"Down to {advice.lossless:,} tokens the draft needs no more target passes than with the full "
             f"vocabulary (gamma = {advice.best[1]}, on these prompts).",
-            f"The paper's utility would choose k* = {paper_size:,}; with its best gamma, {paper_gamma}, it "
-            f"is predicted {advice.paper_regret:.1%} slower than the prediction's fastest.",
-            f"Break-even (arXiv 2605.10453): at {now} the head takes {even.head_ratio:.1%} of its full "
-            f"time, so trimming pays as long as it keeps {even.least_acceptance_ratio:.1%} of the mean "
-            f"acceptance length; it keeps {even.acceptance_ratio:.1%}.",
+            f"The paper's utility chooses k* = {paper_size:,}; with its best gamma, {paper_gamma}, it is "
+            f"predicted {advice.paper_regret:.1%} slower than the fastest.",
+            f"Break-even (arXiv 2605.10453): at {now} the head takes {even.head_ratio:.1%} of its full time, "
+            f"so trimming pays as long as it keeps {even.least_acceptance_ratio:.1%} of the mean acceptance "
+            f"length; it keeps {even.acceptance_ratio:.1%}.",
+            energy_fact(self.energy),
         ]
 
 
-def verdicts(surfaces: Surfaces) -> list[Verdict]:
-    """One per domain."""
-    return [_verdict(surfaces, domain) for domain in surfaces.run.decodes]
+def answers_of(surfaces: Surfaces, summary: pd.DataFrame) -> list[Answer]:
+    """One per domain.
+
+    Args:
+        surfaces: of a run.
+        summary: as `bench.analysis.summary.summary_frame`.
+    """
+    return [_answer(surfaces, summary, domain) for domain in surfaces.run.decodes]
 
 
-def _verdict(surfaces: Surfaces, domain: str) -> Verdict:
-    run = surfaces.run
+def answer_frame(device: str, answers: list[Answer]) -> pd.DataFrame:
+    """One row per answer of a device; what is not known, or has nothing to be compared with, is None."""
+    rows: list[dict[str, object]] = [
+        {
+            "domain": answer.domain,
+            "device": device,
+            "verdict": answer.decision.value.replace("_", " "),
+            "vocab_size": answer.best[0],
+            "draft_length": answer.best[1],
+            "tokens_per_s": answer.tokens_per_s,
+            **_columns("speedup_vs_full", answer.over_full),
+            **_columns("speedup_vs_plain", answer.over_plain),
+            "coverage_heldout": answer.coverage,
+            "energy_j_per_token": answer.energy.j_per_token,
+            "num_prompts": answer.num_prompts,
+        }
+        for answer in answers
+    ]
+    return pd.DataFrame(rows)
+
+
+def _columns(name: str, gain: Gain | None) -> dict[str, float | None]:
+    estimate = gain and gain.decoded
+    return {
+        name: estimate.value if estimate else None,
+        f"{name}_ci_low": estimate.ci_low if estimate else None,
+        f"{name}_ci_high": estimate.ci_high if estimate else None,
+    }
+
+
+def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
+    run, surface = surfaces.run, surfaces.of(domain)
     plain, full, best = baseline_keys(run, domain)
-    over_plain = speedup(run, domain, best, plain)
-    assert over_plain is not None
-    over_full = None if best[0] == run.full_size else speedup(run, domain, best, full)
-    num_prompts = len(run.prompts[domain])
-    advice = surfaces.advice(domain)
-    return Verdict(domain, best, run.full_size, full[1], over_full, over_plain, num_prompts, advice)
+    measured = measured_tokens_per_s(run, domain)
+    decoded_over_plain, decoded_over_full = (speedup(run, domain, best, base) for base in (plain, full))
+    assert decoded_over_plain is not None
+    over_full = None
+    if best[0] != run.full_size and decoded_over_full is not None:
+        over_full = Gain(decoded_over_full, surface.at(*best) / surface.at(*full))
+    over_plain = Gain(decoded_over_plain, surface.at(*best) / measured[plain])
+    ranking = run.rankings[run.plans[domain].source]
+    coverage = float(ranking.coverage_of(held_out_tokens(run, domain))[best[0] - 1])
+    agree = all(gain.is_as_predicted for gain in (over_full, over_plain) if gain)
+    return Answer(
+        domain=domain,
+        best=best,
+        full_size=run.full_size,
+        full_draft_length=full[1],
+        over_full=over_full,
+        over_plain=over_plain,
+        tokens_per_s=measured[best],
+        predicted_tokens_per_s=surface.at(*best),
+        coverage=coverage,
+        energy=token_energy(run, domain, best),
+        num_prompts=len(run.prompts[domain]),
+        advice=surfaces.advice(domain),
+        why_apart="" if agree else _why_apart(summary, domain, best, full),
+    )
 
 
-def with_interval(estimate: Estimate) -> str:
-    """A speedup with its interval, for readers."""
-    return f"{estimate.value:.2f}x [{estimate.ci_low:.2f}, {estimate.ci_high:.2f}]"
+def _why_apart(summary: pd.DataFrame, domain: str, best: Key, full: Key) -> str:
+    """How far off the predictions are, and how much of that is acceptance; the rest is latency."""
+    rows, parts = summary[summary["domain"] == domain], []
+    for (size, gamma), name in dict.fromkeys([(best, "this draft"), (full, "the full vocabulary")]):
+        row = rows[(rows["vocab_size"] == size) & (rows["draft_length"] == gamma)].iloc[0]
+        accepted = row["predicted_mean_acceptance_length"] / row["mean_acceptance_length"] - 1
+        parts.append(f"{row['prediction_error']:+.1%} for {name} ({accepted:+.1%} of it in acceptance)")
+    return f"Decoding and prediction differ: predicted tokens/s are off by {' and '.join(parts)}."
+
+
+def energy_fact(energy: TokenEnergy) -> str:
+    """Energy per token of the optimum, or why it is not known."""
+    if energy.j_per_token is None:
+        return f"Energy per token: not known ({energy.reason})."
+    spread = "" if energy.spread is None else f", {energy.spread:.0%} apart in two windows"
+    value = format_value("energy_j_per_token", energy.j_per_token, with_unit=True)
+    return f"Energy per token of the optimum: {value} ({energy.method}{spread}; idle power included)."
 
 
 # What there is to know about one domain of a run, in sentences, all of it from the records.
@@ -125,7 +245,7 @@ def domain_facts(run: Run, summary: pd.DataFrame, domain: str) -> list[str]:
 
     Args:
         run: the run.
-        summary: as `bench.report.summary.summary_frame`.
+        summary: as `bench.analysis.summary.summary_frame`.
         domain: one of the run's.
     """
     source = run.plans[domain].source
@@ -136,51 +256,50 @@ def domain_facts(run: Run, summary: pd.DataFrame, domain: str) -> list[str]:
         f"{len(replays)} held-out prompts. Ranked on {source}: {run.rankings[source].num_seen:,} distinct "
         "tokens in the target's own answers to ranking prompts; larger sizes are filled up with the lowest "
         "unseen ids.",
-        f"Replay: {pass_ms:.0f} ms a prompt for all sizes and draft lengths; {_held(run, rows)}",
+        f"Replay: {pass_ms:.0f} ms a prompt for all sizes and draft lengths; {_against_replay(run, rows)}",
         f"Prediction: mean absolute error {errors.mean():.1%}, largest {errors.max():.1%}, over {len(rows)} "
         "decoded drafts.",
-        energy_fact(run, domain),
     ]
     repeats = sum(r.num_repeats for r in run.probes[domain])
     repeats += sum(r.num_repeats for by_prompt in run.decodes[domain].values() for r in by_prompt.values())
     if repeats:
         facts.append(
-            f"{repeats} measurements were held up by something else on the machine and taken again; let "
-            "nothing run beside a measurement."
+            f"Other work on the machine disturbed {repeats} measurements, which were repeated; let nothing "
+            "run beside a measurement."
         )
-    for baseline in run.baselines:
-        if baseline.domain == domain:
-            ratio = baseline.generate_ms / baseline.plain_ms
-            facts.append(
-                f"The plain loop is {ratio:.2f}x as fast as transformers.generate on the same weights "
-                f"({baseline.num_tokens} tokens, prefill included)."
-            )
     return facts
 
 
-def energy_fact(run: Run, domain: str) -> str:
-    """Energy per token of the optimum, or why it is not known."""
-    energy = token_energy(run, domain, run.role_key(domain, OPTIMUM))
-    if energy.j_per_token is None:
-        return f"Energy per token: not known ({energy.reason})."
-    spread = "" if energy.spread is None else f", {energy.spread:.0%} apart in two windows"
-    return (
-        f"Energy per token of the optimum: {energy.j_per_token:.3g} J ({energy.method}{spread}; idle power "
-        "included)."
-    )
+def baseline_facts(run: Run) -> list[tuple[str, str]]:
+    """Domain and sentence of every comparison of the plain loop with `transformers.generate`."""
+    return [
+        (
+            baseline.domain,
+            f"The plain loop is {baseline.generate_ms / baseline.plain_ms:.2f}x as fast as "
+            f"transformers.generate on the same weights ({baseline.num_tokens} tokens, prefill included).",
+        )
+        for baseline in run.baselines
+    ]
 
 
 def origin(run: Run) -> str:
     """What a run was measured with, and in how many sessions."""
     environment = run.environment
+    runner = environment.get("target_runner")
     text = (
         f"{environment['dtype']}; torch {environment['packages']['torch']}, transformers "
-        f"{environment['packages']['transformers']}; started {environment['started_at']}; target through the "
-        f"{environment['target_runner']} runner."
+        f"{environment['packages']['transformers']}; started {environment['started_at']}"
     )
-    if run.num_sessions > 1:
-        text += f" Measured in {run.num_sessions} sessions: the run was cut off and gone on with."
-    return text
+    return f"{text}{f'; target through the {runner} runner' if runner else ''}.{sessions(run)}"
+
+
+def sessions(run: Run) -> str:
+    """In how many sessions a run was measured; empty for one."""
+    return (
+        f" Measured in {run.num_sessions} sessions: the run was cut off and resumed."
+        if run.num_sessions > 1
+        else ""
+    )
 
 
 def failure_fact(failure: FailureRecord) -> str:
@@ -189,13 +308,13 @@ def failure_fact(failure: FailureRecord) -> str:
     return f"{case}: {failure.error}: {failure.message}"
 
 
-def _held(run: Run, rows: pd.DataFrame) -> str:
-    """How far decoding bore the replay out."""
+def _against_replay(run: Run, rows: pd.DataFrame) -> str:
+    """How far decodes accepted what the replay says."""
     gap = (rows["predicted_mean_acceptance_length"] - rows["mean_acceptance_length"]).abs().mean()
     if run.is_sampled:
         return (
-            "answers are sampled, so that it tells what to expect: its mean acceptance lengths and those of "
-            f"the decodes, which write other texts, differ by {gap:.2f} on average."
+            "answers are sampled, so the replay gives the expectation: its mean acceptance lengths and those "
+            f"of the decodes, which write other texts, differ by {gap:.2f} on average."
         )
     num_decodes = int(rows["num_prompts"].sum())
     num_other = num_decodes - round(float((rows["identical_output_frac"] * rows["num_prompts"]).sum()))

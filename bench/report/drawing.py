@@ -1,23 +1,26 @@
 """What the figures of runs, selections and comparisons share: style, files, and the axis of sizes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import matplotlib
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.analysis.parallel import in_parallel
+from bench.report.sections import Picture
 
-Drawing = Callable[[], Figure | None]  # None where there is nothing to show
-Drawings = Mapping[str, Drawing]  # by file name
+Found = TypeVar("Found")  # what a figure is drawn from
 
 PALETTE = "colorblind"
 K_LABEL = "draft vocabulary size k (tokens)"
@@ -43,28 +46,63 @@ def set_style() -> None:
     sns.set_theme(style="whitegrid", context="notebook", palette=PALETTE, rc=_STYLE)
 
 
-def draw(drawings: Drawings, folder: Path, formats: Sequence[str] = RUN_FORMATS) -> list[Path]:
+@dataclass(frozen=True)
+class Captioned(Generic[Found]):
+    """A figure's function with its name and caption; called as the function.
+
+    Attributes:
+        name: of its files.
+        caption: what it shows, over how many (`{n}`), and what its intervals are.
+        function: draws it; None where there is nothing to show.
+    """
+
+    name: str
+    caption: str
+    function: Callable[[Found], Figure | None]
+
+    def __call__(self, found: Found) -> Figure | None:
+        """Draws it."""
+        return self.function(found)
+
+    def picture(self, found: Found, n: str = "", prefix: str = "") -> Picture:
+        """As a part of a report.
+
+        Args:
+            found: what is drawn.
+            n: sample sizes, for the caption.
+            prefix: of the name of its files.
+        """
+        return Picture(prefix + self.name, self.caption.replace("{n}", n), partial(self.function, found))
+
+
+def captioned(name: str, caption: str) -> Callable[[Callable[[Found], Figure | None]], Captioned[Found]]:
+    """Gives a figure's function its name and caption."""
+    return lambda function: Captioned(name, caption, function)
+
+
+def draw(pictures: Iterable[Picture], folder: Path, formats: Sequence[str] = RUN_FORMATS) -> list[str]:
     """Draws figures and writes them into `folder`, which is made.
 
     Returns:
-        The PNGs, in the order of `drawings`; what a drawing has no data for is left out.
+        Names of those that had nothing to show, and were not written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    calls = [partial(_draw_one, drawing, name, folder, formats) for name, drawing in drawings.items()]
-    return [path for path in in_parallel(calls) if path]
+    pictures = list(pictures)
+    written = in_parallel([partial(_draw_one, picture, folder, formats) for picture in pictures])
+    return [picture.name for picture, was_written in zip(pictures, written, strict=True) if not was_written]
 
 
-def _draw_one(drawing: Drawing, name: str, folder: Path, formats: Sequence[str]) -> Path | None:
+def _draw_one(picture: Picture, folder: Path, formats: Sequence[str]) -> bool:
     set_style()
-    figure = drawing()
+    figure = picture.draw()
     if figure is None:
-        return None
+        return False
     for suffix in formats:
         # A date would make every drawing another file.
         undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix, {})
-        figure.savefig(folder / f"{name}.{suffix}", dpi=_DPI, bbox_inches="tight", metadata=undated)
+        figure.savefig(folder / f"{picture.name}.{suffix}", dpi=_DPI, bbox_inches="tight", metadata=undated)
     plt.close(figure)
-    return folder / f"{name}.png"
+    return True
 
 
 def log_k_axis(axis: Axes, sizes: Iterable[int]) -> None:
@@ -84,5 +122,85 @@ def title_figure(figure: Figure, environment: Mapping[str, Any], text: str) -> F
     """Says above a figure what it shows and where it was measured; returns the figure."""
     where = f"{environment['pair']}, {environment['dtype']}, {environment['device_name']}"
     figure.suptitle(f"{text}\n{where}", fontsize="medium")
+    figure.tight_layout()
+    return figure
+
+
+def outlined_sizes(full_size: int) -> list[int]:
+    """Powers of four up to the whole vocabulary: ticks of an axis of sizes."""
+    return [*(4**n for n in range(2, 12) if 4**n < 0.7 * full_size), full_size]
+
+
+def error_bars(
+    axis: Axes, x: Any, rows: pd.DataFrame, column: str, ends: tuple[str, str], **style: Any
+) -> None:
+    """Values of a table with their intervals."""
+    value = rows[column]
+    # A resample's rounding may put an end a hair on the other side.
+    spread = np.maximum([value - rows[ends[0]], rows[ends[1]] - value], 0)
+    axis.errorbar(x, value, yerr=spread, **{"capsize": 3, **style})
+
+
+def stack_bars(axis: Axes, rows: pd.DataFrame, parts: Sequence[tuple[str, str]]) -> None:
+    """Bars by vocabulary size, stacked by part; `parts` are columns in ms and their names."""
+    names = [f"{k:,}" for k in rows["vocab_size"]]
+    base = np.zeros(len(rows))
+    for color, (part, label) in zip(sns.color_palette(PALETTE), parts, strict=False):
+        if part not in rows or rows[part].isna().all():
+            continue
+        heights = rows[part].to_numpy(dtype=float)
+        axis.bar(names, heights, bottom=base, color=color, label=label)
+        base += np.nan_to_num(heights)
+    axis.set_xlabel(K_LABEL)
+
+
+# What was sampled beside a run; drawn alike for every kind of run.
+
+
+class Sampled(Protocol):
+    """Findings with telemetry."""
+
+    @property
+    def run(self) -> Any:
+        """The run."""
+
+    @property
+    def sampled(self) -> Sequence[Any]:
+        """Series, as `bench.analysis.telemetry.SampledSeries`."""
+
+    @property
+    def spans(self) -> Mapping[str, tuple[float, float]]:
+        """When every domain was measured, in s."""
+
+
+@captioned("telemetry", "Shaded: when each domain was measured ({n}).")
+def telemetry_figure(found: Sampled) -> Figure | None:
+    """A panel per quantity over time, with the time of every domain shaded; None without samples."""
+    labels = list(dict.fromkeys(series.panel for series in found.sampled))
+    if not labels:
+        return None
+    figure, axes = plt.subplots(
+        len(labels), 1, figsize=(10.5, 1.5 + 1.75 * len(labels)), sharex=True, squeeze=False
+    )
+    for axis, label in zip(axes[:, 0], labels, strict=True):
+        lines = [series for series in found.sampled if series.panel == label]
+        for color, series in zip(sns.color_palette(PALETTE), lines, strict=False):
+            axis.plot(series.times_s, series.values, color=color, linewidth=1, label=series.name)
+        for place, (begin, end) in enumerate(found.spans.values()):
+            alpha = 0.10 + 0.08 * (place % 2)  # neighbours differ
+            axis.axvspan(begin, end, color="0.5", alpha=alpha, linewidth=0)
+        axis.set_ylabel(label, fontsize="small")
+        axis.set_ylim(bottom=0)
+        axis.legend(fontsize="x-small", loc="lower right", ncols=3)
+    for domain, (begin, end) in found.spans.items():
+        axes[0, 0].annotate(
+            domain, ((begin + end) / 2, 1.02), xycoords=("data", "axes fraction"), ha="center",
+            fontsize="small",
+        )  # fmt: skip
+    axes[-1, 0].set_xlabel("time since the run began (s)")
+    environment = found.run.environment
+    figure.suptitle(
+        f"Beside the run: {environment['device_name']}, {environment['dtype']}", fontsize="medium"
+    )
     figure.tight_layout()
     return figure

@@ -1,158 +1,139 @@
-"""A comparison of hardware as a whole: tables, figures, captions and sentences, as any report takes them."""
+"""The report of several runs side by side."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import pandas as pd
-
-from bench.analysis import compared as sentences
-from bench.analysis.compared import (
-    best_frame,
-    model_frame,
-    rank_by_energy,
-    rank_by_speed,
-    speed_frame,
-    step_frame,
-    transfer_frame,
+from bench.analysis.devices import MOST_DETAILED, DeviceFindings
+from bench.analysis.findings import Findings
+from bench.report import device_figures, run_figures
+from bench.report.of_run import (
+    TITLE,
+    answer_table,
+    cards,
+    doubt_section,
+    export_command,
+    not_measured,
+    run_sections,
 )
-from bench.analysis.comparison import Comparison, compare, limits
-from bench.analysis.differences import pair_frame
-from bench.analysis.load import LabelledRun
-from bench.report import device_figures as question_figures
-from bench.report import device_figures as speed_figures
-from bench.report import latency_figures
-from bench.report.device_figures import CAPTIONS
-from bench.report.drawing import Drawings
-from bench.report.sections import Grid, Picture, Section, told
+from bench.report.sections import Paragraph, Points, Section, Table, section
+
+# More answers than these are read as a table.
+_MOST_CARDS = 9
+
+_RANK = (
+    "place", "case", "device", "domain", "vocab_size", "draft_length", "tokens_per_s", "speedup_vs_plain",
+    "tokens_per_joule", "note",
+)  # fmt: skip
+
+_MODELS = (
+    "case", "device", "measured_saving", "flops_predicted_saving", "flops_held_out_error", "held_out_error",
+    "flops_largest_regret_share", "flops_regret_domain", "bandwidth_share", "launch_share", "best_model",
+    "note",
+)  # fmt: skip
+
+_TRANSFER = ("case", "source", "target", "model", "mean_error", "worst_error", "reason")
 
 
-@dataclass(frozen=True)
-class HardwareReport:
-    """Everything that is said of several runs side by side.
-
-    Attributes:
-        comparison: the runs.
-        best: as `bench.compare.frames.best_frame`.
-        steps: as `bench.compare.frames.step_frame`.
-        split: as `bench.compare.question_figures.split_frame`.
-        transferred: as `bench.compare.transfer.transfer_frame`.
-        models: as `bench.compare.verdicts_on_models.model_frame`.
-    """
-
-    comparison: Comparison
-    best: pd.DataFrame
-    steps: pd.DataFrame
-    split: pd.DataFrame
-    transferred: pd.DataFrame
-    models: pd.DataFrame
-
-    @classmethod
-    def of(cls, runs: Sequence[LabelledRun]) -> "HardwareReport":
-        """From runs with labels; see `bench.compare.load`."""
-        comparison = compare(runs)
-        steps, transferred = step_frame(comparison), transfer_frame(comparison)
-        split = question_figures.split_frame(comparison)
-        return cls(comparison, best_frame(comparison), steps, split, transferred, model_frame(comparison))
-
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """By file name."""
-        return {
-            "by_tokens_per_second": rank_by_speed(self.best),
-            "by_tokens_per_joule": rank_by_energy(self.best),
-            "best": self.best,
-            "speedup_by_size": speed_frame(self.comparison),
-            "step_latency": self.steps,
-            "draft_step_split": self.split,
-            "transfer": self.transferred,
-            "latency_models": self.models,
-            "pairs_of_runs": pair_frame(self.comparison.runs),
-        }
-
-    def drawings(self) -> Drawings:
-        """By file name, as in `CAPTIONS`; those that nothing was measured for draw nothing."""
-        return {
-            "speedup_by_size": lambda: speed_figures.speedup_figure(self.comparison),
-            "best_size": lambda: speed_figures.best_size_figure(self.comparison, self.best),
-            "acceptance_by_size": lambda: question_figures.acceptance_figure(self.comparison),
-            "draft_step_split": lambda: question_figures.split_figure(self.comparison, self.split),
-            "throughput": lambda: speed_figures.throughput_figure(self.comparison, self.best),
-            "energy": lambda: speed_figures.energy_figure(self.comparison, self.best),
-            "step_latency": lambda: latency_figures.step_figure(self.comparison, self.steps),
-            "transfer": lambda: latency_figures.transfer_figure(self.comparison, self.transferred),
-        }
-
-    def verdicts(self) -> list[str]:
-        """What to use where."""
-        return sentences.verdicts(self.best)
-
-    def transfers(self) -> list[str]:
-        """How well latency models move between devices."""
-        return sentences.transfers(self.transferred)
-
-    def limits(self) -> list[str]:
-        """What cannot be compared, and what else differs."""
-        return limits(self.comparison, self.steps)
+def devices_report(runs: Sequence[Findings], found: DeviceFindings) -> Section:
+    """The report of several runs; each of the first few in detail below the comparison."""
+    answers = cards(runs)
+    parts = [
+        section(
+            "answer",
+            "The answer",
+            *(Paragraph(text, is_brief=True, tone="strong") for text in found.verdicts()),
+            answer_table(runs),
+            *(answers if len(answers) <= _MOST_CARDS else [_commands(runs)]),
+        ),
+        doubt_section(runs),
+        _comparison(found),
+        *(_details(run, prefix) for prefix, run in found.detailed.items()),
+        None if found.detailed else _left_out(runs),
+        section("method", "Method", Points(run_figures.METHOD)),
+    ]
+    return Section("report", TITLE, [Paragraph(about(runs)), *(part for part in parts if part)])
 
 
-# Several runs side by side, as a part of the page.
-
-_TABLES = {
-    "by_tokens_per_second": "Devices by measured tokens per second.",
-    "by_tokens_per_joule": "Devices by measured tokens per joule; those without a measured energy come last.",
-    "transfer": "Error of a device's latency model on another, after scaling by the data sheets.",
-}
-
-_MODEL_SHARES = {
-    "measured_saving": "measured saving",
-    "flops_predicted_saving": "saving by FLOPs",
-    "flops_held_out_error": "error of FLOPs",
-    "held_out_error": "error of the best model",
-    "flops_largest_regret_share": "lost by FLOPs",
-    "bandwidth_share": "of the bandwidth",
-    "launch_share": "fixed share (t0)",
-}
+def about(runs: Sequence[Findings]) -> str:
+    """What was measured where, in a line."""
+    environments = [run.run.environment for run in runs]
+    pairs = sorted({f"{e['pair']}, {e['dtype']}" for e in environments})
+    devices = sorted({run.label for run in runs})
+    days = sorted({str(e.get("started_at", ""))[:10] for e in environments})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"{len(runs)} runs. {'; '.join(pairs)} on {', '.join(devices)}; measured {when}."
 
 
-def hardware_section(report: HardwareReport, drawn: Collection[str]) -> Section:
-    """What differs between devices, and what cannot be compared.
+def _commands(runs: Sequence[Findings]) -> Section | None:
+    commands = [export_command(run, domain) for run in runs for domain in run.domains]
+    return section("exports", "Commands that export each vocabulary", Points(commands), is_folded=True)
 
-    Args:
-        report: the comparison.
-        drawn: names of the figures that there are.
-    """
-    tables = report.tables()
-    empty = {
-        "by_tokens_per_joule": report.best["tokens_per_joule"].isna().all(),
-        "transfer": not len(tables["transfer"]),
-    }
-    shown = [Grid.of(tables[name], caption) for name, caption in _TABLES.items() if not empty.get(name)]
-    limits = Section(
-        "limits", "What differs between the runs, and what cannot be compared", points=report.limits()
-    )
-    return Section(
-        "hardware",
-        "How do the devices compare?",
-        report.verdicts(),
-        report.transfers(),
-        [Picture(name, caption) for name, caption in CAPTIONS.items() if name in drawn],
-        shown,
-        [part for part in (_models(report), limits) if not part.is_empty],
+
+def _details(run: Findings, prefix: str) -> Section | None:
+    return section(
+        f"{prefix}details",
+        f"{run.run.environment['pair']} on {run.label}",
+        Paragraph(f"Run {run.run.folder.name}. {run.origin}"),
+        not_measured(run.failures, prefix),
+        *run_sections(run, prefix),
     )
 
 
-def _models(report: HardwareReport) -> Section:
-    """What FLOPs would have saved and lost on every device."""
-    table = report.models
-    several = table["case"].nunique() > 1
-    shown = pd.DataFrame({"case": table["case"]} if several else {})
-    shown["device"] = table["device"]
-    for name, heading in _MODEL_SHARES.items():
-        shown[heading] = [told(value, ".1%") for value in table[name]]
-    shown.insert(len(shown.columns) - 2, "on", [value or "" for value in table["flops_regret_domain"]])
-    shown["best model"], shown["note"] = table["best_model"], table["note"]
-    caption = (
+def _left_out(runs: Sequence[Findings]) -> Section | None:
+    lines = [f'{run.name}: make report ARGS="run={run.run_name}"' for run in runs]
+    text = f"More than {MOST_DETAILED} runs are shown side by side only. The details of each:"
+    return section("runs", "Every run on its own", Paragraph(text), Points(lines))
+
+
+def _comparison(found: DeviceFindings) -> Section | None:
+    """What differs between devices, and what cannot be compared."""
+    several_cases = found.models["case"].nunique() > 1
+    columns = _MODELS if several_cases else _MODELS[1:]
+    rank = _RANK if several_cases else ("place", *_RANK[2:])
+    has_energy = found.best["tokens_per_joule"].notna().any()
+    models = (
         "Latency models of a chained draft step on every device. Savings: of the smallest size that was "
         "measured, over the full vocabulary. Lost: speed that the k of FLOPs gives away on the domain where "
         "it loses most. Limits: of the step with the full vocabulary."
     )
-    return Section("models", "Would FLOPs have picked it on these devices?", grids=[Grid.of(shown, caption)])
+    by_energy = "Devices by measured tokens per joule; those without a measured energy come last."
+    return section(
+        "hardware",
+        "How do the devices compare?",
+        device_figures.speedup_figure.picture(found),
+        device_figures.throughput_figure.picture(found),
+        Table("Devices by measured tokens per second.", found.by_speed, rank, is_brief=True),
+        device_figures.energy_figure.picture(found),
+        Table(by_energy, found.by_energy, rank) if has_energy else None,
+        section(
+            "hardware-more",
+            "More: best sizes, acceptance, and what a draft step is made of, by device",
+            device_figures.best_size_figure.picture(found),
+            device_figures.acceptance_figure.picture(found),
+            device_figures.split_figure.picture(found),
+            is_folded=True,
+        ),
+        section(
+            "hardware-models",
+            "Would FLOPs have picked it on these devices, and do latency models move between them?",
+            Points(found.transfers(), is_brief=True),
+            Table(models, found.models, columns),
+            section(
+                "hardware-models-more",
+                "More: draft steps against bandwidth, and every latency model on every other device",
+                device_figures.step_figure.picture(found),
+                device_figures.transfer_figure.picture(found),
+                Table(
+                    "Error of a device's latency model on another, after scaling by the data sheets.",
+                    found.transferred,
+                    _TRANSFER,
+                    headings={"source": "fitted on", "target": "predicted for"},
+                ),
+                is_folded=True,
+            ),
+        ),
+        section(
+            "limits",
+            "What differs between the runs, and what cannot be compared",
+            Points(found.limits(), is_brief=True),
+        ),
+    )

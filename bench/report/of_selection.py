@@ -1,195 +1,17 @@
-"""A selection as a page of Markdown and as lines on the console."""
+"""The report of a selection, with its figures, and the outcome of several as one table."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from bench.analysis.selection import SelectionData, read_selection
-from bench.report.drawing import K_LABEL, PALETTE, draw, log_k_axis
-
-_SHOWN = 20
-
-
-def render_selection(data: SelectionData, others: dict[str, np.ndarray]) -> None:
-    """Draws the figures and writes `report.md`."""
-    figures = draw_selection(data, others)
-    lines = [
-        f"# Draft vocabulary for {data.summary['domain']} ({data.summary['pair']})",
-        "",
-        verdict(data),
-        "",
-    ]
-    lines += _figure_section(figures)
-    lines += ["## What was counted", "", *_counted(data.summary), ""]
-    lines += ["## Coverage across domains", "", _cross_caption(), "", _markdown(data.cross), ""]
-    lines += ["## What is lost", "", *_lost_section(data), ""]
-    lines += ["## How k was chosen", "", *_method(data), ""]
-    lines += ["## Exports", "", "`exports/manifest.json` names every file, who loads it and how.", ""]
-    (data.folder / "report.md").write_text("\n".join(lines), "utf-8")
-
-
-def verdict(data: SelectionData) -> str:
-    """The outcome in one or two sentences; every figure is from the summary."""
-    s = data.summary
-    share = 1 - data.size / s["target_vocab_size"]
-    whose = "the target's own answers" if s["responses"] == "target" else "the data set's responses"
-    covered = f"{s['coverage_train']:.1%} of the tokens that ranked it (optimistic)"
-    if s["coverage_heldout"] is not None:
-        covered = f"{s['coverage_heldout']:.1%} of held-out tokens{_interval(s)}, {covered}"
-    lost = left_out(s)
-    forced = "" if data.size == s["vocab_size"] else f" (asked for; the optimum is {s['vocab_size']:,})"
-    return (
-        f"**k = {data.size:,}**{forced}: {share:.1%} fewer tokens than the target's "
-        f"{s['target_vocab_size']:,}. "
-        f"It covers {covered}, and saves {s['latency_reduction']:.1%} of the FLOPs per token of a draft with "
-        f"all of them. {_ceiling(s)}Counted: {whose}." + (f" {lost}" if lost else "")
-    )
-
-
-def _ceiling(s: dict) -> str:
-    """What a draft that is trimmed already can reach at most; selections of older versions do not say."""
-    if s.get("draft_vocab_size", s["target_vocab_size"]) == s["target_vocab_size"]:
-        return ""
-    reached = s["coverage_ceiling_heldout"]
-    share, of = (s["coverage_ceiling_train"], "") if reached is None else (reached, "held-out ")
-    return (
-        f"The draft as it is has {s['draft_vocab_size']:,} tokens, which cover {share:.1%} of {of}tokens, "
-        f"and {s['flops_saved_of_draft']:.1%} of its FLOPs are saved. "
-    )
-
-
-def left_out(s: dict) -> str | None:
-    """Responses that the target's chat template does not show; None if it shows everything."""
-    num_tokens = s["num_tokens_left_out"] + s["num_tokens_left_out_heldout"]
-    if not num_tokens:
-        return None
-    fields = ", ".join(
-        f"{name} ({of['num_tokens'] + of['num_tokens_heldout']:,} tokens in {of['num_turns']:,} turns)"
-        for name, of in s["left_out"].items()
-    )
-    rest = ""
-    if s["coverage_heldout_of_all_written"] is not None:
-        rest = (
-            f"; {s['coverage_heldout_of_all_written']:.1%} of everything written on the held-out side is "
-            "known to be covered"
-        )
-    return (
-        f"The target's chat template does not show {num_tokens:,} tokens of what was written, so they are "
-        f"not counted: {fields}{rest}."
-    )
-
-
-def _counted(s: dict) -> list[str]:
-    rows, silent = s["rows"], s["num_conversations_without_response"]
-    used = s["num_conversations"] + s["num_conversations_heldout"]
-    lines = [f"- {rows['num_read']:,} rows were read, {used:,} of them had a response that was counted."]
-    if silent:
-        lines.append(f"- {silent:,} had none.")
-    for reason, seen in rows["set_aside"].items():
-        lines.append(f"- {seen['num_rows']:,} set aside: {reason} (first: {seen['first']}).")
-    for what, seen in rows["in_part"].items():
-        lines.append(f"- {seen['num_rows']:,} used without {what} (first: {seen['first']}).")
-    lost = left_out(s)
-    return [*lines, f"- {lost}"] if lost else lines
-
-
-def show_selections(selections: list[SelectionData], console: Console) -> None:
-    """One line per domain, then where the files are."""
-    title = f"Draft vocabulary: {selections[0].summary['pair']}"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("domain", "k*", "held-out C(k) [95%]", "R(k)", "U(k)", "TPE k", "regret"):
-        table.add_column(heading, justify="left" if heading == "domain" else "right", no_wrap=True)
-    for data in selections:
-        s = data.summary
-        held_out, tpe_size, tpe_regret = "none", "none", "none"
-        if s["coverage_heldout"] is not None:
-            held_out = f"{s['coverage_heldout']:.3f}{_interval(s, '.3f')}"
-        if s["tpe_vocab_size"] is not None:
-            tpe_size, tpe_regret = f"{s['tpe_vocab_size']:,}", f"{s['tpe_regret']:.2g}"
-        table.add_row(
-            s["domain"],
-            f"{data.size:,}",
-            held_out,
-            f"{s['latency_reduction']:.4f}",
-            f"{s['utility']:.4f}",
-            tpe_size,
-            tpe_regret,
-        )
-    console.print(table)
-    for data in selections:
-        if lost := left_out(data.summary):
-            console.print(f"{data.summary['domain']}: {lost}", highlight=False, soft_wrap=True, markup=False)
-        console.print(f"{data.summary['domain']}: {data.folder}/report.md", highlight=False, soft_wrap=True)
-
-
-def _interval(s: dict, form: str = ".1%") -> str:
-    low, high = s["coverage_heldout_ci_low"], s["coverage_heldout_ci_high"]
-    return "" if low is None else f" [{low:{form}}, {high:{form}}]"
-
-
-def _figure_section(figures) -> list[str]:
-    return [line for path in figures for line in (f"![{path.stem}](figures/{path.name})", "")]
-
-
-def _cross_caption() -> str:
-    return (
-        "Share of the held-out tokens of the domain in each column that the vocabulary chosen on the "
-        "domain in each row covers."
-    )
-
-
-def _markdown(table) -> str:
-    return table.map(lambda v: "" if v != v else f"{v:.3f}").to_markdown()
-
-
-def _lost_section(data: SelectionData) -> list[str]:
-    if not len(data.lost):
-        return ["No token that was counted is outside of the vocabulary."]
-    shown = data.lost.head(_SHOWN)
-    tokens = ", ".join(f"`{_visible(str(row.token))}` ({row.count_heldout})" for row in shown.itertuples())
-    return [
-        f"The {len(shown)} most frequent tokens outside of the vocabulary, with their occurrences in "
-        f"held-out responses (`lost_tokens.csv` has more): {tokens}."
-    ]
-
-
-def _visible(token: str) -> str:
-    return repr(token)[1:-1].replace("`", "\u02cb").replace(" ", "\u00b7")
-
-
-def _method(data: SelectionData) -> list[str]:
-    s = data.summary
-    ranking = ", ".join(f"{name} {weight:g}" for name, weight in s["ranking"].items())
-    tpe = (
-        f"TPE ({len(data.trials)} trials) found k = {s['tpe_vocab_size']:,}, {s['tpe_regret']:.2g} below "
-        "the optimum."
-        if s["tpe_vocab_size"]
-        else f"TPE: {s['tpe_note']}."
-    )
-    return [
-        f"- Tokens are ranked by frequency in {s['num_tokens']:,} tokens of {s['num_conversations']:,} "
-        f"conversations ({s['num_distinct_tokens']:,} distinct); ranked on: {ranking}. {s['num_must_keep']} "
-        "tokens are always kept.",
-        f"- U(k) = {s['coverage_weight']:g} C(k) + {1 - s['coverage_weight']:g} R(k) under C(k) >= "
-        f"{s['min_coverage']:g}, with C(k) of the {s['coverage_of'].replace('_', '-')} responses, over "
-        f"every k from {s['k_min']:,} to {s['k_max']:,} in steps of {s['multiple']} (arXiv 2603.05210).",
-        "- R(k) = 1 - F(k)/F(V), F the draft's FLOPs per drafted token. FLOPs are not time: `make bench` "
-        "measures.",
-        f"- {tpe}",
-    ]
-
-
-__all__ = ["read_selection", "render_selection", "show_selections", "verdict"]
-
-
-# The figures of a selection, one function each; colour-blind safe, k on a logarithmic axis.
+from bench.analysis.selection import SelectionFindings
+from bench.report.drawing import K_LABEL, PALETTE, captioned, log_k_axis
+from bench.report.sections import Block, Paragraph, Points, Section, Table, section
 
 _COLORS: list[tuple[float, float, float]] = list(sns.color_palette(PALETTE))
 
@@ -197,24 +19,68 @@ _BLUE, _ORANGE, _GREEN, _RED = _COLORS[:4]
 
 _GREY = "0.35"
 
-
-def draw_selection(data: SelectionData, others: dict[str, np.ndarray]) -> list[Path]:
-    """Draws every figure into `figures/` as PNG and SVG; returns the PNGs.
-
-    Args:
-        data: the selection.
-        others: held-out coverage of other domains at every k by this ranking, by name.
-    """
-    drawings = {
-        "coverage": lambda: coverage_figure(data, others),
-        "utility": lambda: utility_figure(data),
-        "pareto": lambda: pareto_figure(data),
-        "rank_frequency": lambda: rank_frequency_figure(data),
-    }
-    return draw(drawings, data.folder / "figures")
+_OUTCOME = (
+    "domain", "vocab_size", "coverage_heldout", "flops_reduction", "utility", "tpe_vocab_size", "tpe_regret",
+)  # fmt: skip
 
 
-def coverage_figure(data: SelectionData, others: dict[str, np.ndarray]) -> Figure:
+def selection_report(found: SelectionFindings) -> Section:
+    """Which vocabulary was chosen for a domain, and what it covers."""
+    summary = found.summary
+    cross = found.cross.reset_index(names="source")
+    caption = (
+        "Share of the held-out tokens of the domain in each column that the vocabulary chosen on the domain "
+        "in each row covers."
+    )
+    n = f"n = {_n(summary, '')}"
+    parts: list[Block | None] = [
+        Paragraph(found.verdict(), tone="strong"),
+        coverage_figure.picture(found, n),
+        utility_figure.picture(found),
+        section(
+            "more",
+            "More: coverage for FLOPs, and how often tokens occur",
+            pareto_figure.picture(found),
+            rank_frequency_figure.picture(found),
+            is_folded=True,
+        ),
+        section("counted", "What was counted", Points(found.counted())),
+        section(
+            "cross",
+            "Coverage across domains",
+            Table(caption, cross, cross.columns.tolist(), other="coverage_heldout"),
+        ),
+        section("lost", "What is lost", Paragraph(found.losses())),
+        section("method", "How k was chosen", Points(found.method())),
+        section(
+            "exports",
+            "Exports",
+            Paragraph("`exports/manifest.json` names every file, who loads it and how."),
+        ),
+    ]
+    title = f"Draft vocabulary for {summary['domain']} ({summary['pair']})"
+    return Section("report", title, [part for part in parts if part])
+
+
+def selections_report(found: Sequence[SelectionFindings]) -> Section:
+    """The outcome of several selections, for the console: a row per domain, and where each report is."""
+    table = pd.DataFrame([item.row for item in found])
+    files: list[str] = []
+    for item in found:
+        lost = item.left_out()
+        files += [f"{item.summary['domain']}: {lost}"] if lost else []
+        files.append(f"{item.summary['domain']}: {item.folder}/report.md")
+    title = f"Draft vocabulary: {found[0].summary['pair']}"
+    outcome = section("outcome", title, Table("", table, _OUTCOME, is_brief=True, brief_intervals=True))
+    where = section("reports", "Reports", Points(files, is_brief=True, mark=""))
+    return Section("report", title, [part for part in (where, outcome) if part])
+
+
+@captioned(
+    "coverage",
+    "Share of tokens inside a vocabulary of k; bands: 95% bootstrap over conversations ({n}).",
+)
+def coverage_figure(data: SelectionFindings) -> Figure:
     """Coverage of ranking, held-out and other domains' responses at every k."""
     figure, axis = plt.subplots(figsize=(7.5, 4.8))
     table, summary = data.coverage, data.summary
@@ -226,7 +92,7 @@ def coverage_figure(data: SelectionData, others: dict[str, np.ndarray]) -> Figur
         label = f"held-out responses, n = {_n(summary, '_heldout')}"
         _curve(axis, data, "coverage_heldout", label, _ORANGE, "-")
     markers = ("-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-    for index, (name, values) in enumerate(others.items()):
+    for index, (name, values) in enumerate(data.others.items()):
         color = sns.color_palette(PALETTE)[2 + index % 6]
         axis.plot(k, values, linestyle=markers[index % 3], color=color, label=f"{name}, held-out")
     _mark_k(axis, data)
@@ -234,11 +100,15 @@ def coverage_figure(data: SelectionData, others: dict[str, np.ndarray]) -> Figur
     axis.set_ylabel("coverage (share of tokens)")
     axis.set_ylim(0, 1.02)
     axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.24))
-    _title(axis, data, "What a vocabulary of k tokens covers; bands: 95% bootstrap over conversations")
+    _title(axis, data, "What a vocabulary of k tokens covers")
     return figure
 
 
-def utility_figure(data: SelectionData) -> Figure:
+@captioned(
+    "utility",
+    "Coverage against modelled cost, their weighted sum, and the search for its optimum.",
+)
+def utility_figure(data: SelectionFindings) -> Figure:
     """R(k), C(k) and U(k), with the estimator's trials and the exact optimum."""
     figure, axis = plt.subplots(figsize=(7.5, 4.8))
     table, summary = data.coverage, data.summary
@@ -280,7 +150,11 @@ def utility_figure(data: SelectionData) -> Figure:
     return figure
 
 
-def pareto_figure(data: SelectionData) -> Figure:
+@captioned(
+    "pareto",
+    "The highest coverage for a draft's FLOPs per drafted token.",
+)
+def pareto_figure(data: SelectionFindings) -> Figure:
     """The frontier of coverage against FLOPs per drafted token."""
     figure, axis = plt.subplots(figsize=(7.5, 4.8))
     frontier, table = data.pareto, data.coverage
@@ -306,7 +180,11 @@ def pareto_figure(data: SelectionData) -> Figure:
     return figure
 
 
-def rank_frequency_figure(data: SelectionData) -> Figure:
+@captioned(
+    "rank_frequency",
+    "How often the token of each rank occurs in the ranking responses.",
+)
+def rank_frequency_figure(data: SelectionFindings) -> Figure:
     """How often the token of each rank occurs."""
     figure, axis = plt.subplots(figsize=(7.5, 4.8))
     counts = data.frequencies
@@ -319,7 +197,7 @@ def rank_frequency_figure(data: SelectionData) -> Figure:
     return figure
 
 
-def _curve(axis: Axes, data: SelectionData, column: str, label: str, color, line: str) -> None:
+def _curve(axis: Axes, data: SelectionFindings, column: str, label: str, color, line: str) -> None:
     table = data.coverage
     axis.plot(table["vocab_size"], table[column], linestyle=line, color=color, label=label)
     low, high = table[f"{column}_ci_low"], table[f"{column}_ci_high"]
@@ -327,11 +205,11 @@ def _curve(axis: Axes, data: SelectionData, column: str, label: str, color, line
         axis.fill_between(table["vocab_size"], low.astype(float), high.astype(float), color=color, alpha=0.2)
 
 
-def _mark_k(axis: Axes, data: SelectionData) -> None:
+def _mark_k(axis: Axes, data: SelectionFindings) -> None:
     axis.axvline(data.size, color=_RED, linestyle="--", linewidth=1, label=f"chosen k = {data.size:,}")
 
 
-def _log_k(axis: Axes, data: SelectionData) -> None:
+def _log_k(axis: Axes, data: SelectionFindings) -> None:
     log_k_axis(axis, (2**n for n in range(4, 20) if 2**n <= len(data.coverage)))
     axis.set_xlim(left=16)
     axis.set_xlabel(K_LABEL)
@@ -341,5 +219,5 @@ def _n(summary: dict, side: str) -> str:
     return f"{summary[f'num_conversations{side}']:,} conversations, {summary[f'num_tokens{side}']:,} tokens"
 
 
-def _title(axis: Axes, data: SelectionData, text: str) -> None:
+def _title(axis: Axes, data: SelectionFindings, text: str) -> None:
     axis.set_title(f"{text}\n{data.summary['pair']}, {data.summary['domain']}", fontsize="medium")

@@ -1,8 +1,6 @@
-"""The run's figures: what was decoded, what a draft step costs, what trimming costs in acceptance."""
+"""The figures of one run, each with its caption; a new one is a function here, named in `of_run.py`."""
 
-from functools import partial
 from itertools import cycle
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,79 +9,66 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.analysis.run import COLD, IN_SITU, WARM, Run
-from bench.analysis.summary import held_out_tokens
-from bench.analysis.surfaces import Surfaces, acceptance_by_position
-from bench.fit.judge import Judgement
-from bench.fit.series import DRAFT_STEP, LM_HEAD, VERIFY
-from bench.report.drawing import INK, K_LABEL, PALETTE, Drawing, Drawings, log_k_axis, title_figure
-from bench.report.latency_figures import fit_figure, roofline_figure
-from bench.report.sections import Tables
-from bench.report.telemetry_figure import telemetry_figure
-from bench.surface.predict import NEGLIGIBLE
+from bench.analysis.findings import Findings
+from bench.analysis.metrics import format_roles
+from bench.analysis.run import COLD, IN_SITU, WARM
+from bench.analysis.verdict import NEGLIGIBLE
+from bench.report.drawing import (
+    INK,
+    K_LABEL,
+    PALETTE,
+    captioned,
+    error_bars,
+    log_k_axis,
+    outlined_sizes,
+    stack_bars,
+    title_figure,
+)
+
+_OVER_PROMPTS = "95% bootstrap intervals over prompts"
 
 _STACK = (("layer", "draft layer"), ("lm_head", "LM head"), ("select", "token selection"))
 
-
-def run_drawings(surfaces: Surfaces, tables: Tables, judgement: Judgement | None) -> Drawings:
-    """Every figure of a run by name, to be drawn."""
-    run = surfaces.run
-    drawings: dict[str, Drawing] = {
-        "speedup": lambda: speedup_figure(run, tables.summary),
-        "surface": lambda: surface_figure(surfaces),
-        "acceptance": lambda: acceptance_figure(surfaces),
-        "position": lambda: position_figure(surfaces),
-        "draft_latency": lambda: latency_figure(run, tables.latency),
-        "round_latency": lambda: round_figure(run, tables.latency),
-        "isolated": lambda: isolated_figure(run, tables.latency) if run.isolated else None,
-        "prediction": lambda: prediction_figure(run, tables.summary),
-        "cross_domain": lambda: cross_figure(run, tables.cross),
-        "telemetry": lambda: telemetry_figure(run),
-    }
-    if judgement:
-        drawings["roofline"] = lambda: roofline_figure(judgement)
-        for name in judgement.components:
-            drawings[f"fit_{name}"] = partial(fit_figure, judgement, name)
-    return drawings
+_SMALLEST = 16  # below it nothing is fast, and the axis would be mostly empty
 
 
-def panels(run: Run, rows: int = 1, height: float = 4.2, **options) -> tuple[Figure, np.ndarray]:
+def panels(found: Findings, rows: int = 1, height: float = 4.2, **options) -> tuple[Figure, np.ndarray]:
     """A grid with one column of axes per domain, titled."""
-    domains = list(run.decodes)
     figure, axes = plt.subplots(
-        rows, len(domains), figsize=(4.3 * len(domains) + 0.9, height), squeeze=False, **options
+        rows, len(found.domains), figsize=(4.3 * len(found.domains) + 0.9, height), squeeze=False, **options
     )
-    for axis, domain in zip(axes[0], domains, strict=True):
+    for axis, domain in zip(axes[0], found.domains, strict=True):
         axis.set_title(domain)
     return figure, axes
 
 
-def speedup_figure(run: Run, summary: pd.DataFrame) -> Figure:
+@captioned(
+    "speedup",
+    "Bars: over plain decoding, on the same prompts; numbers on them: over the faster full-vocabulary draft. "
+    f"Error bars and brackets: {_OVER_PROMPTS}, resampled as pairs ({{n}}).",
+)
+def speedup_figure(found: Findings) -> Figure:
     """Measured throughput over plain decoding of everything that was decoded, with intervals."""
-    figure, axes = panels(run, sharex=True)
-    for axis, domain in zip(axes[0], run.decodes, strict=True):
+    figure, axes = panels(found, sharex=True)
+    summary = found.summary
+    for axis, domain in zip(axes[0], found.domains, strict=True):
         rows = summary[(summary["domain"] == domain) & (summary["draft_length"] > 0)]
         rows = rows.iloc[::-1]
         cases = zip(rows["role"], rows["vocab_size"], rows["draft_length"], strict=True)
-        names = [f"{role.replace('+', ', ')}\nk = {k:,}, gamma = {gamma}" for role, k, gamma in cases]
+        names = [f"{format_roles(role)}\nk = {k:,}, gamma = {gamma}" for role, k, gamma in cases]
         value = rows["speedup_vs_autoregressive"]
         low, high = (rows[f"speedup_vs_autoregressive_ci_{end}"] for end in ("low", "high"))
         is_best = ["optimum" in role.split("+") for role in rows["role"]]
         colors = [sns.color_palette(PALETTE)[1 if best else 0] for best in is_best]
         axis.barh(names, value, xerr=[value - low, high - value], color=colors, ecolor=INK, capsize=3)
-        _tell_over_full(axis, rows, run.full_size)
+        _write_over_full(axis, rows, found.run.full_size)
         axis.axvline(1, color=INK, linewidth=1, linestyle="--")
         axis.set_xlabel("speedup over plain decoding (x)")
         axis.tick_params(axis="y", labelsize="small")
-    counts = ", ".join(f"{domain} n = {len(prompts)}" for domain, prompts in run.prompts.items())
-    return title_figure(
-        figure,
-        run.environment,
-        f"Measured decoding speed; bars: 95% bootstrap interval over prompts ({counts})",
-    )
+    return title_figure(figure, found.run.environment, "Measured decoding speed")
 
 
-def _tell_over_full(axis: Axes, rows: pd.DataFrame, full_size: int) -> None:
+def _write_over_full(axis: Axes, rows: pd.DataFrame, full_size: int) -> None:
     """Speed over the full-vocabulary draft, on the bars of the others; beside a bar that is too short."""
     for place, row in enumerate(rows.to_dict("records")):
         if row["vocab_size"] == full_size:
@@ -99,205 +84,140 @@ def _tell_over_full(axis: Axes, rows: pd.DataFrame, full_size: int) -> None:
         )
 
 
-def acceptance_figure(surfaces: Surfaces) -> Figure:
+@captioned(
+    "acceptance",
+    "Above: tokens per target pass, replayed over the target's own held-out answers ({n}); a line per draft "
+    "length. Below: the coverage that stands in for it, of those answers and, optimistically, of the answers "
+    "that made the ranking. Counts, so without intervals.",
+)
+def acceptance_figure(found: Findings) -> Figure:
     """Mean acceptance length of every size by draft length, and coverage, which stands in for it."""
-    run = surfaces.run
-    figure, axes = panels(run, rows=2, height=7.4, sharex=True, sharey="row")
-    for column, domain in enumerate(run.decodes):
-        surface, (top, bottom) = surfaces.of(domain), axes[:, column]
+    figure, axes = panels(found, rows=2, height=7.4, sharex=True, sharey="row")
+    for column, domain in enumerate(found.domains):
+        surface, (top, bottom) = found.surface(domain), axes[:, column]
         colors = sns.color_palette("crest", len(surface.draft_lengths))
         for row, gamma in enumerate(surface.draft_lengths):
             tau = surface.mean_acceptance_length[row]
             top.step(surface.sizes, tau, where="post", color=colors[row], label=f"gamma = {gamma}")
-        ranking = run.rankings[run.plans[domain].source]
-        sizes = np.arange(1, run.full_size + 1)
-        bottom.plot(sizes, ranking.coverage_of(held_out_tokens(run, domain)), label="held-out answers")
-        bottom.plot(sizes, ranking.coverage(), "--", label="ranking answers (optimistic)")
+        covered = found.coverage[found.coverage["domain"] == domain]
+        bottom.plot(covered["vocab_size"], covered["coverage_heldout"], label="held-out answers")
+        bottom.plot(
+            covered["vocab_size"], covered["coverage_ranking"], "--", label="ranking answers (optimistic)"
+        )
         bottom.set_xlabel(K_LABEL)
-        _size_axis(bottom, run.full_size)
+        ticks = outlined_sizes(found.run.full_size)
+        log_k_axis(bottom, ticks)
+        bottom.set_xlim(left=ticks[0] if len(ticks) > 1 else 1)
     axes[0, 0].set_ylabel("mean acceptance length\n(tokens per target pass)")
     axes[1, 0].set_ylabel("coverage\n(share of tokens)")
     axes[0, 0].legend(fontsize="small")
     axes[1, 0].legend(fontsize="small")
     axes[0, 0].set_ylim(bottom=1)
-    text = "What trimming costs: acceptance (replayed, every size) and coverage (its proxy)"
-    return title_figure(figure, run.environment, text)
+    return title_figure(figure, found.run.environment, "What every vocabulary size accepts and covers")
 
 
-def latency_figure(run: Run, latency: pd.DataFrame) -> Figure:
+@captioned(
+    "position",
+    "Share of rounds in which the target agrees with the drafted token at a position and with all before it, "
+    "replayed at the longest draft length ({n}). Counts, so without intervals.",
+)
+def position_figure(found: Findings) -> Figure:
+    """Acceptance by draft position, with the full, the best and the paper's vocabulary."""
+    figure, axes = panels(found, sharey=True)
+    for axis, domain in zip(axes[0], found.domains, strict=True):
+        rows = found.positions[found.positions["domain"] == domain]
+        for label, line in rows.groupby("vocabulary", sort=False):
+            axis.plot(line["position"], line["accepted"], "o-", label=label)
+        axis.set_xlabel("draft position")
+        axis.set_ylim(0, 1)
+        axis.legend(fontsize="small")
+    axes[0, 0].set_ylabel("acceptance at position\n(share of rounds)")
+    return title_figure(figure, found.run.environment, "Acceptance by draft position")
+
+
+@captioned(
+    "draft_latency",
+    "Medians of chained draft steps inside real rounds ({n}, several steps each).",
+)
+def latency_figure(found: Findings) -> Figure:
     """Median draft step by vocabulary size, stacked by what takes the time."""
-    figure, axes = panels(run, sharey=True)
-    colors = sns.color_palette(PALETTE)
-    for axis, domain in zip(axes[0], run.decodes, strict=True):
-        chosen = latency[latency["domain"] == domain]
-        sizes = sorted(chosen["vocab_size"].dropna().unique())
-        base = np.zeros(len(sizes))
-        for color, (part, label) in zip(colors, _STACK, strict=False):
-            rows = chosen[chosen["part"] == part]
-            if rows.empty:
-                continue
-            by_size = rows.set_index("vocab_size")["median_ms"]
-            # Draft lengths of 1 have no layer.
-            heights = by_size.reindex(sizes).ffill().bfill().to_numpy(dtype=float)
-            axis.bar([f"{k:,}" for k in sizes], heights, bottom=base, color=color, label=label)
-            base += heights
-        axis.set_xlabel(K_LABEL)
+    figure, axes = panels(found, sharey=True)
+    for axis, domain in zip(axes[0], found.domains, strict=True):
+        rows = found.step_parts[found.step_parts["domain"] == domain]
+        stack_bars(axis, rows, _STACK)
         axis.tick_params(axis="x", rotation=40, labelsize="small")
     axes[0, 0].set_ylabel("median draft step (ms)")
     axes[0, 0].legend(loc="upper left")
-    text = "Where a draft step's time goes, measured inside real rounds"
-    return title_figure(figure, run.environment, text)
+    return title_figure(figure, found.run.environment, "Where the time of a draft step goes")
 
 
-def round_figure(run: Run, latency: pd.DataFrame) -> Figure:
+@captioned(
+    "round_latency",
+    "Medians inside real rounds ({n}). Bars: 95% bootstrap intervals of the median, over whole prompts.",
+)
+def round_figure(found: Findings) -> Figure:
     """What comes once a round, by draft length, with intervals."""
-    figure, axes = panels(run, sharey=True)
-    for axis, domain in zip(axes[0], run.decodes, strict=True):
-        for part, label in (
-            ("verify", "verification of gamma + 1"),
-            ("extend", "extend step"),
-            ("other", "rest"),
-        ):
-            rows = latency[(latency["domain"] == domain) & (latency["part"] == part)]
-            value = rows["median_ms"]
-            spread = [value - rows["ci_low_ms"], rows["ci_high_ms"] - value]
-            axis.errorbar(
-                rows["draft_length"].astype(int), value, yerr=spread, fmt="o-", capsize=3, label=label
-            )
+    figure, axes = panels(found, sharey=True)
+    parts = (("verify", "verification of gamma + 1"), ("extend", "extend step"), ("other", "rest"))
+    for axis, domain in zip(axes[0], found.domains, strict=True):
+        for part, label in parts:
+            rows = found.latency[(found.latency["domain"] == domain) & (found.latency["part"] == part)]
+            lengths = rows["draft_length"].astype(int)
+            error_bars(axis, lengths, rows, "median_ms", ("ci_low_ms", "ci_high_ms"), fmt="o-", label=label)
         axis.set_xlabel("draft length gamma (tokens)")
         axis.set_ylim(bottom=0)
     axes[0, 0].set_ylabel("median latency (ms)")
     axes[0, 0].legend(fontsize="small")
-    text = "What comes once a round, measured inside real rounds; bars: 95% bootstrap interval of the median"
-    return title_figure(figure, run.environment, text)
+    return title_figure(figure, found.run.environment, "What comes once a round")
 
 
-def isolated_figure(run: Run, latency: pd.DataFrame) -> Figure:
+@captioned(
+    "isolated",
+    "On their own, parts may find their weights in the cache (warm); inside a round they do not. Bars: 95% "
+    "bootstrap intervals of the median, over whole prompts inside rounds and over samples elsewhere.",
+)
+def isolated_figure(found: Findings) -> Figure | None:
     """The LM head and verification inside rounds, and on their own with the cache cold and warm."""
+    if not found.run.isolated:
+        return None
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.4))
-    cases = (("lm_head", "vocab_size", K_LABEL), ("verify", "draft_length", "draft length gamma (tokens)"))
-    settings = [(IN_SITU, "inside rounds", "o-"), (COLD, "on its own, cold", "s--"), (WARM, "warm", "^:")]
-    graphed = f"{COLD}_graph"
-    if (latency["setting"] == graphed).any():
-        settings.append((graphed, "cold, as a CUDA graph", "d-."))
-    for axis, (part, size, label) in zip(axes, cases, strict=True):
-        rows = latency[(latency["part"] == part) & latency[size].notna()]
+    cases = (("lm_head", K_LABEL), ("verify", "draft length gamma (tokens)"))
+    settings = (
+        (IN_SITU, "inside rounds", "o-"),
+        (COLD, "on its own, cold", "s--"),
+        (WARM, "warm", "^:"),
+        (f"{COLD}_graph", "cold, as a CUDA graph", "d-."),
+    )
+    table = found.parts_by_setting
+    for axis, (part, label) in zip(axes, cases, strict=True):
         for setting, name, style in settings:
-            chosen = rows[rows["setting"] == setting]
-            # Rounds are shown over all domains: a part's cost does not depend on the text.
-            by_size = chosen.groupby(size)[["median_ms", "ci_low_ms", "ci_high_ms"]].median()
-            value = by_size["median_ms"]
-            spread = [value - by_size["ci_low_ms"], by_size["ci_high_ms"] - value]
-            axis.errorbar(by_size.index.astype(int), value, yerr=spread, fmt=style, capsize=3, label=name)
+            rows = table[(table["part"] == part) & (table["setting"] == setting)]
+            if len(rows) or setting in (IN_SITU, COLD, WARM):
+                sizes = rows["size"].astype(int)
+                ends = ("ci_low_ms", "ci_high_ms")
+                error_bars(axis, sizes, rows, "median_ms", ends, fmt=style, label=name)
         axis.set_xlabel(label)
         axis.set_ylim(bottom=0)
     axes[0].set_ylabel("median LM head (ms)")
     axes[1].set_ylabel("median verification (ms)")
-    log_k_axis(axes[0], latency["vocab_size"].dropna().astype(int))
+    log_k_axis(axes[0], found.latency["vocab_size"].dropna().astype(int))
     axes[0].legend(fontsize="small")
-    text = "Parts inside rounds and on their own; bars: 95% bootstrap interval of the median"
-    return title_figure(figure, run.environment, text)
+    return title_figure(figure, found.run.environment, "Parts inside rounds and on their own")
 
 
-def _size_axis(axis: Axes, full_size: int) -> None:
-    """Powers of four up to the whole vocabulary."""
-    ticks = [4**n for n in range(2, 12) if 4**n < 0.7 * full_size]
-    log_k_axis(axis, [*ticks, full_size])
-    axis.set_xlim(left=ticks[0] if ticks else 1)
-
-
-# What each figure of a run shows, over how many prompts, what its intervals are; and the method in short.
-
-_OVER_PROMPTS = "95% bootstrap intervals over prompts"
-
-_OF_MEDIAN = "95% bootstrap intervals of the median, over whole prompts"
-
-_CAPTIONS = {
-    "speedup": "Measured speed of everything that was decoded, on the same prompts: over plain decoding "
-    "(bars), and over the faster full-vocabulary draft (numbers on them). Error bars and brackets: "
-    f"{_OVER_PROMPTS}, resampled as pairs ({{n}}).",
-    "surface": "Predicted tokens per second of every vocabulary size and draft length ({n}). The star is the "
-    "fastest, the diamond the paper's k* at its best draft length; inside the red border nothing is "
-    f"significantly more than {NEGLIGIBLE:.0%} slower than the fastest (95%, paired bootstrap over prompts).",
-    "acceptance": "Above: tokens per target pass of every vocabulary size, replayed over the target's own "
-    "held-out answers ({n}); a line per draft length. Below: the coverage that stands in for it, of those "
-    "answers and, optimistically, of the answers that made the ranking. Counts, so without intervals.",
-    "position": "Share of rounds in which the target agrees with the drafted token at each position, and "
-    "with all before it ({n}). Counts, so without intervals.",
-    "draft_latency": "Median time of a chained draft step by vocabulary size, split into draft layer, LM "
-    "head and token selection, inside real rounds ({n}, several steps each).",
-    "round_latency": "Median time of what comes once a round, by draft length, inside real rounds ({n}). "
-    f"Bars: {_OF_MEDIAN}.",
-    "isolated": "The same parts on their own may find their weights in the cache (warm); inside a round they "
-    "do not. Bars: 95% bootstrap intervals of the median, over "
-    "whole prompts inside rounds and over samples elsewhere.",
-    "prediction": "Every decoded draft: tokens per second predicted from replay and probes, against "
-    f"measured ({{n}}). Bars: {_OVER_PROMPTS} of the prediction; the band is 7% wide on either side.",
-    "cross_domain": "Vocabularies used on other domains than the one that chose them: mean acceptance length "
-    "and predicted speed over those of the full vocabulary ({n}). Above 1, trimming still pays.",
-    "roofline": "Where the parts of a round stand under the device's limits: work per byte against work per "
-    "second, from counted FLOPs and bytes and median times inside real rounds ({n}). The roof is the data "
-    "sheet's, or measured by a probe where there is none. Numbers are k, or tokens verified.",
-    "telemetry": "What was sampled beside the run; shaded: when each domain was measured ({n}).",
-    f"fit_{LM_HEAD}": f"Latency models of the LM head over k, how far off each is, and the share that it "
-    f"says a size saves ({{n}}). Bars: {_OF_MEDIAN}.",
-    f"fit_{DRAFT_STEP}": f"Latency models of a chained draft step over k, how far off each is, and the share "
-    f"that it says a size saves ({{n}}). Bars: {_OF_MEDIAN}.",
-    f"fit_{VERIFY}": f"Latency models of a verification by its tokens ({{n}}). Bars: {_OF_MEDIAN}.",
-}
-
-METHOD = (
-    "Acceptance of every vocabulary size and draft length is replayed: the draft, with its whole head, is "
-    "unrolled over the target's own held-out answers; for each place and depth the sizes that would draft "
-    "the target's token y form one interval, rank(y) <= k < the smallest rank among tokens that beat y, and "
-    "walking the rounds over those intervals counts what decoding would accept. Sampled answers tell the "
-    "expected acceptance instead, on a grid of sizes: a token of theirs came from an accepted draft with "
-    "probability min(1, draft / target).",
-    "Latency of a round's parts is probed inside real rounds, between the decodes, on the same prompts.",
-    "Predicted tokens/s = tokens / sum of (draft prefill + rounds x round latency), where a round takes "
-    "T_first(k) + (gamma - 1) T_step(k) + T_verify(gamma + 1) + T_other. Its 95% interval and the set of "
-    f"sizes that are not significantly more than {NEGLIGIBLE:.0%} slower than the fastest are percentile "
-    "bootstrap over prompts, of acceptance and latency together.",
-    "What is decoded is chosen from a pilot: plain; the full vocabulary, at its own best draft length and at "
-    "that of the optimum (trimming is compared with the faster); the predicted optimum; the paper's k* (the "
-    "optimum of U(k) = a C(k) + (1 - a) R(k), arXiv 2603.05210) at its best draft length; the smallest size "
-    "that loses no acceptance; and another draft length as a check. All share every prompt, in seeded random "
-    "order. The optimum of the pilot may differ from that of the surface shown here, which all probes went "
-    "into.",
-    "tokens/s counts the tokens after the first, over the time from the end of the target's prefill; the "
-    "draft's own prefill is in that time. Speedups are total throughput over the same prompts, with 95% "
-    "bootstrap intervals over prompts, resampled as pairs.",
-    "Acceptance rate is accepted over drafted tokens. Mean acceptance length counts tokens per target pass, "
-    "bonus token included.",
-    "Held-out coverage C(k) is over the target's answers to prompts that the ranking never saw.",
-    "FLOPs count 2 per multiply-add, and embedding lookups 0; R(k) is the share of a draft's latency, or of "
-    "its FLOPs, that a vocabulary of k saves.",
-    "A prompt whose answer ended with its first token is left out: decoding it takes no time.",
+@captioned(
+    "surface",
+    "The star is the fastest, the diamond the paper's k* at its best draft length; inside the red border "
+    f"nothing is significantly more than {NEGLIGIBLE:.0%} slower than the fastest (95%, paired bootstrap "
+    "over prompts, {n}).",
 )
-
-
-def captions(run: Run) -> dict[str, str]:
-    """By the name of the figure."""
-    counts = [f"{domain}: {len(prompts)} prompts" for domain, prompts in run.prompts.items()]
-    n = f"n = {', '.join(counts)}" if len(counts) > 1 else f"n = {counts[0].partition(': ')[2]}"
-    return {name: text.format(n=n) for name, text in _CAPTIONS.items()}
-
-
-# Figures of the predicted speed surface: the map, its proof, acceptance by position, and across domains.
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-_SMALLEST = 16  # below it nothing is fast, and the axis would be mostly empty
-
-
-def surface_figure(surfaces: Surfaces) -> Figure:
+def surface_figure(found: Findings) -> Figure:
     """Predicted tokens/s over size and draft length, with optimum, confidence set and the paper's k."""
-    run = surfaces.run
-    domains = list(run.decodes)
-    figure, axes = plt.subplots(1, len(domains), figsize=(5.2 * len(domains) + 0.6, 4.4), squeeze=False)
-    for axis, domain in zip(axes[0], domains, strict=True):
-        surface, advice = surfaces.of(domain), surfaces.advice(domain)
+    figure, axes = plt.subplots(
+        1, len(found.domains), figsize=(5.2 * len(found.domains) + 0.6, 4.4), squeeze=False
+    )
+    for axis, domain in zip(axes[0], found.domains, strict=True):
+        surface, advice = found.surface(domain), found.advice(domain)
         edges = np.append(surface.sizes, surface.sizes[-1] * 1.2)
         rows = np.arange(len(surface.draft_lengths) + 1) - 0.5
         mesh = axis.pcolormesh(edges, rows, surface.tokens_per_s, cmap="viridis", rasterized=True)
@@ -310,7 +230,7 @@ def surface_figure(surfaces: Surfaces) -> Figure:
             place = surface.draft_lengths.index(gamma)
             axis.plot(size, place, marker, color="white", markeredgecolor="black", markersize=11, label=label)
         axis.plot([], [], color="red", label=f"not significantly more than {NEGLIGIBLE:.0%} slower")
-        log_k_axis(axis, [4**n for n in range(2, 12) if 4**n < 0.7 * run.full_size] + [run.full_size])
+        log_k_axis(axis, outlined_sizes(found.run.full_size))
         axis.set_xlim(min(_SMALLEST, edges[-2]), edges[-1])
         axis.set_yticks(range(len(surface.draft_lengths)), [str(g) for g in surface.draft_lengths])
         axis.set_title(domain)
@@ -318,7 +238,7 @@ def surface_figure(surfaces: Surfaces) -> Figure:
         axis.grid(False)
     axes[0, 0].set_ylabel("draft length gamma (tokens)")
     text = "Predicted speed of every vocabulary size and draft length"
-    title_figure(figure, run.environment, text)
+    title_figure(figure, found.run.environment, text)
     # Below the maps, which it would hide.
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3
@@ -326,7 +246,7 @@ def surface_figure(surfaces: Surfaces) -> Figure:
     return figure
 
 
-def _outline(axis: "Axes", edges: np.ndarray, inside: np.ndarray) -> None:
+def _outline(axis: Axes, edges: np.ndarray, inside: np.ndarray) -> None:
     """Draws the border of a set of cells."""
     for row, cells in enumerate(inside):
         changes = np.flatnonzero(np.diff(np.concatenate([[0], cells.astype(int), [0]])))
@@ -336,71 +256,80 @@ def _outline(axis: "Axes", edges: np.ndarray, inside: np.ndarray) -> None:
             axis.plot(x, y, color="red", linewidth=1)
 
 
-def prediction_figure(run: Run, summary: pd.DataFrame) -> Figure:
+@captioned(
+    "prediction",
+    f"Every decoded draft ({{n}}). Bars: {_OVER_PROMPTS} of the prediction; the band is 7% wide on either "
+    "side.",
+)
+def prediction_figure(found: Findings) -> Figure:
     """Predicted against measured tokens/s of every decoded draft."""
     figure, axis = plt.subplots(figsize=(6.4, 5.2))
-    drafts = summary[summary["draft_length"] > 0]
+    drafts = found.summary[found.summary["draft_length"] > 0]
     by_domain = drafts.groupby("domain")
     for color, (domain, rows) in zip(cycle(sns.color_palette(PALETTE)), by_domain, strict=False):
-        predicted = rows["predicted_tokens_per_s"]
-        # A resample's rounding may put an end a hair on the other side.
-        spread = np.maximum([predicted - rows["predicted_ci_low"], rows["predicted_ci_high"] - predicted], 0)
-        error = rows["prediction_error"].abs().mean()
-        label = f"{domain}: mean absolute error {error:.1%}"
-        axis.errorbar(
-            rows["tokens_per_s"], predicted, yerr=spread, fmt="o", color=color, capsize=2, label=label
-        )
+        label = f"{domain}: mean absolute error {found.prediction_errors[str(domain)]:.1%}"
+        ends = ("predicted_ci_low", "predicted_ci_high")
+        style = {"fmt": "o", "color": color, "capsize": 2, "label": label}
+        error_bars(axis, rows["tokens_per_s"], rows, "predicted_tokens_per_s", ends, **style)
     limits = np.array([drafts["tokens_per_s"].min() * 0.9, drafts["tokens_per_s"].max() * 1.1])
     axis.plot(limits, limits, color=INK, linewidth=1)
     axis.fill_between(limits, limits * 0.93, limits * 1.07, color="0.5", alpha=0.15, label="within 7%")
     axis.set_xlabel("measured tokens/s")
     axis.set_ylabel("predicted tokens/s")
     axis.legend(fontsize="small")
-    text = "Prediction against decoding; bars: 95% bootstrap interval of the prediction"
-    return title_figure(figure, run.environment, text)
+    return title_figure(figure, found.run.environment, "Predicted and measured speed")
 
 
-def position_figure(surfaces: Surfaces) -> Figure:
-    """Acceptance by draft position, with the full, the best and the paper's vocabulary."""
-    run = surfaces.run
-    domains = list(run.decodes)
-    figure, axes = plt.subplots(
-        1, len(domains), figsize=(4.3 * len(domains) + 0.6, 4.2), sharey=True, squeeze=False
-    )
-    for axis, domain in zip(axes[0], domains, strict=True):
-        advice = surfaces.advice(domain)
-        longest = max(advice.surface.draft_lengths)
-        for size, label in (
-            (run.full_size, "full vocabulary"),
-            (advice.best[0], f"optimum, k = {advice.best[0]:,}"),
-            (advice.paper[0], f"paper's, k* = {advice.paper[0]:,}"),
-        ):
-            rates = acceptance_by_position(surfaces, domain, size, longest)
-            axis.plot(np.arange(1, longest + 1), rates, "o-", label=label)
-        axis.set_title(domain)
-        axis.set_xlabel("draft position")
-        axis.set_ylim(0, 1)
-        axis.legend(fontsize="small")
-    axes[0, 0].set_ylabel("acceptance at position\n(share of rounds)")
-    text = "Acceptance by draft position, replayed at the longest draft length (unconditional)"
-    return title_figure(figure, run.environment, text)
-
-
-def cross_figure(run: Run, cross: pd.DataFrame) -> Figure:
+@captioned(
+    "cross_domain",
+    "Vocabularies used on other domains than the one that chose them, over the full vocabulary ({n}). Above "
+    "1, trimming still pays.",
+)
+def cross_figure(found: Findings) -> Figure:
     """Acceptance and speed of each domain with the vocabulary chosen on each source."""
+    run, cross = found.run, found.kept_across
     figure, axes = plt.subplots(1, 2, figsize=(11.5, 0.7 * len(run.rankings) + 2.6), sharey=True)
     chosen = zip(cross["source"], cross["vocab_size"], cross["draft_length"], strict=True)
     labels = {source: f"{source} (k = {size:,}, gamma = {gamma})" for source, size, gamma in chosen}
-    cross = cross.assign(kept=cross["mean_acceptance_length"] / cross["full_mean_acceptance_length"])
     for axis, column, title in (
         (axes[0], "kept", "mean acceptance length\nover that of the full vocabulary"),
         (axes[1], "predicted_speedup_vs_full_vocab", "predicted speed\nover that of the full vocabulary (x)"),
     ):
         table = cross.pivot(index="source", columns="domain", values=column)
-        table = table.loc[list(labels), list(run.decodes)].rename(index=labels)
+        table = table.loc[list(labels), found.domains].rename(index=labels)
         sns.heatmap(table, annot=True, fmt=".3f", center=1, cmap="vlag_r", ax=axis, cbar=False)
         axis.set_title(title, fontsize="medium")
         axis.set_xlabel("prompts of")
         axis.set_ylabel("")
     axes[0].set_ylabel("vocabulary chosen on")
     return title_figure(figure, run.environment, "A vocabulary chosen on one domain, used on another")
+
+
+METHOD = (
+    "Acceptance of every vocabulary size and draft length is replayed. The draft, with its whole head, is "
+    "unrolled over the target's own held-out answers. For each place and depth the sizes that draft the "
+    "target's token y form one interval, rank(y) <= k < the smallest rank among tokens that beat y; walking "
+    "the rounds over those intervals counts what decoding accepts. Sampled answers give the expected "
+    "acceptance instead, on a grid of sizes: a token of theirs came from an accepted draft with probability "
+    "min(1, draft / target).",
+    "Latency of a round's parts is probed inside real rounds, between the decodes, on the same prompts.",
+    "Predicted tokens/s = tokens / sum of (draft prefill + rounds x round latency), where a round takes "
+    "T_first(k) + (gamma - 1) T_step(k) + T_verify(gamma + 1) + T_other. Its 95% interval and the set of "
+    f"sizes that are not significantly more than {NEGLIGIBLE:.0%} slower than the fastest are percentile "
+    "bootstrap over prompts, of acceptance and latency together.",
+    "A pilot chooses what is decoded: plain; the full vocabulary, at its own best draft length and at that "
+    "of the optimum (trimming is compared with the faster); the predicted optimum; the paper's k* (the "
+    "optimum of U(k) = a C(k) + (1 - a) R(k), arXiv 2603.05210) at its best draft length; the smallest size "
+    "that needs no more target passes than the full vocabulary; and another draft length as a check. All "
+    "share every prompt, in seeded random order. The optimum of the pilot may differ from that of the "
+    "surface shown here, which all probes went into.",
+    "tokens/s counts the tokens after the first, over the time from the end of the target's prefill; the "
+    "draft's own prefill is in that time. Speedups are total throughput over the same prompts, with 95% "
+    "bootstrap intervals over prompts, resampled as pairs.",
+    "Acceptance rate is accepted over drafted tokens. Mean acceptance length counts tokens per target pass, "
+    "bonus token included.",
+    "Held-out coverage C(k) is over the target's answers to prompts that the ranking never saw.",
+    "FLOPs count 2 per multiply-add, and embedding lookups 0; R(k) is the share of a draft's latency, or of "
+    "its FLOPs, that a vocabulary of k saves.",
+    "A prompt whose answer ended with its first token is left out: decoding it takes no time.",
+)

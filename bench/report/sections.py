@@ -1,83 +1,139 @@
-"""What a page is made of: values that the template lays out, and that know no HTML themselves."""
+"""What a report is made of: one tree, built once per kind of run, that knows no HTML, Markdown or console.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+Three renderers show it: `page.py`, `markdown.py` and `console.py`, which shows only what is brief.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
+
+from bench.analysis.metrics import METRICS, format_interval, format_value, interval_columns, is_missing
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A text.
+
+    Attributes:
+        text: whole sentences.
+        is_brief: whether the console shows it, as does `is_brief` everywhere.
+        tone: `good`, `bad` or `unsure` for an answer, `strong` for a statement; empty for a plain text.
+    """
+
+    text: str
+    is_brief: bool = False
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Points:
+    """A list.
+
+    Attributes:
+        texts: of its points.
+        is_brief: as in `Paragraph`.
+        mark: what stands before every point on the console.
+    """
+
+    texts: Sequence[str]
+    is_brief: bool = False
+    mark: str = "-"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure.
+    """A figure with its caption.
 
     Attributes:
         name: of its files.
         caption: what it shows, over how many, and what its intervals are.
+        draw: draws it; None where there is nothing to show.
     """
 
     name: str
     caption: str
+    draw: Callable[[], Figure | None]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of texts.
+    """A table as texts.
 
     Attributes:
-        caption: what it shows.
         headings: of its columns.
         rows: texts.
-        numeric: per column, whether it holds numbers.
+        is_numeric: per column, whether it holds numbers.
     """
 
-    caption: str
     headings: list[str]
     rows: list[list[str]]
-    numeric: list[bool]
-
-    @classmethod
-    def of(cls, table: pd.DataFrame, caption: str) -> "Grid":
-        """Of any table; numbers with four digits."""
-        shown = as_text(table)
-        columns = [shown[name].tolist() for name in shown.columns]
-        rows = [list(row) for row in zip(*columns, strict=True)]
-        return cls(
-            caption,
-            [str(name).replace("_", " ") for name in shown.columns],
-            rows,
-            [_is_numeric(c) for c in columns],
-        )
+    is_numeric: list[bool]
 
 
 @dataclass(frozen=True)
-class Section:
-    """A part of the page.
+class Table:
+    """A table, of which the registry of metrics knows headings and digits.
 
     Attributes:
-        anchor: its name in links.
-        title: heading.
-        texts: paragraphs.
-        points: a list below them.
-        pictures: figures.
-        grids: tables.
-        parts: sections inside.
-        is_folded: whether it opens only when it is asked to.
+        caption: what it shows.
+        frame: values; intervals in columns of their own.
+        columns: names to show, in order; those without any value are left out.
+        legend: what its words mean.
+        is_brief: as in `Paragraph`; the console takes the columns that have a short heading.
+        headings: of columns that are called otherwise here.
+        other: metric of columns that are in no registry, such as one per domain.
+        brief_intervals: whether the console shows intervals too.
+        brief_columns: that only the console shows.
     """
 
-    anchor: str
-    title: str
-    texts: Sequence[str] = ()
-    points: Sequence[str] = ()
-    pictures: Sequence[Picture] = ()
-    grids: Sequence[Grid] = ()
-    parts: Sequence["Section"] = field(default_factory=tuple)
-    is_folded: bool = False
+    caption: str
+    frame: pd.DataFrame
+    columns: Sequence[str]
+    legend: str = ""
+    is_brief: bool = False
+    headings: Mapping[str, str] = field(default_factory=dict)
+    other: str = ""
+    brief_intervals: bool = False
+    brief_columns: Sequence[str] = ()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether it says nothing."""
-        return not (self.texts or self.points or self.pictures or self.grids or self.parts)
+    def grid(self) -> Grid:
+        """With intervals, and a dash where there is no value."""
+        found = {name: self._texts(name, True) for name in self.columns if name in self.frame}
+        return _grid({self._heading(name): texts for name, texts in found.items()}, "–")
+
+    def short_grid(self) -> Grid:
+        """For the console: columns that have a short heading, mostly without intervals."""
+        found = {}
+        for name in (*self.columns, *self.brief_columns):
+            metric = METRICS.get(name)
+            if name in self.frame and metric and metric.short is not None:
+                heading = f"{metric.short} [95%]" if self._has_interval(name) else metric.short
+                found[heading] = self._texts(name, self.brief_intervals)
+        return _grid(found, "")
+
+    def _has_interval(self, name: str) -> bool:
+        return self.brief_intervals and set(interval_columns(name)) <= set(self.frame)
+
+    def _heading(self, name: str) -> str:
+        metric = METRICS.get(name)
+        return self.headings.get(name) or (metric.heading if metric else name.replace("_", " "))
+
+    def _texts(self, name: str, with_interval: bool) -> list[str]:
+        metric = name if name in METRICS or not self.other else self.other
+        ends = [column for column in interval_columns(name) if column in self.frame]
+        if with_interval and len(ends) == 2:
+            values = zip(*(self.frame[column] for column in (name, *ends)), strict=True)
+            return [format_interval(metric, *row) for row in values]
+        return [format_value(metric, value) for value in self.frame[name]]
+
+
+def _grid(columns: Mapping[str, list[str]], missing: str) -> Grid:
+    kept = {heading: texts for heading, texts in columns.items() if any(texts)}
+    rows = [[text or missing for text in row] for row in zip(*kept.values(), strict=True)]
+    return Grid(list(kept), rows, [_is_numeric(texts) for texts in kept.values()])
 
 
 def _is_numeric(texts: Sequence[str]) -> bool:
@@ -86,7 +142,101 @@ def _is_numeric(texts: Sequence[str]) -> bool:
     return bool(found) and all(letter.isdigit() for letter in found)
 
 
-# Tables of a report as files: CSV for programs, Markdown and LaTeX for texts.
+@dataclass(frozen=True)
+class Card:
+    """The answer for one domain on one device.
+
+    Attributes:
+        title: domain.
+        place: device.
+        badge: the verdict in a word or three.
+        tone: as in `Paragraph`.
+        headline: what to do.
+        sentence: what to do and what it buys, where no table stands beside it.
+        gains: decoded and predicted, beside each other.
+        note: why they differ; empty where they agree.
+        facts: name and value of what else decides.
+        command: that takes the answer away.
+        details: how firm it is.
+        is_brief: as in `Paragraph`.
+    """
+
+    title: str
+    place: str
+    badge: str
+    tone: str
+    headline: str
+    sentence: str
+    gains: Grid
+    note: str
+    facts: Sequence[tuple[str, str]]
+    command: str
+    details: Sequence[str]
+    is_brief: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it; a whole report is one too.
+
+    Attributes:
+        anchor: its name in links.
+        title: heading.
+        parts: in order.
+        is_folded: whether it opens only when it is asked to.
+        label: its short name in a list of contents; empty takes the title.
+    """
+
+    anchor: str
+    title: str
+    parts: Sequence["Block"] = ()
+    is_folded: bool = False
+    label: str = ""
+
+    def blocks(self) -> Iterator["Block"]:
+        """Everything inside, sections too, in order."""
+        for part in self.parts:
+            yield part
+            if isinstance(part, Section):
+                yield from part.blocks()
+
+    def pictures(self) -> list[Picture]:
+        """Every figure inside."""
+        return [block for block in self.blocks() if isinstance(block, Picture)]
+
+    def without_pictures(self, names: Sequence[str]) -> "Section":
+        """The same without these figures, and without sections that then say nothing."""
+        parts: list[Block] = []
+        for part in self.parts:
+            if isinstance(part, Section):
+                part = part.without_pictures(names)
+                if not part.parts:
+                    continue
+            if not (isinstance(part, Picture) and part.name in names):
+                parts.append(part)
+        return replace(self, parts=parts)
+
+
+Block = Paragraph | Points | Picture | Table | Card | Section
+
+
+def section(
+    anchor: str, title: str, *parts: Block | None, is_folded: bool = False, label: str = ""
+) -> Section | None:
+    """A section of the parts that say something; None where none does."""
+    kept = [part for part in parts if part is not None and not _is_empty(part)]
+    return Section(anchor, title, kept, is_folded, label) if kept else None
+
+
+def _is_empty(part: Block) -> bool:
+    if isinstance(part, Paragraph):
+        return not part.text
+    if isinstance(part, Points):
+        return not part.texts
+    return isinstance(part, Table) and part.frame.empty
+
+
+# Tables as files: CSV for programs, Markdown and LaTeX for texts.
 
 _TEX_SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
@@ -115,9 +265,9 @@ def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """Every value as a reader takes it in: four digits, and nothing where there is no value."""
+    """Every value with four digits, and nothing where there is no value."""
     return pd.DataFrame(
-        {column: [_cell(value) for value in table[column]] for column in table.columns}, dtype=object
+        {column: [_four_digits(value) for value in table[column]] for column in table.columns}, dtype=object
     )
 
 
@@ -134,72 +284,7 @@ def _tex_row(values) -> str:
     return " & ".join(escaped) + r" \\"
 
 
-def _cell(value: object) -> str:
-    if value is None or (not isinstance(value, str) and bool(pd.isna(value))):  # type: ignore[call-overload]
+def _four_digits(value: object) -> str:
+    if is_missing(value):
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-# The tables of one run, as figures and pages take them.
-
-# Column of the summary, its heading, how its values are written, and the name of its interval's columns.
-_DECODED = (
-    ("vocab_size", "k", ",.0f", None),
-    ("draft_length", "gamma", ".0f", None),
-    ("tokens_per_s", "tokens/s", ".1f", None),
-    ("speedup_vs_full_vocab", "x full vocabulary", ".2f", "speedup_vs_full_vocab"),
-    ("speedup_vs_autoregressive", "x plain", ".2f", "speedup_vs_autoregressive"),
-    ("predicted_tokens_per_s", "predicted tokens/s", ".1f", "predicted"),
-    ("prediction_error", "prediction error", "+.1%", None),
-    ("mean_acceptance_length", "mean acceptance length", ".3f", None),
-    ("acceptance_rate", "acceptance rate", ".3f", None),
-    ("coverage_heldout", "coverage held-out", ".3f", None),
-    ("draft_step_ms", "draft step ms", ".3f", None),
-    ("lm_head_ms", "LM head ms", ".3f", None),
-    ("verify_ms", "verify ms", ".2f", None),
-    ("identical_output_frac", "identical outputs", ".0%", None),
-    ("energy_j_per_token", "J/token", ".3g", None),
-)
-
-
-@dataclass(frozen=True)
-class Tables:
-    """Tidy tables of a run.
-
-    Attributes:
-        latency: of every part of a round, by vocabulary size or draft length.
-        summary: one row for everything that was decoded.
-        cross: acceptance and speed of each domain with the vocabulary chosen on each source.
-    """
-
-    latency: pd.DataFrame
-    summary: pd.DataFrame
-    cross: pd.DataFrame
-
-
-def decoded_table(summary: pd.DataFrame, domain: str) -> pd.DataFrame:
-    """What was decoded of a domain as texts for readers; a column without any value is left out.
-
-    Args:
-        summary: as `bench.report.summary.summary_frame`.
-        domain: one of its domains.
-    """
-    rows = summary[summary["domain"] == domain]
-    shown = {"what": rows["role"].str.replace("+", ", ").tolist()}
-    for name, heading, form, ends in _DECODED:
-        if ends is None:
-            shown[heading] = [told(value, form) for value in rows[name]]
-        else:
-            triples = zip(rows[name], rows[f"{ends}_ci_low"], rows[f"{ends}_ci_high"], strict=True)
-            shown[heading] = [told_interval(*triple, form) for triple in triples]
-    return pd.DataFrame({heading: texts for heading, texts in shown.items() if any(texts)}, dtype=object)
-
-
-def told(value: object, form: str) -> str:
-    """A value as text; nothing where there is none."""
-    return "" if value is None or pd.isna(value) else format(value, form)  # type: ignore[call-overload]
-
-
-def told_interval(value: object, low: object, high: object, form: str) -> str:
-    """A value with its interval as text; nothing where there is no value."""
-    return f"{told(value, form)} [{told(low, form)}, {told(high, form)}]" if told(value, form) else ""

@@ -41,7 +41,7 @@ from bench.records import (
     SessionRecord,
 )
 from bench.records.kinds import Done
-from bench.report.of_draft import render_draft
+from bench.report.tasks import render_draft
 from bench.runs.environment import data_ids, describe, describe_run, known_hardware, measured_hardware, now
 from bench.runs.folder import RunFolder, check_writable, note_hardware, note_telemetry, open_run, point_latest
 from bench.runs.pair import Pair, dtype_of, fingerprint_of, load_pair
@@ -142,8 +142,8 @@ def _run_alone(config: Config, console: Console) -> Path:
             failures = _measure(config, device, pair, rankings, workloads, sizes, run, seen, console)
     point_latest(run.path)
     # Imported late: drawing brings in seconds of libraries that measuring does not need.
-    from bench.report.page import render
-    from bench.report.text import show_failures
+    from bench.analysis.verdict import failure_fact
+    from bench.report.tasks import render, show_failures
 
     try:
         render(run.path, console)
@@ -152,7 +152,7 @@ def _run_alone(config: Config, console: Console) -> Path:
         if not failures:
             raise
     if failures:
-        show_failures(failures, console)
+        show_failures([failure_fact(failure) for failure in failures], console)
         raise FailedCasesError(
             f"{len(failures)} cases could not be measured (listed above); the same command tries them again"
         )

@@ -43,7 +43,7 @@ def run_select(config: Config, console: Console) -> list[Path]:
     cross = _cross_domain(context, selections)
     # Imported late: the drawing libraries take seconds to load.
     from bench.analysis.selection import read_selection
-    from bench.report.of_selection import render_selection, show_selections
+    from bench.report.tasks import render_selection, show_selections
 
     folders = []
     for name, selection in selections.items():
@@ -52,7 +52,7 @@ def run_select(config: Config, console: Console) -> list[Path]:
             figures = summary(context, name, selection)
             write_tables(folder, context, name, selection, cross, figures)
             write_exports(folder, export_of(context, name, selection, figures))
-            render_selection(read_selection(folder), _other_curves(context, name, selection))
+            render_selection(read_selection(folder, _other_curves(context, name, selection)))
         folders.append(target)
     show_selections([read_selection(folder) for folder in folders], console)
     return folders

@@ -5,8 +5,8 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import pytest
 
+from bench.analysis.devices import DeviceFindings
 from bench.analysis.load import load_runs
-from bench.report.of_devices import HardwareReport
 from tests.analysis.synthetic import Device, Experiment, write_run
 
 H100_700 = Device(noise=0.01)
@@ -34,7 +34,7 @@ def run_folders(tmp_path_factory):
 @pytest.fixture(scope="session")
 def report(run_folders):
     """The comparison of `run_folders`."""
-    return HardwareReport.of(load_runs(run_folders))
+    return DeviceFindings.of(load_runs(run_folders))
 
 
 @pytest.fixture(autouse=True)

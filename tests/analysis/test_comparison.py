@@ -3,14 +3,13 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from bench.analysis.compared import best_frame
-from bench.analysis.comparison import compare
+from bench.analysis.comparison import best_frame, compare
+from bench.analysis.devices import DeviceFindings
 from bench.analysis.differences import differences, pair_frame
 from bench.analysis.load import Case, case_labels, label_runs, load_runs
 from bench.analysis.run import read_run
 from bench.records import FailureRecord
 from bench.report.device_figures import best_size_figure
-from bench.report.of_devices import HardwareReport
 from tests.analysis.conftest import LABELS
 from tests.analysis.synthetic import Device, Experiment, write_run
 
@@ -139,13 +138,13 @@ def test_what_keeps_many_runs_apart_is_told_once(tmp_path):
         )
         for name in names
     ]
-    report = HardwareReport.of(load_runs(folders))
+    report = DeviceFindings.of(load_runs(folders))
     said = report.limits()
     assert "A difference in the dtype keeps runs apart: bfloat16 on L40S, Tesla T4; float32 on L4." in said
     assert "The driver differs, and may explain a difference: 580.1 on L4, L40S; 590.0 on Tesla T4." in said
     assert len(said) == 2
     assert report.comparison.devices_of("synthetic-pair, bfloat16") == ["L40S", "Tesla T4"]
     # A panel holds the devices of its case and no others.
-    axes = best_size_figure(report.comparison, report.best).axes
+    axes = best_size_figure(report).axes
     shown = [[text.get_text() for text in axis.get_yticklabels()] for axis in axes if axis.get_visible()]
     assert shown == [["Tesla T4", "L40S"], ["L4"]]

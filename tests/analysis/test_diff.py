@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from bench.analysis import diff_verdict as outcome_module
+from bench.analysis import diff as diff_module
 from bench.analysis.diff import (
     ALL_DECODES,
     DIFF_COLUMNS,
@@ -15,15 +15,16 @@ from bench.analysis.diff import (
     SLOWER,
     TOO_FEW,
     TOO_SHORT,
+    Change,
     diff_frame,
+    judge_change,
     output_frame,
     require_comparable,
 )
-from bench.analysis.diff_verdict import Change, judge_change
 from bench.analysis.latency import Drift, drift_of
 from bench.analysis.run import Run, read_run
 from bench.errors import ConfigError
-from bench.report.device_figures import diff_figure
+from bench.report.of_diff import diff_figure
 from bench.stats.paired import PairedRatio, holm
 from tests.analysis.synthetic import FULL, Device, Experiment, write_run
 from tests.report.synthetic import write_run as write_small_run
@@ -175,7 +176,7 @@ def test_a_slowdown_within_the_drift_is_not_called_one_and_one_beyond_it_is(tmp_
 
 
 def test_noise_beyond_the_threshold_is_inconclusive(tmp_path, monkeypatch):
-    monkeypatch.setattr(outcome_module, "drift_of", lambda run: Drift(0.0, ""))
+    monkeypatch.setattr(diff_module, "drift_of", lambda run: Drift(0.0, ""))
     outcome = judge_change(*runs(tmp_path, Device(noise=0.3), Device(noise=0.3)), 0.001)
     assert outcome.change is Change.inconclusive
     assert "a slowdown of 0.1% is neither shown nor excluded" in outcome.sentence

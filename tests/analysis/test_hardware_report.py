@@ -5,37 +5,36 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.analysis.compared import (
+from bench.analysis.comparison import (
     BEST_COLUMNS,
     RANK_COLUMNS,
     SPEED_COLUMNS,
-    STEP_COLUMNS,
     best_frame,
+    compare,
+    curve_frame,
     rank_by_energy,
     rank_by_speed,
-    speed_curve,
     speed_frame,
-    verdicts,
 )
-from bench.analysis.comparison import compare
+from bench.analysis.devices import DeviceFindings, verdicts
 from bench.analysis.hardware import draft_shape_of, hardware_of
 from bench.analysis.load import label_runs
 from bench.analysis.run import read_run
-from bench.analysis.summary import energy_of
+from bench.analysis.telemetry import token_energy
+from bench.analysis.transfer import STEP_COLUMNS
 from bench.records import SteadyRecord
 from bench.report.device_figures import (
-    CAPTIONS,
     acceptance_figure,
     best_size_figure,
-    confident_ranges,
     energy_figure,
     speedup_figure,
     split_figure,
+    step_figure,
     throughput_figure,
+    transfer_figure,
 )
 from bench.report.drawing import K_LABEL, REPORT_FORMATS, draw
-from bench.report.latency_figures import step_figure, transfer_figure
-from bench.report.of_devices import HardwareReport
+from bench.report.of_devices import devices_report
 from bench.report.sections import write_tables
 from bench.telemetry.samples import Samples
 from tests.analysis.conftest import LABELS
@@ -58,8 +57,7 @@ def with_energy(report, watts: dict[str, float]):
             rows = [{"time_s": i / 10, "power_w": watts[entry.device]} for i in range(150)]
             run.__dict__["samples"] = Samples(rows)
         entries.append(replace(entry, run=run))
-    comparison = replace(report.comparison, entries=entries)
-    return replace(report, comparison=comparison, best=best_frame(comparison))
+    return DeviceFindings(replace(report.comparison, entries=entries))
 
 
 def labels_of(figure):
@@ -85,11 +83,12 @@ def test_the_best_by_hand(tmp_path):
 
 def test_speedups_by_size_by_hand(tmp_path):
     comparison = compare(label_runs([read_run(write_small_run(tmp_path / "run"))]))
-    frame = speed_frame(comparison)
+    curves = curve_frame(comparison)
+    frame = speed_frame(curves, comparison)
     assert list(frame.columns) == SPEED_COLUMNS
     assert frame["vocab_size"].tolist() == [10, 100]
     assert frame["predicted_speedup_vs_plain"].tolist() == pytest.approx([160 / 69, 160 / 99])
-    assert speed_curve(comparison.entries[0])["vocab_size"].tolist() == [1, 10, 20, 100]
+    assert curves["vocab_size"].tolist() == [1, 10, 20, 100]
 
 
 def test_energy_per_token_by_hand(report):
@@ -105,16 +104,16 @@ def test_energy_per_token_by_hand(report):
     assert code["place"].tolist() == [1, 2, pd.NA]
     assert code["note"].tolist() == ["", "", NOT_SAMPLED]
     assert "Most tokens per joule: H100 80GB HBM3 (350 W), 8." in verdicts(found.best)[0]
-    figure = energy_figure(found.comparison, found.best)
+    figure = energy_figure(found)
     assert figure is not None and "energy per token (J)" in labels_of(figure)
-    assert energy_figure(report.comparison, report.best) is None
+    assert energy_figure(report) is None
 
 
 def test_energy_of_what_was_not_sampled_to_its_end_is_not_told(report):
     entry = with_energy(report, {"L4": 5.0}).comparison.entries[2]
-    assert energy_of(entry.run, "code", (FULL, 0)).tokens_per_joule == pytest.approx(2)
+    assert token_energy(entry.run, "code", (FULL, 0)).tokens_per_joule == pytest.approx(2)
     entry.run.samples.rows[:] = entry.run.samples.rows[:50]
-    found = energy_of(entry.run, "code", (FULL, 0))
+    found = token_energy(entry.run, "code", (FULL, 0))
     assert found.j_per_token is None and found.tokens_per_joule is None
     assert found.reason == "the samples do not cover the window"
 
@@ -162,7 +161,7 @@ def test_what_the_data_sheet_does_not_know_is_the_error(tmp_path):
         write_run(tmp_path / "a", Device(launch_ms=0.0), experiment),
         write_run(tmp_path / "b", slow, experiment),
     ]
-    moved = HardwareReport.of(label_runs(read_run(folder) for folder in folders)).transferred
+    moved = DeviceFindings.of(label_runs(read_run(folder) for folder in folders)).transferred
     moved = moved.set_index(["source", "target"])
     assert moved.loc[("H100 80GB HBM3", "L4"), "mean_error"] == pytest.approx(0.5, abs=0.01)
     assert moved.loc[("L4", "H100 80GB HBM3"), "mean_error"] == pytest.approx(1.0, abs=0.1)
@@ -173,9 +172,9 @@ def test_a_device_nobody_knows_has_a_reason_and_no_number(tmp_path):
         write_run(tmp_path / "a", Device(), Experiment(num_prompts=2)),
         write_run(tmp_path / "b", Device(name="Unheard Of X9"), Experiment(num_prompts=2)),
     ]
-    report = HardwareReport.of(label_runs(read_run(folder) for folder in folders))
+    report = DeviceFindings.of(label_runs(read_run(folder) for folder in folders))
     assert report.transferred["mean_error"].isna().all()
-    assert transfer_figure(report.comparison, report.transferred) is None
+    assert transfer_figure(report) is None
     assert report.transfers() == [
         "Not every latency model could be moved: Unheard Of X9 has no data sheet, and its run did not probe "
         "its rates."
@@ -183,8 +182,9 @@ def test_a_device_nobody_knows_has_a_reason_and_no_number(tmp_path):
     assert any(
         text.startswith("The memory bandwidth of Unheard Of X9 is not known") for text in report.limits()
     )
-    unknown = report.steps.assign(memory_bytes_per_s=np.nan)
-    assert step_figure(report.comparison, unknown) is None
+    unknown = DeviceFindings(report.comparison)
+    unknown.__dict__["steps"] = report.steps.assign(memory_bytes_per_s=np.nan)
+    assert step_figure(unknown) is None
 
 
 def test_recorded_rates_and_shapes_come_first(tmp_path):
@@ -205,49 +205,52 @@ def test_recorded_rates_and_shapes_come_first(tmp_path):
 
 
 def test_every_figure_is_drawn_with_units_and_devices(report):
-    speed = speedup_figure(report.comparison)
+    speed = speedup_figure(report)
     assert {K_LABEL, "speed over plain decoding (x)"} <= labels_of(speed)
     legend = [text.get_text() for text in speed.legends[0].get_texts()]
     assert legend == [*LABELS, "predicted fastest"]
-    curve = speed_curve(report.comparison.entries[0])
+    curve = report.curves[(report.curves["domain"] == "code") & (report.curves["device"] == LABELS[0])]
     drawn = speed.axes[0].get_lines()[0]
     assert list(drawn.get_ydata()) == curve["predicted_speedup_vs_plain"].tolist()
     assert speed.axes[0].get_title() == "code (n = 6)"
 
-    best = best_size_figure(report.comparison, report.best)
+    best = best_size_figure(report)
     assert [text.get_text() for text in best.axes[0].get_yticklabels()] == LABELS[::-1]
     assert K_LABEL in labels_of(best)
 
-    throughput = throughput_figure(report.comparison, report.best)
+    throughput = throughput_figure(report)
     assert "measured tokens/s" in labels_of(throughput)
     widths = [patch.get_width() for patch in throughput.axes[0].patches]
     code = report.best[report.best["domain"] == "code"].iloc[::-1]
     columns = ("plain_tokens_per_s", "full_tokens_per_s", "tokens_per_s")
     assert widths == pytest.approx([value for column in columns for value in code[column]])
 
-    steps = step_figure(report.comparison, report.steps)
+    steps = step_figure(report)
     assert steps is not None
     assert {"memory bandwidth (GB/s)", "median draft step (ms)"} <= labels_of(steps)
     assert [text.get_text() for text in steps.axes[0].get_xticklabels()] == ["300", "3,350"]
 
-    moved = transfer_figure(report.comparison, report.transferred)
+    moved = transfer_figure(report)
     assert moved is not None and {"fitted on", "predicted for"} <= labels_of(moved)
 
 
 def test_confident_ranges_hold_the_best(report):
     for entry in report.comparison.entries:
-        ranges = confident_ranges(entry)
-        assert any(low <= entry.surface.best[0] <= high for low, high in ranges)
-        assert all(low <= high for low, high in ranges)
+        rows = report.confident[
+            (report.confident["domain"] == entry.domain) & (report.confident["device"] == entry.device)
+        ]
+        assert ((rows["low"] <= entry.surface.best[0]) & (entry.surface.best[0] <= rows["high"])).any()
+        assert (rows["low"] <= rows["high"]).all()
 
 
 def test_everything_is_drawn_and_written(report, tmp_path):
     report = with_energy(report, dict.fromkeys(LABELS, 4.0))
-    assert set(report.drawings()) == set(CAPTIONS)
-    draw(report.drawings(), tmp_path, REPORT_FORMATS)
-    for name in CAPTIONS:
+    pictures = [p for p in devices_report(report.comparison.runs, report).pictures() if "run" not in p.name]
+    assert len(pictures) == 8
+    assert draw(pictures, tmp_path, REPORT_FORMATS) == []
+    for picture in pictures:
         for suffix, start in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
-            assert (tmp_path / f"{name}.{suffix}").read_bytes().startswith(start)
+            assert (tmp_path / f"{picture.name}.{suffix}").read_bytes().startswith(start)
     write_tables(report.tables(), tmp_path)
     for name, table in report.tables().items():
         read = pd.read_csv(tmp_path / f"{name}.csv")
@@ -257,12 +260,12 @@ def test_everything_is_drawn_and_written(report, tmp_path):
 
 
 def test_a_device_takes_its_place_in_the_figures_of_the_questions(report):
-    figure = acceptance_figure(report.comparison)
+    figure = acceptance_figure(report)
     assert {K_LABEL, "mean acceptance length (tokens)", "coverage (share of tokens)"} <= labels_of(figure)
     # All three accept the same, at the same fastest draft length: one line.
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == [f"{LABELS[0]} and 2 more, gamma = 3", "held-out coverage (right)"]
-    split = split_figure(report.comparison, report.split)
+    split = split_figure(report)
     assert [axis.get_title() for axis in split.axes if axis.get_visible()] == LABELS
     first = report.split[report.split["device"] == LABELS[0]]
     total = sum(first[first["vocab_size"] == FULL]["median_ms"])

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from bench.errors import ConfigError, OutputError
-from bench.report.page import find_folders, run_diff, run_report
+from bench.report.tasks import diff_runs, find_folders, report_runs
 from tests.analysis.conftest import LABELS
 
 ROOT = Path(__file__).parents[2]
@@ -22,16 +22,16 @@ def test_the_tasks_start_to_end(run_folders, tmp_path):
     (runs_dir / "latest").symlink_to(run_folders[2].name)
     assert find_folders(runs_dir, ["latest"]) == [run_folders[2]]
     (runs_dir / "latest").unlink()
-    page = run_report(folders, runs_dir, tmp_path / "reports", None, console)
+    page = report_runs(folders, runs_dir, tmp_path / "reports", None, console)
     assert page == tmp_path / "reports" / "l4-and-2-more" / "index.html" and page.exists()
     said = console.file.getvalue()
     for label in LABELS:
         assert label in said
     with pytest.raises(ConfigError, match="task=diff takes two runs, not 3"):
-        run_diff(folders, 0.02, tmp_path / "reports", None, console)
+        diff_runs(folders, 0.02, tmp_path / "reports", None, console)
     # 1.9 against 1.5 ms of verification: slower by far, and faster the other way round.
-    assert run_diff(folders[:2], 0.02, tmp_path / "reports", None, console) == 1
-    assert run_diff(folders[1::-1], 0.02, tmp_path / "reports", None, console) == 0
+    assert diff_runs(folders[:2], 0.02, tmp_path / "reports", None, console) == 1
+    assert diff_runs(folders[1::-1], 0.02, tmp_path / "reports", None, console) == 0
     assert (tmp_path / "reports" / "diff-h700-h350" / "tables" / "times.csv").exists()
 
 
@@ -43,13 +43,15 @@ def test_a_run_that_is_not_there(tmp_path):
 def test_other_devices_are_for_the_other_task(run_folders, tmp_path):
     text = "h700 was measured on NVIDIA H100 80GB HBM3 and l4 on NVIDIA L4: task=diff is for one device"
     with pytest.raises(ConfigError, match=text):
-        run_diff([run_folders[0], run_folders[2]], 0.02, tmp_path, None, Console(file=io.StringIO()))
+        diff_runs([run_folders[0], run_folders[2]], 0.02, tmp_path, None, Console(file=io.StringIO()))
 
 
 def test_a_place_that_cannot_be_written(run_folders, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write into .*file/out.*; set out"):
-        run_diff(run_folders[:2], 0.02, tmp_path, str(tmp_path / "file" / "out"), Console(file=io.StringIO()))
+        diff_runs(
+            run_folders[:2], 0.02, tmp_path, str(tmp_path / "file" / "out"), Console(file=io.StringIO())
+        )
 
 
 def test_the_command_line_exits_with_1_where_it_is_slower(run_folders, tmp_path):

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.report.page import run_report
+from bench.report.tasks import report_runs
 from tests.analysis.conftest import run_folders  # noqa: F401
 from tests.page.twin import EXAMPLE, write_twin
 
 
 def make_page(folders: list[Path], root: Path) -> Path:
     console = Console(file=io.StringIO(), width=120)
-    return run_report(folders, root / "runs", root / "reports", None, console)
+    return report_runs(folders, root / "runs", root / "reports", None, console)
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from bench.analysis.devices import MOST_DETAILED
+from bench.analysis.findings import Findings
 from bench.analysis.run import name_of_run, read_run
-from bench.analysis.surfaces import Surfaces
-from bench.analysis.verdict import verdicts
-from bench.report.device_figures import CAPTIONS
-from bench.report.page import MOST_DETAILED, run_report
-from bench.report.run_figures import captions
+from bench.report.of_run import run_report
+from bench.report.tasks import report_runs
 from tests.page.conftest import make_page
 from tests.page.twin import EXAMPLE, NAME
 from tests.report.synthetic import write_run
@@ -60,7 +59,7 @@ def outline(example_page):
 
 def test_the_page_opens_with_the_answer_of_every_domain(outline):
     said = " ".join(outline.text.split())
-    places = [said.index(verdict.sentence()) for verdict in verdicts(Surfaces(read_run(EXAMPLE)))]
+    places = [said.index(answer.headline()) for answer in Findings.of(read_run(EXAMPLE)).answers]
     assert len(places) == 3 and places == sorted(places)
     assert places[-1] < said.rindex("What makes these figures doubtful")
     for domain in ("code", "function_calling", "writing"):
@@ -88,11 +87,11 @@ def test_every_link_to_a_file_has_its_file(example_page, outline):
 def test_every_figure_is_there_in_every_format_with_its_caption(example_page, outline):
     run = read_run(EXAMPLE)
     drawn = {path.stem for path in (example_page.parent / "figures").glob("*.png")}
-    expected = set(captions(run)) - (set() if run.samples.rows else {"telemetry"})
-    assert drawn == expected
+    captions = {picture.name: picture.caption for picture in run_report(Findings.of(run)).pictures()}
+    assert drawn == set(captions) - (set() if run.samples.rows else {"telemetry"})
     said = " ".join(outline.text.split())
     for name in drawn:
-        assert captions(run)[name] in said and f"figure-{name}" in outline.ids
+        assert captions[name] in said and f"figure-{name}" in outline.ids
         for suffix in FORMATS:
             assert (example_page.parent / "figures" / f"{name}.{suffix}").stat().st_size > 1000
 
@@ -133,7 +132,8 @@ def test_tables_are_written_three_ways_and_say_what_the_records_say(example_page
 
 def test_a_second_device_draws_every_figure_of_the_comparison(merged_page):
     drawn = {path.stem for path in (merged_page.parent / "figures").glob("*.png")}
-    assert set(CAPTIONS) <= drawn
+    names = ("speedup_by_size", "best_size", "acceptance_by_size", "draft_step_split", "throughput", "energy")
+    assert {*names, "step_latency", "transfer"} <= drawn
     said = " ".join(Outline(merged_page.read_text("utf-8")).text.split())
     assert "How do the devices compare?" in said
     assert f"{NAME} is fastest as decoded" in said
@@ -167,7 +167,7 @@ def test_what_a_machine_says_of_itself_cannot_break_the_page(tmp_path):
 
 def test_the_console_tells_the_answer_and_the_page(tmp_path):
     folder, said = write_run(tmp_path / "runs" / "run"), io.StringIO()
-    page = run_report([folder], tmp_path / "runs", tmp_path / "reports", None, Console(file=said, width=200))
+    page = report_runs([folder], tmp_path / "runs", tmp_path / "reports", None, Console(file=said, width=200))
     assert page == tmp_path / "reports" / "run" / "index.html"
     assert "code: trim to 10 tokens" in said.getvalue() and str(page) in said.getvalue()
 

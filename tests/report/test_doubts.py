@@ -7,7 +7,7 @@ import pytest
 
 from bench.analysis.doubts import doubts, write_doubts
 from bench.analysis.run import read_run
-from bench.analysis.summary import TokenEnergy, token_energy
+from bench.analysis.telemetry import TokenEnergy, token_energy
 from bench.records import IsolatedRecord, SteadyRecord
 from bench.telemetry.samples import NO_WORD, Samples
 from tests.report.synthetic import FULL, write_run
@@ -140,10 +140,10 @@ def test_a_gpu_that_was_set_otherwise_between_two_sessions(run):
 
 
 def test_doubts_are_written_for_programs(run, tmp_path):
-    write_doubts(run, tmp_path)
+    write_doubts(doubts(run), tmp_path)
     assert json.loads((tmp_path / "doubts.json").read_text()) == []
     busy = sampled(run, {"cpu_load_of_others": 0.3})
-    write_doubts(busy, tmp_path)
+    write_doubts(doubts(busy), tmp_path)
     assert json.loads((tmp_path / "doubts.json").read_text()) == [
         {
             "code": "other_load",
@@ -158,7 +158,7 @@ def test_a_gpu_that_is_slowed_down(run):
     (doubt,) = doubts(sampled(run, *rows))
     assert (doubt.code, doubt.what) == (
         "throttled",
-        "the GPU was slowed down by its temperature in 20% of the samples",
+        "its temperature slowed the GPU down in 20% of the samples",
     )
 
 
@@ -169,7 +169,7 @@ def test_telemetry_that_was_lost(run):
     assert doubt.what == f"sampling ended early: {NO_WORD}"
     found.samples.lost.append("the GPU stopped answering: lost")
     assert [d.what for d in doubts(found)] == [
-        "the GPU was sampled no more: the GPU stopped answering: lost",
+        "the GPU could not be sampled any more: the GPU stopped answering: lost",
         doubt.what,
     ]
 

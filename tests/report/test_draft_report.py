@@ -7,12 +7,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.analysis.fit import judge_draft, reduction_table, utility_choices
+from bench.analysis.findings import DraftFindings
+from bench.analysis.fit import judge_draft
+from bench.analysis.latency_models import reduction_table, utility_choices
 from bench.analysis.run import read_draft_run, read_run, step_frame
 from bench.errors import OutputError
 from bench.records import CoverageRecord
-from bench.report.of_draft import cache_figure, render_draft, step_figure
-from bench.report.page import render_fit, run_report
+from bench.report.of_draft import cache_figure, step_figure
+from bench.report.tasks import render_draft, render_fit, report_runs
 from tests.report.synthetic_draft import BYTES_PER_S, LAYER_MS, SIZES, T0_MS, WARM, write_draft_run
 
 
@@ -88,7 +90,7 @@ def test_with_a_coverage_the_utility_chooses(tmp_path):
 
 def test_everything_is_written(folder):
     console = quiet()
-    written = run_report([folder], folder.parent, folder.parent / "reports", None, console)
+    written = report_runs([folder], folder.parent, folder.parent / "reports", None, console)
     assert written == folder / "report.md"
     page = written.read_text("utf-8")
     said = console.export_text()
@@ -96,7 +98,7 @@ def test_everything_is_written(folder):
         assert "predicts held-out sizes within" in text and "no acceptance" in text
         assert "the LM head" in text and "tied" in text
     assert "No k is chosen by utility: no coverage is known" in page
-    assert "| 16,384 " in page
+    assert " 16,384 | " in page
     latency = pd.read_csv(folder / "latency.csv")
     assert set(latency["setting"]) == {"isolated_cold", "isolated_warm"}
     assert set(latency["part"]) == {"layer", "lm_head", "select", "draft_step"}
@@ -107,9 +109,9 @@ def test_everything_is_written(folder):
 
 
 def test_axes_have_units(draft):
-    axis = step_figure(draft, step_frame(draft)).axes[0]
+    axis = step_figure(DraftFindings.of(draft)).axes[0]
     assert "(ms)" in axis.get_ylabel() and "(tokens)" in axis.get_xlabel()
-    axis = cache_figure(draft).axes[0]
+    axis = cache_figure(DraftFindings.of(draft)).axes[0]
     assert "(ms)" in axis.get_ylabel() and "(tokens)" in axis.get_xlabel()
 
 

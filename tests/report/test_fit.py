@@ -10,19 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
-from bench.analysis.compared import step_medians
-from bench.analysis.fit import (
-    decision_table,
-    fit_table,
-    goals_of,
-    judge_run,
-    series_of,
-    size_table,
-    times_of,
-    write_fit,
-)
+from bench.analysis.fit import goals_of, judge_run, series_of, times_of, write_fit
+from bench.analysis.latency_models import LatencyFindings, decision_table, fit_table, size_table
 from bench.analysis.run import read_run
 from bench.analysis.surfaces import Surfaces
+from bench.analysis.transfer import step_medians
 from bench.fit.judge import judge
 from bench.fit.series import LatencySeries, draft_work, verify_work
 from bench.report.latency_figures import fit_figure
@@ -128,7 +120,8 @@ def test_fit_json_says_for_every_component_and_model(judgement, tmp_path):
 
 
 def test_the_figure_and_the_table_tell_the_same(judgement):
-    figure = fit_figure(judgement, "draft_step")
+    _, step, verify = LatencyFindings.of(judgement).components
+    figure = fit_figure(step)
     above, saved, below = figure.axes
     assert above.get_ylabel() == "draft step (ms)" and "prediction error (%)" in below.get_ylabel()
     assert "latency reduction R(k)\n(% of" in saved.get_ylabel()
@@ -136,7 +129,7 @@ def test_the_figure_and_the_table_tell_the_same(judgement):
     curves = [line for line in saved.get_lines() if len(line.get_xdata()) > 100]
     assert len(curves) == len([line for line in above.get_lines() if len(line.get_xdata()) > 100])
     assert [curve.get_ydata()[-1] for curve in curves] == [0] * len(curves)
-    assert len(fit_figure(judgement, "verify").axes) == 2
+    assert len(fit_figure(verify).axes) == 2
     table = fit_table(judgement.components["draft_step"])
     assert table.loc[0, "note"] == "best"
     assert f"{table.loc[0, 'held_out_error']:.1%}" in " ".join(
@@ -186,7 +179,7 @@ def test_the_task_fits_an_earlier_run_without_torch(tmp_path):
         "import sys\n"
         "from pathlib import Path\n"
         "from rich.console import Console\n"
-        "from bench.report.render import render_fit\n"
+        "from bench.report.tasks import render_fit\n"
         f"render_fit(Path({str(tmp_path / 'run')!r}), Console())\n"
         "assert 'torch' not in sys.modules"
     )

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from bench.analysis.doubts import doubts
+from bench.analysis.findings import Findings
 from bench.analysis.run import read_run
 from bench.analysis.summary import summary_frame
 from bench.analysis.surfaces import Surfaces, cross_frame
-from bench.analysis.verdict import verdicts
 from bench.errors import OutputError
 from bench.records import FILE_NAME
 from tests.report.synthetic import FULL, write_run
@@ -54,7 +54,7 @@ def test_a_torn_line_is_a_prompt_not_measured(stop_after):
 
 @pytest.mark.parametrize("num_lines", range(HEAD + PER_PROMPT, HEAD + 2 * PER_PROMPT + 18, 3))
 def test_the_finished_domain_keeps_its_verdict(stop_after, num_lines):
-    assert verdicts(Surfaces(stop_after(num_lines)))[0].sentence().startswith("code: trim to 10 tokens")
+    assert Findings.of(stop_after(num_lines)).answers[0].sentence().startswith("code: trim to 10 tokens")
 
 
 def test_a_domain_without_measurements_is_left_out(stop_after):
@@ -65,7 +65,7 @@ def test_a_domain_without_measurements_is_left_out(stop_after):
 def test_an_unfinished_run_says_so_and_what_it_has(stop_after):
     run = stop_after(HEAD + PER_PROMPT)
     (doubt,) = [doubt for doubt in doubts(run) if doubt.code == "unfinished"]
-    assert "code: 1 prompts" in doubt.what and "goes on from there" in doubt.remedy
+    assert "code: 1 prompts" in doubt.what and "resumes the run" in doubt.remedy
 
 
 def test_a_domain_that_was_not_decoded_yet_has_no_size_of_its_own(stop_after):

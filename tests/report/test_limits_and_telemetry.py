@@ -4,14 +4,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from bench.analysis.fit import judge_run
+from bench.analysis.findings import Findings
 from bench.analysis.parallel import in_parallel
 from bench.analysis.run import read_run
-from bench.analysis.surfaces import Surfaces
 from bench.fit.series import DTYPE_BYTES
-from bench.report.drawing import INK, draw
+from bench.report.drawing import INK, draw, telemetry_figure
 from bench.report.latency_figures import roofline_figure
-from bench.report.telemetry_figure import telemetry_figure
+from bench.report.sections import Picture
 from bench.telemetry.samples import Samples
 from tests.report.synthetic import write_run
 
@@ -25,8 +24,9 @@ def closed_figures():
 
 
 def test_the_roof_is_the_lower_of_bandwidth_and_peak_and_points_are_work_over_time():
-    judgement = judge_run(Surfaces(read_run(EXAMPLE)))
-    (axis,) = roofline_figure(judgement).axes
+    models = Findings.of(read_run(EXAMPLE)).latency_models
+    judgement = models.judgement
+    (axis,) = roofline_figure(models).axes
     assert (axis.get_xlabel(), axis.get_ylabel()) == (
         "arithmetic intensity (FLOP/byte)",
         "work per time (GFLOP/s)",
@@ -48,13 +48,13 @@ def test_the_roof_is_the_lower_of_bandwidth_and_peak_and_points_are_work_over_ti
 
 def test_what_was_sampled_is_drawn_over_the_time_of_the_run(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
-    assert telemetry_figure(run) is None
+    assert telemetry_figure(Findings.of(run)) is None
     rows = [
         {"time_s": 5.0 + i, "power_w": 100.0 + i, "sm_clock_mhz": 1500, "memory_used_bytes": 2e9}
         for i in range(3)
     ]
     run.__dict__["samples"] = Samples([*rows, {"time_s": 9.0, "cpu_load": 0.5}])
-    figure = telemetry_figure(run)
+    figure = telemetry_figure(Findings.of(run))
     assert [axis.get_ylabel() for axis in figure.axes] == [
         "power (W)",
         "clock (MHz)",
@@ -75,8 +75,9 @@ def test_the_same_drawing_is_the_same_file(tmp_path):
         axis.legend()
         return figure
 
+    pictures = [Picture("figure", "", drawing), Picture("nothing", "", lambda: None)]
     for name in ("first", "second"):
-        draw({"figure": drawing, "nothing": lambda: None}, tmp_path / name, ("svg", "png", "pdf"))
+        assert draw(pictures, tmp_path / name, ("svg", "png", "pdf")) == ["nothing"]
     files = sorted(path.name for path in (tmp_path / "first").iterdir())
     assert files == ["figure.pdf", "figure.png", "figure.svg"]
     for name in files:

@@ -9,7 +9,7 @@ from rich.console import Console
 from bench.analysis.run import find_run, name_of_run
 from bench.analysis.summary import SUMMARY_COLUMNS
 from bench.errors import ConfigError
-from bench.report.page import render
+from bench.report.tasks import render
 from tests.report.synthetic import write_run
 
 
@@ -40,7 +40,7 @@ def test_render_writes_tables_figures_page_and_says_the_answer(tmp_path):
     for part in parts:
         assert part in page
     assert "trim to 10 tokens" in said.getvalue()
-    assert "plain loop 1.20x as fast" in said.getvalue()
+    assert "plain loop is 1.20x as fast" in said.getvalue()
 
 
 def test_drawing_twice_gives_the_same_tables(tmp_path):

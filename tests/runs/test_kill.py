@@ -143,7 +143,7 @@ def test_a_case_without_memory_fails_alone_and_is_tried_again(tmp_path, undistur
     failures = [r for r in read_records(folder) if isinstance(r, FailureRecord)]
     assert [(r.case[0], r.case[3]) for r in failures] == [("decode", 49152)]
     assert failures[0].message == "CUDA out of memory. Tried to allocate 2.00 GiB."
-    assert "could not be measured" in done.stdout
+    assert "Could not be measured: decode code" in done.stdout
     assert len(done.stderr.splitlines()) == 1 and "1 cases could not be measured" in done.stderr
     assert "RuntimeError: CUDA out of memory" in (folder / "report.md").read_text("utf-8")
     again = run(*arguments)

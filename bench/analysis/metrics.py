@@ -1,0 +1,251 @@
+"""Every quantity that a reader sees, once: its heading with the unit, its digits, and what it can be.
+
+Tables, sentences and the console take headings and formats from here; a value that cannot be is a doubt.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+Form = str | Callable[[float], str]
+
+
+class Interval(Protocol):
+    """A value with its interval, as `bench.stats.estimates.Estimate`."""
+
+    @property
+    def value(self) -> float:
+        """The estimate."""
+
+    @property
+    def ci_low(self) -> float:
+        """Lower end."""
+
+    @property
+    def ci_high(self) -> float:
+        """Upper end."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How readers see one quantity.
+
+    Attributes:
+        heading: of its column, with the unit.
+        form: format of a value; empty for texts.
+        unit: what follows a value in a sentence.
+        short: heading on the console, which has 80 columns; None leaves the column out there.
+        ends: columns of its interval; None where they are `<name>_ci_low` and `<name>_ci_high`.
+        least: the smallest value that can be.
+        most: the largest value that can be.
+    """
+
+    heading: str
+    form: Form = ""
+    unit: str = ""
+    short: str | None = None
+    ends: tuple[str, str] | None = None
+    least: float = -math.inf
+    most: float = math.inf
+
+
+def significant(value: float) -> str:
+    """Three significant digits, as latencies and energies of all sizes need; whole numbers from 1,000 on."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
+
+
+def _size(heading: str, short: str | None = None) -> Metric:
+    return Metric(heading, ",.0f", "", short, None, 0)
+
+
+def _latency(heading: str, short: str | None = None, ends: tuple[str, str] | None = None) -> Metric:
+    return Metric(heading, significant, " ms", short, ends, 0)
+
+
+def _share(heading: str, short: str | None = None, form: str = ".1%") -> Metric:
+    return Metric(heading, form, "", short, None, 0, 1)
+
+
+def _speedup(heading: str, short: str | None = None) -> Metric:
+    return Metric(heading, ".2f", "x", short, None, 0)
+
+
+def _error(heading: str, short: str | None = None) -> Metric:
+    return Metric(heading, ".1%", "", short, None, 0)
+
+
+_LENGTH = Metric("gamma", ".0f", "", "len", None, 0)
+_SPEED = Metric("tokens/s", ",.1f", " tokens/s", "tok/s", None, 0)
+_ENERGY = Metric("J/token", significant, " J", None, None, 0)
+
+METRICS: Mapping[str, Metric] = {
+    # What it is of.
+    "role": Metric("what", short="what"),
+    "domain": Metric("domain", short="domain"),
+    "device": Metric("device", short="device"),
+    "case": Metric("pair and dtype"),
+    "source": Metric("vocabulary chosen on"),
+    "model": Metric("model", short="model"),
+    "note": Metric("note", short=""),
+    "place": Metric("place", ".0f", short="#"),
+    "num_prompts": _size("prompts"),
+    "vocab_size": Metric("k", ",.0f", "", "k", None, 0),
+    "draft_length": _LENGTH,
+    "num_tokens": _size("tokens verified"),
+    # Acceptance and speed.
+    "coverage_heldout": _share("held-out coverage", "cover"),
+    "coverage_ranking": _share("coverage of ranking answers"),
+    "acceptance_rate": Metric("acceptance rate", ".3f", "", None, None, 0, 1),
+    "mean_acceptance_length": Metric("mean acceptance length", ".2f", " tokens", "tau", None, 1),
+    "full_mean_acceptance_length": Metric("the same with the full vocabulary", ".2f", "", None, None, 1),
+    "tokens_per_s": _SPEED,
+    "predicted_tokens_per_s": Metric(
+        "predicted tokens/s", ",.1f", " tokens/s", "pred.", ("predicted_ci_low", "predicted_ci_high"), 0
+    ),
+    "prediction_error": Metric("prediction error", "+.1%", "", None, None, -1),
+    "speedup_vs_full_vocab": _speedup("x full vocabulary", "x full"),
+    "speedup_vs_autoregressive": _speedup("x plain", "x plain"),
+    "speedup_vs_full": _speedup("x full vocabulary"),
+    "speedup_vs_plain": _speedup("x plain", "x plain"),
+    "predicted_speedup_vs_full_vocab": _speedup("predicted x full vocabulary"),
+    "identical_output_frac": _share("identical outputs", "same", ".0%"),
+    "energy_j_per_token": _ENERGY,
+    "plain_energy_j_per_token": _ENERGY,
+    "plain_tokens_per_s": _SPEED,
+    "full_tokens_per_s": _SPEED,
+    "tokens_per_joule": Metric("tokens/J", significant, " tokens/J", "tok/J", None, 0),
+    "in_confidence_set": Metric("may be as good"),
+    # Latency.
+    "draft_step_ms": _latency("draft step ms", "step", ("draft_step_ci_low_ms", "draft_step_ci_high_ms")),
+    "lm_head_ms": _latency("LM head ms", "head"),
+    "layer_ms": _latency("layers ms", "layers"),
+    "select_ms": _latency("selection ms", "select"),
+    "draft_step_warm_ms": _latency("step ms, warm", "warm"),
+    "verify_ms": _latency("verify ms"),
+    "measured_ms": _latency("ms", None, ("measured_ci_low", "measured_ci_high")),
+    "lm_head_share": _share("head share", "head share", ".0%"),
+    "saving": Metric("saving R", ".1%", "", "saving R", None, -math.inf, 1),
+    # Latency models.
+    "held_out_error": _error("held-out error", "held-out error"),
+    "fit_error": _error("fit error", "fit error"),
+    "worst_error": _error("worst error"),
+    "mean_error": _error("mean error"),
+    "r2": Metric("R2", ".3f", "", "R2", None, -math.inf, 1),
+    "coefficients": Metric("coefficients"),
+    "predicted_saving": Metric("predicted saving", ".1%"),
+    "measured_saving": Metric("measured saving", ".1%"),
+    "reduction": Metric("R measured", ".3f", "", None, None, -math.inf, 1),
+    "reduction_flops_published": Metric("R by FLOPs", ".3f"),
+    "reduction_best": Metric("R by the best model", ".3f"),
+    "bandwidth_share": Metric("of the bandwidth", ".0%", "", None, None, 0),
+    "peak_share": Metric("of the peak", ".0%", "", None, None, 0),
+    "launch_share": Metric("fixed share (t0)", ".0%", "", None, None, 0),
+    "chosen_k": _size("chosen k", "chosen k"),
+    "best_k": _size("best k"),
+    "best_tokens_per_s": Metric("best tokens/s", ",.1f", " tokens/s", None, None, 0),
+    "regret_tokens_per_s": Metric("lost tokens/s", ".2f", " tokens/s", "lost tok/s", None, 0),
+    "regret_share": Metric("lost", ".1%", "", None, None, 0, 1),
+    "chosen_k_by_utility": _size("chosen k by utility"),
+    "regret_utility": Metric("lost utility", ".3g"),
+    "best_model": Metric("best model"),
+    "flops_predicted_saving": Metric("saving by FLOPs", ".1%"),
+    "flops_held_out_error": _error("error of FLOPs"),
+    "flops_largest_regret_share": Metric("lost by FLOPs", ".1%", "", None, None, 0, 1),
+    "flops_regret_domain": Metric("on"),
+    "measured": Metric("measured", ".1%", "", None, ("ci_low", "ci_high"), -math.inf, 1),
+    # A vocabulary chosen from text alone.
+    "flops_reduction": Metric("R(k)", ".4f", "", "R(k)", None, -math.inf, 1),
+    "utility": Metric("U(k)", ".4f", "", "U(k)"),
+    "tpe_vocab_size": _size("TPE k", "TPE k"),
+    "tpe_regret": Metric("regret", ".2g", "", "regret", None, 0),
+    # Two runs of the same work.
+    "name": Metric("what", short="what"),
+    "ratio": Metric("after / before", ".3f", "x", "ratio", ("ci_low", "ci_high"), 0),
+    "verdict": Metric("verdict", short="verdict"),
+}
+
+# What the roles of a plan are called; records keep their own strings.
+ROLE_NAMES: Mapping[str, str] = {
+    "plain": "plain",
+    "full": "full",
+    "optimum": "optimum",
+    "paper": "paper",
+    "lossless": "same passes",
+    "extra": "check",
+}
+
+ROLE_LEGEND = (
+    "plain: decoding without a draft. full: the whole vocabulary, at its best draft length and at that of "
+    "the optimum. optimum: predicted fastest. paper: k* of the paper's utility. same passes: the smallest k "
+    "that needs no more target passes than the full vocabulary. check: decodes elsewhere."
+)
+
+
+def format_roles(roles: str) -> str:
+    """Roles of one decode, joined by "+" in records, as readers see them."""
+    return ", ".join(ROLE_NAMES.get(role, role) for role in roles.split("+"))
+
+
+def is_missing(value: object) -> bool:
+    """Whether there is no value."""
+    return value is None or (not isinstance(value, str) and bool(pd.isna(value)))  # type: ignore[call-overload]
+
+
+def format_value(name: str, value: Any, with_unit: bool = False) -> str:
+    """A value of the metric `name`; empty where there is none.
+
+    What is not in the registry has four digits.
+    """
+    if is_missing(value):
+        return ""
+    if name == "role":
+        return format_roles(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    metric = METRICS.get(name)
+    if metric is None or not metric.form:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = metric.form(value) if callable(metric.form) else format(value, metric.form)
+    return text + metric.unit if with_unit else text
+
+
+def format_interval(name: str, value: Any, low: Any, high: Any, with_unit: bool = False) -> str:
+    """A value with its interval, as in "1.22x [1.13, 1.33]"; empty where there is no value."""
+    if is_missing(value):
+        return ""
+    ends = ", ".join("?" if is_missing(end) else format_value(name, end) for end in (low, high))
+    return f"{format_value(name, value, with_unit)} [{ends}]"
+
+
+def format_estimate(name: str, estimate: Interval | None) -> str:
+    """A value with its interval and unit, for sentences; empty where there is none."""
+    if estimate is None:
+        return ""
+    return format_interval(name, estimate.value, estimate.ci_low, estimate.ci_high, with_unit=True)
+
+
+def interval_columns(name: str) -> tuple[str, str]:
+    """Columns that hold the interval of a metric."""
+    metric = METRICS.get(name)
+    return metric.ends if metric and metric.ends else (f"{name}_ci_low", f"{name}_ci_high")
+
+
+def impossible_values(table: pd.DataFrame) -> list[str]:
+    """What a table says that cannot be, such as a share above 1; in words."""
+    found = []
+    for name, metric in METRICS.items():
+        if name not in table or not metric.form:
+            continue
+        values = pd.to_numeric(table[name]).dropna()
+        # Rounding of a share of all may end a hair above 1.
+        slack = 1e-9 * max(1.0, abs(metric.least) if math.isfinite(metric.least) else 1.0)
+        wrong = values[~((values >= metric.least - slack) & (values <= metric.most + slack))]
+        if len(wrong):
+            found.append(f"{name} is {wrong.iloc[0]:.6g} in row {wrong.index[0]}")
+    return found
