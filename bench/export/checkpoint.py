@@ -71,7 +71,9 @@ def trim_eagle3(
     layer = layer_config(values, folder / CONFIG)
     if target_embedding is not None:
         tensors.setdefault(EMBEDDING, stored(target_embedding))
-    _check_target(layer, tensors.get(EMBEDDING), vocab.target_vocab_size, folder)
+    # Draft and target can be padded to different sizes; the maps must fit the draft's configuration.
+    vocab = _in_size_of(layer, vocab, folder)
+    _check_embedding(tensors.get(EMBEDDING), vocab.target_vocab_size, folder)
     head, own = _own_head(tensors, target_head, vocab.target_vocab_size, folder)
     _check_width(layer, head, folder)
     kept = {name: t for name, t in tensors.items() if name not in head and name not in ("d2t", "t2d")}
@@ -101,10 +103,11 @@ def trim_lm_head(folder: Path, vocab: DraftVocab, out: Path) -> None:
     """
     head = read_head(folder)
     num_rows = _num_rows(head, folder)
-    if num_rows != vocab.target_vocab_size:
+    # Heads of one tokenizer can be padded to different sizes.
+    if num_rows <= vocab.target_ids[-1]:
         raise CheckpointError(
-            f"{folder}: the LM head has {num_rows} rows, the vocabulary belongs to {vocab.target_vocab_size} "
-            "tokens; draft and target must have the same tokenizer"
+            f"{folder}: the LM head has {num_rows} rows, none for id {vocab.target_ids[-1]} of the "
+            "vocabulary; draft and target must have the same tokenizer"
         )
     tensors = _cut(head, num_rows, vocab.target_ids, folder) | _maps(vocab)
     out.mkdir(parents=True, exist_ok=True)
@@ -237,19 +240,18 @@ def _maps(vocab: DraftVocab) -> dict[str, StoredTensor]:
     return {"d2t": stored(torch.from_numpy(vocab.d2t)), "t2d": stored(torch.from_numpy(vocab.t2d))}
 
 
-def _check_target(
-    layer: dict[str, Any], embedding: StoredTensor | None, target_vocab_size: int, folder: Path
-) -> None:
-    stated = layer.get("vocab_size", target_vocab_size)
-    if stated != target_vocab_size:
+def _in_size_of(layer: dict[str, Any], vocab: DraftVocab, folder: Path) -> DraftVocab:
+    """The same tokens in the vocabulary size that the draft's configuration has."""
+    try:
+        return DraftVocab(vocab.target_ids, layer.get("vocab_size", vocab.target_vocab_size))
+    except VocabError as error:
+        raise CheckpointError(f"{folder}: {error}; draft and target must have the same tokenizer") from error
+
+
+def _check_embedding(embedding: StoredTensor | None, vocab_size: int, folder: Path) -> None:
+    if embedding is not None and embedding.num_rows != vocab_size:
         raise CheckpointError(
-            f"{folder} is a draft for a target of {stated} tokens, but the vocabulary belongs to "
-            f"{target_vocab_size}; draft and target must have the same tokenizer"
-        )
-    if embedding is not None and embedding.num_rows != target_vocab_size:
-        raise CheckpointError(
-            f"{folder}: the input embedding has {embedding.num_rows} rows, but the target has "
-            f"{target_vocab_size} tokens"
+            f"{folder}: the input embedding has {embedding.num_rows} rows, but vocab_size is {vocab_size}"
         )
 
 

@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from bench.caches import say_once
 from bench.config import Config, DomainSource
 from bench.cost.config_json import read_config
 from bench.cost.shape import DraftShape
@@ -19,7 +22,7 @@ from bench.select.choose import Vocabulary
 from bench.text import OddRows, Prompt, RowError
 from bench.text.domain_counts import AnswerWriter, DomainCounts, count_domain
 from bench.text.template import prompt_ids
-from bench.text.tokenizer import TargetTokenizer, load_tokenizer
+from bench.text.tokenizer import TargetTokenizer, load_tokenizer, shared_ids
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
 
@@ -66,13 +69,14 @@ def prepare(config: Config, status: Callable[[str], None]) -> Context:
     is_trimmed = shape.draft_vocab_size < shape.vocab_size
     if config.select.checkpoint or is_trimmed:
         draft_folder = resolve_draft(pair.draft, pair.draft_revision, purpose=Purpose.TRIM)
-    if shape.vocab_size != target.vocab_size:
-        raise CheckpointError(
-            f"{draft_folder}: the draft's vocab_size is {shape.vocab_size}, the target's "
-            f"{target.vocab_size}; use a draft of this target"
-        )
     must_keep = target.must_keep(config.select.byte_fallback)
-    candidates = _own_vocabulary(draft_folder, target.vocab_size) if is_trimmed else None
+    shared = shared_ids(target, draft_folder, shape.vocab_size)
+    if shape.vocab_size != target.vocab_size and not (draft_folder / "tokenizer.json").exists():
+        say_once(
+            f"{draft_folder} has {shape.vocab_size:,} tokens and the target {target.vocab_size:,}; the draft "
+            "has no tokenizer to compare: equal ids are assumed to be equal tokens"
+        )
+    candidates = np.intersect1d(_own_vocabulary(draft_folder, shape), shared) if is_trimmed else shared
     writer = _AnswerWriter(config, target, draft_folder, status)
     counts = {}
     for source in sources:
@@ -84,8 +88,26 @@ def prepare(config: Config, status: Callable[[str], None]) -> Context:
         counts[source.name] = count_domain(
             source, target, config.vocab, writer.for_domain(source), config.select.num_processes, progress
         )
-    return Context(
-        config, target, draft_folder, shape, Vocabulary(target.vocab_size, must_keep, candidates), counts
+        _check_shared(draft_folder, shape, target, shared, counts[source.name])
+    has_all = len(candidates) == target.vocab_size
+    vocabulary = Vocabulary(target.vocab_size, must_keep, None if has_all else candidates)
+    return Context(config, target, draft_folder, shape, vocabulary, counts)
+
+
+def _check_shared(
+    draft_folder: Path, shape: DraftShape, target: TargetTokenizer, shared: IntArray, counts: DomainCounts
+) -> None:
+    """Refuses a draft in whose untrimmed vocabulary a counted token does not exist."""
+    total = counts.sides.ranking.total() + counts.sides.held_out.total()
+    missing = np.setdiff1d(np.flatnonzero(total), shared)
+    if not len(missing):
+        return
+    token = int(missing[np.argmax(total[missing])])
+    rows = f"its LM head has only {shape.vocab_size:,} rows"
+    why = rows if token >= shape.vocab_size else "its tokenizer has another token with this id"
+    raise CheckpointError(
+        f"{draft_folder}: the draft lacks {len(missing):,} tokens that were counted, such as "
+        f"{target.name_of(token)}, {total[token]:,} times in {counts.name}: {why}; use a draft of this target"
     )
 
 
@@ -106,8 +128,8 @@ def _all_sources(config: Config) -> list[DomainSource]:
     return sources
 
 
-def _own_vocabulary(draft_folder: Path, target_vocab_size: int) -> IntArray:
-    """Ids in the LM head of a draft that is already trimmed; None if it has all."""
+def _own_vocabulary(draft_folder: Path, shape: DraftShape) -> IntArray:
+    """Ids in the LM head of a draft that is already trimmed."""
     d2t = read_offsets(draft_folder)
     if d2t is None:
         raise CheckpointError(
@@ -115,7 +137,7 @@ def _own_vocabulary(draft_folder: Path, target_vocab_size: int) -> IntArray:
             "says to which tokens; fetch the draft again, or give one that has it"
         )
     try:
-        return DraftVocab.from_d2t(d2t, target_vocab_size).target_ids
+        return DraftVocab.from_d2t(d2t, shape.vocab_size).target_ids
     except VocabError as error:
         raise CheckpointError(f"{draft_folder}: d2t is not a vocabulary map: {error}") from error
 

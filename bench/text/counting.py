@@ -173,7 +173,7 @@ class _Worker:
     """Counts one chunk at a time."""
 
     def __init__(self, target: TargetTokenizer, plain_text: bool, use_words: bool):
-        self.vocab_size = target.vocab_size
+        self.vocab_size = target.num_ids
         self._finder = None if plain_text else ResponseFinder(target.tokenizer)
         tail = self._finder.marks.tail if self._finder else ""
         eos = None if plain_text else target.tokenizer.eos_token_id

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -67,6 +67,7 @@ def count_domain(
         odd.check(domain.name, domain.max_bad_share)
         if sides.num_conversations:
             _check_sides(domain, sides, vocab)
+            sides = _with_rows(domain, sides, target)
             return DomainCounts(domain.name, sides, Responses.dataset, source_id, odd)
         if domain.responses is Responses.dataset:
             raise DomainError(
@@ -85,6 +86,19 @@ def _check_sides(domain: DomainSource, sides: SideCounts, vocab: VocabConfig) ->
             f"domain {domain.name}: {whose} with a response fell on the held-out side of the split, so none "
             f"is left to rank the tokens; give more conversations, or another {_split(vocab)}"
         )
+
+
+def _with_rows(domain: DomainSource, sides: SideCounts, target: TargetTokenizer) -> SideCounts:
+    """The counts by rows of the target's LM head, once every counted token is known to have one."""
+    size, total = target.vocab_size, sides.ranking.total() + sides.held_out.total()
+    missing = size + np.flatnonzero(total[size:])
+    if len(missing):
+        raise DomainError(
+            f"domain {domain.name}: token {target.name_of(int(missing[0]))} was counted "
+            f"{total[missing[0]]:,} times, but the target's LM head has only {size:,} rows; use the "
+            "tokenizer that belongs to the checkpoint, or leave these responses out"
+        )
+    return replace(sides, ranking=sides.ranking.within(size), held_out=sides.held_out.within(size))
 
 
 def _counted(
@@ -108,7 +122,7 @@ def _counted(
         ]
     )
     path = cache_dir() / "counts" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
-    kept = read_kept(path, lambda found: _read(found, target.vocab_size, source_name(domain)))
+    kept = read_kept(path, lambda found: _read(found, target.num_ids, source_name(domain)))
     if kept is not None:
         return kept
     odd = OddRows()

@@ -5,14 +5,18 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from bench.cost.config_json import read_config
 from bench.errors import CheckpointError
 from bench.vocab.coverage import must_keep_ids
+from bench.vocab.draft_vocab import IntArray
 
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
@@ -24,7 +28,7 @@ class TargetTokenizer:
     Attributes:
         tokenizer: as loaded by `transformers`.
         vocab_size: V, rows of the target's LM head. It can be larger than the tokenizer's vocabulary
-            (padding).
+            (padding), or smaller: some tokens have no row, such as Gemma 3's for images.
         eos_token_ids: tokens that end an answer.
         fingerprint: sha256 of vocabulary, merges and chat template.
     """
@@ -33,6 +37,15 @@ class TargetTokenizer:
     vocab_size: int
     eos_token_ids: frozenset[int]
     fingerprint: str
+
+    @cached_property
+    def num_ids(self) -> int:
+        """One more than the largest id that the tokenizer or the LM head has."""
+        return max(self.vocab_size, 1 + max(self.tokenizer.get_vocab().values()))
+
+    def name_of(self, token: int) -> str:
+        """A token as it is written, for messages."""
+        return f"{self.tokenizer.convert_ids_to_tokens(token)!r} (id {token})"
 
     def must_keep(self, byte_fallback: bool = False) -> list[int]:
         """Tokens that stay in a draft vocabulary of every size, ascending.
@@ -60,27 +73,22 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> TargetToken
     """Loads the tokenizer and `config.json` of the target in `folder`.
 
     Raises:
-        CheckpointError: there is no tokenizer, it is not a fast one, or it has more tokens than the LM head.
+        CheckpointError: there is no tokenizer, or it is not a fast one.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # damaged files raise whatever the library makes of them
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{folder} holds no tokenizer that transformers can load: {reason}") from error
-    if not tokenizer.is_fast:
+    if not tokenizer.is_fast or not tokenizer.get_vocab():
         raise CheckpointError(
             f"{folder}: this tokenizer has no tokenizer.json; convert it to a fast tokenizer first"
         )
     config = read_config(folder / "config.json")[1]
-    vocab_size = (config.get("text_config") or config).get("vocab_size")
-    if not isinstance(vocab_size, int):
+    inner = config.get("text_config")
+    vocab_size = (inner if isinstance(inner, dict) else config).get("vocab_size")
+    if not isinstance(vocab_size, int) or vocab_size < 1:
         raise CheckpointError(f"{folder / 'config.json'}: vocab_size is missing")
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= vocab_size:
-        raise CheckpointError(
-            f"{folder}: the tokenizer has token ids up to {largest}, the checkpoint's vocab_size is "
-            f"{vocab_size}; use the tokenizer that belongs to the checkpoint"
-        )
     return TargetTokenizer(
         tokenizer, vocab_size, _eos_ids(folder, config, tokenizer), _fingerprint(tokenizer)
     )
@@ -92,7 +100,34 @@ def _eos_ids(folder: Path, config: dict[str, Any], tokenizer: PreTrainedTokenize
     if declared is None:
         declared = config.get("eos_token_id")
     ids = declared if isinstance(declared, list) else [declared]
-    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
+    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if isinstance(i, int))
+
+
+def shared_ids(target: TargetTokenizer, draft_folder: Path, num_rows: int) -> IntArray:
+    """Ids that stand for the same token in the target and in a draft, ascending.
+
+    Padding counts as shared. A draft without a tokenizer of its own uses the target's ids.
+
+    Args:
+        target: tokenizer and vocabulary size of the target.
+        draft_folder: folder of the draft.
+        num_rows: tokens of the draft's untrimmed LM head.
+
+    Raises:
+        CheckpointError: the draft's tokenizer cannot be read.
+    """
+    ids = np.arange(min(target.vocab_size, num_rows), dtype=np.int64)
+    path = draft_folder / "tokenizer.json"
+    if not path.exists():
+        return ids
+    try:
+        own = Tokenizer.from_file(str(path)).get_vocab()
+    except Exception as error:  # the library raises no class of its own
+        raise CheckpointError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    names, own_names = (
+        {token: name for name, token in v.items()} for v in (target.tokenizer.get_vocab(), own)
+    )
+    return ids[[names.get(i) == own_names.get(i) for i in ids.tolist()]]
 
 
 def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,7 +1,7 @@
 """Token counts per block of conversations: what a bootstrap over conversations needs, in bounded memory."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,11 @@ class BlockCounts:
         """Counts over all blocks `(V,)`."""
         totals = np.bincount(self.token_ids, weights=self.counts, minlength=self.target_vocab_size)
         return totals.astype(np.int64)
+
+    def within(self, target_vocab_size: int) -> "BlockCounts":
+        """The same counts in a vocabulary of another size, in which all their tokens are."""
+        assert not len(self.token_ids) or self.token_ids.max() < target_vocab_size
+        return replace(self, target_vocab_size=target_vocab_size)
 
     @property
     def num_blocks(self) -> int:

@@ -103,8 +103,27 @@ def test_the_output_head_of_a_decoder_lm(tmp_path):
     trim_lm_head(folder, vocab_of([4, 50]), out)
     vocab, head = read_trimmed(out, VOCAB_SIZE)
     assert vocab.target_ids.tolist() == [4, 50] and torch.equal(head, HEAD[[4, 50]])
-    with pytest.raises(CheckpointError, match=f"has {VOCAB_SIZE} rows, the vocabulary belongs to 200"):
-        trim_lm_head(folder, DraftVocab(np.array([4]), 200), out)
+    with pytest.raises(CheckpointError, match=f"has {VOCAB_SIZE} rows, none for id 150 of the vocabulary"):
+        trim_lm_head(folder, DraftVocab(np.array([4, 150]), 200), out)
+
+
+@pytest.mark.parametrize("size", [VOCAB_SIZE - 1, VOCAB_SIZE + 31])
+def test_a_target_that_is_padded_to_another_size_is_no_other_target(source, tmp_path, size):
+    vocab = DraftVocab(np.array([4, 50]), size)
+    for layout in Layout:
+        out = tmp_path / layout.value
+        trim_eagle3(source, vocab, HEAD, layout, out, "v")
+        tensors = load_file(out / "model.safetensors")
+        assert torch.equal(tensors["lm_head.weight"], HEAD[[4, 50]])
+        assert tensors["t2d"].shape == (VOCAB_SIZE,) and tensors["t2d"].nonzero().flatten().tolist() == [
+            4,
+            50,
+        ]
+    folder = tmp_path / "lm"
+    folder.mkdir()
+    save_file({"model.embed_tokens.weight": HEAD}, folder / "model.safetensors")
+    trim_lm_head(folder, vocab, tmp_path / "head")
+    assert torch.equal(load_file(tmp_path / "head" / "lm_head.safetensors")["lm_head.weight"], HEAD[[4, 50]])
 
 
 def test_an_embedding_is_written_where_it_is_given(source, tmp_path):
@@ -129,8 +148,8 @@ def test_a_head_of_another_width_is_refused(source, tmp_path):
 
 
 def test_a_trimmed_draft_of_another_target_is_refused(trimmed, tmp_path):
-    with pytest.raises(CheckpointError, match=f"a target of {VOCAB_SIZE} tokens, .* belongs to 200"):
-        other = DraftVocab(np.array([1, 2]), 200)
+    with pytest.raises(CheckpointError, match=f"outside the target's vocabulary of {VOCAB_SIZE} tokens"):
+        other = DraftVocab(np.array([1, 150]), 200)
         trim_eagle3(trimmed, other, None, Layout.SAFEAILAB, tmp_path / "out", "v")
 
 

@@ -1,14 +1,17 @@
 """Vocabulary size, ends of answers and must-keep tokens of a target."""
 
+import copy
 import json
 import shutil
 from dataclasses import replace
 
 import pytest
 
-from bench.errors import CheckpointError
+from bench.config import DomainSource, Responses, Source, VocabConfig
+from bench.errors import CheckpointError, DomainError
 from bench.models.fetching import resolve_tokenizer
-from bench.text.tokenizer import load_tokenizer
+from bench.text.domain_counts import count_domain
+from bench.text.tokenizer import load_tokenizer, shared_ids
 
 
 def test_the_embedded_target(target):
@@ -42,9 +45,51 @@ def copied(tmp_path, **config):
     return tmp_path
 
 
-def test_a_tokenizer_larger_than_the_checkpoint_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="token ids up to 49151, the checkpoint's vocab_size is 1000"):
-        load_tokenizer(copied(tmp_path, vocab_size=1000))
+def chat(answer: str, number: int = 0) -> str:
+    turns = [{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": turns}) + "\n"
+
+
+def count(path, target):
+    domain = DomainSource("mine", Source.file, str(path), responses=Responses.dataset)
+    return count_domain(domain, target, VocabConfig(["full"]), None, 1, lambda done: None)
+
+
+def test_a_token_without_a_row_costs_nothing_until_it_is_counted(tmp_path, monkeypatch, target):
+    monkeypatch.setenv("VOCABTRIM_CACHE", str(tmp_path / "cache"))
+    larger = copy.deepcopy(target.tokenizer)
+    larger.add_tokens(["<picture_soft>"])
+    found = replace(target, tokenizer=larger, fingerprint="larger")
+    assert (found.vocab_size, found.num_ids, target.num_ids) == (49152, 49153, 49152)
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(chat("A wren.", number) for number in range(30)))
+    counted = count(path, found).sides
+    same = count(path, target).sides
+    assert (
+        counted.ranking.total() == same.ranking.total()
+    ).all() and counted.ranking.target_vocab_size == 49152
+    path.write_text(path.read_text() + 2 * chat("See <picture_soft>!"))
+    for _ in range(2):  # counted, and read back
+        with pytest.raises(
+            DomainError, match="token '<picture_soft>' .id 49152. was counted 2 times, .* only 49,152 rows"
+        ):
+            count(path, found)
+
+
+def test_tokenizers_are_compared_by_their_tokens(tmp_path, target):
+    assert shared_ids(target, tmp_path, 49152).tolist() == list(range(49152))
+    assert len(shared_ids(target, tmp_path, 100)) == 100
+    assert len(shared_ids(replace(target, vocab_size=49280), tmp_path, 49216)) == 49216
+    own = json.loads(target.tokenizer.backend_tokenizer.to_str())
+    vocab = own["model"]["vocab"]
+    first, second = (next(name for name, token in vocab.items() if token == i) for i in (5000, 5001))
+    vocab[first], vocab[second] = 5001, 5000
+    (tmp_path / "tokenizer.json").write_text(json.dumps(own))
+    shared = shared_ids(target, tmp_path, 49152)
+    assert sorted(set(range(49152)) - set(shared.tolist())) == [5000, 5001]
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(CheckpointError, match="tokenizer.json cannot be read: "):
+        shared_ids(target, tmp_path, 49152)
 
 
 def test_a_padded_checkpoint_is_fine(tmp_path):
