@@ -79,7 +79,7 @@ class SweepStart(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Prepares the sweep's folder. Exits on an error: Hydra would only print a warning."""
         launcher = config.hydra.runtime.choices["hydra/launcher"]
-        jobs = _jobs_of(list(config.hydra.overrides.task))
+        jobs = jobs_of(list(config.hydra.overrides.task))
         swept = [gpu for gpu in config.hydra.overrides.task if gpu.startswith("gpu=") and "," in gpu]
         folder = _sweep_folder(config.hydra)
         try:
@@ -98,7 +98,7 @@ class SweepStart(Callback):
         _say(f"sweep in {folder}: one log per job")
 
 
-def _jobs_of(overrides: list[str]) -> list[list[str]] | None:
+def jobs_of(overrides: list[str]) -> list[list[str]] | None:
     """Overrides of every job of a sweep, as Hydra's sweeper makes them; None if they depend on conf/."""
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)

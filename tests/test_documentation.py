@@ -6,6 +6,7 @@
 import inspect
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-import bench.cli  # noqa: F401 - registers the schema
-from bench.config import Config
+from bench.cli import arrange
+from bench.cli import jobs_of as sweep_jobs
+from bench.config import Config, Task
 from bench.records.kinds import KINDS
 
 ROOT = Path(__file__).parent.parent
@@ -181,6 +183,35 @@ def test_a_page_names_what_exists(page):
     assert targets <= known
     unknown = [key for key in named_keys(page) if not (is_key(key) or key.startswith("hydra."))]
     assert set(unknown) <= {"experiment"}
+
+
+def jobs_of(command: str) -> list[list[str]]:
+    """What a command line of a page runs: the overrides of each of its jobs; none for other commands."""
+    command = re.sub(r"<[^>]+>", "x", command.partition(" #")[0].strip())
+    made = re.fullmatch(r"make ([a-z-]+)(.*)", command)
+    if not made and "python -m bench " not in command:
+        return []
+    words = shlex.split(made[2] if made else command.partition("-m bench ")[2])
+    inner = [shlex.split(word.removeprefix("ARGS=")) for word in words if word.startswith("ARGS=")]
+    words = [word for word in words if not word.startswith(("ARGS=", "RUNS="))] + sum(inner, [])
+    if made and made[1] not in Task.__members__ or "--help" in words:
+        return []
+    words = words[: words.index("--cfg")] if "--cfg" in words else words
+    given = [f"task={made[1]}"] if made else []
+    given += [word for word in arrange(words) if word != "-m" and not word.startswith("hydra")]
+    return [job for job in sweep_jobs(given) or [] if job]
+
+
+COMMANDS = sorted({(page, command) for page in PAGES for command in commands(page) if jobs_of(command)})
+
+
+@pytest.mark.parametrize(
+    ("page", "command"), COMMANDS, ids=[f"{page.parent.name}: {command}" for page, command in COMMANDS]
+)
+def test_a_command_of_a_page_is_accepted(page, command):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for job in jobs_of(command):
+            assert isinstance(OmegaConf.to_object(compose("config", job)), Config)
 
 
 def test_the_readme_is_short():
