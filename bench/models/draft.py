@@ -25,7 +25,7 @@ from torch import Tensor
 from bench.cost.shape import DraftKind, DraftShape
 from bench.errors import CheckpointError, VocabError
 from bench.models.draft_config import LayerIds
-from bench.models.layers import make_linear
+from bench.models.layers import StaticCache, TokenCache, make_linear
 from bench.models.target import Target
 from bench.vocab.draft_vocab import DraftVocab
 
@@ -170,6 +170,18 @@ class Draft(ABC):
             token_ids: the text `(n + 1,)`.
             features: the target's, of all but the last token `(1, n, width)`.
         """
+
+    def static_cache(self, room: int) -> StaticCache | None:
+        """A cache of fixed room for `read` and `continue_from`; None where this kind runs on none."""
+        return None
+
+    def read(self, next_ids: Tensor, features: Tensor, cache: TokenCache) -> Tensor:
+        """As `extend`, on another cache than its own; hidden states of every new position `(1, n, H)`."""
+        raise NotImplementedError
+
+    def continue_from(self, next_id: Tensor, hidden: Tensor, cache: TokenCache) -> Tensor:
+        """As `step`, on another cache than its own."""
+        raise NotImplementedError
 
     def fork(self) -> Self:
         """The same weights with an empty cache of its own."""

@@ -20,7 +20,7 @@ from bench.models.draft import Draft, Placement
 from bench.models.draft_config import EagleConfig, Layout, feature_layers, layer_note, tensor_name
 from bench.models.eagle_body import EagleBody, Unroll
 from bench.models.eagle_files import CONFIG, EagleFiles, open_eagle
-from bench.models.layers import InPlaceLayer, RotaryTable, apply_rotary, grouped_attention, pack_linears
+from bench.models.layers import KVCache, RotaryTable, StaticCache, TokenCache, apply_rotary, pack_linears
 from bench.models.target import Target
 from bench.models.weights import WEIGHTS
 from bench.vocab.draft_vocab import DraftVocab
@@ -52,21 +52,20 @@ class EagleDraft(Draft):
         self.num_packed = pack_linears(body)
         config = body.config
         self._rotary = RotaryTable(config.rope, config.head_dim, config.max_position_embeddings, embedding)
-        self._caches = self._empty()
+        self._cache = KVCache(len(body.layers))
 
     @property
     def length(self) -> int:
         """Positions held in the cache."""
-        return self._caches[0].length
+        return self._cache.length
 
     def reset(self) -> None:
         """Forgets the conversation."""
-        self._caches = self._empty()
+        self._cache = KVCache(len(self.body.layers))
 
     def rewind(self, length: int) -> None:
         """Forgets the positions after the first `length`."""
-        for cache in self._caches:
-            cache.rewind(length)
+        self._cache.rewind(length)
 
     def prefill(self, prompt_ids: Tensor, next_id: Tensor, features: Tensor) -> Tensor:
         """Reads a prompt: every position holds its features and the token after it."""
@@ -75,11 +74,25 @@ class EagleDraft(Draft):
 
     def extend(self, next_ids: Tensor, features: Tensor) -> Tensor:
         """Takes in positions whose true features are known, with the token that follows each."""
-        return self._run(next_ids, self.body.fuse(features))[:, -1:]
+        return self.read(next_ids, features, self._cache)[:, -1:]
 
     def step(self, next_id: Tensor, hidden: Tensor) -> Tensor:
         """A drafted token on the draft's own output, in place of features."""
-        return self._run(next_id, hidden)
+        return self.continue_from(next_id, hidden, self._cache)
+
+    def static_cache(self, room: int) -> StaticCache:
+        """As of `Draft`."""
+        config = self.body.config
+        heads, width = config.num_key_value_heads, config.head_dim
+        return StaticCache(len(self.body.layers), heads, width, room, self.embedding)
+
+    def read(self, next_ids: Tensor, features: Tensor, cache: TokenCache) -> Tensor:
+        """As of `Draft`."""
+        return self._run(next_ids, self.body.fuse(features), cache)
+
+    def continue_from(self, next_id: Tensor, hidden: Tensor, cache: TokenCache) -> Tensor:
+        """As of `Draft`."""
+        return self._run(next_id, hidden, cache)
 
     def normed(self, hidden: Tensor) -> Tensor:
         """The LM head's input."""
@@ -90,22 +103,17 @@ class EagleDraft(Draft):
         embeds = F.embedding(token_ids[1:], self.embedding)[None]
         return Unroll(self.body, self._rotary.upto(len(token_ids)), embeds, features)
 
-    def _run(self, next_ids: Tensor, hidden: Tensor) -> Tensor:
-        start = self.length
-        end = start + next_ids.shape[0]
-        cos, sin = (table[start:end] for table in self._rotary.upto(end))
+    def _run(self, next_ids: Tensor, hidden: Tensor, cache: TokenCache) -> Tensor:
+        window = cache.window(next_ids.shape[0])
+        cos, sin = (window.rows(table) for table in self._rotary.upto(window.reach))
         x, residual = self.body.enter(F.embedding(next_ids, self.embedding)[None], hidden)
-        for index, (layer, cache) in enumerate(zip(self.body.decoder_layers, self._caches, strict=True)):
+        for index, layer in enumerate(self.body.decoder_layers):
             if index:
                 x, residual = layer.enter(hidden)
             q, k, v = layer.queries_keys_values(x)
-            keys, values = cache.update(apply_rotary(k, cos, sin), v)
-            attended = grouped_attention(apply_rotary(q, cos, sin), keys, values)
-            hidden = layer.finish(attended, residual)
+            rotated = apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
+            hidden = layer.finish(window.attend(index, *rotated, v), residual)
         return self.body.output(hidden)
-
-    def _empty(self) -> list[InPlaceLayer]:
-        return [InPlaceLayer() for _ in self.body.layers]
 
 
 def load_eagle(folder: Path, kind: DraftKind, placement: Placement) -> EagleDraft:

@@ -1,4 +1,7 @@
-"""Rotary embedding and batch-1 attention, shared by the target's lean decoder and the draft."""
+"""Rotary embedding, batch-1 attention and its caches, shared by the target's lean decoder and the draft."""
+
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +12,7 @@ from bench.models.rope import Rope
 
 
 class RotaryTable:
-    """Cos and sin of every position, which grows when longer texts come.
+    """Cos and signed sin of every position, which grows when longer texts come.
 
     Args:
         rope: the embedding.
@@ -24,23 +27,40 @@ class RotaryTable:
         self._cos, self._sin = self._made(length)
 
     def upto(self, length: int) -> tuple[Tensor, Tensor]:
-        """Cos and sin `(at least length, head_dim)`."""
+        """Cos and signed sin `(at least length, head_dim)`, as `apply_rotary` takes them."""
         if length > len(self._cos):
             self._cos, self._sin = self._made(2 * length)
         return self._cos, self._sin
 
     def _made(self, length: int) -> tuple[Tensor, Tensor]:
         angles = torch.outer(torch.arange(length, dtype=torch.float32), self._frequencies).repeat(1, 2)
-        return (angles.cos() * self._factor).to(self._like), (angles.sin() * self._factor).to(self._like)
+        cos, sin = angles.cos() * self._factor, angles.sin() * self._factor
+        return cos.to(self._like), signed_sin(sin).to(self._like)
+
+
+def signed_sin(sin: Tensor) -> Tensor:
+    """Sin `(..., head_dim)` with its first half negated, so that a rotation need not negate activations."""
+    first, second = sin.chunk(2, dim=-1)
+    return torch.cat([-first, second], dim=-1)
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates `(..., n, head_dim)` by tables `(n, head_dim)`, halves paired as in Llama."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    """Rotates `(..., n, head_dim)` by tables `(n, head_dim)`, halves paired as in Llama.
+
+    At batch 1 a kernel costs a GPU about the same however little it does, so this takes only four.
+
+    Args:
+        x: queries or keys.
+        cos: cosines.
+        sin: as `signed_sin`.
+    """
+    swapped = x.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
+    return x * cos + swapped * sin
 
 
-def grouped_attention(q: Tensor, keys: Tensor, values: Tensor, scale: float | None = None) -> Tensor:
+def grouped_attention(
+    q: Tensor, keys: Tensor, values: Tensor, scale: float | None = None, mask: Tensor | None = None
+) -> Tensor:
     """Causal attention of the last n positions over all `length` positions.
 
     Query heads that share a key-value head are laid side by side as rows, so that keys and values are
@@ -51,6 +71,7 @@ def grouped_attention(q: Tensor, keys: Tensor, values: Tensor, scale: float | No
         keys: `(1, kv_heads, length, head_dim)`; the last n are the queries' own positions.
         values: as `keys`.
         scale: of the scores; 1/sqrt(head_dim) unless given.
+        mask: from `causal_mask`, so that the layers of a pass can share one; made here unless given.
 
     Returns:
         `(1, heads, n, head_dim)`.
@@ -62,12 +83,53 @@ def grouped_attention(q: Tensor, keys: Tensor, values: Tensor, scale: float | No
         )
     groups = heads // kv_heads
     rows = q.reshape(1, kv_heads, groups * n, q.shape[3])
-    mask = None
-    if n > 1:
-        mask = torch.ones(n, length, dtype=torch.bool, device=q.device).tril(length - n)
-        mask = mask.repeat(groups, 1)
+    if mask is None:
+        mask = causal_mask(n, length, groups, q.device)
     attended = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask, scale=scale)
     return attended.reshape(q.shape)
+
+
+def causal_mask(num_new: int, length: int, groups: int, device: torch.device) -> Tensor | None:
+    """Which positions the rows of `grouped_attention` see `(groups x num_new, length)`; None: all of them."""
+    if num_new == 1 or num_new == length:
+        return None
+    return (
+        torch.ones(num_new, length, dtype=torch.bool, device=device).tril(length - num_new).repeat(groups, 1)
+    )
+
+
+class Window(Protocol):
+    """Where one pass's new tokens stand in a cache, in which every layer stores them and attends.
+
+    Attributes:
+        reach: positions that tables of positions must hold for this pass.
+    """
+
+    reach: int
+
+    def rows(self, table: Tensor) -> Tensor:
+        """Those of the new tokens, of a table by position `(positions, ...)`."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+        """Stores the new tokens' keys and values, and attends over all up to each.
+
+        Args:
+            layer: index.
+            q: rotated queries `(1, heads, n, head_dim)`.
+            k: rotated keys `(1, kv_heads, n, head_dim)`.
+            v: as `k`.
+            scale: of the scores; 1/sqrt(head_dim) unless given.
+
+        Returns:
+            `(1, heads, n, head_dim)`.
+        """
+
+
+class TokenCache(Protocol):
+    """A key-value cache as the passes of this package take it."""
+
+    def window(self, num_new: int) -> Window:
+        """The place of the next `num_new` tokens."""
 
 
 # A key-value cache that is written in place and rolled back in constant time.
@@ -150,6 +212,10 @@ class KVCache(Cache):
         for layer in self.layers:
             layer.rewind(length)
 
+    def window(self, num_new: int) -> "GrowingWindow":
+        """The next positions."""
+        return GrowingWindow(self.layers, self.length, num_new)
+
     def select_rows(self, rows: torch.Tensor) -> None:
         """Keeps these batch rows only, in every layer."""
         for layer in self.layers:
@@ -159,6 +225,126 @@ class KVCache(Cache):
         """Repeats every batch row `times` times, copies side by side, in every layer."""
         for layer in self.layers:
             layer.repeat_rows(times)
+
+
+class GrowingWindow:
+    """Positions after the `length` that the layers hold; shapes grow with the text."""
+
+    def __init__(self, layers: Sequence[InPlaceLayer], length: int, num_new: int):
+        self.reach = length + num_new
+        self._layers, self._start, self._num_new = layers, length, num_new
+        self._mask: Tensor | None = None
+
+    def rows(self, table: Tensor) -> Tensor:
+        """As of `Window`: a view."""
+        return table[self._start : self.reach]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+        """As of `Window`."""
+        keys, values = self._layers[layer].update(k, v)
+        if self._mask is None:
+            self._mask = causal_mask(self._num_new, self.reach, q.shape[1] // k.shape[1], q.device)
+        return grouped_attention(q, keys, values, scale, self._mask)
+
+
+# A key-value cache whose shapes and addresses never change, so that passes over it can be captured.
+
+
+class StaticCache:
+    """Keys and values of at most `room` positions. How many are held is a number on the device.
+
+    A pass stores its new tokens after the `length` held and does not change that: what was accepted is the
+    caller's to decide, and what is not is overwritten. Its work depends on no number that the host knows.
+
+    Args:
+        num_layers: of the model.
+        kv_heads: of one layer.
+        head_dim: width of a head.
+        room: positions.
+        like: whose device and dtype it has.
+
+    Attributes:
+        room: as given.
+        length: positions held `(1,)`.
+        uses_flash: whether attention reads no more than what is held, through flash attention, which CUDA has
+            for half precision; else it reads the whole room, with a mask.
+    """
+
+    def __init__(self, num_layers: int, kv_heads: int, head_dim: int, room: int, like: Tensor):
+        self.room = room
+        shape = (num_layers, 1, kv_heads, self.room, head_dim)
+        # Zeros: what is masked has weight zero, and zero times what memory happens to hold may be NaN.
+        self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
+        self.length = torch.zeros(1, dtype=torch.long, device=like.device)
+        self.uses_flash = like.is_cuda and like.dtype in (torch.bfloat16, torch.float16)
+
+    def load(self, cache: KVCache, length: int) -> None:
+        """Takes the first `length` positions of another cache."""
+        for index, layer in enumerate(cache.layers):
+            self.keys[index, :, :, :length] = layer.keys[:, :, :length]
+            self.values[index, :, :, :length] = layer.values[:, :, :length]
+        self.length.fill_(length)
+
+    def rewind(self, length: Tensor) -> None:
+        """The next pass stores its tokens after the first `length` `(1,)`."""
+        self.length = length
+
+    def window(self, num_new: int) -> "StaticWindow":
+        """The next positions."""
+        return StaticWindow(self, num_new)
+
+
+class StaticWindow:
+    """Positions after those that a `StaticCache` holds; see there."""
+
+    def __init__(self, cache: StaticCache, num_new: int):
+        self.reach = cache.room
+        self._cache, self._num_new = cache, num_new
+        every = torch.arange(cache.room, device=cache.length.device)
+        self._positions = cache.length + every[:num_new]
+        self._seen = every <= self._positions[:, None]
+        self._mask: Tensor | None = None
+        self._bounds: tuple[Tensor, Tensor] | None = None
+
+    def rows(self, table: Tensor) -> Tensor:
+        """As of `Window`."""
+        return table.index_select(0, self._positions)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+        """As of `Window`."""
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        keys.index_copy_(2, self._positions, k)
+        values.index_copy_(2, self._positions, v)
+        if self._cache.uses_flash:
+            return self._attend_to_held(q, keys, values, scale)
+        if self._mask is None:
+            # Added to scores: a mask of booleans would be made one again in every layer.
+            groups = q.shape[1] // k.shape[1]
+            mask = torch.zeros_like(self._seen, dtype=q.dtype).masked_fill(~self._seen, float("-inf"))
+            self._mask = mask.repeat(groups, 1)
+        rows = q.reshape(1, k.shape[1], -1, q.shape[3])
+        attended = F.scaled_dot_product_attention(rows, keys, values, attn_mask=self._mask, scale=scale)
+        return attended.reshape(q.shape)
+
+    def _attend_to_held(self, q: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
+        """Flash attention over one sequence whose length is on the device, aligned at its end."""
+        if self._bounds is None:
+            ends = torch.full_like(self._positions[:1], self._num_new), self._cache.length + self._num_new
+            of_q, of_k = (F.pad(end, (1, 0)).int() for end in ends)
+            self._bounds = of_q, of_k
+        attended = torch.ops.aten._flash_attention_forward(
+            q[0].transpose(0, 1),
+            keys[0].transpose(0, 1),
+            values[0].transpose(0, 1),
+            *self._bounds,
+            self._num_new,
+            self._cache.room,
+            0.0,
+            True,
+            False,
+            scale=scale,
+        )[0]
+        return attended.transpose(0, 1)[None]
 
 
 # Linear layers whose weights are laid out for the CPU's matrix kernel once, not at every call.
@@ -197,6 +383,27 @@ def make_linear(weight: Tensor) -> nn.Module:
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     linear.weight = nn.Parameter(weight.detach(), requires_grad=False)
     return linear
+
+
+def joined_linear(*linears: nn.Module) -> nn.Module | None:
+    """One layer that gives the outputs of several linear ones side by side; None where one of them is packed.
+
+    Their weights become views of its own, so that nothing is held twice.
+    """
+    plain = [linear for linear in linears if type(linear) is nn.Linear]
+    if len(plain) < len(linears) or len({linear.bias is None for linear in plain}) > 1:
+        return None
+    joined = nn.Linear(plain[0].in_features, 1, bias=False, device="meta")
+    joined.out_features = sum(linear.out_features for linear in plain)
+    for name in ("weight", "bias"):
+        parts = [getattr(linear, name) for linear in plain]
+        if parts[0] is None:
+            continue
+        whole = torch.cat([part.detach() for part in parts])
+        setattr(joined, name, nn.Parameter(whole, requires_grad=False))
+        for linear, view in zip(plain, whole.split([len(part) for part in parts]), strict=True):
+            setattr(linear, name, nn.Parameter(view, requires_grad=False))
+    return joined
 
 
 def pack_linears(model: nn.Module) -> int:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.models.draft_config import LAST
-from bench.models.layers import KVCache, apply_rotary, grouped_attention
+from bench.models.layers import StaticCache, TokenCache, apply_rotary, joined_linear, signed_sin
 
 # Architectures that are: RMSNorm, rotary attention over all positions, SwiGLU, two residuals.
 KNOWN_MODEL_TYPES = frozenset({"llama", "qwen2"})
@@ -36,26 +36,29 @@ class LeanDecoder:
         self.feature_layers: frozenset[int] = frozenset()
         self._cos, self._sin = self._rotary_tables()
 
-    def forward(self, ids: Tensor, cache: KVCache) -> tuple[Tensor, Tensor]:
+    def static_cache(self, room: int) -> StaticCache:
+        """An empty cache of fixed room."""
+        config, first = self._decoder.config, self._layers[0]
+        like = self._decoder.embed_tokens.weight
+        return StaticCache(len(self._layers), config.num_key_value_heads, first.head_dim, room, like)
+
+    def forward(self, ids: Tensor, cache: TokenCache) -> tuple[Tensor, Tensor]:
         """`ids` `(1, n)` on top of `cache`; final normed hidden `(1, n, H)`, features `(1, n, layers x H)`.
 
         Without feature layers the features are empty.
         """
-        start, size = cache.length, self._decoder.config.hidden_size
-        end = start + ids.shape[1]
-        if end > len(self._cos):
-            raise ValueError(f"{end} tokens exceed the model's {len(self._cos)} positions")
-        cos, sin = self._cos[start:end], self._sin[start:end]
+        size, window = self._decoder.config.hidden_size, cache.window(ids.shape[1])
+        if window.reach > len(self._cos):
+            raise ValueError(f"{window.reach} tokens exceed the model's {len(self._cos)} positions")
+        cos, sin = window.rows(self._cos), window.rows(self._sin)
         hidden = F.embedding(ids, self._decoder.embed_tokens.weight)
         features = [hidden] if 0 in self.feature_layers else []
         for index, layer in enumerate(self._layers):
             x = F.rms_norm(hidden, (size,), layer.input_norm, self._eps)
-            q, k, v = layer.project(x)
-            keys, values = cache.layers[index].update(apply_rotary(k, cos, sin), v)
-            attended = grouped_attention(apply_rotary(q, cos, sin), keys, values)
+            attended = window.attend(index, *layer.queries_keys_values(x, cos, sin))
             hidden = hidden + layer.o_proj(attended.transpose(1, 2).flatten(2))
             x = F.rms_norm(hidden, (size,), layer.mlp_norm, self._eps)
-            hidden = hidden + layer.down_proj(F.silu(layer.gate_proj(x)) * layer.up_proj(x))
+            hidden = hidden + layer.mlp(x)
             if index + 1 in self.feature_layers:
                 features.append(hidden)
         final = F.rms_norm(hidden, (size,), self._decoder.norm.weight, self._eps)
@@ -69,28 +72,46 @@ class LeanDecoder:
         weight = self._decoder.embed_tokens.weight
         positions = torch.arange(length, device=weight.device)[None]
         cos, sin = self._decoder.rotary_emb(weight[:1, None], positions)
-        return cos[0], sin[0]
+        return cos[0], signed_sin(sin[0])
 
 
 class _LayerParts:
-    """The callables and weights of one layer, looked up once."""
+    """The callables and weights of one layer, looked up once.
+
+    Matrices that read the same input are one where they are not packed: a GPU then has fewer kernels.
+    """
 
     def __init__(self, layer: Any):
         attention, mlp = layer.self_attn, layer.mlp
         self.input_norm: Tensor = layer.input_layernorm.weight
         self.mlp_norm: Tensor = layer.post_attention_layernorm.weight
-        self.q_proj, self.k_proj, self.v_proj = attention.q_proj, attention.k_proj, attention.v_proj
         self.o_proj, self.head_dim = attention.o_proj, attention.head_dim
-        self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+        self._qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
+        self._joined_qkv = joined_linear(*self._qkv)
+        self._num_kv = self._qkv[1].out_features // self.head_dim
+        self._gate_up = (mlp.gate_proj, mlp.up_proj)
+        self._joined_gate_up = joined_linear(*self._gate_up)
+        self._down_proj = mlp.down_proj
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`(1, n, H)` to queries, keys and values `(1, heads, n, head_dim)`."""
-        split = (*x.shape[:2], -1, self.head_dim)
-        return (
-            self.q_proj(x).view(split).transpose(1, 2),
-            self.k_proj(x).view(split).transpose(1, 2),
-            self.v_proj(x).view(split).transpose(1, 2),
-        )
+    def queries_keys_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`(1, n, H)` to rotated queries and keys, and values `(1, heads, n, head_dim)`."""
+        if self._joined_qkv is None:
+            q, k, v = (self._split(projection(x)) for projection in self._qkv)
+            return apply_rotary(q, cos, sin), apply_rotary(k, cos, sin), v
+        states, kv = self._split(self._joined_qkv(x)), self._num_kv
+        rotated = apply_rotary(states[:, :-kv], cos, sin)
+        return rotated[:, :-kv], rotated[:, -kv:], states[:, -kv:]
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """`(1, n, H)` to the same."""
+        if self._joined_gate_up is None:
+            gate, up = (projection(x) for projection in self._gate_up)
+        else:
+            gate, up = self._joined_gate_up(x).chunk(2, dim=-1)
+        return self._down_proj(F.silu(gate) * up)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
 # Batch-1 forward pass over Gemma 3's own weights with a fraction of the Python steps.
@@ -124,29 +145,35 @@ class LeanGemma:
         weight = decoder.embed_tokens.weight
         positions = torch.arange(self._longest, device=weight.device)[None]
         self._rotary = {
-            kind: tuple(table[0] for table in decoder.rotary_emb(weight[:1, None], positions, kind))
+            kind: self._tables(decoder.rotary_emb(weight[:1, None], positions, kind))
             for kind in set(config.layer_types)
         }
 
-    def forward(self, ids: Tensor, cache: KVCache) -> Tensor:
+    def forward(self, ids: Tensor, cache: TokenCache) -> Tensor:
         """`ids` `(1, n)` on top of `cache`; final normed hidden states `(1, n, H)`."""
-        start = cache.length
-        end = start + ids.shape[1]
-        if end > self._longest:
-            raise ValueError(f"{end} tokens exceed the {self._longest} positions of the model's window")
-        rotary = {kind: (cos[start:end], sin[start:end]) for kind, (cos, sin) in self._rotary.items()}
+        window = cache.window(ids.shape[1])
+        if window.reach > self._longest:
+            raise ValueError(
+                f"{window.reach} tokens exceed the {self._longest} positions of the model's window"
+            )
+        rotary = {kind: (window.rows(cos), window.rows(sin)) for kind, (cos, sin) in self._rotary.items()}
         hidden = self._embed(ids)
-        for layer, held in zip(self._layers, cache.layers, strict=True):
+        for index, layer in enumerate(self._layers):
             q, k, v = layer.project(layer.input_norm(hidden))
             cos, sin = rotary[layer.kind]
-            keys, values = held.update(apply_rotary(k, cos, sin), v)
-            attended = grouped_attention(apply_rotary(q, cos, sin), keys, values, layer.scale)
+            rotated = apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
+            attended = window.attend(index, *rotated, v, layer.scale)
             attended = layer.o_proj(attended.transpose(1, 2).flatten(2))
             hidden = hidden + layer.attention_norm(attended)
             x = layer.mlp_input_norm(hidden)
             x = layer.down_proj(F.gelu(layer.gate_proj(x), approximate="tanh") * layer.up_proj(x))
             hidden = hidden + layer.mlp_norm(x)
         return self._norm(hidden)
+
+    @staticmethod
+    def _tables(rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        cos, sin = rotary
+        return cos[0], signed_sin(sin[0])
 
 
 class _Norm:

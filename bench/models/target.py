@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from bench.errors import CheckpointError
 from bench.models.draft_config import LAST
-from bench.models.layers import KVCache, pack_linears
+from bench.models.layers import KVCache, StaticCache, TokenCache, pack_linears
 from bench.models.lean import KNOWN_MODEL_TYPES, LeanDecoder
 from bench.text.conversation import Prompt
 from bench.text.template import prompt_ids
@@ -82,6 +82,10 @@ class Target:
         """An empty key-value cache."""
         return KVCache(self.config.num_hidden_layers)
 
+    def static_cache(self, room: int) -> StaticCache | None:
+        """An empty cache of fixed room for `read`; None where `transformers` runs the model."""
+        return self._lean.static_cache(room) if self._lean else None
+
     def eos_token_ids(self) -> frozenset[int]:
         """Tokens that end an answer."""
         declared = self.model.generation_config.eos_token_id
@@ -106,6 +110,11 @@ class Target:
         if self._lean:
             return TargetOutput(*self._lean.forward(ids, cache))
         return self.forward_batch(ids, cache)
+
+    def read(self, ids: Tensor, cache: TokenCache) -> TargetOutput:
+        """As `forward`, on any cache that `static_cache` or `new_cache` made, by the lean pass alone."""
+        assert self._lean is not None
+        return TargetOutput(*self._lean.forward(ids, cache))
 
     def forward_batch(self, ids: Tensor, cache: KVCache, **kwargs: Any) -> TargetOutput:
         """As `forward` for `(batch, num_tokens)`, with `attention_mask` and `position_ids`."""
