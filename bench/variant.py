@@ -8,6 +8,9 @@ from dataclasses import dataclass
 PREFILL, LAYER, HEAD, SELECT = "draft_prefill", "layer", "lm_head", "select"
 VERIFY, OTHER, EXTEND = "verify", "other", "extend"
 
+# Extension, and all of a round that drafts, in one: where a round is replayed as a graph.
+DRAFT = "draft"
+
 # Layers, LM head and selection of one chained step in one.
 DRAFT_STEP = "draft_step"
 

@@ -12,8 +12,38 @@ from bench.models.draft import DraftHead
 Proposal = Any
 
 
+class Draws:
+    """The random numbers of one round, which can be drawn again into the same memory.
+
+    Args:
+        generator: they come from.
+        draft_length: gamma; 0 for a step of plain decoding.
+        vocab_size: k.
+        target_size: tokens of the target.
+
+    Attributes:
+        drafting: exponential, of every drafted token `(gamma, k)`.
+        accepting: uniform in [0, 1) `(gamma,)`.
+        following: exponential, of the token after those accepted `(1, V)`.
+    """
+
+    def __init__(self, generator: torch.Generator, draft_length: int, vocab_size: int, target_size: int):
+        self._generator, device = generator, generator.device
+        self.drafting = torch.empty(draft_length, vocab_size, device=device)
+        self.accepting = torch.empty(draft_length, device=device)
+        self.following = torch.empty(1, target_size, device=device)
+
+    def redraw(self) -> "Draws":
+        """New numbers; never waits for the device."""
+        self.accepting.uniform_(generator=self._generator)
+        for noise in (self.drafting, self.following):
+            # Zero, which is possible though unlikely, could not be divided by.
+            noise.exponential_(generator=self._generator).clamp_(min=torch.finfo(noise.dtype).tiny)
+        return self
+
+
 class Rule(Protocol):
-    """What differs between greedy and sampled decoding."""
+    """What differs between greedy and sampled decoding. Nothing of it waits for the device."""
 
     def reseed(self, seed: int) -> None:
         """Starts the random numbers again."""
@@ -21,19 +51,40 @@ class Rule(Protocol):
     def next_id(self, logits: Tensor) -> Tensor:
         """The target's token `(1,)` from its logits `(1, V)`."""
 
-    def draft(self, head: DraftHead, logits: Tensor) -> tuple[Tensor, Proposal]:
-        """A drafted token's target id `(1,)` from the draft's logits `(1, k)`."""
+    def draws(self, draft_length: int, vocab_size: int, target_size: int) -> Draws | None:
+        """Memory for a round's random numbers, as of `Draws`; None where nothing is random."""
 
-    def verify(
-        self, head: DraftHead, logits: Tensor, drafted: Tensor, proposals: list[Proposal]
-    ) -> tuple[int, Tensor]:
-        """Accepted tokens, and the ids that go into the answer: those and one more.
+    def draft(
+        self, head: DraftHead, logits: Tensor, draws: Draws | None, depth: int
+    ) -> tuple[Tensor, Proposal]:
+        """A drafted token's target id `(1,)` from the draft's logits `(1, k)`.
 
         Args:
-            head: that drafted.
+            head: that gave the logits.
+            logits: the draft's.
+            draws: of this round.
+            depth: tokens that were drafted before it in this round.
+        """
+
+    def verify(
+        self,
+        head: DraftHead | None,
+        logits: Tensor,
+        drafted: Tensor,
+        proposals: list[Proposal],
+        draws: Draws | None,
+    ) -> tuple[Tensor, Tensor]:
+        """How many drafted tokens are accepted, and what the answer goes on with.
+
+        Args:
+            head: that drafted; None where nothing was.
             logits: of the target, at every drafted place and after the last `(gamma + 1, V)`.
             drafted: target ids `(gamma,)`.
             proposals: what `draft` returned beside each.
+            draws: of this round.
+
+        Returns:
+            The number `(1,)`, and ids `(gamma + 1,)`: those accepted and one more, then what means nothing.
         """
 
 
@@ -47,17 +98,27 @@ class GreedyRule:
         """The argmax."""
         return logits.argmax(-1)
 
-    def draft(self, head: DraftHead, logits: Tensor) -> tuple[Tensor, Proposal]:
+    def draws(self, draft_length: int, vocab_size: int, target_size: int) -> None:
+        """Nothing is random."""
+
+    def draft(
+        self, head: DraftHead, logits: Tensor, draws: Draws | None, depth: int
+    ) -> tuple[Tensor, Proposal]:
         """The argmax; among equals the lowest id, whatever k is."""
         return head.select(logits), None
 
     def verify(
-        self, head: DraftHead, logits: Tensor, drafted: Tensor, proposals: list[Proposal]
-    ) -> tuple[int, Tensor]:
+        self,
+        head: DraftHead | None,
+        logits: Tensor,
+        drafted: Tensor,
+        proposals: list[Proposal],
+        draws: Draws | None,
+    ) -> tuple[Tensor, Tensor]:
         """Drafted tokens up to the first that is not the target's argmax, then that argmax."""
         best = logits.argmax(-1)
-        num_accepted = int((best[:-1] == drafted).long().cumprod(0).sum())
-        return num_accepted, best[: num_accepted + 1]
+        # Where a drafted token survives it is the argmax.
+        return (best[:-1] == drafted).long().cumprod(0).sum(0, keepdim=True), best
 
 
 # Lossless speculative sampling with a trimmed draft (arXiv 2211.17192, arXiv 2302.01318).
@@ -108,7 +169,7 @@ class Sampler:
 
 
 class SampledRule:
-    """Lossless speculative sampling; see `bench.decoding.sampling`.
+    """Lossless speculative sampling; see above.
 
     Args:
         sampler: temperature, top-k and top-p.
@@ -125,30 +186,52 @@ class SampledRule:
 
     def next_id(self, logits: Tensor) -> Tensor:
         """A sample of the target's distribution."""
-        return sample(self.sampler.target_probs(logits), self._generator)
+        draws = self.draws(0, 0, logits.shape[-1]).redraw()
+        return sample(self.sampler.target_probs(logits), draws.following)
 
-    def draft(self, head: DraftHead, logits: Tensor) -> tuple[Tensor, Proposal]:
+    def draws(self, draft_length: int, vocab_size: int, target_size: int) -> Draws:
+        """As of `Rule`."""
+        return Draws(self._generator, draft_length, vocab_size, target_size)
+
+    def draft(
+        self, head: DraftHead, logits: Tensor, draws: Draws | None, depth: int
+    ) -> tuple[Tensor, Proposal]:
         """A sample of the draft's distribution."""
+        assert draws is not None
         probs = self.sampler.draft_probs(logits)
-        row = sample(probs, self._generator)
+        row = sample(probs, draws.drafting[depth])
         return row if head.target_ids is None else head.target_ids[row], (row, probs)
 
     def verify(
-        self, head: DraftHead, logits: Tensor, drafted: Tensor, proposals: list[Proposal]
-    ) -> tuple[int, Tensor]:
+        self,
+        head: DraftHead | None,
+        logits: Tensor,
+        drafted: Tensor,
+        proposals: list[Proposal],
+        draws: Draws | None,
+    ) -> tuple[Tensor, Tensor]:
         """Drafted tokens up to the first rejected one, then a sample of the residual or of the target."""
-        rows, probs = (torch.cat(part) for part in zip(*proposals, strict=True))
+        assert draws is not None
         target_probs = self.sampler.target_probs(logits)
-        count, following = verify(
-            target_probs[None], rows[None], probs[None], head.target_ids, self._generator
-        )
-        num_accepted = int(count)
-        return num_accepted, torch.cat([drafted[:num_accepted], following])
+        if head is None:
+            return torch.zeros_like(drafted).sum(0, keepdim=True), sample(target_probs, draws.following)
+        rows, probs = (torch.cat(part) for part in zip(*proposals, strict=True))
+        noise = draws.accepting[None], draws.following
+        count, following = verify(target_probs[None], rows[None], probs[None], head.target_ids, *noise)
+        return count, torch.cat([drafted, following]).index_copy(0, count, following)
 
 
-def sample(probs: Tensor, generator: torch.Generator) -> Tensor:
-    """One index per row `(n,)` of `probs` `(n, size)`, which need not be normalised."""
-    return torch.multinomial(probs, 1, generator=generator)[:, 0]
+def sample(probs: Tensor, noise: Tensor) -> Tensor:
+    """One index per row `(n,)` of `probs` `(n, size)`, which need not be normalised.
+
+    Of exponential clocks with these rates the first to ring is each with its probability. Unlike
+    `torch.multinomial` it never waits for a GPU.
+
+    Args:
+        probs: not negative.
+        noise: independent exponential numbers above 0, as `probs` or broadcast to it.
+    """
+    return (probs / noise).argmax(-1)
 
 
 def verify(
@@ -156,7 +239,8 @@ def verify(
     drafted: Tensor,
     draft_probs: Tensor,
     target_ids: Tensor | None,
-    generator: torch.Generator,
+    uniform: Tensor,
+    noise: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Accepts or replaces drafted tokens, for many independent rounds at once.
 
@@ -166,7 +250,8 @@ def verify(
         drafted: rows of the draft's head that were sampled `(rounds, gamma)`.
         draft_probs: the distributions that they were sampled from `(rounds, gamma, k)`.
         target_ids: target id of every row of the head `(k,)`; None when k is the whole vocabulary.
-        generator: of the random numbers.
+        uniform: random numbers in [0, 1) `(rounds, gamma)`.
+        noise: independent exponential numbers above 0 `(rounds, V)`.
 
     Returns:
         Accepted tokens of each round `(rounds,)`, and the token that follows them `(rounds,)`: of the
@@ -176,9 +261,8 @@ def verify(
     ids = drafted if target_ids is None else target_ids[drafted]
     proposed = draft_probs.gather(-1, drafted[..., None])[..., 0]
     wanted = target_probs[:, :gamma].gather(-1, ids[..., None])[..., 0]
-    draws = torch.rand(rounds, gamma, generator=generator, device=drafted.device)
     # Written as a product, so that a proposal of probability 0 needs no division.
-    num_accepted = (draws * proposed < wanted).long().cumprod(-1).sum(-1)
+    num_accepted = (uniform * proposed < wanted).long().cumprod(-1).sum(-1)
     every = torch.arange(rounds, device=drafted.device)
     following = target_probs[every, num_accepted]
     rejected = num_accepted < gamma
@@ -191,4 +275,4 @@ def verify(
     residual = (following - minus).clamp(min=0)
     # Rounding can leave nothing of a residual that is almost zero; target and draft are then the same.
     usable = rejected & (residual.sum(-1) > 0)
-    return num_accepted, sample(torch.where(usable[:, None], residual, following), generator)
+    return num_accepted, sample(torch.where(usable[:, None], residual, following), noise)

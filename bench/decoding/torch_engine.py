@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.decoding.rounds import Timeline
-from bench.decoding.rules import GreedyRule, Proposal, Rule
+from bench.decoding.rules import Draws, GreedyRule, Proposal, Rule
 from bench.models.draft import Draft, DraftHead
 from bench.models.layers import KVCache
 from bench.models.target import Target
@@ -114,12 +114,15 @@ class Decoder:
         timeline.lap(PREFILL)
         while not self._ended(tokens):
             base_length, draft_base = cache.length, draft.length
-            drafted, proposals = self._draft_chain(draft, head, hidden, draft_length, timeline)
+            drafted, proposals, draws = self._draft_chain(draft, head, hidden, draft_length, timeline)
             output = target.forward(torch.cat([pending, drafted])[None], cache)
             logits = target.lm_head(output.hidden)[0]
-            num_accepted, new_ids = self.rule.verify(head, logits, drafted, proposals)
+            count, new_ids = self.rule.verify(head, logits, drafted, proposals, draws)
             timeline.lap(VERIFY)
-            self._append(tokens, new_ids.tolist())
+            # The only place where the host waits: for all that it must know of a round at once.
+            num_accepted, *found = torch.cat([count, new_ids]).tolist()
+            new_ids = new_ids[: num_accepted + 1]
+            self._append(tokens, found[: num_accepted + 1])
             accepted.append(num_accepted)
             cache.rewind(base_length + num_accepted + 1)
             draft.rewind(draft_base)
@@ -133,21 +136,25 @@ class Decoder:
 
     def _draft_chain(
         self, draft: Draft, head: DraftHead, hidden: Tensor, draft_length: int, timeline: Timeline
-    ) -> tuple[Tensor, list[Proposal]]:
+    ) -> tuple[Tensor, list[Proposal], Draws | None]:
         """Target ids of the drafted tokens `(draft_length,)`; never waits for the device."""
         drafted: list[Tensor] = []
         proposals: list[Proposal] = []
+        draws: Draws | None = None
         for depth in range(draft_length):
             if depth:
                 hidden = draft.step(drafted[-1], hidden)
                 timeline.lap(LAYER)
             logits = head.logits(draft.normed(hidden))
             timeline.lap(HEAD)
-            token, proposal = self.rule.draft(head, logits[0])
+            if not depth:
+                draws = self.rule.draws(draft_length, head.size, self._target.vocab_size)
+                draws = draws and draws.redraw()
+            token, proposal = self.rule.draft(head, logits[0], draws, depth)
             drafted.append(token)
             proposals.append(proposal)
             timeline.lap(SELECT)
-        return torch.cat(drafted), proposals
+        return torch.cat(drafted), proposals, draws
 
     def _ended(self, tokens: list[int]) -> bool:
         return tokens[-1] in self._stop or len(tokens) >= self._max_new_tokens

@@ -58,7 +58,9 @@ def test_a_target_that_drafts_for_itself_is_always_right():
 
 
 class Oracle:
-    """A draft that knows the answer."""
+    """A draft that knows the answer, and its own head."""
+
+    size = VOCAB_SIZE
 
     def __init__(self, answer: list[int], num_prompt: int, wrong_at: frozenset[int] = frozenset()):
         self.answer, self.base, self.wrong_at = answer, num_prompt, wrong_at

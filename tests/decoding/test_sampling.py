@@ -19,6 +19,20 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def exponential(rng, *shape):
+    return torch.empty(*shape).exponential_(generator=rng)
+
+
+def drawn(probs, rng):
+    return sample(probs, exponential(rng, *probs.shape))
+
+
+def verified(target_probs, drafted, draft_probs, ids, rng):
+    rounds, gamma = drafted.shape
+    uniform = torch.rand(rounds, gamma, generator=rng)
+    return verify(target_probs, drafted, draft_probs, ids, uniform, exponential(rng, rounds, V))
+
+
 def distributions(seed=0):
     """The target's distribution after nothing, and after each first token; sharp, as targets are."""
     logits = torch.randn(1 + V, V, generator=generator(seed)) * 1.5
@@ -32,11 +46,11 @@ def emitted(kept, replace_wrongly=None):
     ids = torch.tensor(kept)
     proposal = torch.softmax(draft_logits[:, ids], dim=-1)
     rng = generator(2)
-    first = sample(proposal[:1].expand(ROUNDS, -1), rng)
-    second = sample(proposal[1 + ids[first]], rng)
+    first = drawn(proposal[:1].expand(ROUNDS, -1), rng)
+    second = drawn(proposal[1 + ids[first]], rng)
     after = torch.stack([target[:1].expand(ROUNDS, -1), target[1 + ids[first]], target[1 + ids[second]]], 1)
     probs = torch.stack([proposal[:1].expand(ROUNDS, -1), proposal[1 + ids[first]]], 1)
-    count, following = verify(after, torch.stack([first, second], 1), probs, ids, rng)
+    count, following = verified(after, torch.stack([first, second], 1), probs, ids, rng)
     if replace_wrongly:
         return replace_wrongly(count, following, ids, first, target, rng)
     return torch.where(count > 0, ids[first], following), torch.where(
@@ -81,7 +95,7 @@ def accept_always(count, following, ids, first, target, rng):
 def residual_inside_the_draft_only(count, following, ids, first, target, rng):
     inside = torch.zeros(V)
     inside[ids] = 1
-    again = sample((target[0] * inside)[None].expand(len(first), -1), rng)
+    again = drawn((target[0] * inside)[None].expand(len(first), -1), rng)
     return torch.where(count > 0, ids[first], torch.where(inside[following] > 0, following, again))
 
 
@@ -152,9 +166,9 @@ def test_cuts_by_hand():
 
 def test_a_draft_equal_to_the_target_is_always_accepted():
     probs = distributions()[:1].expand(1000, -1)
-    drafted = sample(probs, generator())
+    drafted = drawn(probs, generator())
     both = torch.stack([probs, probs], 1)
-    count, following = verify(both, drafted[:, None], probs[:, None], None, generator(1))
+    count, following = verified(both, drafted[:, None], probs[:, None], None, generator(1))
     assert (count == 1).all() and (following >= 0).all()
 
 
