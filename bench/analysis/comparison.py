@@ -14,7 +14,7 @@ from bench.analysis.findings import Findings
 from bench.analysis.load import Case, case_labels
 from bench.analysis.run import Run, speedup
 from bench.analysis.summary import coverage_curves
-from bench.analysis.surfaces import Surfaces, baseline_keys, measured_tokens_per_s
+from bench.analysis.surfaces import Surfaces, baselines, measured_tokens_per_s
 from bench.analysis.telemetry import token_energy
 from bench.stats.estimates import Estimate, Floats
 from bench.surface.predict import Surface
@@ -183,7 +183,7 @@ def best_frame(comparison: Comparison) -> pd.DataFrame:
 
 def _best_row(entry: Entry) -> dict[str, Any]:
     run, domain, surface = entry.run, entry.domain, entry.surface
-    plain, full, decoded = baseline_keys(run, domain)
+    plain, full, decoded = baselines(run, domain)
     measured, advice = measured_tokens_per_s(run, domain), entry.surfaces.advice(domain)
     size, gamma = surface.best
     (k_low, k_high), (gamma_low, gamma_high) = surface.best_intervals
@@ -206,8 +206,8 @@ def _best_row(entry: Entry) -> dict[str, Any]:
         "predicted_tokens_per_s": float(surface.tokens_per_s[row, column]),
         "predicted_ci_low": float(surface.ci_low[row, column]),
         "predicted_ci_high": float(surface.ci_high[row, column]),
-        "decoded_vocab_size": decoded[0],
-        "decoded_draft_length": decoded[1],
+        "decoded_vocab_size": decoded.vocab_size,
+        "decoded_draft_length": decoded.draft_length,
         "tokens_per_s": measured[decoded],
         "plain_tokens_per_s": measured[plain],
         "full_tokens_per_s": measured[full],
@@ -252,7 +252,7 @@ def curve_frame(comparison: Comparison) -> pd.DataFrame:
 
 def _curve(entry: Entry) -> pd.DataFrame:
     surface = entry.surface
-    plain = measured_tokens_per_s(entry.run, entry.domain)[entry.run.full_size, 0]
+    plain = measured_tokens_per_s(entry.run, entry.domain)[entry.run.plain]
     rows, columns = surface.tokens_per_s.argmax(axis=0), np.arange(len(surface.sizes))
     values = (
         entry.case, entry.domain, entry.device, surface.sizes, np.array(surface.draft_lengths)[rows],
@@ -283,10 +283,10 @@ def decoded_frame(comparison: Comparison) -> pd.DataFrame:
     rows = []
     for entry in comparison.entries:
         surface = entry.surface
-        for size, gamma in entry.run.decodes[entry.domain]:
-            plain = (entry.run.full_size, 0)
-            estimate = speedup(entry.run, entry.domain, (size, gamma), plain) if gamma else None
-            if estimate is not None:
+        for variant in entry.run.decodes[entry.domain]:
+            estimate = speedup(entry.run, entry.domain, variant, entry.run.plain)
+            if estimate is not None and not variant.is_plain:
+                size, gamma = variant.vocab_size, variant.draft_length
                 on_curve = surface.best_draft_length(size) == gamma
                 place = (entry.case, entry.domain, entry.device)
                 rows.append((*place, size, gamma, *vars(estimate).values(), on_curve))

@@ -12,10 +12,12 @@ from bench.analysis.differences import differences, shared_prompts
 from bench.analysis.latency import drift_of
 from bench.analysis.metrics import format_interval
 from bench.analysis.run import Run
+from bench.analysis.summary import shown_order
 from bench.errors import ConfigError
 from bench.records import DecodeRecord, ProbeRecord
 from bench.stats.estimates import ALPHA, Floats
 from bench.stats.paired import PairedRatio, least_count, least_prompts, primary_first, strictest_levels
+from bench.variant import Variant
 
 DECODE, ALL_DECODES = "decode", "all decodes"
 
@@ -159,11 +161,12 @@ def _decodes(
     """Every variant that both decoded, and the (domain, prompt) of each of its times."""
     for domain, names in prompts.items():
         variants = before.decodes[domain].keys() & after.decodes[domain].keys()
-        for size, gamma in sorted(variants, key=lambda key: (key[1] > 0, -key[0], key[1])):
-            records = [run.decodes[domain][size, gamma] for run in (before, after)]
+        for variant in sorted(variants, key=shown_order):
+            records = [run.decodes[domain][variant] for run in (before, after)]
             kept = [name for name in names if all(name in by_prompt for by_prompt in records)]
             first, second = (np.array([_ms_per_token(r[name]) for name in kept]) for r in records)
-            yield Timing(DECODE, domain, size, gamma, first, second), [(domain, name) for name in kept]
+            timing = Timing(DECODE, domain, variant.vocab_size, variant.draft_length, first, second)
+            yield timing, [(domain, name) for name in kept]
 
 
 def _all_decodes(decodes: list[tuple[Timing, list[tuple[str, str]]]]) -> Timing:
@@ -221,21 +224,22 @@ def output_frame(before: Run, after: Run) -> pd.DataFrame:
     rows = []
     for domain in (d for d in before.decodes if d in after.decodes):
         names = shared_prompts([before, after], domain)
-        for size, gamma in sorted(before.decodes[domain].keys() & after.decodes[domain].keys(), reverse=True):
-            left, right = (run.decodes[domain][size, gamma] for run in (before, after))
+        variants = before.decodes[domain].keys() & after.decodes[domain].keys()
+        for variant in sorted(variants, reverse=True):
+            left, right = (run.decodes[domain][variant] for run in (before, after))
             pairs = [(left[p], right[p]) for p in names if p in left and p in right]
             if pairs:
-                rows.append(_output_row(domain, size, gamma, pairs))
+                rows.append(_output_row(domain, variant, pairs))
     return pd.DataFrame(rows, columns=OUTPUT_COLUMNS)
 
 
 def _output_row(
-    domain: str, size: int, gamma: int, pairs: list[tuple[DecodeRecord, DecodeRecord]]
+    domain: str, variant: Variant, pairs: list[tuple[DecodeRecord, DecodeRecord]]
 ) -> tuple[object, ...]:
     return (
-        domain, size, gamma, len(pairs),
+        domain, variant.vocab_size, variant.draft_length, len(pairs),
         float(np.mean([a.token_ids == b.token_ids for a, b in pairs])),
-        float(np.mean([a.accepted == b.accepted for a, b in pairs])) if gamma else None,
+        float(np.mean([a.accepted == b.accepted for a, b in pairs])) if not variant.is_plain else None,
         *(_acceptance_length([pair[place] for pair in pairs]) for place in (0, 1)),
     )  # fmt: skip
 

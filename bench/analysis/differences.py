@@ -84,7 +84,7 @@ def differences(left: Run, right: Run) -> Differences:
 
 def shared_prompts(runs: Sequence[Run], domain: str) -> list[str]:
     """Ids of the prompts of a domain that every run has, with a text of the same length under that id."""
-    plain = [run.decodes[domain][run.full_size, 0] for run in runs]
+    plain = [run.decodes[domain][run.plain] for run in runs]
     common = set.intersection(*(set(by_prompt) for by_prompt in plain))
     return sorted(p for p in common if len({by_prompt[p].num_prompt_tokens for by_prompt in plain}) == 1)
 

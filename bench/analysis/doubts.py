@@ -70,8 +70,8 @@ def _disturbed(run: Run) -> Iterator[Doubt]:
     numbers = [record.num_repeats for record in measured]
     numbers += [
         record.num_repeats
-        for by_key in run.decodes.values()
-        for by_prompt in by_key.values()
+        for by_variant in run.decodes.values()
+        for by_prompt in by_variant.values()
         for record in by_prompt.values()
     ]
     share = float(np.mean([number > 0 for number in numbers])) if numbers else 0.0
@@ -213,7 +213,7 @@ def _cut_off(run: Run) -> Iterator[Doubt]:
 
 def _unsteady_energy(run: Run) -> Iterator[Doubt]:
     """The same work took another energy in its second window."""
-    energies = [token_energy(run, domain, key) for domain in run.steady for key in run.steady[domain]]
+    energies = [token_energy(run, domain, variant) for domain in run.steady for variant in run.steady[domain]]
     worst = max((energy.spread or 0.0 for energy in energies), default=0.0)
     if worst <= _MOST_ENERGY_SPREAD:
         return
@@ -247,8 +247,8 @@ def _spread(run: Run, field: str) -> tuple[float, float] | None:
 def _while_measured(run: Run) -> list[dict[str, Any]]:
     """Samples that were taken while a probe or a decode ran: a device that waits may do as it likes."""
     records: list[DecodeRecord | ProbeRecord] = []
-    for by_key in run.decodes.values():
-        for by_prompt in by_key.values():
+    for by_variant in run.decodes.values():
+        for by_prompt in by_variant.values():
             records += by_prompt.values()
     for probes in run.probes.values():
         records += probes

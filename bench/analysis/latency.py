@@ -111,8 +111,9 @@ def drift_of(run: Run) -> Drift:
     domain are compared.
     """
     worst = Drift(0.0, "")
-    for domain, by_key in run.decodes.items():
-        plain = [r for (_, gamma), by_prompt in by_key.items() if not gamma for r in by_prompt.values()]
+    for domain, by_variant in run.decodes.items():
+        records = [found.values() for variant, found in by_variant.items() if variant.is_plain]
+        plain = [record for found in records for record in found]
         plain = sorted((r for r in plain if r.laps_ms.get("verify")), key=lambda record: record.order)
         steps = [float(np.median(record.laps_ms["verify"])) for record in plain]
         change = change_between_halves(steps) if len(steps) >= _LEAST_DECODES else None

@@ -33,11 +33,10 @@ from bench.records import (
 )
 from bench.stats.estimates import Estimate, Floats, median, paired_speedup
 from bench.telemetry.samples import Samples, read_samples
+from bench.variant import Variant
 from bench.vocab.ranking import Ranking
 
 Replay = ReplayRecord | SampledReplayRecord
-
-Key = tuple[int, int]  # vocabulary size, draft length
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,10 @@ class Run:
     plans: dict[str, PlanRecord]
     replays: Mapping[str, Mapping[str, dict[str, Replay]]]
     probes: dict[str, list[ProbeRecord]]
-    decodes: dict[str, dict[Key, dict[str, DecodeRecord]]]
+    decodes: dict[str, dict[Variant, dict[str, DecodeRecord]]]
     isolated: list[IsolatedRecord]
     baselines: list[BaselineRecord]
-    steady: dict[str, dict[Key, list[SteadyRecord]]]
+    steady: dict[str, dict[Variant, list[SteadyRecord]]]
     failures: list[FailureRecord]
     num_sessions: int
     has_ended: bool = True
@@ -106,9 +105,14 @@ class Run:
         """Prompts that everything of a domain is compared on."""
         return {domain: sorted(next(iter(by_key.values()))) for domain, by_key in self.decodes.items()}
 
-    def role_key(self, domain: str, role: str) -> Key:
+    @property
+    def plain(self) -> Variant:
+        """Decoding without a draft."""
+        return Variant(self.full_size, 0)
+
+    def variant_of(self, domain: str, role: str) -> Variant:
         """The variant that plays a role in the proof; every plan has every role but the extra ones."""
-        return next((k, gamma) for k, gamma, roles in self.plans[domain].variants if role in roles.split("+"))
+        return next(item.variant for item in self.plans[domain].planned if role in item.roles)
 
 
 def read_run(folder: Path) -> Run:
@@ -125,8 +129,8 @@ def read_run(folder: Path) -> Run:
     rankings, plans, baselines, isolated = {}, {}, [], []
     replays: dict[str, dict[str, dict[str, Replay]]] = defaultdict(lambda: defaultdict(dict))
     probes: dict[str, list[ProbeRecord]] = defaultdict(list)
-    decodes: dict[str, dict[Key, dict[str, DecodeRecord]]] = defaultdict(lambda: defaultdict(dict))
-    steady: dict[str, dict[Key, list[SteadyRecord]]] = defaultdict(lambda: defaultdict(list))
+    decodes: dict[str, dict[Variant, dict[str, DecodeRecord]]] = defaultdict(lambda: defaultdict(dict))
+    steady: dict[str, dict[Variant, list[SteadyRecord]]] = defaultdict(lambda: defaultdict(list))
     failures: list[FailureRecord] = []
     num_sessions, has_ended = 0, False
     full_size = int(environment["full_vocab_size"])
@@ -142,11 +146,11 @@ def read_run(folder: Path) -> Run:
         elif isinstance(record, IsolatedRecord):
             isolated.append(record)
         elif isinstance(record, DecodeRecord):
-            decodes[record.domain][record.vocab_size, record.draft_length][record.prompt_id] = record
+            decodes[record.domain][record.variant][record.prompt_id] = record
         elif isinstance(record, BaselineRecord):
             baselines.append(record)
         elif isinstance(record, SteadyRecord):
-            steady[record.domain][record.vocab_size, record.draft_length].append(record)
+            steady[record.domain][record.variant].append(record)
         elif isinstance(record, SessionRecord):
             # A session tries again what failed in the one before.
             failures, num_sessions = [], num_sessions + 1
@@ -168,7 +172,10 @@ def read_run(folder: Path) -> Run:
         plans,
         {d: dict(by_source) for d, by_source in replays.items()},
         {d: [p for p in probes[d] if p.prompt_id in kept] for d, kept in shared.items()},
-        {d: {key: _only(decodes[d][key], kept) for key in decodes[d]} for d, kept in shared.items()},
+        {
+            d: {variant: _only(decodes[d][variant], kept) for variant in decodes[d]}
+            for d, kept in shared.items()
+        },
         isolated,
         baselines,
         dict(steady),
@@ -199,7 +206,7 @@ def is_of_draft_alone(environment: Mapping[str, Any]) -> bool:
 
 def _comparable(
     plan: PlanRecord,
-    decodes: dict[Key, dict[str, DecodeRecord]],
+    decodes: dict[Variant, dict[str, DecodeRecord]],
     probes: list[ProbeRecord],
     replays: dict[str, dict[str, Replay]],
 ) -> set[str]:
@@ -209,7 +216,7 @@ def _comparable(
     the middle of one and a case may fail, and whose answers go on after the first token, as decoding others
     takes no time.
     """
-    planned = [decodes.get((k, gamma), {}) for k, gamma, _ in plan.variants]
+    planned = [decodes.get(item.variant, {}) for item in plan.planned]
     shared = set.intersection(*({p for p, r in d.items() if len(r.token_ids) > 1} for d in planned))
     num_probes = pd.Series([p.prompt_id for p in probes], dtype=object).value_counts()
     complete = set(num_probes.index[num_probes == num_probes.max()])
@@ -229,12 +236,12 @@ def decode_series(by_prompt: dict[str, DecodeRecord]) -> tuple[Floats, Floats]:
     return tokens, np.array([r.decode_ms for r in records])
 
 
-def speedup(run: Run, domain: str, key: Key, base: Key) -> Estimate | None:
+def speedup(run: Run, domain: str, variant: Variant, base: Variant) -> Estimate | None:
     """Throughput of one variant over another's on the same prompts; None where one is missing."""
-    variants = run.decodes[domain]
-    if key not in variants or base not in variants:
+    decodes = run.decodes[domain]
+    if variant not in decodes or base not in decodes:
         return None
-    series = (*decode_series(variants[key]), *decode_series(variants[base]))
+    series = (*decode_series(decodes[variant]), *decode_series(decodes[base]))
     return paired_speedup(*series, run.num_resamples, run.seed)
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.latency import step_samples
-from bench.analysis.run import Key, Run, decode_series, speedup
-from bench.analysis.surfaces import Surfaces, baseline_keys, replay_deviation
+from bench.analysis.run import Run, decode_series, speedup
+from bench.analysis.surfaces import Surfaces, baselines, replay_deviation
 from bench.analysis.telemetry import token_energy
 from bench.records import DecodeRecord
+from bench.variant import PlannedDecode, Variant
 
 SUMMARY_COLUMNS = [
     "pair", "domain", "device_name", "dtype", "role", "source", "vocab_size", "draft_length",
@@ -27,32 +28,36 @@ SUMMARY_COLUMNS = [
 def summary_frame(surfaces: Surfaces) -> pd.DataFrame:
     """One row per domain and decoded variant, with `SUMMARY_COLUMNS`."""
     rows = [
-        _summary_row(surfaces, domain, (size, gamma), role)
+        _summary_row(surfaces, domain, item)
         for domain in surfaces.run.decodes
-        for size, gamma, role in sorted(
-            surfaces.run.plans[domain].variants, key=lambda v: (v[1] > 0, -v[0], v[1])
-        )
+        for item in sorted(surfaces.run.plans[domain].planned, key=lambda item: shown_order(item.variant))
     ]
     return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
 
 
-def _summary_row(surfaces: Surfaces, domain: str, key: Key, role: str) -> dict[str, Any]:
-    run, (size, gamma) = surfaces.run, key
-    by_prompt = run.decodes[domain][key]
+def shown_order(variant: Variant) -> tuple[bool, int, int]:
+    """Plain decoding first, then from the largest vocabulary to the smallest."""
+    return not variant.is_plain, -variant.vocab_size, variant.draft_length
+
+
+def _summary_row(surfaces: Surfaces, domain: str, item: PlannedDecode) -> dict[str, Any]:
+    run, variant = surfaces.run, item.variant
+    size, gamma = variant.vocab_size, variant.draft_length
+    by_prompt = run.decodes[domain][variant]
     tokens, times = decode_series(by_prompt)
-    plain_key, full_key, _ = baseline_keys(run, domain)
-    plain = run.decodes[domain][plain_key]
+    plain, full, _ = baselines(run, domain)
+    plain_decodes = run.decodes[domain][plain]
     accepted = [count for record in by_prompt.values() for count in record.accepted]
-    against_plain = speedup(run, domain, key, plain_key)
-    against_full = speedup(run, domain, key, full_key) if gamma else None
+    against_plain = speedup(run, domain, variant, plain)
+    against_full = speedup(run, domain, variant, full) if gamma else None
     measured = float(tokens.sum() / times.sum() * 1e3)
-    energy = token_energy(run, domain, key)
+    energy = token_energy(run, domain, variant)
     row = {
         "pair": run.environment["pair"],
         "domain": domain,
         "device_name": run.environment["device_name"],
         "dtype": run.environment["dtype"],
-        "role": role,
+        "role": item.role,
         "vocab_size": size,
         "draft_length": gamma,
         "acceptance_rate": sum(accepted) / (len(accepted) * gamma) if accepted else None,
@@ -65,15 +70,17 @@ def _summary_row(surfaces: Surfaces, domain: str, key: Key, role: str) -> dict[s
         "speedup_vs_full_vocab_ci_low": against_full.ci_low if against_full else None,
         "speedup_vs_full_vocab_ci_high": against_full.ci_high if against_full else None,
         # Sampled answers are meant to differ.
-        "identical_output_frac": None if run.is_sampled else _share_identical(by_prompt, plain),
-        "replay_deviating_rounds": replay_deviation(run, domain, key),
+        "identical_output_frac": None if run.is_sampled else _share_identical(by_prompt, plain_decodes),
+        "replay_deviating_rounds": replay_deviation(run, domain, variant),
         "num_prompts": len(by_prompt),
         "num_tokens": int(tokens.sum()),
         "energy_j_per_token": energy.j_per_token,
         "energy_spread": energy.spread,
     }
     return (
-        row | _latencies(run, domain, key) | (_of_a_draft(surfaces, domain, key, measured) if gamma else {})
+        row
+        | _latencies(run, domain, variant)
+        | ({} if variant.is_plain else _of_a_draft(surfaces, domain, variant, measured))
     )
 
 
@@ -81,18 +88,20 @@ def _share_identical(by_prompt: dict[str, DecodeRecord], plain: dict[str, Decode
     return float(np.mean([by_prompt[p].token_ids == plain[p].token_ids for p in by_prompt]))
 
 
-def _latencies(run: Run, domain: str, key: Key) -> dict[str, float]:
+def _latencies(run: Run, domain: str, variant: Variant) -> dict[str, float]:
     """Medians inside the variant's own decodes."""
     pooled: dict[str, list[float]] = defaultdict(list)
-    for record in run.decodes[domain][key].values():
-        samples = step_samples(record.laps_ms, key[1]) if key[1] else record.laps_ms
+    for record in run.decodes[domain][variant].values():
+        laps = record.laps_ms
+        samples = laps if variant.is_plain else step_samples(laps, variant.draft_length)
         for part in ("draft_step", "lm_head", "verify"):
             pooled[part] += samples.get(part, [])
     return {f"{part}_ms": float(np.median(samples)) for part, samples in pooled.items() if samples}
 
 
-def _of_a_draft(surfaces: Surfaces, domain: str, key: Key, measured: float) -> dict[str, Any]:
-    run, surface, (size, gamma) = surfaces.run, surfaces.of(domain), key
+def _of_a_draft(surfaces: Surfaces, domain: str, variant: Variant, measured: float) -> dict[str, Any]:
+    run, surface = surfaces.run, surfaces.of(domain)
+    size, gamma = variant.vocab_size, variant.draft_length
     source = run.plans[domain].source
     ranking = run.rankings[source]
     row, column = surface.draft_lengths.index(gamma), surface.column(size)

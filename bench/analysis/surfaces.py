@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 
 from bench.acceptance import Intervals
-from bench.analysis.run import Key, Run, decode_series
+from bench.analysis.run import Run, decode_series
 from bench.surface.choice import OPTIMUM, PAPER, BreakEven, lossless_size
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import NEGLIGIBLE, Surface, predict
+from bench.variant import Variant
 from bench.vocab.draft_vocab import Floats, IntArray
 
 SURFACE_COLUMNS = [
@@ -34,7 +35,7 @@ class Surfaces:
         source = source or self.run.plans[domain].source
         if (domain, source) not in self._made:
             replays = self.run.replays[domain][source]
-            sizes = [size for size, _, _ in self.run.plans[domain].variants]
+            sizes = [item.variant.vocab_size for item in self.run.plans[domain].planned]
             self._made[domain, source] = predict(
                 {p: replays[p].replayed() for p in self.latency[domain].prompts},
                 self.latency[domain],
@@ -68,9 +69,9 @@ class Advice:
         return self.surfaces.of(self.domain)
 
     @property
-    def best(self) -> Key:
-        """Predicted fastest (k, gamma)."""
-        return self.surface.best
+    def best(self) -> Variant:
+        """Predicted fastest."""
+        return Variant(*self.surface.best)
 
     @property
     def confident_sizes(self) -> tuple[int, int]:
@@ -81,23 +82,24 @@ class Advice:
     @property
     def lossless(self) -> int:
         """Smallest size that needs no more target passes than the full vocabulary, at the best gamma."""
-        return lossless_size(self.surface, self.best[1])
+        return lossless_size(self.surface, self.best.draft_length)
 
     @property
-    def paper(self) -> Key:
+    def paper(self) -> Variant:
         """The paper's k* at its fastest gamma."""
-        size = self.surfaces.run.role_key(self.domain, PAPER)[0]
-        return size, self.surface.best_draft_length(size)
+        size = self.surfaces.run.variant_of(self.domain, PAPER).vocab_size
+        return Variant(size, self.surface.best_draft_length(size))
 
     @property
     def paper_regret(self) -> float:
         """Share of the predicted best speed that the paper's k* gives away."""
-        return 1 - self.surface.at(*self.paper) / self.surface.at(*self.best)
+        paper, best = (predicted_tokens_per_s(self.surface, v) for v in (self.paper, self.best))
+        return 1 - paper / best
 
     @property
     def break_even(self) -> BreakEven:
         """Of the best size against the full vocabulary, at the best gamma."""
-        size, gamma = self.best
+        size, gamma = self.best.vocab_size, self.best.draft_length
         latency = self.surfaces.latency[self.domain]
         once = np.ones((1, len(latency.prompts)))
         sizes = np.array([size, self.surface.sizes[-1]])
@@ -128,7 +130,7 @@ def _domain_frame(surfaces: Surfaces, domain: str) -> pd.DataFrame:
             surface.mean_acceptance_length[row, steps], speed, relative * surface.ci_low[row, steps],
             relative * surface.ci_high[row, steps],
             relative * surface.ratio_high[row, steps] >= 1 - NEGLIGIBLE - _ROUNDING,
-            [decoded.get((int(k), gamma)) for k in sizes],
+            [decoded.get(Variant(int(k), gamma)) for k in sizes],
         )  # fmt: skip
         parts.append(pd.DataFrame(dict(zip(SURFACE_COLUMNS, values, strict=True))))
     # Single precision halves the file and is finer than anything that is measured.
@@ -146,10 +148,15 @@ def _speed_at(surfaces: Surfaces, domain: str, sizes: IntArray, steps: IntArray,
     return surface.num_tokens / (surface.num_rounds[row, steps] * round_ms + ends) * 1e3
 
 
-def measured_tokens_per_s(run: Run, domain: str) -> dict[Key, float]:
+def measured_tokens_per_s(run: Run, domain: str) -> dict[Variant, float]:
     """What was decoded, by variant."""
-    series = {key: decode_series(by_prompt) for key, by_prompt in run.decodes[domain].items()}
-    return {key: float(tokens.sum() / ms.sum() * 1e3) for key, (tokens, ms) in series.items()}
+    series = {variant: decode_series(by_prompt) for variant, by_prompt in run.decodes[domain].items()}
+    return {variant: float(tokens.sum() / ms.sum() * 1e3) for variant, (tokens, ms) in series.items()}
+
+
+def predicted_tokens_per_s(surface: Surface, variant: Variant) -> float:
+    """What the surface says of a variant."""
+    return surface.at(variant.vocab_size, variant.draft_length)
 
 
 def cross_frame(surfaces: Surfaces) -> pd.DataFrame:
@@ -162,7 +169,8 @@ def cross_frame(surfaces: Surfaces) -> pd.DataFrame:
     # A domain that an unfinished run has not decoded has no size of its own yet.
     unfinished = {domain for domain in run.rankings if domain in _domains(run)} - set(run.decodes)
     for source in (name for name in run.rankings if name not in unfinished):
-        size, gamma = _chosen_on(surfaces, source)
+        chosen = _chosen_on(surfaces, source)
+        size, gamma = chosen.vocab_size, chosen.draft_length
         for domain in run.decodes:
             surface = surfaces.of(domain, source)
             row, column = surface.draft_lengths.index(gamma), surface.column(size)
@@ -189,15 +197,15 @@ def _relative(surface: Surface) -> Floats:
     return surface.tokens_per_s / surface.tokens_per_s[:, -1].max()
 
 
-def _chosen_on(surfaces: Surfaces, source: str) -> Key:
+def _chosen_on(surfaces: Surfaces, source: str) -> Variant:
     if source in surfaces.run.decodes:
-        return surfaces.of(source, source).best
+        return Variant(*surfaces.of(source, source).best)
     over = [surfaces.of(domain, source) for domain in surfaces.run.decodes]
     sizes = np.unique(np.concatenate([s.sizes for s in over]))
     steps = [np.searchsorted(s.sizes, sizes, side="right") - 1 for s in over]
     mean = np.mean([np.log(_relative(s)[:, at]) for s, at in zip(over, steps, strict=True)], axis=0)
     row, column = np.unravel_index(int(np.argmax(mean)), mean.shape)
-    return int(sizes[column]), over[0].draft_lengths[row]
+    return Variant(int(sizes[column]), over[0].draft_lengths[row])
 
 
 def acceptance_by_position(surfaces: Surfaces, domain: str, vocab_size: int, draft_length: int) -> Floats:
@@ -209,29 +217,29 @@ def acceptance_by_position(surfaces: Surfaces, domain: str, vocab_size: int, dra
     return np.sum([at[:, 0] for _, at in walks], axis=0) / num_rounds
 
 
-def replay_deviation(run: Run, domain: str, key: Key) -> int | None:
+def replay_deviation(run: Run, domain: str, variant: Variant) -> int | None:
     """Rounds of a variant's decodes that accepted another number than the replay.
 
     None for plain decoding, and where texts are sampled: only what is expected of them is replayed.
     """
-    if not key[1]:
+    if variant.is_plain:
         return None
     replays, differing = run.replays[domain][run.plans[domain].source], 0
-    for prompt, record in run.decodes[domain][key].items():
+    for prompt, record in run.decodes[domain][variant].items():
         replayed = replays[prompt].replayed()
         if not isinstance(replayed, Intervals):
             return None
-        expected = replayed.accepted_by_round(*key)
+        expected = replayed.accepted_by_round(variant.vocab_size, variant.draft_length)
         differing += sum(a != b for a, b in zip(expected, record.accepted, strict=False))
         differing += abs(len(expected) - len(record.accepted))
     return differing
 
 
-def baseline_keys(run: Run, domain: str) -> tuple[Key, Key, Key]:
+def baselines(run: Run, domain: str) -> tuple[Variant, Variant, Variant]:
     """Plain decoding, the full-vocabulary draft that decoded fastest, and the predicted optimum."""
     measured = measured_tokens_per_s(run, domain)
-    full = max((key for key in measured if key[0] == run.full_size and key[1]), key=measured.__getitem__)
-    return (run.full_size, 0), full, run.role_key(domain, OPTIMUM)
+    whole = (v for v in measured if v.vocab_size == run.full_size and not v.is_plain)
+    return run.plain, max(whole, key=measured.__getitem__), run.variant_of(domain, OPTIMUM)
 
 
 def position_frame(surfaces: Surfaces, domain: str) -> pd.DataFrame:
@@ -240,8 +248,8 @@ def position_frame(surfaces: Surfaces, domain: str) -> pd.DataFrame:
     longest = max(advice.surface.draft_lengths)
     for size, label in (
         (surfaces.run.full_size, "full vocabulary"),
-        (advice.best[0], f"optimum, k = {advice.best[0]:,}"),
-        (advice.paper[0], f"paper's, k* = {advice.paper[0]:,}"),
+        (advice.best.vocab_size, f"optimum, k = {advice.best.vocab_size:,}"),
+        (advice.paper.vocab_size, f"paper's, k* = {advice.paper.vocab_size:,}"),
     ):
         accepted = acceptance_by_position(surfaces, domain, size, longest)
         values = {"domain": domain, "vocabulary": label, "position": np.arange(1, longest + 1)}

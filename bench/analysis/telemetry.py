@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.analysis.run import Key, Run
+from bench.analysis.run import Run
 from bench.stats.estimates import Floats
 from bench.telemetry.windows import energy_between
+from bench.variant import Variant
 
 # A panel each: its axis, and the fields that it shows with their names.
 _PANELS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
@@ -50,15 +51,15 @@ class TokenEnergy:
         return None if self.j_per_token is None else 1 / self.j_per_token
 
 
-def token_energy(run: Run, domain: str, key: Key) -> TokenEnergy:
+def token_energy(run: Run, domain: str, variant: Variant) -> TokenEnergy:
     """Of one variant: while it decoded without a pause, else over its decodes where each was long enough."""
-    steady = run.steady.get(domain, {}).get(key, [])
+    steady = run.steady.get(domain, {}).get(variant, [])
     if steady:
         windows = [(record.start_s, record.end_s, record.num_tokens) for record in steady]
     else:
         windows = [
             (r.start_s, r.end_s, len(r.token_ids) - 1)
-            for r in run.decodes[domain][key].values()
+            for r in run.decodes[domain][variant].values()
             if r.start_s is not None and r.end_s is not None
         ]
     telemetry = run.environment.get("telemetry") or {}
@@ -122,8 +123,8 @@ def _series(rows: Sequence[dict[str, Any]], field: str) -> tuple[Floats, Floats]
 def measured_spans(run: Run) -> dict[str, tuple[float, float]]:
     """From the first to the last decode of every domain, in s since the first sample."""
     start_s, spans = run.samples.rows[0]["time_s"] if run.samples.rows else 0.0, {}
-    for domain, by_key in run.decodes.items():
-        records = [record for by_prompt in by_key.values() for record in by_prompt.values()]
+    for domain, by_variant in run.decodes.items():
+        records = [record for by_prompt in by_variant.values() for record in by_prompt.values()]
         starts = [record.start_s for record in records if record.start_s is not None]
         ends = [record.end_s for record in records if record.end_s is not None]
         if starts and ends:

@@ -6,13 +6,20 @@ from enum import Enum
 import pandas as pd
 
 from bench.analysis.metrics import format_estimate, format_value
-from bench.analysis.run import Key, Run, speedup
+from bench.analysis.run import Run, speedup
 from bench.analysis.summary import held_out_tokens
-from bench.analysis.surfaces import Advice, Surfaces, baseline_keys, measured_tokens_per_s
+from bench.analysis.surfaces import (
+    Advice,
+    Surfaces,
+    baselines,
+    measured_tokens_per_s,
+    predicted_tokens_per_s,
+)
 from bench.analysis.telemetry import TokenEnergy, token_energy
 from bench.records import FailureRecord
 from bench.stats.estimates import Estimate
 from bench.surface.predict import NEGLIGIBLE
+from bench.variant import Variant
 
 
 class Decision(Enum):
@@ -47,7 +54,7 @@ class Answer:
 
     Attributes:
         domain: the domain.
-        best: k and gamma of the optimum.
+        best: the optimum.
         full_size: k of the untrimmed draft.
         full_draft_length: gamma of the full-vocabulary draft that decoded fastest.
         over_full: over that full-vocabulary draft; None where the optimum is the full vocabulary itself.
@@ -62,7 +69,7 @@ class Answer:
     """
 
     domain: str
-    best: Key
+    best: Variant
     full_size: int
     full_draft_length: int
     over_full: Gain | None
@@ -85,13 +92,13 @@ class Answer:
     @property
     def removed(self) -> float:
         """Share of the draft's vocabulary that is cut."""
-        return 1 - self.best[0] / self.full_size
+        return 1 - self.best.vocab_size / self.full_size
 
     def headline(self) -> str:
         """What to do, without the gains."""
-        what = f"{self.best[0]:,} tokens ({self.removed:.1%} fewer), gamma = {self.best[1]}"
+        what = f"{self.best.vocab_size:,} tokens ({self.removed:.1%} fewer), gamma = {self.best.draft_length}"
         if self.over_full is None:
-            text = f"Do not trim: the full vocabulary is fastest, with gamma = {self.best[1]}."
+            text = f"Do not trim: the full vocabulary is fastest, with gamma = {self.best.draft_length}."
         else:
             text = {
                 Decision.trim: f"Trim to {what}.",
@@ -103,7 +110,7 @@ class Answer:
 
     def sentence(self) -> str:
         """What to do and what it buys, in one sentence."""
-        size, gamma = self.best
+        size, gamma = self.best.vocab_size, self.best.draft_length
         what = f"{size:,} tokens ({self.removed:.1%} fewer), gamma = {gamma}"
         plain = format_estimate("speedup_vs_plain", self.over_plain.decoded)
         if self.over_full is None:
@@ -125,11 +132,11 @@ class Answer:
 
     def details(self) -> list[str]:
         """What else there is to know before acting on it."""
-        advice, (paper_size, paper_gamma) = self.advice, self.advice.paper
+        advice, paper = self.advice, self.advice.paper
         low, high = advice.confident_sizes
         sizes, gammas = advice.surface.best_intervals
         even = advice.break_even
-        now = f"k = {advice.best[0]:,}, gamma = {advice.best[1]}"
+        now = f"k = {advice.best.vocab_size:,}, gamma = {advice.best.draft_length}"
         moved = f"With everything measured, {now} is predicted fastest; a pilot chose what was decoded."
         return [
             *([moved] if advice.best != self.best else []),
@@ -138,9 +145,9 @@ class Answer:
             f"Any size from {low:,} to {high:,} tokens may be as good: with a fitting gamma it is not "
             f"significantly more than {NEGLIGIBLE:.0%} slower than the fastest.",
             f"Down to {advice.lossless:,} tokens the draft needs no more target passes than with the full "
-            f"vocabulary (gamma = {advice.best[1]}, on these prompts).",
-            f"The paper's utility chooses k* = {paper_size:,}; with its best gamma, {paper_gamma}, it is "
-            f"predicted {advice.paper_regret:.1%} slower than the fastest.",
+            f"vocabulary (gamma = {advice.best.draft_length}, on these prompts).",
+            f"The paper's utility chooses k* = {paper.vocab_size:,}; with its best gamma, "
+            f"{paper.draft_length}, it is predicted {advice.paper_regret:.1%} slower than the fastest.",
             f"Break-even (arXiv 2605.10453): at {now} the head takes {even.head_ratio:.1%} of its full time, "
             f"so trimming pays as long as it keeps {even.least_acceptance_ratio:.1%} of the mean acceptance "
             f"length; it keeps {even.acceptance_ratio:.1%}.",
@@ -165,8 +172,8 @@ def answer_frame(device: str, answers: list[Answer]) -> pd.DataFrame:
             "domain": answer.domain,
             "device": device,
             "verdict": answer.decision.value.replace("_", " "),
-            "vocab_size": answer.best[0],
-            "draft_length": answer.best[1],
+            "vocab_size": answer.best.vocab_size,
+            "draft_length": answer.best.draft_length,
             "tokens_per_s": answer.tokens_per_s,
             **_columns("speedup_vs_full", answer.over_full),
             **_columns("speedup_vs_plain", answer.over_plain),
@@ -190,26 +197,26 @@ def _columns(name: str, gain: Gain | None) -> dict[str, float | None]:
 
 def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
     run, surface = surfaces.run, surfaces.of(domain)
-    plain, full, best = baseline_keys(run, domain)
-    measured = measured_tokens_per_s(run, domain)
+    plain, full, best = baselines(run, domain)
+    measured, predicted = measured_tokens_per_s(run, domain), predicted_tokens_per_s(surface, best)
     decoded_over_plain, decoded_over_full = (speedup(run, domain, best, base) for base in (plain, full))
     assert decoded_over_plain is not None
     over_full = None
-    if best[0] != run.full_size and decoded_over_full is not None:
-        over_full = Gain(decoded_over_full, surface.at(*best) / surface.at(*full))
-    over_plain = Gain(decoded_over_plain, surface.at(*best) / measured[plain])
+    if best.vocab_size != run.full_size and decoded_over_full is not None:
+        over_full = Gain(decoded_over_full, predicted / predicted_tokens_per_s(surface, full))
+    over_plain = Gain(decoded_over_plain, predicted / measured[plain])
     ranking = run.rankings[run.plans[domain].source]
-    coverage = float(ranking.coverage_of(held_out_tokens(run, domain))[best[0] - 1])
+    coverage = float(ranking.coverage_of(held_out_tokens(run, domain))[best.vocab_size - 1])
     agree = all(gain.is_as_predicted for gain in (over_full, over_plain) if gain)
     return Answer(
         domain=domain,
         best=best,
         full_size=run.full_size,
-        full_draft_length=full[1],
+        full_draft_length=full.draft_length,
         over_full=over_full,
         over_plain=over_plain,
         tokens_per_s=measured[best],
-        predicted_tokens_per_s=surface.at(*best),
+        predicted_tokens_per_s=predicted,
         coverage=coverage,
         energy=token_energy(run, domain, best),
         num_prompts=len(run.prompts[domain]),
@@ -218,11 +225,12 @@ def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
     )
 
 
-def _why_apart(summary: pd.DataFrame, domain: str, best: Key, full: Key) -> str:
+def _why_apart(summary: pd.DataFrame, domain: str, best: Variant, full: Variant) -> str:
     """How far off the predictions are, and how much of that is acceptance; the rest is latency."""
     rows, parts = summary[summary["domain"] == domain], []
-    for (size, gamma), name in dict.fromkeys([(best, "this draft"), (full, "the full vocabulary")]):
-        row = rows[(rows["vocab_size"] == size) & (rows["draft_length"] == gamma)].iloc[0]
+    for variant, name in dict.fromkeys([(best, "this draft"), (full, "the full vocabulary")]):
+        is_it = rows["vocab_size"] == variant.vocab_size
+        row = rows[is_it & (rows["draft_length"] == variant.draft_length)].iloc[0]
         accepted = row["predicted_mean_acceptance_length"] / row["mean_acceptance_length"] - 1
         parts.append(f"{row['prediction_error']:+.1%} for {name} ({accepted:+.1%} of it in acceptance)")
     return f"Decoding and prediction differ: predicted tokens/s are off by {' and '.join(parts)}."

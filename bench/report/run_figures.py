@@ -223,11 +223,11 @@ def surface_figure(found: Findings) -> Figure:
         mesh = axis.pcolormesh(edges, rows, surface.tokens_per_s, cmap="viridis", rasterized=True)
         figure.colorbar(mesh, ax=axis, label="predicted tokens/s")
         _outline(axis, edges, surface.is_confident)
-        for (size, gamma), marker, label in (
+        for variant, marker, label in (
             (advice.best, "*", "optimum"),
             (advice.paper, "D", "paper's k* at its best gamma"),
         ):
-            place = surface.draft_lengths.index(gamma)
+            size, place = variant.vocab_size, surface.draft_lengths.index(variant.draft_length)
             axis.plot(size, place, marker, color="white", markeredgecolor="black", markersize=11, label=label)
         axis.plot([], [], color="red", label=f"not significantly more than {NEGLIGIBLE:.0%} slower")
         log_k_axis(axis, outlined_sizes(found.run.full_size))

@@ -13,7 +13,7 @@ from rich.console import Console
 from bench import __version__
 from bench.analysis.run import Run, find_run, read_run
 from bench.analysis.summary import held_out_tokens
-from bench.analysis.surfaces import Surfaces, baseline_keys
+from bench.analysis.surfaces import Surfaces
 from bench.assets import CATALOG
 from bench.config import POOLED, Config, PairConfig, SelectConfig
 from bench.cost.shape import DraftKind
@@ -28,7 +28,9 @@ from bench.models.fetching import resolve_model, resolve_tokenizer
 from bench.runs.pair import fingerprint_of, weights_sha256
 from bench.select.choose import Selection
 from bench.select.prepare import Context
+from bench.surface.choice import OPTIMUM
 from bench.text.tokenizer import TargetTokenizer, load_tokenizer
+from bench.variant import Variant
 from bench.vocab.draft_vocab import DraftVocab, IntArray, choose_vocab
 
 EXPORTS = "exports"
@@ -175,7 +177,8 @@ def run_export(config: Config, console: Console) -> list[Path]:
     surfaces, folders = Surfaces(run), []
     for domain in [wanted] if wanted else list(run.decodes):
         folder = _folder_of(config, run, domain, is_only=wanted is not None)
-        size, gamma = _key(surfaces, domain, config.export.vocab_size)
+        variant = _variant(surfaces, domain, config.export.vocab_size)
+        size, gamma = variant.vocab_size, variant.draft_length
         with console.status(f"writing {folder}"), replace_folder(folder, SUMMARY) as fresh:
             export = _export(config, run, draft, domain, size)
             write_exports(fresh, export)
@@ -213,11 +216,11 @@ def _folder_of(config: Config, run: Run, domain: str, is_only: bool) -> Path:
     return Path(config.out) if is_only else Path(config.out) / domain
 
 
-def _key(surfaces: Surfaces, domain: str, size: int | None) -> tuple[int, int]:
+def _variant(surfaces: Surfaces, domain: str, size: int | None) -> Variant:
     """The requested size with its fastest draft length, or else the best variant that the run decoded."""
     if size is None:
-        return baseline_keys(surfaces.run, domain)[2]
-    return size, surfaces.of(domain).best_draft_length(size)
+        return surfaces.run.variant_of(domain, OPTIMUM)
+    return Variant(size, surfaces.of(domain).best_draft_length(size))
 
 
 def _export(config: Config, run: Run, draft: _Draft, domain: str, size: int) -> Export:

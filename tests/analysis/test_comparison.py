@@ -10,6 +10,7 @@ from bench.analysis.load import Case, case_labels, label_runs, load_runs
 from bench.analysis.run import read_run
 from bench.records import FailureRecord
 from bench.report.device_figures import best_size_figure
+from bench.variant import Variant
 from tests.analysis.conftest import LABELS
 from tests.analysis.synthetic import Device, Experiment, write_run
 
@@ -115,9 +116,9 @@ def test_another_ranking_is_a_caution(tmp_path):
 
 def test_a_prompt_of_another_length_under_the_same_name_is_not_shared(tmp_path):
     left = read_run(write_run(tmp_path / "a", None, Experiment(num_prompts=2)))
-    plain = left.decodes["code"][left.full_size, 0]
+    plain = left.decodes["code"][Variant(left.full_size, 0)]
     longer = {**plain, "p0": replace(plain["p0"], num_prompt_tokens=99)}
-    right = replace(left, decodes={"code": {**left.decodes["code"], (left.full_size, 0): longer}})
+    right = replace(left, decodes={"code": {**left.decodes["code"], Variant(left.full_size, 0): longer}})
     assert differences(left, right).cautions[0] == "of code only 1 of 2 prompts are in both"
 
 

@@ -26,6 +26,7 @@ from bench.analysis.run import Run, read_run
 from bench.errors import ConfigError
 from bench.report.of_diff import diff_figure
 from bench.stats.paired import PairedRatio, holm
+from bench.variant import Variant
 from tests.analysis.synthetic import FULL, Device, Experiment, write_run
 from tests.report.synthetic import write_run as write_small_run
 
@@ -216,9 +217,9 @@ def test_five_percent_is_nearly_always_found():
 
 def test_outputs_and_acceptance(tmp_path):
     before = read_run(write_small_run(tmp_path / "before"))
-    variants = before.decodes["code"]
-    changed = replace(variants[10, 3]["p1"], accepted=[3, 1, 1], token_ids=[10, 11])
-    after = replace(before, decodes={"code": {**variants, (10, 3): {**variants[10, 3], "p1": changed}}})
+    decodes, variant = before.decodes["code"], Variant(10, 3)
+    changed = replace(decodes[variant]["p1"], accepted=[3, 1, 1], token_ids=[10, 11])
+    after = replace(before, decodes={"code": {**decodes, variant: {**decodes[variant], "p1": changed}}})
     frame = output_frame(before, after)
     assert list(frame.columns) == OUTPUT_COLUMNS
     rows = frame.set_index(["vocab_size", "draft_length"])
@@ -268,11 +269,11 @@ def test_a_changed_driver_and_power_limit_are_said(tmp_path):
 def test_drift_within_a_run_by_hand(tmp_path):
     run = read_run(write_small_run(tmp_path / "run"))
     assert drift_of(run) == Drift(0.0, "")
-    (record,) = [r for p, r in run.decodes["code"][100, 0].items() if p == "p1"]
+    (record,) = [r for p, r in run.decodes["code"][Variant(100, 0)].items() if p == "p1"]
 
     def plain(*step_ms):
         return {
-            (100, 0): {
+            Variant(100, 0): {
                 f"p{n}": replace(record, order=n, laps_ms={"verify": [ms] * 8})
                 for n, ms in enumerate(step_ms)
             }

@@ -37,6 +37,7 @@ from bench.report.drawing import K_LABEL, REPORT_FORMATS, draw
 from bench.report.of_devices import devices_report
 from bench.report.sections import write_tables
 from bench.telemetry.samples import Samples
+from bench.variant import Variant
 from tests.analysis.conftest import LABELS
 from tests.analysis.synthetic import FULL, SIZES, Device, Experiment, write_run
 from tests.report.synthetic import write_run as write_small_run
@@ -51,7 +52,8 @@ def with_energy(report, watts: dict[str, float]):
         run = replace(entry.run)
         if entry.device in watts:
             steady = {
-                key: [SteadyRecord(entry.domain, *key, 100, 1.0, 11.0)] for key in run.decodes[entry.domain]
+                variant: [SteadyRecord(entry.domain, *variant.key, 100, 1.0, 11.0)]
+                for variant in run.decodes[entry.domain]
             }
             run = replace(run, steady={entry.domain: steady})
             rows = [{"time_s": i / 10, "power_w": watts[entry.device]} for i in range(150)]
@@ -111,9 +113,9 @@ def test_energy_per_token_by_hand(report):
 
 def test_energy_of_what_was_not_sampled_to_its_end_is_not_told(report):
     entry = with_energy(report, {"L4": 5.0}).comparison.entries[2]
-    assert token_energy(entry.run, "code", (FULL, 0)).tokens_per_joule == pytest.approx(2)
+    assert token_energy(entry.run, "code", Variant(FULL, 0)).tokens_per_joule == pytest.approx(2)
     entry.run.samples.rows[:] = entry.run.samples.rows[:50]
-    found = token_energy(entry.run, "code", (FULL, 0))
+    found = token_energy(entry.run, "code", Variant(FULL, 0))
     assert found.j_per_token is None and found.tokens_per_joule is None
     assert found.reason == "the samples do not cover the window"
 

@@ -10,6 +10,7 @@ from bench.analysis.run import read_run
 from bench.analysis.telemetry import TokenEnergy, token_energy
 from bench.records import IsolatedRecord, SteadyRecord
 from bench.telemetry.samples import NO_WORD, Samples
+from bench.variant import Variant
 from tests.report.synthetic import FULL, write_run
 
 
@@ -32,12 +33,12 @@ def sampled(run, *rows, ended=("the run ended",)):
 
 def with_plain(run, verify_ms, orders):
     """Plain decodes of four prompts whose steps took so long."""
-    (record,) = [r for p, r in run.decodes["code"][FULL, 0].items() if p == "p1"]
+    (record,) = [r for p, r in run.decodes["code"][Variant(FULL, 0)].items() if p == "p1"]
     plain = {
         f"p{i}": replace(record, order=order, laps_ms={"verify": [ms] * 8})
         for i, (ms, order) in enumerate(zip(verify_ms, orders, strict=True))
     }
-    return replace(run, decodes={"code": {**run.decodes["code"], (FULL, 0): plain}})
+    return replace(run, decodes={"code": {**run.decodes["code"], Variant(FULL, 0): plain}})
 
 
 def test_a_quiet_run_is_not_doubted(run):
@@ -256,27 +257,29 @@ def test_a_part_that_is_short_beside_a_mark_is_no_reason_to_doubt_the_clock(run)
 
 
 def test_energy_of_a_run_without_samples_says_why(run):
-    assert token_energy(run, "code", (FULL, 0)).reason == "nothing was sampled beside this run"
+    assert token_energy(run, "code", Variant(FULL, 0)).reason == "nothing was sampled beside this run"
     told = replace(run, environment={**run.environment, "telemetry": {"why_not": "NVML does not start"}})
-    assert token_energy(told, "code", (FULL, 0)).reason == "NVML does not start"
+    assert token_energy(told, "code", Variant(FULL, 0)).reason == "NVML does not start"
 
 
 def test_energy_of_a_gpu_is_never_that_of_the_host(run):
     """NVML did not answer, and the host was sampled on: its counters are not the GPU's."""
-    steady = {"code": {(FULL, 0): [SteadyRecord("code", FULL, 0, 100, 0.0, 20.0)]}}
+    steady = {"code": {Variant(FULL, 0): [SteadyRecord("code", FULL, 0, 100, 0.0, 20.0)]}}
     rows = [{"cpu_energy_j": 50.0 * i} for i in range(22)]
     on_cpu = sampled(replace(run, steady=steady), *rows)
-    assert token_energy(on_cpu, "code", (FULL, 0)) == TokenEnergy(10.0, "rapl")  # 1000 J over 100 tokens
+    assert token_energy(on_cpu, "code", Variant(FULL, 0)) == TokenEnergy(
+        10.0, "rapl"
+    )  # 1000 J over 100 tokens
     cuda = {**run.environment, "cuda": {"driver": None}}
     silent = sampled(replace(on_cpu, environment=cuda), *rows)
-    assert token_energy(silent, "code", (FULL, 0)).reason == "no energy or power was sampled"
+    assert token_energy(silent, "code", Variant(FULL, 0)).reason == "no energy or power was sampled"
     told = replace(silent, environment={**cuda, "telemetry": {"why_not": "NVML does not start"}})
     told = sampled(told, *rows)
-    assert token_energy(told, "code", (FULL, 0)).reason == "NVML does not start"
+    assert token_energy(told, "code", Variant(FULL, 0)).reason == "NVML does not start"
 
 
 def test_energy_of_a_slice_is_not_known(run):
-    steady = {"code": {(FULL, 0): [SteadyRecord("code", FULL, 0, 100, 0.0, 20.0)]}}
+    steady = {"code": {Variant(FULL, 0): [SteadyRecord("code", FULL, 0, 100, 0.0, 20.0)]}}
     environment = {**run.environment, "cuda": {}, "telemetry": {"gpu": {"mig": "a slice"}, "why_not": None}}
     found = sampled(
         replace(run, steady=steady, environment={**environment, "cuda": {"driver": "580"}}),
@@ -284,21 +287,21 @@ def test_energy_of_a_slice_is_not_known(run):
     )
     reason = "a MIG slice has no sensor of its own"
     found.samples.unsupported.update(power_w=reason, energy_j=reason, cpu_energy_j="none")
-    assert token_energy(found, "code", (FULL, 0)) == TokenEnergy(None, None, reason)
+    assert token_energy(found, "code", Variant(FULL, 0)) == TokenEnergy(None, None, reason)
 
 
 def in_two_windows(run, *powers_w):
     """Plain decoding of 100 tokens in each of two windows of 20 s, with so many watts in each."""
     windows = [SteadyRecord("code", FULL, 0, 100, 25.0 * w, 25.0 * w + 20, w) for w in (0, 1)]
     rows = [{"power_w": powers_w[i >= 25]} for i in range(46)]
-    return sampled(replace(run, steady={"code": {(FULL, 0): windows}}), *rows)
+    return sampled(replace(run, steady={"code": {Variant(FULL, 0): windows}}), *rows)
 
 
 def test_energy_of_two_windows_is_taken_together_and_their_difference_told(run):
     # 2000 J and 2100 J over 200 tokens; the difference is 1 J over a mean of 20.5 J a token.
     found = in_two_windows(run, 100.0, 105.0)
     expected = TokenEnergy(pytest.approx(20.5), "integrated", None, pytest.approx(1 / 20.5))
-    assert token_energy(found, "code", (FULL, 0)) == expected
+    assert token_energy(found, "code", Variant(FULL, 0)) == expected
     assert codes(found) == []
     (doubt,) = doubts(in_two_windows(run, 100.0, 120.0))
     assert doubt.code == "unsteady_energy" and "by up to 18% between" in doubt.what

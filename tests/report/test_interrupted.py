@@ -12,6 +12,7 @@ from bench.analysis.summary import summary_frame
 from bench.analysis.surfaces import Surfaces, cross_frame
 from bench.errors import OutputError
 from bench.records import FILE_NAME
+from bench.variant import Variant
 from tests.report.synthetic import FULL, write_run
 
 HEAD = 7  # rankings, replays and the plan
@@ -49,7 +50,7 @@ def test_only_whole_prompts_count(stop_after, num_lines):
 
 def test_a_torn_line_is_a_prompt_not_measured(stop_after):
     run = stop_after(HEAD + 2 * PER_PROMPT - 1, torn='{"schema": 2, "kind": "decode", "domain": "co')
-    assert list(run.decodes["code"][FULL, 0]) == ["p1"]
+    assert list(run.decodes["code"][Variant(FULL, 0)]) == ["p1"]
 
 
 @pytest.mark.parametrize("num_lines", range(HEAD + PER_PROMPT, HEAD + 2 * PER_PROMPT + 18, 3))

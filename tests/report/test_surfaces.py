@@ -9,10 +9,11 @@ from bench.analysis.surfaces import (
     SURFACE_COLUMNS,
     Surfaces,
     acceptance_by_position,
-    baseline_keys,
+    baselines,
     cross_frame,
     surface_frame,
 )
+from bench.variant import Variant
 from tests.report.synthetic import FULL, write_run
 
 EXAMPLE = Path(__file__).parents[2] / "results" / "example"
@@ -45,8 +46,8 @@ def test_every_size_has_a_row_by_hand(surfaces):
 
 def test_advice_by_hand(surfaces):
     advice = surfaces.advice("code")
-    assert advice.best == (10, 3)
-    assert advice.paper == (20, 3)
+    assert advice.best == Variant(10, 3)
+    assert advice.paper == Variant(20, 3)
     assert advice.lossless == 10
     assert advice.confident_sizes == (10, 10)
     # At 20 tokens a head step takes 1/9 of the way from 0.5 to 5.5 ms longer, six times an answer.
@@ -88,7 +89,9 @@ def test_the_confidence_set_of_the_table_is_that_of_the_report():
 def test_trimming_is_judged_by_the_full_vocabulary_that_decoded_fastest(surfaces):
     run = surfaces.run
     by_key = run.decodes["code"]
-    halved = {p: replace(r, decode_ms=r.decode_ms / 2, draft_length=1) for p, r in by_key[FULL, 3].items()}
-    assert baseline_keys(run, "code") == ((FULL, 0), (FULL, 3), (10, 3))
-    faster = replace(run, decodes={"code": {**by_key, (FULL, 1): halved}})
-    assert baseline_keys(faster, "code") == ((FULL, 0), (FULL, 1), (10, 3))
+    halved = {
+        p: replace(r, decode_ms=r.decode_ms / 2, draft_length=1) for p, r in by_key[Variant(FULL, 3)].items()
+    }
+    assert baselines(run, "code") == (Variant(FULL, 0), Variant(FULL, 3), Variant(10, 3))
+    faster = replace(run, decodes={"code": {**by_key, Variant(FULL, 1): halved}})
+    assert baselines(faster, "code") == (Variant(FULL, 0), Variant(FULL, 1), Variant(10, 3))
