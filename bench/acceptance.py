@@ -1,8 +1,8 @@
 """Greedy acceptance of every vocabulary size and draft length, from intervals of sizes.
 
-With tokens in the order in which they enter a vocabulary, a draft of size k proposes the target's token y
-exactly when rank(y) <= k < r, where r is the lowest rank among the tokens that its logits put before y. A
-round accepts its first d tokens where d such intervals, one per depth, all hold k.
+Tokens are ranked in the order in which they enter a vocabulary. A draft of size k proposes the target's token
+y exactly if rank(y) <= k < r, where r is the lowest rank among the tokens with a larger logit than y. A round
+accepts its first d tokens if k is in all d intervals, one per depth.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from bench.vocab.draft_vocab import Floats, IntArray
 
 @dataclass(frozen=True)
 class Intervals:
-    """For which sizes a draft is right, from every place of one answer.
+    """The sizes for which a draft is right, at every position of one answer.
 
-    A round that starts at place s knows tokens 0..s of the answer and drafts the tokens after s. It gets
-    its first d + 1 tokens right for the sizes low[s, d] <= k < high[s, d] and no others.
+    A round that starts at position s knows tokens 0..s of the answer and drafts the tokens after s. Its first
+    d + 1 tokens are right exactly for the sizes low[s, d] <= k < high[s, d].
 
     Attributes:
-        low: `(num_tokens - 1, longest draft)`; rises with depth.
-        high: as `low`; falls with depth. An interval with low >= high is empty.
+        low: `(num_tokens - 1, longest draft)`; increases with depth.
+        high: as `low`; decreases with depth. An interval with low >= high is empty.
     """
 
     low: IntArray
@@ -44,7 +44,7 @@ class Intervals:
     def walk(self, draft_length: int) -> "Acceptance":
         """Every round of every vocabulary size at one draft length, at most the longest replayed."""
         if draft_length > self.longest_draft:
-            raise ValueError(f"gamma {draft_length} exceeds the {self.longest_draft} replayed")
+            raise ValueError(f"gamma {draft_length} exceeds {self.longest_draft}, the longest replayed")
         low, high = self.low[:, :draft_length], self.high[:, :draft_length]
         is_held = low < high
         edges = np.unique(np.concatenate([[1], low[is_held], high[is_held]]))
@@ -63,7 +63,7 @@ class Intervals:
         return Acceptance(edges, num_rounds, accepted_at)
 
     def accepted_by_round(self, vocab_size: int, draft_length: int) -> list[int]:
-        """Accepted tokens of every round of one decode, as the decode itself would count them."""
+        """Accepted tokens of every round of one decode, as the decode itself counts them."""
         inside = (self.low <= vocab_size) & (vocab_size < self.high)
         counts, place, found = inside[:, :draft_length].sum(axis=1), 0, []
         while place < len(counts):
@@ -74,12 +74,12 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """What one answer's decodes accept, as step functions of the vocabulary size.
+    """Acceptance in the decodes of one answer, as step functions of the vocabulary size.
 
     Attributes:
-        edges: sizes at which something changes `(n,)`, ascending, the first of them 1.
-        num_rounds: rounds from edge to edge `(n,)`; fractions where they are expectations.
-        accepted_at: rounds whose draft token at each position was accepted `(draft length, n)`.
+        edges: sizes at which something changes `(n,)`, ascending; the first is 1.
+        num_rounds: rounds from edge to edge `(n,)`; fractions if they are expectations.
+        accepted_at: number of rounds whose drafted token at each position was accepted `(draft length, n)`.
     """
 
     edges: IntArray
@@ -93,8 +93,8 @@ class Acceptance:
 
 
 def _accepted_from_each_place(low: IntArray, high: IntArray, edges: IntArray) -> IntArray:
-    """Tokens that a round accepts, by place and edge `(places, len(edges))`."""
-    # Each interval adds 1 where it begins and takes it away where it ends; their running sum counts them.
+    """Tokens that a round accepts, by position and edge `(positions, len(edges))`."""
+    # Each interval adds 1 at its start and subtracts 1 at its end; the cumulative sum counts intervals.
     changes = np.zeros((len(low), len(edges) + 1), dtype=np.int64)
     places, depths = np.nonzero(low < high)
     np.add.at(changes, (places, np.searchsorted(edges, low[places, depths])), 1)
@@ -102,17 +102,17 @@ def _accepted_from_each_place(low: IntArray, high: IntArray, edges: IntArray) ->
     return changes[:, :-1].cumsum(axis=1)
 
 
-# Expected acceptance of sampled decoding, given the text that came out.
+# Expected acceptance of sampled decoding, given the sampled text.
 
 
 @dataclass(frozen=True)
 class Ratios:
-    """How likely each token of one sampled answer came from an accepted draft.
+    """For each token of one sampled answer, the probability that it came from an accepted draft.
 
     Attributes:
-        ratios: min(1, draft / target) of the answer's token at each place, depth and size
-            `(num_tokens - 1, longest draft, len(sizes))`; places as of `Intervals`.
-        sizes: vocabulary sizes, ascending from 1; between them the lower one stands.
+        ratios: min(1, draft / target) of the answer's token at each position, depth and size
+            `(num_tokens - 1, longest draft, len(sizes))`; positions as in `Intervals`.
+        sizes: vocabulary sizes, ascending from 1. Between two sizes, the lower one is used.
     """
 
     ratios: Floats
@@ -127,8 +127,8 @@ class Ratios:
         """Expected rounds and acceptance by position at one draft length, of every size."""
         num_places, longest, _ = self.ratios.shape
         if draft_length > longest:
-            raise ValueError(f"gamma {draft_length} exceeds the {longest} replayed")
-        # Probability that a round from each place accepts at least 1, 2, ... gamma tokens.
+            raise ValueError(f"gamma {draft_length} exceeds {longest}, the longest replayed")
+        # Probability that a round from each position accepts at least 1, 2, ... gamma tokens.
         reached: Floats = np.cumprod(self.ratios[:, :draft_length], axis=1, dtype=np.float64)
         starts = _chance_of_a_round(reached, num_places)
         return Acceptance(self.sizes, starts.sum(0), np.einsum("pk,pdk->dk", starts, reached))

@@ -43,5 +43,5 @@ def test_the_expectation_is_the_mean_of_many_decodes():
 
 
 def test_longer_drafts_than_were_replayed_are_refused():
-    with pytest.raises(ValueError, match="gamma 2 exceeds the 1 replayed"):
+    with pytest.raises(ValueError, match="gamma 2 exceeds 1, the longest replayed"):
         Ratios(np.ones((2, 1, 1)), np.array([1])).walk(2)

@@ -43,5 +43,5 @@ def test_all_sizes_at_once_equal_one_by_one(found, data):
 
 
 def test_longer_drafts_than_were_replayed_are_refused():
-    with pytest.raises(ValueError, match="gamma 3 exceeds the 1 replayed"):
+    with pytest.raises(ValueError, match="gamma 3 exceeds 1, the longest replayed"):
         Intervals(np.ones((2, 1), dtype=int), np.full((2, 1), 5)).walk(3)

@@ -1,4 +1,4 @@
-"""Token counts per block of conversations: what a bootstrap over conversations needs, in bounded memory."""
+"""Token counts per block of conversations, for a bootstrap over conversations in bounded memory."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -9,8 +9,8 @@ from scipy.sparse import csr_matrix
 
 from bench.vocab.draft_vocab import IntArray
 
-# Conversations are dealt into this many blocks by a hash, and blocks are what is resampled: as good as
-# resampling conversations, but of a size that does not grow with their number.
+# A hash assigns conversations to this many blocks, and the bootstrap resamples blocks. This is as good as
+# resampling conversations, but its cost does not grow with their number.
 NUM_BLOCKS = 256
 
 
@@ -19,11 +19,11 @@ class BlockCounts:
     """How often each token occurs in each block.
 
     Attributes:
-        block_ids: of each entry, ascending `(n,)`.
-        token_ids: of each entry, ascending within a block `(n,)`.
-        counts: of each entry, above 0 `(n,)`.
+        block_ids: block of each entry, ascending `(n,)`.
+        token_ids: token of each entry, ascending within a block `(n,)`.
+        counts: count of each entry, above 0 `(n,)`.
         target_vocab_size: V.
-        num_conversations: that were counted.
+        num_conversations: number of counted conversations.
     """
 
     block_ids: NDArray[np.int32]
@@ -39,7 +39,7 @@ class BlockCounts:
         target_vocab_size: int,
         num_conversations: int,
     ) -> "BlockCounts":
-        """Adds up parts of (block ids, token ids, counts), whatever their order and overlap."""
+        """Sums parts of (block ids, token ids, counts), in any order and with any overlap."""
         columns = [[np.asarray(c, dtype=np.int64) for c in part] for part in parts]
         empty = np.empty(0, dtype=np.int64)
         blocks, tokens, counts = (np.concatenate([empty, *(part[i] for part in columns)]) for i in range(3))
@@ -60,13 +60,13 @@ class BlockCounts:
         return totals.astype(np.int64)
 
     def within(self, target_vocab_size: int) -> "BlockCounts":
-        """The same counts in a vocabulary of another size, in which all their tokens are."""
+        """The same counts in a vocabulary of another size that contains all their tokens."""
         assert not len(self.token_ids) or self.token_ids.max() < target_vocab_size
         return replace(self, target_vocab_size=target_vocab_size)
 
     @property
     def num_blocks(self) -> int:
-        """Blocks in which something was counted."""
+        """Number of non-empty blocks."""
         return len(np.unique(self.block_ids))
 
     def matrix(self) -> csr_matrix:
@@ -80,7 +80,7 @@ def sum_by_key(keys: IntArray, counts: IntArray) -> tuple[IntArray, IntArray]:
     """Distinct keys, ascending, and the sum of the counts of each."""
     if not len(keys):
         return keys, counts
-    # Stable sorting takes sorted runs, which parts of a count are, as they come.
+    # Stable sorting is fast for sorted runs, and every part is one.
     order = np.argsort(keys, kind="stable")
     keys, counts = keys[order], counts[order]
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))

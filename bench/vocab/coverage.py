@@ -23,9 +23,9 @@ class Band:
     """A curve over every k with its 95% percentile bootstrap interval `(n,)`.
 
     Attributes:
-        value: of all data.
-        ci_low: lower end; None when all data is one block, which has no spread to resample.
-        ci_high: upper end, likewise.
+        value: the curve of all data.
+        ci_low: lower end; None if all data is one block, which cannot be resampled.
+        ci_high: upper end; None as `ci_low`.
     """
 
     value: Floats
@@ -49,10 +49,10 @@ def coverage_band(blocks: BlockCounts, order: IntArray, num_resamples: int, seed
     """C(k) with intervals, resampling blocks of conversations.
 
     Args:
-        blocks: what is covered.
-        order: token ids as they enter the vocabulary.
-        num_resamples: of the bootstrap.
-        seed: of the bootstrap.
+        blocks: counts of the tokens to cover.
+        order: token ids in the order in which they enter the vocabulary.
+        num_resamples: resamples of the bootstrap.
+        seed: seed of the bootstrap.
 
     Raises:
         VocabError: nothing was counted.
@@ -65,7 +65,7 @@ def coverage_band(blocks: BlockCounts, order: IntArray, num_resamples: int, seed
     rng = np.random.default_rng(seed)
     weights = draw_counts(num_blocks, num_resamples, rng)
     totals = weights @ np.asarray(matrix.sum(axis=1)).ravel()
-    # Tokens that never occur add nothing: curves are resampled over the others and spread out again.
+    # Tokens that never occur do not change coverage: resample the others, and expand the curves afterwards.
     seen = np.flatnonzero(counts[order])
     columns = matrix[:, order[seen]].tocsc()
     low, high = np.empty(len(seen)), np.empty(len(seen))
@@ -86,7 +86,7 @@ def _spread(values: Floats, places: IntArray) -> Floats:
 
 
 def lost_tokens(counts: IntArray, order: IntArray, size: int, limit: int) -> list[tuple[int, int]]:
-    """The most frequent tokens outside of the vocabulary of `size`: (token id, count), falling."""
+    """The most frequent tokens outside the vocabulary of `size`: (token id, count), largest count first."""
     outside = counts.copy()
     outside[order[:size]] = 0
     found = np.argsort(-outside, kind="stable")[:limit]
@@ -96,7 +96,7 @@ def lost_tokens(counts: IntArray, order: IntArray, size: int, limit: int) -> lis
 def cross_coverage(
     vocabs: Mapping[str, DraftVocab], counts: Mapping[str, IntArray]
 ) -> dict[tuple[str, str], float | None]:
-    """Coverage by (name of the vocabulary, name of the domain); None where a domain counted nothing."""
+    """Coverage by (name of the vocabulary, name of the domain); None if a domain has no counts."""
     return {
         (chosen_on, domain): coverage(found, vocab)
         for chosen_on, vocab in vocabs.items()
@@ -104,7 +104,7 @@ def cross_coverage(
     }
 
 
-# Token counts over assistant answers, and what a vocabulary covers of them.
+# Token counts of assistant answers, and their coverage by a vocabulary.
 
 
 class SpecialTokens(Protocol):
@@ -122,15 +122,15 @@ def count_tokens(answers: Iterable[Sequence[int]], vocab_size: int) -> IntArray:
 
 
 def coverage(counts: IntArray, vocab: DraftVocab) -> float | None:
-    """Share of the counted tokens that `vocab` holds; None when nothing was counted.
+    """Share of the counted tokens in `vocab`; None if nothing was counted.
 
-    C(k) of arXiv 2603.05210. Over the answers that made the ranking it is optimistic; over held-out
-    answers it is what a deployment sees.
+    C(k) of arXiv 2603.05210. On the answers that made the ranking it is optimistic; on held-out answers it is
+    realistic.
     """
     total = int(counts.sum())
     return float(counts[vocab.target_ids].sum() / total) if total else None
 
 
 def must_keep_ids(tokenizer: SpecialTokens, eos_token_ids: Iterable[int]) -> list[int]:
-    """Tokens without which a draft could never end a turn, and the tokenizer's other specials."""
+    """Tokens that a draft needs to end a turn, and the tokenizer's other special tokens."""
     return sorted({*tokenizer.all_special_ids, *eos_token_ids})

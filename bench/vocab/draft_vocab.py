@@ -1,7 +1,7 @@
 """A trimmed draft vocabulary and its two maps, `d2t` offsets and `t2d` mask.
 
-The invariant that every engine relies on: draft ids are in ascending order of target id, so
-`nonzero(t2d) == arange(k) + d2t`, whatever the ranking was.
+Every engine relies on this: draft ids are in ascending order of target id, so `nonzero(t2d) == arange(k) +
+d2t`, whatever the ranking is.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class DraftVocab:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing is trimmed."""
+        """Whether it contains every token of the target."""
         return len(self) == self.target_vocab_size
 
     @property
@@ -55,34 +55,34 @@ class DraftVocab:
 
     @property
     def t2d(self) -> NDArray[np.bool_]:
-        """Mask over the target vocabulary of the tokens kept `(V,)`."""
+        """Mask of the kept tokens over the target vocabulary `(V,)`."""
         mask = np.zeros(self.target_vocab_size, dtype=np.bool_)
         mask[self.target_ids] = True
         return mask
 
     @property
     def content_hash(self) -> str:
-        """sha256 over the ids as little-endian int64: two maps of one size differ in it."""
+        """sha256 of the ids as little-endian int64; it differs between two maps of the same size."""
         return hashlib.sha256(self.target_ids.astype("<i8").tobytes()).hexdigest()
 
     def rows_of(self, wanted: "DraftVocab") -> IntArray:
-        """Draft ids here, rows of a head over this vocabulary, of the tokens of `wanted` `(len(wanted),)`.
+        """Draft ids of the tokens of `wanted` `(len(wanted),)`: rows of an LM head with this vocabulary.
 
         Raises:
-            VocabError: `wanted` holds tokens that are not in this vocabulary.
+            VocabError: `wanted` has tokens that are not in this vocabulary.
         """
         missing = np.setdiff1d(wanted.target_ids, self.target_ids)
         if len(missing):
             shown = ", ".join(map(str, missing[:5]))
             raise VocabError(
-                f"its vocabulary of {len(self)} lacks {len(missing)} of the {len(wanted)} tokens asked for, "
-                f"such as {shown}; choose among its own tokens"
+                f"its vocabulary of {len(self)} lacks {len(missing)} of the {len(wanted)} requested tokens, "
+                f"such as {shown}; choose only from its tokens"
             )
         return np.searchsorted(self.target_ids, wanted.target_ids)
 
     @classmethod
     def from_d2t(cls, d2t: IntArray, target_vocab_size: int) -> "DraftVocab":
-        """Reads a checkpoint's offsets back.
+        """The vocabulary of the offsets in a checkpoint.
 
         Raises:
             VocabError: the offsets map two draft ids to one target id, or outside the vocabulary.
@@ -91,14 +91,14 @@ class DraftVocab:
 
 
 def rank_by_count(counts: IntArray | Floats) -> IntArray:
-    """All target ids by falling count or score `(V,)`; equals by rising id, so results repeat exactly."""
+    """All target ids by decreasing count or score `(V,)`; ties by increasing id, to be reproducible."""
     return np.argsort(-counts, kind="stable").astype(np.int64)
 
 
 def selection_order(ranking: IntArray, must_keep: Iterable[int]) -> IntArray:
-    """The ranking with the must-keep ids moved to its front, in their own order.
+    """The ranking with the must-keep ids first, in their own order.
 
-    The vocabulary of size k, at least as large as the must-keep set, is the first k of it.
+    The vocabulary of size k is its first k ids, if k is at least the size of the must-keep set.
     """
     forced = np.isin(ranking, np.fromiter(must_keep, dtype=np.int64))
     return np.concatenate([ranking[forced], ranking[~forced]])
@@ -107,12 +107,12 @@ def selection_order(ranking: IntArray, must_keep: Iterable[int]) -> IntArray:
 def choose_vocab(
     ranking: IntArray, must_keep: Iterable[int], size: int, target_vocab_size: int
 ) -> DraftVocab:
-    """The vocabulary of `size` tokens: the must-keep set, then the highest ranked.
+    """The vocabulary of `size` tokens: the must-keep set, then the best ranked tokens.
 
     Args:
-        ranking: every id that the draft can propose, best first; all V of them, or those of a draft
-            whose head is already trimmed.
-        must_keep: ids that stay at any size (end of turn, specials), where the draft has them.
+        ranking: every id that the draft can propose, best first: all V, or those of a draft that is already
+            trimmed.
+        must_keep: ids in every vocabulary (end of turn, special tokens), if the draft has them.
         size: k.
         target_vocab_size: V.
 
@@ -123,7 +123,7 @@ def choose_vocab(
     least, most = max(1, int(np.isin(ranking, must_keep).sum())), len(ranking)
     if not least <= size <= most:
         raise VocabError(
-            f"vocabulary size {size} is impossible: it must lie between {least} (the tokens "
-            f"that every draft must keep, such as end of turn) and {most} (all that the draft has)"
+            f"vocabulary size {size} is impossible: it must be between {least} (the tokens "
+            f"that every draft must keep, such as end of turn) and {most} (all tokens of the draft)"
         )
     return DraftVocab(np.sort(selection_order(ranking, must_keep)[:size]), target_vocab_size)

@@ -1,4 +1,4 @@
-"""What ranks tokens in a deployment that sees several domains."""
+"""Rankings of tokens, on one domain or on a mixture of several."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from bench.vocab.draft_vocab import Floats, IntArray
 
 
 def mixture_scores(counts: Mapping[str, IntArray], weights: Mapping[str, float]) -> Floats:
-    """Expected frequency of each token in a deployment that sees several domains `(V,)`.
+    """Frequency of each token in a mixture of domains `(V,)`.
 
     Args:
         counts: token counts `(V,)` by domain.
-        weights: share of each domain in the deployment, in any unit; one domain alone ranks by its counts.
+        weights: weight of each domain, in any unit. A single domain ranks by its counts.
 
     Raises:
-        VocabError: a weighted domain is unknown or nothing was counted in it.
+        VocabError: a domain with a weight is unknown or has no counts.
     """
     used = {name: weight for name, weight in weights.items() if weight > 0}
     for name in used:
@@ -27,24 +27,24 @@ def mixture_scores(counts: Mapping[str, IntArray], weights: Mapping[str, float])
             raise VocabError(f"cannot rank by domain {name}: no response token was counted in it")
     total = sum(used.values())
     if len(used) == 1:
-        # Whole numbers, so that equal counts stay equal.
+        # Integers, so that equal counts stay equal.
         return counts[next(iter(used))].astype(np.float64)
     scores = [weight / total * (counts[name] / counts[name].sum()) for name, weight in used.items()]
     return np.sum(scores, axis=0)
 
 
-# The rankings of a run read back, and what vocabularies of any size cover.
+# The rankings of a run, and the coverage of every vocabulary size.
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The draft's tokens as they enter a vocabulary.
+    """The draft's tokens in the order in which they enter a vocabulary.
 
     Attributes:
-        order: `(draft's whole vocabulary,)`.
-        counts: how often each was counted, in that order.
-        num_seen: tokens at the front that were counted or must be kept.
-        num_must_keep: tokens at the front that every size holds.
+        order: token ids `(full size of the draft,)`.
+        counts: count of each token, in that order.
+        num_seen: number of tokens at the front that were counted or must be kept.
+        num_must_keep: number of tokens at the front that are in every vocabulary.
     """
 
     order: IntArray

@@ -1,4 +1,4 @@
-"""The search for k: maximise U(k) = a C(k) + (1-a) R(k) under C(k) >= c_min (arXiv 2603.05210).
+"""The search for k: maximise U(k) = a C(k) + (1-a) R(k) subject to C(k) >= c_min (arXiv 2603.05210).
 
 Exactly, over every k, and by the paper's Tree-structured Parzen Estimator. Arrays hold size k at index k - 1.
 """
@@ -14,14 +14,14 @@ from bench.vocab.draft_vocab import Floats, IntArray
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Which k are considered, and what makes one good.
+    """The candidate sizes k, and the utility.
 
     Attributes:
         coverage_weight: a.
         min_coverage: c_min.
         k_min: smallest size.
         k_max: largest size.
-        multiple: sizes are multiples of it, the limits too.
+        multiple: all sizes are multiples of this.
     """
 
     coverage_weight: float
@@ -54,7 +54,7 @@ def utility(coverage: Floats, reduction: Floats, coverage_weight: float) -> Floa
 
 @dataclass(frozen=True)
 class Choice:
-    """One k and what it gives."""
+    """One k with its coverage, reduction and utility."""
 
     vocab_size: int
     coverage: float
@@ -64,18 +64,18 @@ class Choice:
 
 @dataclass(frozen=True)
 class Trial(Choice):
-    """One trial of the estimator; `feasible` when it reaches c_min."""
+    """One trial of the estimator; `feasible` if it reaches c_min."""
 
     feasible: bool
 
 
 @dataclass(frozen=True)
 class TpeResult:
-    """What the estimator tried.
+    """The trials of the estimator.
 
     Attributes:
-        best: the best feasible trial; None when no trial was feasible.
-        trials: in order.
+        best: the best feasible trial; None if no trial was feasible.
+        trials: all trials, in order.
     """
 
     best: Choice | None
@@ -83,7 +83,7 @@ class TpeResult:
 
 
 def exact_optimum(coverage: Floats, reduction: Floats, space: SearchSpace) -> Choice:
-    """The best of every candidate k; of equals the smallest.
+    """The best of all candidates; the smallest if several are equal.
 
     Raises:
         VocabError: no candidate reaches c_min.
@@ -94,7 +94,7 @@ def exact_optimum(coverage: Floats, reduction: Floats, space: SearchSpace) -> Ch
     if not feasible.any():
         best = int(np.argmax(covered))
         raise VocabError(
-            f"no k reaches select.min_coverage={space.min_coverage}: the highest coverage to be had is "
+            f"no k reaches select.min_coverage={space.min_coverage}: the highest possible coverage is "
             f"{covered[best]:.4f}, at k = {sizes[best]}; lower select.min_coverage or raise select.k_max"
         )
     utilities = np.where(feasible, utility(covered, reduced, space.coverage_weight), -np.inf)
@@ -109,15 +109,15 @@ def tpe_search(
     seed: int,
     on_trial: Callable[[Trial], None] = lambda trial: None,
 ) -> TpeResult:
-    """The search as published: a Tree-structured Parzen Estimator with a constraint, seeded.
+    """The search of the paper: a Tree-structured Parzen Estimator with a constraint, seeded.
 
     Args:
         coverage: C(k).
         reduction: R(k).
         space: candidates and weights.
-        num_trials: evaluations of U.
-        seed: of the sampler.
-        on_trial: told of every trial.
+        num_trials: number of evaluations of U.
+        seed: seed of the sampler.
+        on_trial: called after every trial.
     """
     import optuna
 
@@ -142,9 +142,9 @@ def tpe_search(
 
 
 def pareto_frontier(coverage: Floats, cost: Floats | IntArray, space: SearchSpace) -> IntArray:
-    """The candidates that no other beats in both coverage and cost, by rising k.
+    """The candidates that no other candidate beats in both coverage and cost, by increasing k.
 
-    Cost rises with k, so a size is on the frontier when it covers more than every smaller one.
+    Cost increases with k, so a size is on the frontier if it covers more than every smaller one.
     """
     sizes = space.sizes()
     sizes = sizes[np.argsort(cost[sizes - 1], kind="stable")]

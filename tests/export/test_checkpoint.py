@@ -87,7 +87,7 @@ def test_slicing_twice_equals_slicing_once(source, tmp_path_factory, data):
 
 def test_tokens_that_a_trimmed_draft_lacks_are_counted_and_named(source, tmp_path):
     trim(source, [1, 2, 3], tmp_path / "three")
-    with pytest.raises(CheckpointError, match=r"lacks 2 of the 3 tokens asked for, such as 7, 9"):
+    with pytest.raises(CheckpointError, match=r"lacks 2 of the 3 requested tokens, such as 7, 9"):
         trim(tmp_path / "three", [1, 7, 9], tmp_path / "out", head=None)
 
 

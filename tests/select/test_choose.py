@@ -72,7 +72,7 @@ def test_a_draft_with_a_trimmed_head_limits_the_choice():
         ({"k_max": 1}, "k_max=1 is smaller than the 2 tokens that every draft must keep"),
         ({"vocab_size": 1}, "vocabulary size 1 is impossible"),
         ({"vocab_size": 201}, "vocabulary size 201 is impossible"),
-        ({"min_coverage": 1.0, "k_max": 3}, "highest coverage to be had is .* at k = 3"),
+        ({"min_coverage": 1.0, "k_max": 3}, "highest possible coverage is .* at k = 3"),
         ({"multiple": 300}, "no multiple of 300"),
     ],
 )

@@ -35,7 +35,7 @@ def test_the_exact_optimum_is_that_of_brute_force(problem):
             if best is None or value > best[1]:
                 best = (k, value)
     if best is None:
-        with pytest.raises(VocabError, match="highest coverage to be had"):
+        with pytest.raises(VocabError, match="highest possible coverage"):
             exact_optimum(coverage, reduction, space)
         return
     found = exact_optimum(coverage, reduction, space)
