@@ -23,13 +23,13 @@ def run_task(config: Config, console: Console) -> int:
 
 
 def _bench(config: Config, console: Console) -> None:
-    from bench.runs.run import run_bench
+    from bench.runs.bench import run_bench
 
     run_bench(config, console)
 
 
 def _draft(config: Config, console: Console) -> None:
-    from bench.runs.run import run_draft
+    from bench.runs.draft import run_draft
 
     run_draft(config, console)
 

@@ -15,8 +15,8 @@ from bench.config import Config
 from bench.cost.hardware import HardwareSpec
 from bench.errors import BenchError
 from bench.records import EndRecord, IsolatedRecord, SessionRecord, read_records
+from bench.runs import draft as draft_run
 from bench.runs import environment
-from bench.runs import run as draft_run
 from tests.test_cli import check_refused, run
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -85,8 +85,8 @@ def test_a_run_and_its_report(model, tmp_path):
     assert "held-out" in again.stdout and "fit.json" in again.stdout
 
 
-def test_an_unfinished_run_is_gone_on_with(model, tmp_path, known_hardware, monkeypatch):
-    monkeypatch.setattr(draft_run, "render_draft", lambda folder, console: None)
+def test_an_unfinished_run_is_resumed(model, tmp_path, known_hardware, monkeypatch):
+    monkeypatch.setattr(draft_run, "_report", lambda folder, console: None)
     config = composed(*arguments(model, tmp_path), "telemetry.mode=off")
     folder = draft_run.run_draft(config, Console(quiet=True))
     lines = (folder / "records.jsonl").read_text("utf-8").splitlines(keepends=True)

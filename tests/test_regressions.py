@@ -25,7 +25,8 @@ from bench.config import (
 )
 from bench.errors import ConfigError, DeviceError, DomainError, OutputError
 from bench.records import FILE_NAME, BaselineRecord, DecodeRecord, RecordWriter, read_records
-from bench.runs import run as runs
+from bench.runs import bench as bench_run
+from bench.runs.run import _run_on_locked_device
 from bench.stats.estimates import median
 from bench.text import embedded, load_prompts
 from tests.report.synthetic import FULL, write_run
@@ -145,8 +146,8 @@ def test_an_unknown_key_is_explained(override, hint):
 
 def test_graphs_are_refused_on_a_cpu_before_models_are_loaded(monkeypatch, tmp_path):
     loaded = []
-    monkeypatch.setattr(runs, "load_prompts", lambda source: loaded.append(source))
-    monkeypatch.setattr(runs, "load_pair", lambda *_: loaded.append("pair"))
+    monkeypatch.setattr(bench_run, "load_prompts", lambda source: loaded.append(source))
+    monkeypatch.setattr(bench_run, "load_pair", lambda *_: loaded.append("pair"))
     config = Config(
         PairConfig("p", "t", "d"),
         DomainConfig("code", Source.human_eval),
@@ -157,5 +158,5 @@ def test_graphs_are_refused_on_a_cpu_before_models_are_loaded(monkeypatch, tmp_p
         results_dir=str(tmp_path),
     )
     with pytest.raises(DeviceError, match="has no CUDA graphs; use timing.execution=eager"):
-        runs._run_alone(config, Console(quiet=True))
+        _run_on_locked_device(config, bench_run._prepare, Console(quiet=True))
     assert loaded == [] and list(tmp_path.iterdir()) == []

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from bench.acceptance import Intervals, Ratios
+from bench.decoding.decoder import Prefill
 from bench.decoding.rules import GreedyRule, Rule, Sampler
-from bench.decoding.torch_engine import Prefill
 from bench.models.draft import Chains, Draft, DraftHead
 from bench.models.target import Target
 

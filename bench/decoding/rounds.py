@@ -1,4 +1,4 @@
-"""Where the time of one decoded answer goes, as laps on the device's clock."""
+"""Laps of one decoded answer on the device's clock, and seeded orders in which variants are measured."""
 
 import random
 from collections import defaultdict
@@ -15,10 +15,14 @@ class Timeline:
     """Consecutive laps: every instant between the first and the last mark belongs to one lap.
 
     Reading the clock is left to the owner of the device, once it has synchronised.
+
+    Args:
+        mark: makes a mark.
+        with_laps: whether there is a mark at every lap; else only at start and stop.
     """
 
-    def __init__(self, mark: MakeMark):
-        self._mark = mark
+    def __init__(self, mark: MakeMark, with_laps: bool = True):
+        self._mark, self._with_laps = mark, with_laps
         self._marks: list[Any] = []
         self._names: list[str] = []
 
@@ -28,8 +32,14 @@ class Timeline:
 
     def lap(self, name: str) -> None:
         """Ends a lap, named after what it did, and begins the next."""
-        self._marks.append(self._mark())
-        self._names.append(name)
+        if self._with_laps:
+            self._marks.append(self._mark())
+            self._names.append(name)
+
+    def stop(self) -> None:
+        """The end, where the last lap is not."""
+        if not self._with_laps:
+            self._marks.append(self._mark())
 
     def laps_ms(self, elapsed_ms: Callable[[Any, Any], float]) -> dict[str, list[float]]:
         """Duration of every lap by name, in order."""
@@ -42,8 +52,6 @@ class Timeline:
         """From the first mark to the last."""
         return elapsed_ms(self._marks[0], self._marks[-1])
 
-
-# Ways to decode, and seeded orders in which they are measured.
 
 T = TypeVar("T")
 

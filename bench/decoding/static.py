@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bench.decoding.decoder import Answer, Prefill
 from bench.decoding.rounds import Timeline
 from bench.decoding.rules import Draws, Proposal, Rule
-from bench.decoding.torch_engine import Decoded, Prefill
 from bench.models.draft import Draft, DraftHead
 from bench.models.target import Target
 from bench.variant import DRAFT, OTHER, PREFILL, VERIFY
@@ -157,7 +157,7 @@ class StaticDecoder:
         draft_length: int,
         timeline: Timeline,
         max_rounds: int | None = None,
-    ) -> Decoded:
+    ) -> Answer:
         """As `Decoder.plain` without a head, else as `Decoder.speculative`; its calls must be loaded."""
         calls, state = self._calls[head.size if head else 0, draft_length], self._round(draft_length)
         num_prompt = len(prefill.prompt_ids)
@@ -187,7 +187,7 @@ class StaticDecoder:
                     break
             accepted.append(num_accepted)
             timeline.lap(OTHER if head else VERIFY)
-        return Decoded(tokens, accepted if head else [])
+        return Answer(tokens, accepted if head else [])
 
     def _read_prompt(self, prefill: Prefill, state: _Round) -> None:
         """The draft reads all of the prompt but its last position, which the first chain takes in."""

@@ -1,166 +1,160 @@
-"""Decoding at batch 1: plain, and speculative with a chain of drafted tokens.
+"""This package's own engine: the loops of `bench.decoding.decoder` on the clock of one device, at batch 1."""
 
-Both loops start from the same prefill and stop at the same token. Speculation is lossless (arXiv
-2211.17192): the greedy rule's output is that of the plain loop up to floating-point ties between passes of
-different length, the sampling rule's follows the plain loop's distribution.
-"""
+import random
+import time
+from collections.abc import Mapping, Sequence
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
+import numpy as np
 import torch
-from torch import Tensor
 
+from bench.acceptance import Intervals, Ratios
+from bench.decoding.decoder import Decoder, Prefill
+from bench.decoding.engine import Clock, Decoded, Part, PartKey, Replayed
+from bench.decoding.parts import isolated_parts
+from bench.decoding.replay import read_answer, replay, replay_sampled
 from bench.decoding.rounds import Timeline
-from bench.decoding.rules import Draws, GreedyRule, Proposal, Rule
+from bench.decoding.rules import GreedyRule, Rule, SampledRule, Sampler
 from bench.models.draft import Draft, DraftHead
-from bench.models.layers import KVCache
 from bench.models.target import Target
-from bench.variant import EXTEND, HEAD, LAYER, OTHER, PREFILL, SELECT, VERIFY
+from bench.variant import Variant
+from bench.vocab.draft_vocab import DraftVocab, IntArray
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """One answer, decoded after the prefill.
-
-    Attributes:
-        token_ids: the answer, first token from the prefill, end token included where it came.
-        accepted: drafted tokens that survived, round by round; empty for plain decoding.
-    """
-
-    token_ids: list[int]
-    accepted: list[int]
-
-
-@dataclass(frozen=True)
-class Prefill:
-    """A prompt that the target has read, from which any number of decodes can start.
-
-    Attributes:
-        prompt_ids: `(n,)`.
-        cache: keys and values; a decode rewinds it to the prompt before it begins.
-        first_id: the answer's first token `(1,)`.
-        features: of every prompt position `(1, n, width)`.
-    """
-
-    prompt_ids: Tensor
-    cache: KVCache
-    first_id: Tensor
-    features: Tensor
-
-    def restart(self) -> KVCache:
-        """The cache with nothing but the prompt in it."""
-        self.cache.rewind(len(self.prompt_ids))
-        return self.cache
-
-
-_GREEDY = GreedyRule()
-
-
-class Decoder:
-    """Decodes prompts one at a time with one target.
+class TorchEngine:
+    """A pair on one device; see `bench.decoding.engine.Engine`.
 
     Args:
-        target: the model whose output is wanted.
+        clock: of the device.
+        target: the target.
+        draft: the draft.
         max_new_tokens: longest answer.
-        rule: how tokens are chosen.
+        seed: of sampling.
+        sampler: how the target samples; None decodes greedily.
     """
 
-    def __init__(self, target: Target, max_new_tokens: int, rule: Rule = _GREEDY):
-        self._target, self.rule = target, rule
-        self._max_new_tokens = max_new_tokens
-        self._stop = target.eos_token_ids()
+    name = "torch"
+    can_probe = True
+    can_replay = True
 
-    @torch.inference_mode()
-    def prefill(self, prompt: Sequence[int]) -> Prefill:
-        """Reads a prompt once, for all the ways to decode it."""
-        target, cache = self._target, self._target.new_cache()
-        prompt_ids = torch.tensor(list(prompt), device=target.device)
-        output = target.forward(prompt_ids[None], cache)
-        first_id = self.rule.next_id(target.lm_head(output.hidden[:, -1]))
-        return Prefill(prompt_ids, cache, first_id, output.features)
-
-    @torch.inference_mode()
-    def plain(self, prefill: Prefill, timeline: Timeline) -> Decoded:
-        """One token per forward pass."""
-        target, cache = self._target, prefill.restart()
-        next_id = prefill.first_id
-        tokens = [int(next_id)]
-        timeline.start()
-        while not self._ended(tokens):
-            next_id = self.rule.next_id(target.lm_head(target.forward(next_id[None], cache).hidden)[0])
-            tokens.append(int(next_id))
-            timeline.lap(VERIFY)
-        return Decoded(tokens, [])
-
-    @torch.inference_mode()
-    def speculative(
+    def __init__(
         self,
-        prefill: Prefill,
+        clock: Clock,
+        target: Target,
         draft: Draft,
-        head: DraftHead,
-        draft_length: int,
-        timeline: Timeline,
-        max_rounds: int | None = None,
+        max_new_tokens: int,
+        seed: int,
+        sampler: Sampler | None = None,
+    ):
+        self._clock, self._target, self._draft, self._sampler = clock, target, draft, sampler
+        self._max_new_tokens, self._seed = max_new_tokens, seed
+        self._rule: Rule = SampledRule(sampler, target.device) if sampler else GreedyRule()
+        self._decoder = Decoder(target, max_new_tokens, self._rule)
+        self._full_head = draft.full_head()
+        self._order: IntArray = draft.vocab.target_ids
+        self._heads: dict[int, DraftHead] = {}
+        self.full_size = self._full_head.size
+
+    def use_order(self, order: IntArray) -> None:
+        """As of `Engine`; heads of another order are dropped."""
+        if not np.array_equal(order, self._order):
+            self._order, self._heads = order, {}
+
+    def reseed(self, *context: object) -> None:
+        """As of `Engine`."""
+        self._rule.reseed(random.Random(repr((self._seed, *context))).getrandbits(62))
+
+    def prepare(self, prompt_ids: Sequence[int]) -> Prefill:
+        """As of `Engine`."""
+        return self._decoder.prefill(prompt_ids)
+
+    def load(self, variant: Variant) -> None:
+        """As of `Engine`."""
+        if not variant.is_plain:
+            self._head(variant.vocab_size)
+
+    def decode(
+        self, prepared: Prefill, variant: Variant, max_rounds: int | None = None, with_laps: bool = True
     ) -> Decoded:
-        """`draft_length` tokens drafted with `head`, then verified in one pass, until the answer ends.
+        """As of `Engine`.
 
-        The draft's own prefill is in the timeline. With `max_rounds` it may stop earlier.
+        Raises:
+            ValueError: of several sequences side by side, which these loops cannot decode.
         """
-        target, cache, pending = self._target, prefill.restart(), prefill.first_id
-        tokens, accepted = [int(pending)], []
-        timeline.start()
-        hidden = draft.prefill(prefill.prompt_ids, pending, prefill.features)
-        timeline.lap(PREFILL)
-        while not self._ended(tokens):
-            base_length, draft_base = cache.length, draft.length
-            drafted, proposals, draws = self._draft_chain(draft, head, hidden, draft_length, timeline)
-            output = target.forward(torch.cat([pending, drafted])[None], cache)
-            logits = target.lm_head(output.hidden)[0]
-            count, new_ids = self.rule.verify(head, logits, drafted, proposals, draws)
-            timeline.lap(VERIFY)
-            # The only place where the host waits: for all that it must know of a round at once.
-            num_accepted, *found = torch.cat([count, new_ids]).tolist()
-            new_ids = new_ids[: num_accepted + 1]
-            self._append(tokens, found[: num_accepted + 1])
-            accepted.append(num_accepted)
-            cache.rewind(base_length + num_accepted + 1)
-            draft.rewind(draft_base)
-            timeline.lap(OTHER)
-            if self._ended(tokens) or len(accepted) == max_rounds:
-                break
-            hidden = draft.extend(new_ids, output.features[:, : num_accepted + 1])
-            pending = new_ids[-1:]
-            timeline.lap(EXTEND)
-        return Decoded(tokens, accepted)
+        if variant.batch_size != 1:
+            raise ValueError(f"the {self.name} engine decodes one sequence at a time: {variant}")
+        clock = self._clock
+        head = None if variant.is_plain else self._head(variant.vocab_size)
+        timeline = self._timeline(variant.draft_length, max_rounds, with_laps)
+        clock.synchronize()
+        start = time.perf_counter()
+        if head is None:
+            answer = self._decoder.plain(prepared, timeline)
+        else:
+            answer = self._decoder.speculative(
+                prepared, self._draft, head, variant.draft_length, timeline, max_rounds
+            )
+        timeline.stop()
+        clock.synchronize()
+        wall_ms = (time.perf_counter() - start) * 1e3
+        total_ms, laps_ms = timeline.total_ms(clock.elapsed_ms), timeline.laps_ms(clock.elapsed_ms)
+        return Decoded(answer.token_ids, answer.accepted, total_ms, wall_ms, laps_ms)
 
-    def _draft_chain(
-        self, draft: Draft, head: DraftHead, hidden: Tensor, draft_length: int, timeline: Timeline
-    ) -> tuple[Tensor, list[Proposal], Draws | None]:
-        """Target ids of the drafted tokens `(draft_length,)`; never waits for the device."""
-        drafted: list[Tensor] = []
-        proposals: list[Proposal] = []
-        draws: Draws | None = None
-        for depth in range(draft_length):
-            if depth:
-                hidden = draft.step(drafted[-1], hidden)
-                timeline.lap(LAYER)
-            logits = head.logits(draft.normed(hidden))
-            timeline.lap(HEAD)
-            if not depth:
-                draws = self.rule.draws(draft_length, head.size, self._target.vocab_size)
-                draws = draws and draws.redraw()
-            token, proposal = self.rule.draft(head, logits[0], draws, depth)
-            drafted.append(token)
-            proposals.append(proposal)
-            timeline.lap(SELECT)
-        return torch.cat(drafted), proposals, draws
+    def replay(
+        self, prepared: Prefill, orders: Mapping[str, IntArray], sizes: IntArray, longest_draft: int
+    ) -> Replayed:
+        """As of `Engine`."""
+        sampler = self._sampler
+        answer = self._decoder.plain(prepared, Timeline(lambda: None)).token_ids
+        probs_of = sampler.target_probs if sampler else None
+        text = read_answer(self._target, prepared, answer, longest_draft, self._rule, probs_of)
+        what = (self._draft, self._full_head, prepared.prompt_ids, text, dict(orders))
+        self._clock.synchronize()
+        start = time.perf_counter()
+        found: Mapping[str, Intervals | Ratios]
+        if sampler is None:
+            found = replay(*what, longest_draft)
+        else:
+            found = replay_sampled(*what, sizes, sampler, longest_draft)
+        self._clock.synchronize()
+        return Replayed(answer, found, (time.perf_counter() - start) * 1e3)
 
-    def _ended(self, tokens: list[int]) -> bool:
-        return tokens[-1] in self._stop or len(tokens) >= self._max_new_tokens
+    def parts(
+        self, prepared: Prefill, sizes: Sequence[int], draft_lengths: Sequence[int]
+    ) -> dict[PartKey, Part]:
+        """As of `Engine`."""
+        heads = {size: self._head(size) for size in sizes}
+        return isolated_parts(self._target, self._draft, heads, draft_lengths, prepared)
 
-    def _append(self, tokens: list[int], new_tokens: list[int]) -> None:
-        for token in new_tokens:
-            tokens.append(token)
-            if self._ended(tokens):
-                return
+    @torch.inference_mode()
+    def reference(self, prompt_ids: Sequence[int], num_tokens: int) -> None:
+        """`transformers.generate`, greedily."""
+        ids = torch.tensor([list(prompt_ids)], device=self._target.device)
+        self._target.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            min_new_tokens=num_tokens,
+            max_new_tokens=num_tokens,
+        )
+
+    def synchronize(self) -> None:
+        """As of `Engine`."""
+        self._clock.synchronize()
+
+    def _head(self, size: int) -> DraftHead:
+        if size == self.full_size:
+            return self._full_head
+        if size not in self._heads:
+            ids = np.sort(self._order[:size])
+            self._heads[size] = self._draft.head(DraftVocab(ids, self._draft.vocab.target_vocab_size))
+        return self._heads[size]
+
+    def _timeline(self, draft_length: int, max_rounds: int | None, with_laps: bool) -> Timeline:
+        if not with_laps:
+            self._clock.recycle_marks(2)
+            return Timeline(self._clock.mark, with_laps=False)
+        # Every round ends with a token at least. It has two laps a drafted token, one between each two, and
+        # those of verification, rest and extension; one mark and the draft's prefill come first.
+        num_rounds = self._max_new_tokens if max_rounds is None else min(max_rounds, self._max_new_tokens)
+        self._clock.recycle_marks(num_rounds * (3 * draft_length + 2) + 2)
+        return Timeline(self._clock.mark)

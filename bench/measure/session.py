@@ -1,4 +1,4 @@
-"""Probes of rounds and whole decodes on one device, interleaved in random order."""
+"""What one engine is timed at: probes of rounds, whole decodes, and windows of steady decoding."""
 
 import gc
 import time
@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.decoding.rounds import Timeline, shuffled
-from bench.decoding.torch_engine import Decoded, Prefill
+from bench.decoding.engine import Decoded, Engine, Prepared
+from bench.decoding.rounds import shuffled
 from bench.measure.attempts import attempt
-from bench.measure.workload import EncodedPrompt, Probes, Rig
-from bench.models.draft import DraftHead
+from bench.measure.workload import EncodedPrompt, Probes, Step
 from bench.records import DecodeRecord, FailureRecord, ProbeRecord, SteadyRecord
-from bench.records.kinds import PILOT, Case, Done
+from bench.records.kinds import PILOT, Done
 from bench.telemetry.samples import now_s
 from bench.variant import VERIFY, Variant
 
@@ -25,118 +24,90 @@ _MOST_REPEATS = 2
 @dataclass(frozen=True)
 class _Timed:
     decoded: Decoded
-    decode_ms: float
-    wall_ms: float
-    laps_ms: dict[str, list[float]]
     start_s: float
-    end_s: float
     num_repeats: int = 0
 
+    @property
+    def times(self) -> dict[str, float]:
+        """When it began and ended, as records have it."""
+        end_s = self.start_s + self.decoded.wall_ms / 1e3
+        return {"start_s": round(self.start_s, 6), "end_s": round(end_s, 6)}
 
-def case_of(kind: str, domain: str, prompt: EncodedPrompt, variant: Variant) -> Case:
-    """Of a pilot's probe, a probe, or a decode."""
-    return (kind, domain, prompt.prompt_id, *variant.key)
+    @property
+    def laps_ms(self) -> dict[str, list[float]]:
+        return {name: [round(ms, 5) for ms in samples] for name, samples in self.decoded.laps_ms.items()}
 
 
 class Session:
-    """Times rounds and decodes of a rig."""
+    """Times rounds and decodes of one engine.
 
-    def __init__(self, rig: Rig, last_order: int = 0):
-        self._rig, self._order = rig, last_order
+    Args:
+        engine: decodes.
+        last_order: place of the last measurement of earlier sessions in the run's randomised order.
+    """
+
+    def __init__(self, engine: Engine, last_order: int = 0):
+        self._engine, self._order = engine, last_order
         self._verify_ms: list[float] = []
 
     def warm_up(self, prompt: EncodedPrompt, probes: Probes, rounds: int) -> None:
-        """A few rounds with every head, and keeps nothing."""
-        rig, longest = self._rig, max(probes.draft_lengths)
-        prefill = rig.decoder.prefill(prompt.token_ids)
-        for head in probes.heads.values():
-            rig.decoder.speculative(prefill, rig.draft, head, longest, rig.timeline(longest, rounds), rounds)
-        rig.device.synchronize()
+        """A few rounds with every size, and keeps nothing."""
+        prepared = self._engine.prepare(prompt.token_ids)
+        for size in probes.sizes:
+            self._engine.decode(prepared, Variant(size, max(probes.draft_lengths)), rounds)
         # What is loaded by now stays; leaving it out makes every later collection short.
         gc.collect()
         gc.freeze()
 
     def measure(
-        self,
-        domain: str,
-        prompt: EncodedPrompt,
-        cases: Sequence[tuple[str, Variant]],
-        heads: dict[int, DraftHead],
-        rounds: int,
+        self, domain: str, prompt: EncodedPrompt, steps: Sequence[Step], rounds: int
     ) -> Iterator[DecodeRecord | ProbeRecord | FailureRecord]:
         """Probes and whole decodes of one prompt, in the order given.
 
         Args:
             domain: of the prompt.
             prompt: the prompt.
-            cases: what to measure: `pilot` or `probe`, a few rounds, or `decode`, to the end.
-            heads: by size.
+            steps: what to measure.
             rounds: of a probe.
         """
         # With the replay's seed a sampled answer begins with the token that its replay began with.
-        is_pilot = any(kind == PILOT for kind, _ in cases)
-        self._rig.reseed(domain, prompt.prompt_id, PILOT if is_pilot else "replay")
-        prefill = attempt(
-            ("prefill", domain, prompt.prompt_id), lambda: self._rig.decoder.prefill(prompt.token_ids)
+        is_pilot = any(step.kind == PILOT for step in steps)
+        self._engine.reseed(domain, prompt.prompt_id, PILOT if is_pilot else "replay")
+        prepared = attempt(
+            ("prefill", domain, prompt.prompt_id), lambda: self._engine.prepare(prompt.token_ids)
         )
-        if isinstance(prefill, FailureRecord):
-            yield prefill
+        if isinstance(prepared, FailureRecord):
+            yield prepared
             return
-        for kind, variant in cases:
-            yield self._attempt(kind, variant, domain, prompt, prefill, heads, rounds)
+        for step in steps:
 
-    def _attempt(
-        self,
-        kind: str,
-        variant: Variant,
-        domain: str,
-        prompt: EncodedPrompt,
-        prefill: Prefill,
-        heads: dict[int, DraftHead],
-        rounds: int,
-    ) -> DecodeRecord | ProbeRecord | FailureRecord:
-        case = case_of(kind, domain, prompt, variant)
-        if kind == DECODE:
-            return attempt(case, lambda: self._decode_one(domain, prompt, prefill, heads, variant))
-        is_pilot = kind == PILOT
-        return attempt(
-            case, lambda: self._probe_one(domain, prompt, prefill, heads, rounds, variant, is_pilot)
-        )
+            def work(step: Step = step) -> DecodeRecord | ProbeRecord:
+                if step.kind == DECODE:
+                    return self._decode(domain, prompt, prepared, step.variant)
+                return self._probe(domain, prompt, prepared, step, rounds)
 
-    def _probe_one(
-        self,
-        domain: str,
-        prompt: EncodedPrompt,
-        prefill: Prefill,
-        heads: dict[int, DraftHead],
-        rounds: int,
-        variant: Variant,
-        is_pilot: bool,
+            yield attempt(step.case(domain, prompt), work)
+
+    def _probe(
+        self, domain: str, prompt: EncodedPrompt, prepared: Prepared, step: Step, rounds: int
     ) -> ProbeRecord:
-        timed = self._timed(prefill, heads[variant.vocab_size], variant.draft_length, rounds)
+        timed = self._timed(prepared, step.variant, rounds)
         return ProbeRecord(
             domain=domain,
             prompt_id=prompt.prompt_id,
-            vocab_size=variant.vocab_size,
-            draft_length=variant.draft_length,
-            is_pilot=is_pilot,
+            vocab_size=step.variant.vocab_size,
+            draft_length=step.variant.draft_length,
+            is_pilot=step.kind == PILOT,
             order=self._next_order(),
             laps_ms=timed.laps_ms,
             num_repeats=timed.num_repeats,
-            start_s=timed.start_s,
-            end_s=timed.end_s,
+            **timed.times,
         )
 
-    def _decode_one(
-        self,
-        domain: str,
-        prompt: EncodedPrompt,
-        prefill: Prefill,
-        heads: dict[int, DraftHead],
-        variant: Variant,
+    def _decode(
+        self, domain: str, prompt: EncodedPrompt, prepared: Prepared, variant: Variant
     ) -> DecodeRecord:
-        head = heads[variant.vocab_size] if variant.draft_length else None
-        timed = self._timed(prefill, head, variant.draft_length)
+        timed = self._timed(prepared, variant)
         return DecodeRecord(
             domain=domain,
             prompt_id=prompt.prompt_id,
@@ -146,61 +117,40 @@ class Session:
             num_prompt_tokens=len(prompt.token_ids),
             token_ids=timed.decoded.token_ids,
             accepted=timed.decoded.accepted,
-            decode_ms=timed.decode_ms,
-            wall_ms=timed.wall_ms,
+            decode_ms=timed.decoded.decode_ms,
+            wall_ms=timed.decoded.wall_ms,
             laps_ms=timed.laps_ms,
             num_repeats=timed.num_repeats,
-            start_s=timed.start_s,
-            end_s=timed.end_s,
+            **timed.times,
         )
 
-    def _timed(
-        self, prefill: Prefill, head: DraftHead | None, draft_length: int, rounds: int | None = None
-    ) -> _Timed:
-        """One attempt, or the next where something else on the machine held it up."""
+    def _timed(self, prepared: Prepared, variant: Variant, rounds: int | None = None) -> _Timed:
+        """One attempt, or the next where something else on the machine disturbed it."""
+        self._engine.load(variant)
         for num_repeats in range(_MOST_REPEATS):
-            timed = self._time_once(prefill, head, draft_length, rounds)
+            timed = self._time_once(prepared, variant, rounds)
             # Of all steps only the target's take about the same time whatever is measured.
             usual_ms = {VERIFY: float(np.median(self._verify_ms))} if self._verify_ms else {}
-            if not was_disturbed(timed.laps_ms, usual_ms):
+            if not was_disturbed(timed.decoded.laps_ms, usual_ms):
                 self._verify_ms += timed.laps_ms.get(VERIFY, [])
                 return replace(timed, num_repeats=num_repeats)
-        return replace(self._time_once(prefill, head, draft_length, rounds), num_repeats=_MOST_REPEATS)
+        return replace(self._time_once(prepared, variant, rounds), num_repeats=_MOST_REPEATS)
 
-    def _time_once(
-        self, prefill: Prefill, head: DraftHead | None, draft_length: int, rounds: int | None
-    ) -> _Timed:
-        timeline = self._rig.timeline(draft_length, rounds)
+    def _time_once(self, prepared: Prepared, variant: Variant, rounds: int | None) -> _Timed:
         # A collection in the middle of a round would be charged to that round.
         gc.collect()
         gc.disable()
         try:
-            self._rig.device.synchronize()
-            start_s, start = now_s(), time.perf_counter()
-            if head is None:
-                decoded = self._rig.decoder.plain(prefill, timeline)
-            else:
-                decoded = self._rig.decoder.speculative(
-                    prefill, self._rig.draft, head, draft_length, timeline, rounds
-                )
-            self._rig.device.synchronize()
-            wall_ms = (time.perf_counter() - start) * 1e3
+            self._engine.synchronize()
+            start_s = now_s()
+            return _Timed(self._engine.decode(prepared, variant, rounds), start_s)
         finally:
             gc.enable()
-        total_ms = timeline.total_ms(self._rig.device.elapsed_ms)
-        end_s = start_s + wall_ms / 1e3
-        return _Timed(decoded, total_ms, wall_ms, self._laps_ms(timeline), round(start_s, 6), round(end_s, 6))
-
-    def _laps_ms(self, timeline: Timeline) -> dict[str, list[float]]:
-        laps = timeline.laps_ms(self._rig.device.elapsed_ms)
-        return {name: [round(ms, 5) for ms in samples] for name, samples in laps.items()}
 
     def _next_order(self) -> int:
         self._order += 1
         return self._order
 
-
-# Whether something else on the machine held a measurement up.
 
 _TIMES_THE_MEDIAN = 5
 
@@ -224,41 +174,41 @@ def was_disturbed(laps_ms: Mapping[str, Sequence[float]], usual_ms: Mapping[str,
     return bool(excess > _SHARE * sum(map(sum, laps_ms.values())))
 
 
-# Variants decoding without a pause, one after the other, for sensors of energy that are slow.
-
 # How often a GPU's sensors are read inside of it; some see only a part of that time, always the same.
 _SENSOR_PERIOD_S = 0.1
 
 
 def run_steadily(
-    rig: Rig,
+    engine: Engine,
     domain: str,
     prompts: Sequence[EncodedPrompt],
     variants: Sequence[Variant],
-    head_of: Callable[[int], DraftHead],
     seconds: float,
+    seed: int,
     done: Done,
 ) -> Iterator[SteadyRecord | FailureRecord]:
-    """Two windows of every variant, but those that earlier sessions have.
+    """Variants decoding without a pause, one after the other, for sensors of energy that are slow.
+
+    Two windows of every variant, but those that earlier sessions have.
 
     Args:
-        rig: the pair.
+        engine: decodes.
         domain: of the prompts.
         prompts: the prompts.
         variants: ways to decode.
-        head_of: the draft's head of a size.
         seconds: how long a window is at least.
+        seed: of the order.
         done: records of earlier sessions.
     """
-    for variant, window in in_windows(variants, rig.seed, domain):
+    for variant, window in in_windows(variants, seed, domain):
         case = SteadyRecord.case_of(domain, *variant.key, window)
         if done.has(case):
             continue
 
         def work(variant: Variant = variant, window: int = window) -> SteadyRecord:
-            head = head_of(variant.vocab_size) if variant.draft_length else None
-            prefills = [rig.decoder.prefill(prompt.token_ids) for prompt in prompts]
-            return decode_steadily(rig, domain, prefills, variant, head, seconds, window)
+            engine.load(variant)
+            prepared = [engine.prepare(prompt.token_ids) for prompt in prompts]
+            return decode_steadily(engine, domain, prepared, variant, seconds, window)
 
         yield attempt(case, work)
 
@@ -273,37 +223,29 @@ def in_windows(variants: Sequence[Variant], seed: int, domain: str) -> list[tupl
 
 
 def decode_steadily(
-    rig: Rig,
+    engine: Engine,
     domain: str,
-    prefills: Sequence[Prefill],
+    prepared: Sequence[Prepared],
     variant: Variant,
-    head: DraftHead | None,
     seconds: float,
     window: int,
 ) -> SteadyRecord:
     """Decodes prompt after prompt with one variant, at least once each and until the time is over.
 
     Args:
-        rig: the pair.
+        engine: decodes.
         domain: of the prompts.
-        prefills: what the target made of every prompt.
+        prepared: the prompts, read.
         variant: how to decode.
-        head: the draft's; None for plain decoding.
         seconds: how long at least.
         window: number of this window; each begins at another phase of the sensors' period.
     """
     num_tokens = 0
-    rig.device.synchronize()
+    engine.synchronize()
     start_s = _wait_for_phase(window)
     while not num_tokens or now_s() - start_s < seconds:
-        for prefill in prefills:
-            silent = Timeline(lambda: None)
-            if head is None:
-                decoded = rig.decoder.plain(prefill, silent)
-            else:
-                decoded = rig.decoder.speculative(prefill, rig.draft, head, variant.draft_length, silent)
-            num_tokens += len(decoded.token_ids) - 1
-        rig.device.synchronize()
+        for prompt in prepared:
+            num_tokens += len(engine.decode(prompt, variant, with_laps=False).token_ids) - 1
     size, gamma = variant.vocab_size, variant.draft_length
     return SteadyRecord(domain, size, gamma, num_tokens, round(start_s, 6), round(now_s(), 6), window)
 

@@ -1,70 +1,11 @@
-"""A pair on one device, ready to be measured: what every kind of measurement shares."""
+"""What is measured: a domain with its held-out prompts, and how each of them is probed."""
 
-import random
 from dataclasses import dataclass
-from functools import cached_property
 
-from bench.decoding.rounds import Timeline, probes_of
-from bench.decoding.rules import GreedyRule, Rule, SampledRule, Sampler
-from bench.decoding.torch_engine import Decoder
-from bench.device import Device
-from bench.models.draft import Draft, DraftHead
-from bench.models.target import Target
+from bench.decoding.rounds import probes_of
+from bench.records.kinds import Case
 from bench.variant import Variant
 from bench.vocab.draft_vocab import IntArray
-
-
-@dataclass(frozen=True)
-class Rig:
-    """A pair on one device.
-
-    Attributes:
-        device: its clock is read.
-        target: the target.
-        draft: the draft.
-        full_head: the draft's whole LM head.
-        max_new_tokens: longest answer.
-        seed: of every random order, and of sampling.
-        sampler: how the target samples; None decodes greedily.
-    """
-
-    device: Device
-    target: Target
-    draft: Draft
-    full_head: DraftHead
-    max_new_tokens: int
-    seed: int
-    sampler: Sampler | None = None
-
-    @cached_property
-    def rule(self) -> Rule:
-        """How tokens are chosen."""
-        return SampledRule(self.sampler, self.target.device) if self.sampler else GreedyRule()
-
-    @cached_property
-    def decoder(self) -> Decoder:
-        """Plain and speculative loops under that rule."""
-        return Decoder(self.target, self.max_new_tokens, self.rule)
-
-    def timeline(self, draft_length: int = 0, max_rounds: int | None = None) -> Timeline:
-        """Laps on the device's clock; those of the timeline before it cannot be read any more.
-
-        Args:
-            draft_length: gamma of what will be timed; 0 for plain decoding.
-            max_rounds: of what will be timed; None decodes to the end.
-        """
-        # Every round ends with a token at least. It has two laps a drafted token, one between each two, and
-        # those of verification, rest and extension; one mark and the draft's prefill come first.
-        num_rounds = self.max_new_tokens if max_rounds is None else min(max_rounds, self.max_new_tokens)
-        self.device.recycle_marks(num_rounds * (3 * draft_length + 2) + 2)
-        return Timeline(self.device.mark)
-
-    def reseed(self, *context: object) -> None:
-        """Starts the random numbers of sampling anew, the same for the same context."""
-        self.rule.reseed(random.Random(repr((self.seed, *context))).getrandbits(62))
-
-
-# What is measured: of a domain, and on one of its prompts.
 
 
 @dataclass(frozen=True)
@@ -76,22 +17,40 @@ class EncodedPrompt:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One measurement of a prompt.
+
+    Attributes:
+        kind: `pilot` or `probe`, a few rounds, or `decode`, to the end.
+        variant: how to decode.
+    """
+
+    kind: str
+    variant: Variant
+
+    def case(self, domain: str, prompt: EncodedPrompt) -> Case:
+        """Of its record."""
+        return (self.kind, domain, prompt.prompt_id, *self.variant.key)
+
+
+@dataclass(frozen=True)
 class Probes:
     """What is probed on a prompt.
 
     Attributes:
-        heads: LM heads by size.
-        draft_lengths: gammas.
+        sizes: vocabulary sizes, ascending, the full one among them.
+        draft_lengths: gammas, ascending.
         rounds: of each probe.
     """
 
-    heads: dict[int, DraftHead]
+    sizes: list[int]
     draft_lengths: list[int]
     rounds: int
 
-    def variants(self, seed: int, *context: object) -> list[Variant]:
+    def steps(self, kind: str, seed: int, *context: object) -> list[Step]:
         """In a seeded random order, another one for every `context`."""
-        return probes_of(sorted(self.heads), self.draft_lengths, seed, *context)
+        variants = probes_of(self.sizes, self.draft_lengths, seed, *context)
+        return [Step(kind, variant) for variant in variants]
 
 
 @dataclass(frozen=True)
@@ -113,3 +72,8 @@ class Workload:
     orders: dict[str, IntArray]
     paper_size: int
     least_size: int = 1
+
+    @property
+    def order(self) -> IntArray:
+        """That of its own vocabularies."""
+        return self.orders[self.source]

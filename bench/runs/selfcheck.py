@@ -16,15 +16,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.config import CacheState, Config, TimingConfig
-from bench.decoding.rounds import Timeline
+from bench.decoding.engine import Engine, PartKey
+from bench.decoding.torch_engine import TorchEngine
 from bench.device import Device, open_device
 from bench.device.lock import hold_device, physical_id
 from bench.errors import DeviceError, FailedCasesError, OutputError
-from bench.measure.parts import PartKey, isolated_parts
 from bench.measure.session import DECODE, Session
 from bench.measure.timing import TimedSeries, TimerFacts, time_variants, timer_facts
-from bench.measure.workload import EncodedPrompt, Rig
-from bench.models.draft import DraftHead
+from bench.measure.workload import EncodedPrompt, Step
 from bench.records import DecodeRecord, FailureRecord
 from bench.runs.environment import describe
 from bench.runs.pair import Pair, load_pair
@@ -102,24 +101,21 @@ def _check(config: Config, device: Device, pair: Pair) -> list[Check]:
     measure = replace(config.measure, num_prompts=_NUM_PROMPTS)
     timing = replace(config.timing, budget_s=max(config.timing.budget_s, _LEAST_BUDGET_S))
     prompts = held_out_prompts(pair, source, load_prompts(source), config.vocab, measure)
-    full_head, seed = pair.draft.full_head(), measure.seed
-    rig = Rig(device, pair.target, pair.draft, full_head, _NUM_TOKENS, seed)
-    sizes = {"small": min(_SMALL, full_head.size // 2), "cut": int(_CUT * full_head.size)}
-    heads = {name: pair.draft.head_of_size(size) for name, size in sizes.items()}
-    prefill = rig.decoder.prefill(prompts[0].token_ids)
-    by_size = {head.size: head for head in (full_head, *heads.values())}
-    parts = isolated_parts(rig.target, rig.draft, by_size, [_DRAFT_LENGTH], prefill)
+    seed = measure.seed
+    engine = TorchEngine(device, pair.target, pair.draft, _NUM_TOKENS, seed)
+    full = engine.full_size
+    sizes = {"small": min(_SMALL, full // 2), "cut": int(_CUT * full), "full": full}
+    parts = engine.parts(engine.prepare(prompts[0].token_ids), list(sizes.values()), [_DRAFT_LENGTH])
     calls = {name: parts[PartKey(HEAD, vocab_size=size)] for name, size in sizes.items()}
-    calls |= {"full": parts[PartKey(HEAD, vocab_size=full_head.size)], "layer": parts[PartKey(LAYER)]}
+    calls["layer"] = parts[PartKey(LAYER)]
+    drafted = Variant(sizes["small"], _DRAFT_LENGTH)
 
     def compare_with_itself(attempt: int) -> tuple[list[Check], dict[str, Any]]:
         twice = {
             f"{name} {label}": calls[name] for name in ("small", "full", "layer") for label in ("A", "B")
         }
         times, num_calls = time_heads(device, {**twice, "cut": calls["cut"]}, timing, seed + attempt)
-        decoded, records = decode_twice(
-            rig, prompts, heads["small"], _DRAFT_LENGTH, _NUM_REPEATS, seed + attempt
-        )
+        decoded, records = decode_twice(engine, prompts, drafted, _NUM_REPEATS, seed + attempt)
         names = {"small": f"LM head of {sizes['small']:,}", "full": "whole LM head", "layer": "draft layer"}
         found = [
             same(f"A/A {text}", (times[f"{name} A"], times[f"{name} B"]), _NUM_SAME, attempt)
@@ -138,7 +134,7 @@ def _check(config: Config, device: Device, pair: Pair) -> list[Check]:
         again, seen = compare_with_itself(2)
         checks += again
     times = seen["times"]
-    laps = with_and_without_laps(rig, prompts, heads["small"], _DRAFT_LENGTH, _NUM_REPEATS, seed)
+    laps = with_and_without_laps(engine, prompts, drafted, _NUM_REPEATS, seed)
     return [
         *checks,
         different(f"A/B whole LM head, and {_CUT:.0%} of it", (times["full A"], times["cut"]), 1 / _CUT),
@@ -311,14 +307,14 @@ def time_heads(
 
 
 def decode_twice(
-    rig: Rig, prompts: list[EncodedPrompt], head: DraftHead, draft_length: int, num_repeats: int, seed: int
+    engine: Engine, prompts: list[EncodedPrompt], variant: Variant, num_repeats: int, seed: int
 ) -> tuple[Pairs, list[DecodeRecord]]:
     """Whole decodes under two names, which a coin gives to either of two neighbours."""
-    session, coin = Session(rig), random.Random(seed)
+    session, coin = Session(engine), random.Random(seed)
     records: list[DecodeRecord] = []
-    cases = [(DECODE, Variant(head.size, draft_length))] * 2 * num_repeats
+    steps = [Step(DECODE, variant)] * 2 * num_repeats
     for prompt in prompts:
-        found = session.measure("selfcheck", prompt, cases, {head.size: head}, rounds=1)
+        found = session.measure("selfcheck", prompt, steps, rounds=1)
         records += [record for record in found if isinstance(record, DecodeRecord)]
     pairs = [(a.decode_ms, b.decode_ms) for a, b in zip(records[::2], records[1::2], strict=True)]
     named = [pair if coin.random() < 0.5 else pair[::-1] for pair in pairs]
@@ -327,23 +323,16 @@ def decode_twice(
 
 
 def with_and_without_laps(
-    rig: Rig, prompts: list[EncodedPrompt], head: DraftHead, draft_length: int, num_repeats: int, seed: int
+    engine: Engine, prompts: list[EncodedPrompt], variant: Variant, num_repeats: int, seed: int
 ) -> Pairs:
     """Decodes with a mark at every step, and with none in between, in random order `(n,)` each, in ms."""
     coin, found = random.Random(seed), []
     for prompt in prompts:
-        prefill = rig.decoder.prefill(prompt.token_ids)
+        prepared = engine.prepare(prompt.token_ids)
         for _ in range(num_repeats):
             took = {}
-            for is_lapped in (True, False) if coin.random() < 0.5 else (False, True):
-                whole = rig.timeline(draft_length)  # either makes room for marks
-                timeline = whole if is_lapped else Timeline(lambda: None)
-                rig.device.synchronize()
-                start = rig.device.mark()
-                rig.decoder.speculative(prefill, rig.draft, head, draft_length, timeline)
-                end = rig.device.mark()
-                rig.device.synchronize()
-                took[is_lapped] = rig.device.elapsed_ms(start, end)
+            for with_laps in (True, False) if coin.random() < 0.5 else (False, True):
+                took[with_laps] = engine.decode(prepared, variant, with_laps=with_laps).decode_ms
             found.append((took[True], took[False]))
     lapped, silent = (np.array(side) for side in zip(*found, strict=True))
     return lapped, silent

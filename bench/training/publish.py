@@ -12,8 +12,8 @@ from tqdm import tqdm
 from bench.assets import CATALOG
 from bench.config import DomainSource
 from bench.decoding.answers import Answers, prompt_key, write_answers
+from bench.decoding.decoder import Decoder
 from bench.decoding.rounds import Timeline
-from bench.decoding.torch_engine import Decoder
 from bench.models.draft import Draft
 from bench.models.eagle import save_body
 from bench.models.eagle_body import EagleBody

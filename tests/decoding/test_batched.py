@@ -1,8 +1,8 @@
 import torch
 
 from bench.decoding.answers import Sampling, generate_batch
+from bench.decoding.decoder import Decoder
 from bench.decoding.rounds import Timeline
-from bench.decoding.torch_engine import Decoder
 
 PROMPTS = [[5, 9, 33, 8], [7, 2], [60, 61, 62, 63, 64, 65], [11, 12, 13]]
 

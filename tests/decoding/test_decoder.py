@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.cost.shape import DraftShape
+from bench.decoding.decoder import Decoder
 from bench.decoding.rounds import Timeline
-from bench.decoding.torch_engine import Decoder
 from bench.models.decoder_lm import DecoderLM
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import VOCAB_SIZE, make_decoder_lm, make_draft, make_llama, make_target

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.decoding import replay as replay_module
+from bench.decoding.decoder import Decoder
 from bench.decoding.replay import read_answer, replay
 from bench.decoding.rounds import Timeline
-from bench.decoding.torch_engine import Decoder
 from bench.models.draft import DraftHead
 from bench.vocab.draft_vocab import choose_vocab
 from tests.conftest import VOCAB_SIZE, make_decoder_lm, make_draft, make_target

@@ -3,9 +3,9 @@
 import pytest
 
 from bench.config import DomainSource, MeasureConfig, PairConfig, Source, VocabConfig
+from bench.decoding.decoder import Decoder
 from bench.decoding.replay import read_answer, replay
 from bench.decoding.rounds import Timeline
-from bench.decoding.torch_engine import Decoder
 from bench.device import CpuDevice
 from bench.runs.pair import load_pair
 from bench.runs.workloads import count_answers, held_out_prompts, make_rankings

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from bench.decoding.decoder import Decoder
 from bench.decoding.replay import read_answer, replay_sampled
 from bench.decoding.rounds import Timeline
 from bench.decoding.rules import SampledRule, Sampler
-from bench.decoding.torch_engine import Decoder
 from bench.vocab.draft_vocab import choose_vocab
 from tests.conftest import VOCAB_SIZE, make_draft, make_target
 

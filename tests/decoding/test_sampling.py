@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.stats import chi2, chisquare, ncx2
 
+from bench.decoding.decoder import Decoder
 from bench.decoding.rounds import Timeline
 from bench.decoding.rules import SampledRule, Sampler, sample, verify
-from bench.decoding.torch_engine import Decoder
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import VOCAB_SIZE, make_draft, make_target
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from bench.decoding.decoder import Decoder
 from bench.decoding.rounds import Timeline
 from bench.decoding.rules import GreedyRule, SampledRule, Sampler
 from bench.decoding.static import StaticDecoder, needed_room
-from bench.decoding.torch_engine import Decoder
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import VOCAB_SIZE, make_draft, make_target
 

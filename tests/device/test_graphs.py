@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from bench.config.run import Execution
-from bench.decoding.torch_engine import Decoder
+from bench.decoding.decoder import Decoder
+from bench.decoding.parts import isolated_parts
 from bench.device import CpuDevice, ScriptedDevice
 from bench.device.graphs import capture, compiled, execute_as, executions
 from bench.errors import DeviceError
-from bench.measure.parts import isolated_parts
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import VOCAB_SIZE
 

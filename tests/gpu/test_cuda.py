@@ -8,21 +8,20 @@ import torch
 
 from bench.config import DomainSource, MeasureConfig, PairConfig, SelectConfig, Source, VocabConfig
 from bench.config.run import CacheState, TimingConfig
-from bench.decoding.torch_engine import Decoder
+from bench.decoding.torch_engine import TorchEngine
 from bench.device import CudaDevice, default_dtype, open_device
 from bench.device.graphs import capture, compiled
 from bench.errors import DeviceError
 from bench.measure.campaign import Campaign
-from bench.measure.parts import isolate, isolated_parts
+from bench.measure.isolated import time_parts
 from bench.measure.timing import time_variants, timer_facts
-from bench.measure.workload import EncodedPrompt, Probes, Rig, Workload
+from bench.measure.workload import EncodedPrompt, Workload
 from bench.models.layers import grouped_attention
 from bench.records import DecodeRecord, FailureRecord, ReplayRecord
 from bench.records.kinds import Done
 from bench.runs.pair import load_pair
 from bench.runs.workloads import check_sizes, count_answers, held_out_prompts, make_rankings, paper_size
 from bench.text import load_prompts
-from bench.vocab.draft_vocab import DraftVocab
 
 pytestmark = pytest.mark.gpu
 
@@ -118,10 +117,9 @@ def test_a_domain_is_measured_on_the_gpu(device, dtype):
         {name: ranking.order for name, ranking in rankings.items()},
         paper_size(pair, rankings["code"], SelectConfig()),
     )
-    full_head = pair.draft.full_head()
-    rig = Rig(device, pair.target, pair.draft, full_head, measure.max_new_tokens, seed=0)
-    campaign = Campaign(rig, measure)
-    records = list(campaign.run(workload, check_sizes(pair, vocab, measure)))
+    engine = TorchEngine(device, pair.target, pair.draft, measure.max_new_tokens, seed=0)
+    campaign = Campaign(engine, check_sizes(pair, vocab, measure), measure)
+    records = list(campaign.run(workload))
     decodes = [r for r in records if isinstance(r, DecodeRecord)]
     replays = {r.prompt_id: r for r in records if isinstance(r, ReplayRecord)}
     assert len(decodes) >= 2 * 3
@@ -146,15 +144,9 @@ def pair(device):
 
 
 @pytest.fixture(scope="module")
-def heads(pair):
-    full = pair.target.vocab_size
-    return {k: pair.draft.head(DraftVocab(np.arange(k), full)) for k in (1024, full)}
-
-
-@pytest.fixture(scope="module")
-def parts(pair, heads):
-    prefill = Decoder(pair.target, 8).prefill(PROMPT.token_ids)
-    return isolated_parts(pair.target, pair.draft, heads, [3], prefill)
+def parts(device, pair):
+    engine = TorchEngine(device, pair.target, pair.draft, 8, seed=0)
+    return engine.parts(engine.prepare(PROMPT.token_ids), [1024, engine.full_size], [3])
 
 
 def medians_of(device, variants, **changes):
@@ -207,11 +199,9 @@ def test_a_graph_of_a_draft_step_is_launched_faster_than_its_kernels(device, par
     assert times["graph"][1] < times["eager"][1]
 
 
-def test_every_part_is_timed_eagerly_and_as_a_graph_cold_and_warm(device, pair, heads, parts):
-    full_head = heads[pair.target.vocab_size]
-    rig = Rig(device, pair.target, pair.draft, full_head, 8, seed=0)
+def test_every_part_is_timed_eagerly_and_as_a_graph_cold_and_warm(device, parts):
     timing = TimingConfig(budget_s=0.2, max_warmup_s=0.2)
-    records = list(isolate(rig, PROMPT, Probes(heads, [3], 2), timing, Done()))
+    records = list(time_parts(device, parts, timing, 0, Done()))
     assert not [record for record in records if isinstance(record, FailureRecord)]
     by_case = {record.identity: record for record in records}
     assert len(by_case) == len(records) == 4 * len(parts)

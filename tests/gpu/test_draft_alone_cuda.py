@@ -8,9 +8,10 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 from bench.config import TimingConfig
 from bench.config.run import Execution
 from bench.cost.shape import DraftShape
+from bench.decoding.parts import draft_parts
 from bench.device import CudaDevice
 from bench.device.graphs import capture
-from bench.measure.parts import draft_parts, time_parts
+from bench.measure.isolated import time_parts
 from bench.models.decoder_lm import DecoderLM
 from bench.records import IsolatedRecord
 from bench.records.kinds import Done

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from bench.measure.parts import PartKey, draft_parts
+from bench.decoding.engine import PartKey
+from bench.decoding.parts import draft_parts
 from bench.models.decoder_lm import DecoderLM
 from tests.models.test_decoder_lm import NO_FEATURES, VOCAB_SIZE, make_draft
 

@@ -1,106 +1,160 @@
-import numpy as np
-import pytest
-import torch
+"""Parts on their own, of a device whose times are a script: each part takes what is scripted for it."""
 
-from bench.decoding.rounds import Timeline
-from bench.decoding.torch_engine import Decoder
-from bench.measure.parts import PartKey, isolated_parts
-from bench.vocab.draft_vocab import DraftVocab
+from functools import partial
+
+import pytest
+
+from bench.config import CacheState, MeasureConfig, TimingConfig
+from bench.config.run import Execution
+from bench.decoding.torch_engine import TorchEngine
+from bench.device import ScriptedDevice
+from bench.errors import DeviceError
+from bench.measure import isolated
+from bench.measure.campaign import Campaign
+from bench.measure.timing import time_variants
+from bench.measure.workload import EncodedPrompt, Workload
+from bench.records import FailureRecord, IsolatedRecord
+from bench.records.kinds import Done
+from bench.telemetry.samples import offset_s
 from tests.conftest import VOCAB_SIZE, make_draft, make_target
 
 TARGET = make_target()
 DRAFT = make_draft(TARGET)
-HEADS = {size: DRAFT.head(DraftVocab(np.arange(size), VOCAB_SIZE)) for size in (9, VOCAB_SIZE)}
-PROMPT = [5, 9, 33, 7]
+ORDER = DRAFT.vocab.target_ids
+WORKLOAD = Workload("code", [EncodedPrompt("p", [5, 9, 33, 7])], "code", {"code": ORDER}, VOCAB_SIZE)
+MEASURE = MeasureConfig(draft_lengths=[1], num_prompts=1, max_new_tokens=8)
+PARTS = {
+    ("layer", None, None), ("lm_head", VOCAB_SIZE, None), ("select", VOCAB_SIZE, None),
+    ("extend", None, 1), ("extend", None, 2), ("verify", None, 1), ("verify", None, 2),
+}  # fmt: skip
+TIMING = TimingConfig(min_sample_ms=0.0, min_warmup_s=0.0)
+
+
+class Bench:
+    """A scripted GPU on which 2 ms of work takes 5 ms to launch, and 0.01 ms as a graph."""
+
+    def __init__(self, monkeypatch, **options):
+        self.device = ScriptedDevice(**{"has_graphs": True, **options})
+        self.fails_to_prepare: set = set()
+        self.fails_to_run: set = set()
+        self.prepared: list = []
+        monkeypatch.setattr(isolated, "execute_as", self.execute_as)
+        monkeypatch.setattr(isolated, "time_variants", partial(time_variants, clock_ns=self.device.clock_ns))
+
+    def execute_as(self, device, call, execution):
+        part = call.__qualname__.split(".")[1]
+        self.prepared.append((part, execution))
+        if (part, execution) in self.fails_to_prepare:
+            raise DeviceError("this cannot run as a CUDA graph: no; use timing.execution=eager")
+        host_ms = 0.01 if execution is Execution.graph else 5.0
+
+        def work():
+            if (part, execution) in self.fails_to_run:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            self.device.work(2.0, host_ms=host_ms)
+
+        return work
+
+    def isolate(self, timing=TIMING, done=()):
+        engine = TorchEngine(self.device, TARGET, DRAFT, 8, seed=0)
+        campaign = Campaign(engine, [VOCAB_SIZE], MEASURE, Done(done))
+        return list(campaign.isolate(WORKLOAD, self.device, timing))
 
 
 @pytest.fixture
-def prefill():
-    return Decoder(TARGET, 20).prefill(PROMPT)
+def bench(monkeypatch):
+    return Bench(monkeypatch)
 
 
-def parts_of(prefill, draft_lengths=(2, 4)):
-    return isolated_parts(TARGET, DRAFT, HEADS, draft_lengths, prefill)
+def named(records):
+    return {(r.part, r.vocab_size, r.num_tokens, r.cache, r.execution) for r in records}
 
 
-def test_there_is_a_part_for_everything_whose_cost_varies(prefill):
-    assert set(parts_of(prefill)) == {
-        PartKey("layer"),
-        *(PartKey(part, vocab_size=k) for part in ("lm_head", "select") for k in (9, VOCAB_SIZE)),
-        *(PartKey("extend", num_tokens=n) for n in (1, 2, 3, 4, 5)),
-        *(PartKey("verify", num_tokens=n) for n in (1, 3, 5)),
+def test_a_gpu_has_every_part_timed_eagerly_and_as_a_graph(bench):
+    found = bench.isolate()
+    assert named(found) == {
+        (*part, cache, how) for part in PARTS for cache in ("cold", "warm") for how in ("eager", "graph")
+    }
+    assert len(found) == 4 * len(PARTS)
+    # A part is prepared once for both states of the cache.
+    assert len(bench.prepared) == 2 * len(PARTS)
+    for record in found:
+        # From idle to idle; on the device's clock launches hide behind each other, where they are short.
+        assert set(record.wall_ms) == {7.0 if record.execution == "eager" else 2.01}
+        assert record.device_ms[-1] == (5.0 if record.execution == "eager" else 2.0)
+
+
+def test_a_cpu_has_them_timed_eagerly(monkeypatch):
+    found = Bench(monkeypatch, has_graphs=False, asynchronous=False).isolate()
+    assert named(found) == {(*part, cache, "eager") for part in PARTS for cache in ("cold", "warm")}
+    assert named(Bench(monkeypatch, has_graphs=False, cache_bytes=None).isolate()) == {
+        (*part, "warm", "eager") for part in PARTS
     }
 
 
-def test_parts_are_named_as_the_laps_of_a_real_round(prefill):
-    timeline = Timeline(lambda: 0)
-    Decoder(TARGET, 20).speculative(prefill, DRAFT, HEADS[9], 3, timeline)
-    laps = set(timeline.laps_ms(lambda start, end: 0.0)) - {"draft_prefill", "other"}
-    assert {key.part for key in parts_of(prefill)} == laps
+def test_what_is_done_is_not_timed_again(bench):
+    first = bench.isolate()
+    kept = [r for r in first if (r.part, r.cache, r.execution) != ("lm_head", "cold", "graph")]
+    (again,) = bench.isolate(done=kept)
+    assert again.identity == ("isolated", "lm_head", VOCAB_SIZE, None, "cold", "graph")
+    # Records of before graphs were timed are eager ones, and count.
+    old = [
+        IsolatedRecord(*part, c.value, [1.0], [1.0], 1, "precise", 0.0) for part in PARTS for c in CacheState
+    ]
+    assert {record.execution for record in bench.isolate(done=old)} == {"graph"}
 
 
-def test_labels_tell_the_parts_apart(prefill):
-    labels = [key.label for key in parts_of(prefill)]
-    assert len(set(labels)) == len(labels)
-    assert PartKey("lm_head", vocab_size=9).label == "lm_head k=9"
-    assert PartKey("verify", num_tokens=3).label == "verify n=3"
-    assert PartKey("layer").label == "layer"
+def test_a_part_that_cannot_be_prepared_or_runs_out_of_memory_fails_alone(bench):
+    bench.fails_to_prepare = {("verify", Execution.graph)}
+    bench.fails_to_run = {("lm_head", Execution.eager)}
+    found = bench.isolate()
+    failures = [r for r in found if isinstance(r, FailureRecord)]
+    assert {tuple(f.case) for f in failures} == {
+        ("isolated", "verify", None, 1, "graph"),
+        ("isolated", "verify", None, 2, "graph"),
+        ("isolated", "lm_head", VOCAB_SIZE, None, "cold", "eager"),
+        ("isolated", "lm_head", VOCAB_SIZE, None, "warm", "eager"),
+    }
+    assert {f.error for f in failures} == {"DeviceError", "RuntimeError"}
+    # A graph beside what is timed eagerly was only tried.
+    assert {f.was_asked_for for f in failures if f.error == "DeviceError"} == {False}
+    assert {f.was_asked_for for f in failures if f.error == "RuntimeError"} == {True}
+    measured = named(r for r in found if isinstance(r, IsolatedRecord))
+    assert len(measured) == 4 * len(PARTS) - 4 - 2
 
 
-def test_every_part_does_the_same_work_again_and_again(prefill):
-    parts = parts_of(prefill)
-    first = {key: part() for key, part in parts.items()}
-    for _ in range(3):
-        for key, part in reversed(parts.items()):
-            assert torch.equal(part(), first[key]), key
+def test_a_graph_that_was_asked_for_fails_the_run(bench):
+    bench.fails_to_prepare = {("verify", Execution.graph)}
+    found = bench.isolate(TimingConfig(min_sample_ms=0.0, min_warmup_s=0.0, execution=Execution.graph))
+    assert [f.was_asked_for for f in found if isinstance(f, FailureRecord)] == [True, True]
 
 
-@torch.inference_mode()
-def test_parts_compute_what_a_round_computes(prefill):
-    parts = parts_of(prefill)
-    draft, head = make_draft(TARGET), HEADS[9]
-    hidden = draft.extend(torch.cat([prefill.prompt_ids[1:], prefill.first_id]), prefill.features)
-    logits = head.logits(draft.normed(hidden))
-    assert torch.equal(parts[PartKey("lm_head", vocab_size=9)](), logits)
-    assert torch.equal(parts[PartKey("select", vocab_size=9)](), head.select(logits))
-    assert torch.equal(parts[PartKey("layer")](), draft.step(prefill.first_id, hidden))
-    draft.rewind(len(PROMPT))
-    features = prefill.features[:, -1:].repeat(1, 3, 1)
-    expected = draft.extend(prefill.first_id.repeat(3), features)
-    assert torch.equal(parts[PartKey("extend", num_tokens=3)](), expected)
-    output = TARGET.forward(prefill.first_id[None], prefill.restart())
-    best = TARGET.lm_head(output.hidden)[0].argmax(-1)
-    assert torch.equal(parts[PartKey("verify", num_tokens=1)](), best)
+def test_parts_that_cannot_even_be_built_are_one_failure(bench, monkeypatch):
+    def starved(*_):
+        raise RuntimeError("CUDA out of memory.")
+
+    monkeypatch.setattr(TorchEngine, "parts", starved)
+    (failure,) = bench.isolate()
+    assert failure == FailureRecord(["isolated"], "RuntimeError", "CUDA out of memory.")
 
 
-def test_verification_counts_the_drafted_tokens_that_hold(prefill):
-    with torch.inference_mode():
-        ids = prefill.first_id.repeat(5)
-        best = TARGET.lm_head(TARGET.forward(ids[None], prefill.restart()).hidden)[0].argmax(-1)
-    expected = 0
-    while expected < 4 and int(best[expected]) == int(prefill.first_id):
-        expected += 1
-    assert int(parts_of(prefill)[PartKey("verify", num_tokens=5)]()) == expected
+def test_graphs_are_refused_where_there_are_none(monkeypatch):
+    timing = TimingConfig(execution=Execution.graph)
+    with pytest.raises(DeviceError, match="has no CUDA graphs"):
+        Bench(monkeypatch, has_graphs=False).isolate(timing)
 
 
-def test_decodes_in_between_neither_disturb_nor_are_disturbed(prefill):
-    decoder = Decoder(TARGET, 20)
-
-    def decode():
-        return decoder.speculative(prefill, DRAFT, HEADS[9], 3, Timeline(lambda: None))
-
-    undisturbed = decode()
-    parts = parts_of(prefill)
-    first = {key: part() for key, part in parts.items()}
-    assert decode() == undisturbed
-    assert all(torch.equal(part(), first[key]) for key, part in parts.items())
+def test_records_keep_what_was_known_of_a_series(bench):
+    record = next(r for r in bench.isolate() if r.part == "layer")
+    assert record.warmup_stable and record.num_warmup >= 16
+    assert len(record.block_start_s) == len(record.device_ms) // 5 == 6
+    assert record.block_start_s == sorted(record.block_start_s)
+    # The scripted clock began at zero.
+    assert 0 < record.block_start_s[0] - offset_s() < 10
 
 
-def test_calls_keep_their_addresses_as_graphs_need(prefill):
-    parts = parts_of(prefill)
-    caches = [cell.cell_contents for cell in parts[PartKey("verify", num_tokens=5)].__wrapped__.__closure__]
-    cache = next(c for c in caches if hasattr(c, "layers"))
-    before = [layer.key_buffer.data_ptr() for layer in cache.layers]
-    for part in parts.values():
-        part()
-    assert [layer.key_buffer.data_ptr() for layer in cache.layers] == before
+def test_a_warm_up_that_did_not_settle_is_said(monkeypatch):
+    timing = TimingConfig(min_sample_ms=0.0, min_warmup_s=0.0, max_warmup_s=0.02)
+    records = Bench(monkeypatch).isolate(timing)
+    # Three calls of 7 ms are fewer than two windows of eight.
+    assert {r.warmup_stable for r in records if r.execution == "eager"} == {False}

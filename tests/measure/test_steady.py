@@ -5,10 +5,11 @@ import math
 import pytest
 
 from bench.config import MeasureConfig
+from bench.decoding.torch_engine import TorchEngine
 from bench.device import CpuDevice
 from bench.measure.campaign import Campaign
 from bench.measure.session import _wait_for_phase, in_windows
-from bench.measure.workload import EncodedPrompt, Rig, Workload
+from bench.measure.workload import EncodedPrompt, Workload
 from bench.records import DecodeRecord, SteadyRecord
 from bench.records.kinds import Done
 from bench.variant import Variant
@@ -42,14 +43,14 @@ def test_windows_begin_at_other_phases_of_the_sensors(window, phase_s):
 @pytest.fixture
 def measured(target, draft):
     """A campaign that has proved two prompts, and how it goes on."""
-    rig = Rig(CpuDevice(), target, draft, draft.head(draft.vocab), 12, seed=0)
+    engine = TorchEngine(CpuDevice(), target, draft, 12, seed=0)
     config = MeasureConfig(draft_lengths=[1, 2], num_prompts=2, max_new_tokens=12, bootstrap_samples=100)
     prompts = [EncodedPrompt(f"p{i}", [5 + i, 6, 7, 8]) for i in range(2)]
     workload = Workload("code", prompts, "code", {"code": draft.vocab.target_ids}, 40)
 
     def make(done=None):
-        campaign = Campaign(rig, config, done)
-        return campaign, list(campaign.run(workload, [40, 97])), workload
+        campaign = Campaign(engine, [40, 97], config, done)
+        return campaign, list(campaign.run(workload)), workload
 
     return make
 

@@ -26,14 +26,15 @@ NUM_KILLS = 3
 # What the command line does, but a part of it fails as it would on a machine that is short of memory.
 STARVED = """
 import sys
-from bench.decoding.torch_engine import Decoder
-whole, starved = Decoder.speculative, []
-def speculative(self, prefill, draft, head, draft_length, timeline, rounds=None):
-    if rounds is None and head.size == 49152 and not starved:
+from bench.decoding.torch_engine import TorchEngine
+whole, starved = TorchEngine.decode, []
+def decode(self, prepared, variant, max_rounds=None, with_laps=True):
+    is_full_draft = variant.vocab_size == 49152 and not variant.is_plain
+    if max_rounds is None and is_full_draft and not starved:
         starved.append(True)
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\\nmore")
-    return whole(self, prefill, draft, head, draft_length, timeline, rounds)
-Decoder.speculative = speculative
+    return whole(self, prepared, variant, max_rounds, with_laps)
+TorchEngine.decode = decode
 from bench.cli import main
 main()
 """
@@ -46,9 +47,8 @@ def cases(folder: Path) -> Counter:
         case = record.identity
         if case and case[0] == "decode":
             planned = [r for r in read_records(folder) if isinstance(r, PlanRecord)]
-            variants = [(k, gamma) for k, gamma, _ in planned[0].variants]
-            assert (case[3], case[4]) in variants
-            case = (*case[:3], variants.index((case[3], case[4])))
+            variants = [item.variant for item in planned[0].planned]
+            case = (*case[:3], variants.index(record.variant))
         if case:
             found[case] += 1
     return found
@@ -74,7 +74,7 @@ def check_whole(folder: Path) -> None:
         "baseline",
     }
     decodes = {case: n for case, n in found.items() if case[0] == "decode"}
-    assert len(decodes) == NUM_PROMPTS * len(plan.variants) and set(decodes.values()) == {1}
+    assert len(decodes) == NUM_PROMPTS * len(plan.planned) and set(decodes.values()) == {1}
     assert (folder / "report.md").exists()
 
 
@@ -107,7 +107,7 @@ def test_a_run_that_is_killed_again_and_again(tmp_path, undisturbed):
     done = run(*SMALL, f"results_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
-    assert "going on with" in said and "its last line was torn, and removed" in said
+    assert "resuming" in said and "its last line was torn, and removed" in said
     check_whole(only_run(tmp_path))
     assert without_decodes(cases(only_run(tmp_path))) == without_decodes(undisturbed)
     sessions = [r for r in read_records(only_run(tmp_path)) if isinstance(r, SessionRecord)]

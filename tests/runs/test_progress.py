@@ -3,8 +3,8 @@
 import pytest
 from rich.progress import Progress
 
+from bench.runs.bench import _stages
 from bench.runs.progress import RunBar
-from bench.runs.run import _stages
 
 
 def test_a_bar_is_full_only_after_the_last_stage():
@@ -32,7 +32,7 @@ def test_a_bar_is_full_only_after_the_last_stage():
     assert task.finished
 
 
-def test_a_run_that_is_gone_on_with_starts_where_it_stopped():
+def test_a_run_that_is_resumed_starts_where_it_stopped():
     progress = Progress(disable=True)
     bar = RunBar(progress, {"a": 4, "b": 4}, num_done=6)
     (task,) = progress.tasks

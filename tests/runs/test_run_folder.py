@@ -18,6 +18,7 @@ from bench.cli import CONF
 from bench.errors import OutputError
 from bench.records import EndRecord, RecordWriter, SessionRecord
 from bench.runs import run as runs
+from bench.runs.bench import run_bench
 from bench.runs.environment import data_ids
 from bench.runs.folder import check_writable, note_hardware, note_telemetry, open_run, point_latest
 from bench.telemetry.watch import Watch
@@ -187,7 +188,7 @@ def test_a_second_run_is_told_the_whole_command_of_the_first(tmp_path, monkeypat
         yield
 
     monkeypatch.setattr(runs, "hold_device", held)
-    monkeypatch.setattr(runs, "_run_alone", lambda config, console: tmp_path)
+    monkeypatch.setattr(runs, "_run_on_locked_device", lambda config, prepare, console: tmp_path)
     said = io.StringIO()
-    runs.run_bench(config(tmp_path, "gpu=cpu"), Console(file=said, width=40))
+    run_bench(config(tmp_path, "gpu=cpu"), Console(file=said, width=40))
     assert said.getvalue() == holding + "\n"

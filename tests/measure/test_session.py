@@ -2,16 +2,16 @@ from dataclasses import dataclass
 
 import pytest
 
+from bench.decoding.torch_engine import TorchEngine
 from bench.device import ScriptedDevice
 from bench.measure.session import DECODE, PROBE, Session
-from bench.measure.workload import EncodedPrompt, Rig
+from bench.measure.workload import EncodedPrompt, Step
 from bench.records import DecodeRecord
 from bench.variant import Variant
 from tests.conftest import VOCAB_SIZE, make_draft, make_target
 
 TARGET = make_target(eos=96)
 DRAFT = make_draft(TARGET)
-HEAD = DRAFT.head(DRAFT.vocab)
 
 
 @dataclass(frozen=True)
@@ -19,20 +19,20 @@ class Decoding:
     device: ScriptedDevice
     session: Session
 
-    def measure(self, *cases):
+    def measure(self, *steps):
         prompt = EncodedPrompt("p", [5, 9, 33, 7])
-        return list(self.session.measure("code", prompt, cases, {VOCAB_SIZE: HEAD}, rounds=2))
+        return list(self.session.measure("code", prompt, steps, rounds=2))
 
 
 @pytest.fixture
 def decoding():
     """Every mark is made 1 ms after the one before it, on a device with four of them."""
     device = ScriptedDevice(num_marks=4, mark_ms=1.0)
-    return Decoding(device, Session(Rig(device, TARGET, DRAFT, HEAD, 24, seed=0)))
+    return Decoding(device, Session(TorchEngine(device, TARGET, DRAFT, 24, seed=0)))
 
 
 def test_a_decode_of_more_marks_than_there_were_is_timed_to_its_end(decoding):
-    (record,) = decoding.measure((DECODE, Variant(VOCAB_SIZE, 3)))
+    (record,) = decoding.measure(Step(DECODE, Variant(VOCAB_SIZE, 3)))
     assert isinstance(record, DecodeRecord)
     laps = record.laps_ms
     rounds = len(record.accepted)
@@ -51,7 +51,7 @@ def test_room_for_all_marks_is_made_before_a_timing(decoding, gamma, kind, monke
     grown = []
     make = decoding.device.marks._make
     monkeypatch.setattr(decoding.device.marks, "_make", lambda count: grown.append(count) or make(count))
-    (record,) = decoding.measure((kind, Variant(VOCAB_SIZE, gamma)))
+    (record,) = decoding.measure(Step(kind, Variant(VOCAB_SIZE, gamma)))
     (prepared,) = grown
     num_marks = 1 + sum(map(len, record.laps_ms.values()))
     assert num_marks <= 4 + prepared

@@ -1,0 +1,109 @@
+"""Parts of rounds timed on their own: with a cold and with a warm cache, eager and as CUDA graphs."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+
+from bench.config import CacheState, TimingConfig
+from bench.config.run import Execution
+from bench.decoding.engine import Part, PartKey
+from bench.device import Device
+from bench.device.graphs import execute_as, executions
+from bench.measure.attempts import attempt
+from bench.measure.timing import TimedSeries, time_variants
+from bench.records import FailureRecord, IsolatedRecord
+from bench.records.kinds import Case, Done
+from bench.telemetry.samples import offset_s
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One part, executed in one way."""
+
+    key: PartKey
+    execution: Execution
+
+    @property
+    def label(self) -> str:
+        return f"{self.key.label} {self.execution.value}"
+
+    def case(self, cache: CacheState) -> Case:
+        """Of its record."""
+        key = self.key
+        how = (cache.value, self.execution.value)
+        return IsolatedRecord.case_of(key.part, key.vocab_size, key.num_tokens, *how)
+
+
+def time_parts(
+    device: Device, parts: Mapping[PartKey, Part], timing: TimingConfig, seed: int, done: Done
+) -> Iterator[IsolatedRecord | FailureRecord]:
+    """Times parts, those of one kind in turns, with the cache cold and warm, unless they are done.
+
+    Where the device does not say how large its cache is, the warm times are all there are.
+
+    Args:
+        device: where they run.
+        parts: what to time.
+        timing: effort and execution; its cache state is not looked at.
+        seed: of the order.
+        done: records of earlier sessions.
+
+    Raises:
+        DeviceError: this device cannot execute as asked.
+    """
+    ways = executions(device, timing.execution)
+    has_cold = device.cache_bytes is not None
+    caches = [cache for cache in CacheState if has_cold or cache is not CacheState.cold]
+    by_kind = sorted(parts, key=lambda key: key.part)
+    for _, keys in groupby(by_kind, key=lambda key: key.part):
+        missing = {
+            way: [cache for cache in caches if not done.has(way.case(cache))]
+            for way in (_Way(key, execution) for key in keys for execution in ways)
+        }
+        left = {way: states for way, states in missing.items() if states}
+        yield from _time_kind(device, parts, left, timing, seed)
+
+
+def _time_kind(
+    device: Device,
+    parts: Mapping[PartKey, Part],
+    missing: dict[_Way, list[CacheState]],
+    timing: TimingConfig,
+    seed: int,
+) -> Iterator[IsolatedRecord | FailureRecord]:
+    """Parts of one kind; a part that cannot be prepared or that fails does so alone."""
+    ready: dict[_Way, Callable[[], object]] = {}
+    for way in missing:
+        case = ("isolated", way.key.part, way.key.vocab_size, way.key.num_tokens, way.execution.value)
+        call = attempt(case, partial(execute_as, device, parts[way.key], way.execution))
+        if isinstance(call, FailureRecord):
+            yield replace(call, was_asked_for=timing.execution is not Execution.auto)
+        else:
+            ready[way] = call
+    for cache in CacheState:
+        calls = {way.label: call for way, call in ready.items() if cache in missing[way]}
+        by_label = {way.label: way for way in ready}
+        for found in time_variants(device, calls, replace(timing, cache=cache), seed) if calls else ():
+            if isinstance(found, FailureRecord):
+                yield replace(found, case=list(by_label[str(found.case[0])].case(cache)))
+            else:
+                yield _record(by_label[found.name], found)
+
+
+def _record(way: _Way, series: TimedSeries) -> IsolatedRecord:
+    return IsolatedRecord(
+        part=way.key.part,
+        vocab_size=way.key.vocab_size,
+        num_tokens=way.key.num_tokens,
+        cache=series.cache,
+        device_ms=[round(ms, 5) for ms in series.device_ms],
+        wall_ms=[round(ms, 5) for ms in series.wall_ms],
+        calls_per_sample=series.calls_per_sample,
+        stopped=str(series.stopped),
+        relative_half_width=series.relative_half_width,
+        execution=way.execution.value,
+        num_warmup=series.num_warmup,
+        warmup_stable=series.warmup_stable,
+        block_start_s=[round(start / 1e9 + offset_s(), 4) for start, _ in series.blocks_ns],
+    )

@@ -1,0 +1,167 @@
+"""`task=bench`: a pair on one device, over one domain or a set of them."""
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.config import Config, DomainSource, MeasureConfig, TelemetryConfig, VocabConfig
+from bench.decoding.rules import Sampler
+from bench.decoding.torch_engine import TorchEngine
+from bench.device import Device
+from bench.device.graphs import executions
+from bench.measure.campaign import Campaign
+from bench.measure.workload import Workload
+from bench.records import Record
+from bench.records.kinds import Done
+from bench.runs.environment import data_ids, describe_run
+from bench.runs.folder import check_writable
+from bench.runs.pair import Pair, load_pair
+from bench.runs.progress import BASELINE_SHARE, ENERGY_SHARE, ISOLATED_SHARE, run_bar
+from bench.runs.run import Job, run_job
+from bench.runs.workloads import (
+    Ranking,
+    check_sizes,
+    count_answers,
+    held_out_prompts,
+    make_rankings,
+    num_kept,
+    paper_size,
+    source_for,
+)
+from bench.telemetry.watch import Watch
+from bench.telemetry.windows import long_enough_s
+from bench.text import OddRows, Prompt, load_prompts
+
+_ISOLATED, _BASELINE = "timing parts on their own", "comparing with generate"
+
+
+@dataclass(frozen=True)
+class _Text:
+    """The prompts of a domain or corpus, and its rows that were set aside."""
+
+    source: DomainSource
+    prompts: list[Prompt]
+    odd: OddRows
+
+    @classmethod
+    def read(cls, source: DomainSource) -> "_Text":
+        odd = OddRows()
+        return cls(source, load_prompts(source, odd), odd)
+
+
+def run_bench(config: Config, console: Console) -> Path:
+    """Measures a pair, see `bench.runs.run.run_job`."""
+    return run_job(config, _prepare, console)
+
+
+def _prepare(config: Config, device: Device, console: Console) -> Job:
+    if config.timing.isolated:
+        executions(device, config.timing.execution)  # refuses what this device cannot do
+    check_writable(config.runs_dir)
+    sources = [*config.domain.sources(), *config.corpora.values()]
+    with console.status("fetching the domains"):
+        data = data_ids(sources)
+        texts = {source.name: _Text.read(source) for source in sources}
+    with console.status("loading the models"):
+        pair = load_pair(config.pair, device, config.dtype)
+    sizes = check_sizes(pair, config.vocab, config.measure, partial(console.print, soft_wrap=True))
+    for note in pair.draft.notes:
+        console.print(note, soft_wrap=True, markup=False, highlight=False)
+    rankings = _rank(pair, texts, config.vocab, console)
+    workloads = [_workload(config, pair, texts[s.name], rankings) for s in config.domain.sources()]
+    _say_what_lacks(texts, workloads, config.measure.num_prompts, console)
+
+    def measure(done: Done, seen: Watch) -> Generator[Record, None, None]:
+        campaign = Campaign(_engine(pair, device, config.measure), sizes, config.measure, done)
+        num_steps = {workload.domain: campaign.num_steps(workload) for workload in workloads}
+        windows = _energy_windows(config.telemetry, seen)
+        stages = _stages(num_steps, windows is not None, config.timing.isolated)
+        with run_bar(console, stages, done.num_records) as bar:
+            for workload in workloads:
+                yield from bar.follow(f"measuring {workload.domain}", campaign.run(workload))
+                if windows:
+                    steady = campaign.run_steadily(workload, *windows)
+                    yield from bar.follow(f"{workload.domain}: energy", steady)
+            # Neither parts on their own nor the speed of the plain loop depend on the domain.
+            if config.timing.isolated:
+                isolated = campaign.isolate(workloads[0], device, config.timing)
+                yield from bar.follow(_ISOLATED, isolated)
+            yield from bar.follow(_BASELINE, campaign.compare_with_reference(workloads[0]))
+
+    environment = describe_run(pair, device, data)
+    environment["rows"] = {name: text.odd.as_dict() for name, text in texts.items()}
+    kept, vocab_size = num_kept(pair), pair.target.vocab_size
+    once: list[Record] = [ranking.record(kept, vocab_size) for ranking in rankings.values()]
+    return Job(environment, pair.dtype, measure, _report, once)
+
+
+def _report(folder: Path, console: Console) -> None:
+    from bench.report.tasks import render
+
+    render(folder, console)
+
+
+def _engine(pair: Pair, device: Device, measure: MeasureConfig) -> TorchEngine:
+    sampler = Sampler(measure.temperature, measure.top_k, measure.top_p) if measure.temperature else None
+    return TorchEngine(device, pair.target, pair.draft, measure.max_new_tokens, measure.seed, sampler)
+
+
+def _energy_windows(telemetry: TelemetryConfig, seen: Watch) -> tuple[float, float] | None:
+    """Seconds of a window, and those of a decode after which there need be none; None without any energy."""
+    if not seen.has_energy or not telemetry.steady_s:
+        return None
+    least_s = long_enough_s(telemetry.interval_ms / 1e3)
+    # The counters of a CPU are quick, and its decodes may well be long enough for them.
+    return max(telemetry.steady_s, least_s), least_s if seen.cpu_energy else math.inf
+
+
+def _stages(num_steps: dict[str, int], with_energy: bool, isolated: bool) -> dict[str, float]:
+    """What a run does one after the other, and its steps of the progress bar."""
+    stages: dict[str, float] = {}
+    for domain, steps in num_steps.items():
+        stages[f"measuring {domain}"] = steps
+        if with_energy:
+            stages[f"{domain}: energy"] = ENERGY_SHARE * steps
+    whole = sum(num_steps.values())
+    if isolated:
+        stages[_ISOLATED] = ISOLATED_SHARE * whole
+    stages[_BASELINE] = BASELINE_SHARE * whole
+    return stages
+
+
+def _rank(pair: Pair, texts: dict[str, _Text], vocab: VocabConfig, console: Console) -> dict[str, Ranking]:
+    counts = {}
+    for name, text in texts.items():
+        with console.status(f"ranking {name}") as status:
+
+            def show(done: int, total: int, name: str = name, status=status) -> None:
+                status.update(f"{name}: the target answers ranking prompts, {done} of {total} done (kept)")
+
+            counts[name] = count_answers(pair, text.source, text.prompts, vocab, show, text.odd)
+    return make_rankings(pair, counts)
+
+
+def _workload(config: Config, pair: Pair, text: _Text, rankings: dict[str, Ranking]) -> Workload:
+    source = text.source
+    held_out = held_out_prompts(pair, source, text.prompts, config.vocab, config.measure, text.odd)
+    ranked_on = source_for(source.name, config.vocab, rankings)
+    k_star = paper_size(pair, rankings[ranked_on], config.select)
+    orders = {name: ranking.order for name, ranking in rankings.items()}
+    return Workload(source.name, held_out, ranked_on, orders, k_star, num_kept(pair))
+
+
+def _say_what_lacks(
+    texts: dict[str, _Text], workloads: list[Workload], wanted: int, console: Console
+) -> None:
+    for name, text in texts.items():
+        for line in text.odd.lines(name):
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+    for workload in workloads:
+        if len(workload.prompts) < wanted:
+            console.print(
+                f"{workload.domain}: only {len(workload.prompts)} held-out prompts of the {wanted} asked for"
+            )

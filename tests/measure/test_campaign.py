@@ -1,0 +1,131 @@
+"""A whole campaign against an engine that is a script: what is asked of any engine."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bench.acceptance import Intervals
+from bench.config import MeasureConfig
+from bench.decoding.engine import Decoded, Engine, Replayed
+from bench.measure.campaign import Campaign
+from bench.measure.workload import EncodedPrompt, Workload
+from bench.records import BaselineRecord, DecodeRecord, FailureRecord, PlanRecord, ProbeRecord, ReplayRecord
+from bench.records.kinds import Done
+from bench.variant import EXTEND, HEAD, LAYER, OTHER, PREFILL, SELECT, VERIFY, Variant
+
+FULL, ANSWER = 64, list(range(10, 19))
+MS = {PREFILL: 4.0, LAYER: 2.0, SELECT: 0.25, VERIFY: 22.0, OTHER: 0.5, EXTEND: 3.0}
+
+
+@dataclass
+class ScriptedEngine:
+    """Every answer is the same; a draft of at least 10 tokens is always right, a smaller one never."""
+
+    name: str = "scripted"
+    full_size: int = FULL
+    can_probe: bool = True
+    can_replay: bool = True
+    asked: list = field(default_factory=list)
+    starved: set = field(default_factory=set)
+
+    def use_order(self, order):
+        self.asked.append(("order", tuple(order)))
+
+    def reseed(self, *context):
+        self.asked.append(("seed", *context))
+
+    def prepare(self, prompt_ids):
+        return tuple(prompt_ids)
+
+    def load(self, variant):
+        if variant in self.starved:
+            raise RuntimeError("out of memory")
+
+    def decode(self, prepared, variant, max_rounds=None, with_laps=True):
+        self.load(variant)
+        self.asked.append(variant)
+        num_left, accepted, gamma = len(ANSWER) - 1, [], variant.draft_length
+        while num_left > 0 and len(accepted) != max_rounds:
+            accepted.append(min(gamma, num_left) if variant.vocab_size >= 10 else 0)
+            num_left -= accepted[-1] + 1
+        if variant.is_plain:
+            return Decoded(ANSWER, [], 8 * 22.0, 8 * 22.0, {VERIFY: [22.0] * 8})
+        rounds, head_ms = len(accepted), variant.vocab_size / 10
+        laps = {part: [MS[part]] * rounds for part in (VERIFY, OTHER)}
+        laps |= {HEAD: [head_ms] * rounds * gamma, SELECT: [MS[SELECT]] * rounds * gamma}
+        laps |= {LAYER: [MS[LAYER]] * rounds * (gamma - 1), EXTEND: [MS[EXTEND]] * (rounds - 1)}
+        laps[PREFILL] = [MS[PREFILL]]
+        took_ms = sum(map(sum, laps.values()))
+        return Decoded(ANSWER, accepted, took_ms, took_ms, laps if with_laps else {})
+
+    def replay(self, prepared, orders, sizes, longest_draft):
+        shape = (len(ANSWER) - 1, longest_draft)
+        right = Intervals(np.full(shape, 10), np.full(shape, FULL + 1))
+        return Replayed(ANSWER, dict.fromkeys(orders, right), 1.0)
+
+    def parts(self, prepared, sizes, draft_lengths):
+        return {}
+
+    def reference(self, prompt_ids, num_tokens):
+        assert num_tokens == len(ANSWER)
+
+    def synchronize(self):
+        pass
+
+
+MEASURE = MeasureConfig(draft_lengths=[1, 2], num_prompts=3, max_new_tokens=9, bootstrap_samples=100)
+ORDER = np.arange(FULL)
+PROMPTS = [EncodedPrompt(f"p{i}", [5, i]) for i in range(3)]
+WORKLOAD = Workload("code", PROMPTS, "code", {"code": ORDER, "pooled": ORDER[::-1].copy()}, 20)
+SIZES = [8, FULL]
+
+
+def measured(engine: Engine, done=()):
+    campaign = Campaign(engine, SIZES, MEASURE, Done(done))
+    return [*campaign.run(WORKLOAD), *campaign.compare_with_reference(WORKLOAD)]
+
+
+def test_the_plan_follows_from_what_the_engine_says():
+    records = measured(engine := ScriptedEngine())
+    (plan,) = [r for r in records if isinstance(r, PlanRecord)]
+    roles = {item.variant: item.roles for item in plan.planned}
+    # 10 tokens are the fewest with which the draft is right, and two at a time halve the passes.
+    assert roles[Variant(10, 2)] == ["optimum", "lossless"]
+    assert roles[Variant(FULL, 0)] == ["plain"] and roles[Variant(20, 2)] == ["paper"]
+    counts = Counter(type(record) for record in records)
+    assert counts == {
+        ReplayRecord: 3 * 2,
+        ProbeRecord: (MEASURE.pilot_prompts if MEASURE.pilot_prompts < 3 else 3) * 4 + 3 * 4,
+        PlanRecord: 1,
+        DecodeRecord: 3 * len(roles),
+        BaselineRecord: 1,
+    }
+    decodes = {(r.prompt_id, r.variant): r for r in records if isinstance(r, DecodeRecord)}
+    assert decodes["p0", Variant(10, 2)].accepted == [2, 2, 2]
+    assert decodes["p0", Variant(10, 2)].decode_ms == 4 + 3 * (2 * 1.25 + 2 + 22 + 0.5) + 2 * 3
+    assert engine.asked[0] == ("order", tuple(ORDER))
+
+
+def test_an_interrupted_campaign_measures_the_rest_and_the_same():
+    records = measured(ScriptedEngine())
+    left = [record for index, record in enumerate(records) if index % 3]
+    again = measured(ScriptedEngine(), left)
+    assert Counter(r.identity for r in [*left, *again]) == Counter(r.identity for r in records)
+    assert measured(ScriptedEngine(), records) == []
+
+
+def test_a_variant_without_memory_fails_and_the_others_are_measured():
+    records = measured(ScriptedEngine(starved={Variant(20, 2)}))
+    failures = [r for r in records if isinstance(r, FailureRecord)]
+    assert [tuple(f.case) for f in failures] == [("decode", "code", p.prompt_id, 20, 2) for p in PROMPTS]
+    decoded = {r.variant for r in records if isinstance(r, DecodeRecord)}
+    assert Variant(20, 2) not in decoded and Variant(10, 2) in decoded
+
+
+def test_a_prompt_is_reseeded_as_its_replay_was():
+    measured(engine := ScriptedEngine())
+    seeds = Counter(item for item in engine.asked if isinstance(item, tuple) and item[0] == "seed")
+    # Once for the replay and once for the decodes among probes.
+    assert seeds["seed", "code", "p0", "replay"] == 2
+    assert seeds["seed", "code", "p0", "pilot"] == 1
