@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from bench.cli import arrange
 from bench.cli import jobs_of as sweep_jobs
 from bench.config import Config, Task
+from bench.export.vocab_maps import exported_files
 from bench.records.kinds import KINDS
 
 ROOT = Path(__file__).parent.parent
@@ -108,8 +109,15 @@ def record_table() -> str:
     return "\n".join([*rows, ""])
 
 
+def map_table() -> str:
+    rows = ["| file | program | content | how to use it |", "|---|---|---|---|"]
+    rows += [f"| `{f.path}` | {f.consumer} | {f.content} | {f.usage} |" for f in exported_files("<k>")]
+    return "\n".join([*rows, ""])
+
+
 # The generated tables of each page.
 GENERATED = {
+    ROOT / "bench" / "export" / "README.md": {"maps": map_table},
     ROOT / "conf" / "README.md": {"targets": target_table, "keys": key_tables},
     ROOT / "results" / "README.md": {"records": record_table},
 }

@@ -113,13 +113,14 @@ def write_maps(
     seen = np.flatnonzero(counts)
     frequencies = dict(zip(seen.tolist(), counts[seen].tolist(), strict=True))
     save_pickled(frequencies, folder / "speculators" / "token_freq.pt")
-    files = _files(len(vocab))
+    files = exported_files(len(vocab))
     forced = np.intersect1d(np.fromiter(must_keep, dtype=np.int64), vocab.target_ids)
     _write_manifest(folder, files, provenance, forced)
     return files
 
 
-def _files(size: int) -> list[ExportedFile]:
+def exported_files(size: int | str) -> list[ExportedFile]:
+    """Every vocabulary map, for k = `size`."""
     return [
         ExportedFile(
             "draft_vocab.safetensors",
