@@ -1,4 +1,7 @@
-"""The target's own answers to prompts: shipped with a draft, kept in the cache, or written on demand."""
+"""The target's own answers to prompts: shipped with a draft, cached, or written in batches on demand.
+
+They rank a vocabulary and train a draft; nothing here is timed.
+"""
 
 import hashlib
 import json
@@ -70,7 +73,7 @@ class AnswerStore:
             target: writes what is missing, greedily and in batches.
             prompts: in order of preference.
             wanted: prompts that must have an answer, as far as there are prompts.
-            progress: told (prompts answered, prompts to answer) after every batch.
+            progress: called with (prompts answered, prompts to answer) after every batch.
         """
         unknown = [p for p in prompts if self.key(p) not in self._known]
         missing = max(0, min(wanted, len(prompts)) - (len(prompts) - len(unknown)))
@@ -124,8 +127,6 @@ def read_answers(path: Path) -> Answers:
             answers.setdefault(key.decode(), []).append(tokens.tolist())
     return answers
 
-
-# Batched answers of the target: for ranking a vocabulary and for training a draft, never for timing.
 
 # Rows that have ended leave the batch once they are this share of it.
 _COMPACT_AT = 0.2

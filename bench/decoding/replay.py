@@ -1,7 +1,8 @@
-"""Acceptance of every vocabulary size and draft length from one teacher-forced pass (greedy).
+"""Acceptance of every vocabulary size and draft length from one teacher-forced pass.
 
 The draft is unrolled over the target's own answer with its whole LM head. As long as it was right, what it
-drafted is the answer, so one pass stands for the decodes of every size: see `bench.acceptance.intervals`.
+drafted is the answer, so one pass stands for the decodes of every size: see `bench.acceptance`. A greedy
+answer gives every size; a sampled one gives the expected acceptance of a grid of sizes.
 """
 
 from collections.abc import Callable, Sequence
@@ -175,9 +176,6 @@ class _Ranks:
         high = torch.full_like(low, self._size + 1)
         high.scatter_reduce_(1, which.expand(len(low), -1), self._ranks[:, rivals], "amin")
         return low, high
-
-
-# Expected acceptance of a grid of vocabulary sizes from one teacher-forced pass (sampled decoding).
 
 
 @torch.inference_mode()

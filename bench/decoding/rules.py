@@ -1,4 +1,7 @@
-"""How tokens are chosen: greedily, or by sampling. Both leave the output the target's own."""
+"""How tokens are chosen: greedily, or by sampling. Both leave the output the target's own.
+
+Sampling follows arXiv 2211.17192 and arXiv 2302.01318, with a draft whose vocabulary is trimmed.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -121,9 +124,6 @@ class GreedyRule:
         return (best[:-1] == drafted).long().cumprod(0).sum(0, keepdim=True), best
 
 
-# Lossless speculative sampling with a trimmed draft (arXiv 2211.17192, arXiv 2302.01318).
-
-
 @dataclass(frozen=True)
 class Sampler:
     """How the target samples.
@@ -169,7 +169,7 @@ class Sampler:
 
 
 class SampledRule:
-    """Lossless speculative sampling; see above.
+    """Lossless speculative sampling.
 
     Args:
         sampler: temperature, top-k and top-p.

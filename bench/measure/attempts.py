@@ -1,4 +1,4 @@
-"""A case that fails is recorded with its reason, and the others go on."""
+"""A case that fails is recorded with its reason, and the next one is measured."""
 
 import gc
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def attempt(case: Case, work: Callable[[], T]) -> T | FailureRecord:
         if _is_lost(error):
             raise LostDeviceError(
                 f"the device failed while measuring {' '.join(map(str, case))}: {failure.message}; the "
-                "same command goes on in a new process"
+                "same command resumes the run in a new process"
             ) from error
     # Outside of the handler, whose traceback holds on to tensors.
     gc.collect()
@@ -60,7 +60,7 @@ def _is_lost(error: Exception) -> bool:
         return False
     try:
         torch.cuda.synchronize()
-    except RuntimeError:  # an error that stays is told again by every call
+    except RuntimeError:  # an error that stays is raised again by every call
         return True
     return False
 

@@ -32,9 +32,6 @@ _WINDOW, _MAX_WARMUP_CALLS = 8, 100_000
 Clock = Callable[[], int]
 
 
-# Samples of one variant: while they grow, and when they are done.
-
-
 class Stopped(StrEnum):
     """Why a variant was sampled no further."""
 
@@ -91,7 +88,7 @@ def time_variants(
 
     Variants are warmed up one after the other. Then every block gives each one that is not done its turn,
     in a seeded random order, so that a slow drift of the machine favours none of them. One that fails leaves,
-    and the others go on.
+    and the others are timed.
 
     Args:
         device: where the variants run.
@@ -277,8 +274,6 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-# What the device's clock can tell, and what asking it costs.
-
 _NUM_MARKS = 513
 
 # Work that is queued before the marks, doubled until the device is busy for longer than they take to make.
@@ -286,7 +281,7 @@ _FIRST_WORKS, _MOST_WORKS = 64, 8192
 
 _MATRIX = 2048
 
-# Finer differences are what a float in ms cannot tell.
+# A float in ms does not resolve finer differences.
 _DECIMALS = 7
 
 

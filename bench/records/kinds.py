@@ -81,7 +81,7 @@ class RankingRecord(Record):
 
 @dataclass(frozen=True)
 class PlanRecord(Record):
-    """What a domain's proof decodes, chosen from a pilot.
+    """What is decoded of a domain, chosen from a pilot.
 
     Attributes:
         domain: of the prompts.
@@ -138,7 +138,7 @@ class ReplayRecord(Record):
     replay_ms: float
 
     def replayed(self) -> Intervals:
-        """As arrays; the answer must go on after its first token."""
+        """As arrays; the answer must have more than one token."""
         return Intervals(np.array(self.low, dtype=np.int64), np.array(self.high, dtype=np.int64))
 
 
@@ -169,7 +169,7 @@ class SampledReplayRecord(Record):
     replay_ms: float
 
     def replayed(self) -> Ratios:
-        """As arrays; the answer must go on after its first token."""
+        """As arrays; the answer must have more than one token."""
         return Ratios(np.array(self.ratios), np.array(self.sizes))
 
 
@@ -185,7 +185,7 @@ class ProbeRecord(Record):
         is_pilot: from before the plan; it informs the choice, not the report.
         order: place in the run's randomised order.
         laps_ms: duration of every step by name, in order.
-        num_repeats: attempts before this one that something else on the machine held up.
+        num_repeats: attempts before this one that something else on the machine disturbed.
         start_s: when it began, on the clock of the telemetry (`bench.telemetry.samples`).
         end_s: when it ended.
     """
@@ -370,9 +370,6 @@ class BaselineRecord(Record):
     generate_ms: float
 
 
-# Records of a run's own life: who worked on it, what failed, whether it has ended.
-
-
 @dataclass(frozen=True)
 class SessionRecord(Record):
     """A process began to work on the run; a run that was killed has several.
@@ -392,14 +389,14 @@ class SessionRecord(Record):
 
 @dataclass(frozen=True)
 class FailureRecord(Record):
-    """A case that could not be measured; the others go on.
+    """A case that could not be measured; the others were.
 
     Attributes:
         case: as its record would have named it.
         error: class of the error.
         message: its first line.
         was_asked_for: whether the run is less than what was asked for without it; what was only tried, such
-            as a graph beside an eager part, is told and fails no run.
+            as a graph beside an eager part, is shown and fails no run.
     """
 
     kind = "failure"

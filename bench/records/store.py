@@ -5,8 +5,8 @@ Records hold raw samples; every figure that a report shows is derived from them 
 Format history:
     1: vocab, decode and baseline records; every vocabulary size was decoded.
     2: ranking, plan, replay, probe and isolated records; few variants are decoded. Sessions, failures and
-        an end are recorded, so that an unfinished run can be told from a finished one and go on. Runs of a
-        draft alone have isolated records, with the part `draft_step`, and at most one coverage record.
+        an end are recorded, so that an unfinished run is known as one and can be resumed. Runs of task=draft
+        have isolated records, with the part `draft_step`, and at most one coverage record.
 """
 
 import json
@@ -50,7 +50,7 @@ class RecordWriter:
         except OSError as error:
             raise OutputError(
                 f"cannot write {self._path}: {error.strerror}; the {self.num_written} records that this "
-                "process wrote are kept, and the same command goes on from there"
+                "process wrote are kept, and the same command resumes the run"
             ) from error
         self.num_written += 1
 
@@ -60,7 +60,7 @@ class RecordWriter:
 
 
 def cut_torn_line(folder: Path) -> bool:
-    """Removes what a killed process or a full disk left of a line; tells whether there was any.
+    """Removes what a killed process or a full disk left of a line; returns whether there was any.
 
     Raises:
         OutputError: the file cannot be read or written.

@@ -24,7 +24,7 @@ from bench.telemetry.watch import Watch
 
 ENVIRONMENT, CONFIG, _LOCK = "environment.json", "config.yaml", ".lock"
 
-# What a run goes on in spite of: it says where results go and which of them are read.
+# Keys that a resumed run may have otherwise: they say where results go and which of them are read.
 _ELSEWHERE = ("results_dir", "run", "out", "task", "resume", "export", "predict", "runs", "diff")
 
 # What must be the same for two halves of a run to be one: it makes the figures what they are.
@@ -101,19 +101,19 @@ def note_telemetry(folder: Path, seen: Watch) -> None:
     Raises:
         OutputError: the file cannot be written; the run's folder is as before.
     """
-    told = {"gpu": seen.gpu, "why_not": seen.why_not}
+    found = {"gpu": seen.gpu, "why_not": seen.why_not}
 
     def note(environment: dict[str, Any]) -> None:
         before = environment.get("telemetry")
-        if before not in (None, told):
+        if before not in (None, found):
             environment["earlier_telemetry"] = [*environment.get("earlier_telemetry", []), before]
-        environment["telemetry"] = told
+        environment["telemetry"] = found
 
     _amend(folder, note)
 
 
 def note_hardware(folder: Path, measure: Callable[[], dict[str, Any]]) -> None:
-    """Adds to `environment.json` what the device does at best, where no data sheet and no session told.
+    """Adds to `environment.json` what the device does at best, where neither a data sheet nor a session did.
 
     Raises:
         OutputError: the file cannot be written; the run's folder is as before.
@@ -190,7 +190,7 @@ def _has_ended(folder: Path) -> bool:
     try:
         return any(isinstance(record, EndRecord) for record in read_records(folder))
     except OutputError:
-        # Records that cannot be read cannot be gone on with either.
+        # A run whose records cannot be read cannot be resumed.
         return (folder / "records.jsonl").exists()
 
 

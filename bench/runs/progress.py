@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from bench.records import Record
 
 # Beside the rounds, as a share of their steps: what these take on a CPU (on their own, generate) and on a GPU
-# (energy), roughly. A bar that is a little off is better than one that is full while work goes on.
+# (energy), roughly. A bar that is a little off is better than one that is full before the end.
 ENERGY_SHARE, ISOLATED_SHARE, BASELINE_SHARE = 0.3, 0.06, 0.02
 
 

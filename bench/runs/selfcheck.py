@@ -1,4 +1,4 @@
-"""`task=selfcheck`, start to end: the embedded pair, the instruments held against themselves."""
+"""`task=selfcheck`: are the instruments right here? The same work under two names must take the same time."""
 
 import json
 import os
@@ -39,7 +39,7 @@ _SMALL = 1024
 # Of each part; a run that times many parts gives each less.
 _LEAST_BUDGET_S = 2.0
 
-# How much smaller the head is that must be told from the whole one.
+# How much smaller the head is that must be found faster than the whole one.
 _CUT = 0.8
 
 # The parts that are compared with themselves: two heads, a layer, and a whole decode.
@@ -62,7 +62,7 @@ def run_selfcheck(config: Config, console: Console) -> Path:
             pair = load_pair(config.pair, device, config.dtype)
         with console.status("checking"):
             checks = _check(config, device, pair)
-    path = _write(config, device, checks)
+    path = _write(config.results_dir, device, checks)
     _show(device, checks, console)
     console.print(f"written to {path}", soft_wrap=True, highlight=False)
     failed = [check.name for check in _last(checks) if not check.passed]
@@ -151,9 +151,9 @@ def _last(checks: list[Check]) -> list[Check]:
     return [replace(check, passed=check.passed or check.name in passed) for check in latest.values()]
 
 
-def _write(config: Config, device: Device, checks: list[Check]) -> Path:
+def _write(results_dir: str, device: Device, checks: list[Check]) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    path = Path(config.results_dir) / "selfcheck" / f"{stamp}-{os.getpid()}.json"
+    path = Path(results_dir) / "selfcheck" / f"{stamp}-{os.getpid()}.json"
     content = {"environment": describe(device), "checks": [asdict(check) for check in checks]}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,8 +190,6 @@ def _show(device: Device, checks: list[Check], console: Console) -> None:
         )
 
 
-# Are the instruments right here? The same work under two names must take the same time, and other work not.
-
 # More than this share of what is timed, and the timing itself is what is measured.
 MOST_OVERHEAD = 0.01
 
@@ -217,7 +215,8 @@ def same(name: str, pairs: Pairs, num_comparisons: int, attempt: int = 1) -> Che
     """
     ratio = median_ratio(*pairs, _shared(num_comparisons))
     found = (
-        f"{_told(ratio)} over {len(pairs[0])} pairs; a difference of {_smallest(ratio):.1%} would have shown"
+        f"{_format_ratio(ratio)} over {len(pairs[0])} pairs; a difference of {_smallest(ratio):.1%} would "
+        "have shown"
     )
     return Check(name, ratio.ci_low <= 1 <= ratio.ci_high, found, _BUSY, ratio, len(pairs[0]), attempt)
 
@@ -225,7 +224,7 @@ def same(name: str, pairs: Pairs, num_comparisons: int, attempt: int = 1) -> Che
 def different(name: str, pairs: Pairs, expected: float) -> Check:
     """Two different things: the first must be found slower."""
     ratio = median_ratio(*pairs)
-    found = f"{_told(ratio)} over {len(pairs[0])} pairs; about {expected:.2f} is expected"
+    found = f"{_format_ratio(ratio)} over {len(pairs[0])} pairs; about {expected:.2f} is expected"
     remedy = f"differences of this size are not found here: {_BUSY}"
     return Check(name, ratio.ci_low > 1, found, remedy, ratio, len(pairs[0]))
 
@@ -241,12 +240,12 @@ def fine_clock(timer: TimerFacts, samples_ms: Mapping[str, float]) -> Check:
         samples_ms: duration of one sample of every part: of all the calls that share it.
     """
     longest, step = max(samples_ms.values()), timer.resolution_ms
-    told = "unknown" if step is None else f"{step * 1e3:.3g} us"
+    resolution = "unknown" if step is None else f"{step * 1e3:.3g} us"
     whose = "" if timer.is_device_pace else " (of the host: the device could not be kept busy)"
     dear = max(timer.mark_ms, step or 0.0)
     short = [name for name, ms in samples_ms.items() if dear > MOST_OVERHEAD * ms]
     found = (
-        f"resolution {told}, a mark costs {timer.mark_ms * 1e3:.3g} us{whose}; samples take "
+        f"resolution {resolution}, a mark costs {timer.mark_ms * 1e3:.3g} us{whose}; samples take "
         f"{min(samples_ms.values()) * 1e3:.3g} to {longest * 1e3:.3g} us"
     )
     note = None
@@ -266,7 +265,7 @@ def small_overhead(pairs: Pairs, asynchronous: bool = False) -> Check:
             launches that shows, and up to 5% of it is a note.
     """
     ratio = median_ratio(*pairs)
-    found = f"with laps over without: {_told(ratio)} over {len(pairs[0])} pairs"
+    found = f"with laps over without: {_format_ratio(ratio)} over {len(pairs[0])} pairs"
     remedy = f"laps cost more than {MOST_OVERHEAD:.0%}: latencies are upper bounds, or {_BUSY}"
     passed = ratio.ci_low <= 1 + (_MOST_LAUNCHES if asynchronous else MOST_OVERHEAD)
     is_dear = passed and ratio.ci_low > 1 + MOST_OVERHEAD
@@ -347,5 +346,5 @@ def _smallest(ratio: Estimate) -> float:
     return max(ratio.ci_high / ratio.value, ratio.value / ratio.ci_low if ratio.ci_low else float("inf")) - 1
 
 
-def _told(ratio: Estimate) -> str:
+def _format_ratio(ratio: Estimate) -> str:
     return f"{ratio.value:.4f} [{ratio.ci_low:.4f}, {ratio.ci_high:.4f}]"

@@ -59,7 +59,7 @@ def test_what_a_device_survives_is_recorded(error, kind, message, on_gpu, monkey
     ],
 )
 def test_a_device_that_is_lost_ends_the_run(text):
-    with pytest.raises(LostDeviceError, match="the same command goes on in a new process") as caught:
+    with pytest.raises(LostDeviceError, match="the same command resumes the run in a new process") as caught:
         attempt(CASE, failing(RuntimeError(text)))
     assert caught.value.exit_code == 1
     assert "decode code p1 1024 3" in str(caught.value)

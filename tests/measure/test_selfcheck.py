@@ -2,7 +2,6 @@ import json
 from dataclasses import replace
 from functools import partial
 from io import StringIO
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,7 +143,7 @@ def test_what_was_found_is_written_down_as_it_is(tmp_path):
         small_overhead((more, ones), asynchronous=True),
         laps_add_up([decoded(99, 100)] * 3),
     ]
-    path = _write(SimpleNamespace(results_dir=str(tmp_path)), ScriptedDevice(), checks)
+    path = _write(str(tmp_path), ScriptedDevice(), checks)
     written = json.loads(path.read_text("utf-8"))["checks"]
     assert [check["passed"] for check in written] == [True] * 5
     assert written[2]["note"].startswith("a mark is more than 1% of head")
