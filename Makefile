@@ -4,15 +4,21 @@ VENV := .venv
 PY := $(VENV)/bin/python
 ARGS ?=
 
-# RUNS="a b" as the command line takes it: ["a","b"].
+# One word of the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
+
+# RUNS="a b" as the command line takes it: runs=["a","b"].
 RUNS ?=
 comma := ,
 space := $(subst ,, )
-RUN_LIST = [$(subst $(space),$(comma),$(patsubst %,"%",$(strip $(RUNS))))]
+RUN_LIST = $(call quoted,runs=[$(subst $(space),$(comma),$(patsubst %,"%",$(strip $(value RUNS))))])
 
 # `make bench domain=code` is the same as `make bench ARGS="domain=code"`: all variables given to make are passed on.
+# Values arrive as they were given: make reads no `$` in them, also not to export them.
 OURS := PYTHON VENV PY ARGS RUNS
-GIVEN = $(strip $(foreach name,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),'$(name)=$($(name))')))
+KEYS := $(foreach name,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)))
+GIVEN = $(foreach name,$(KEYS),$(call quoted,$(name)=$(value $(name))))
+unexport $(KEYS) ARGS RUNS
 
 .DEFAULT_GOAL := help
 .PHONY: help setup bench select export fit draft selfcheck report compare diff train-draft test test-gpu test-launchers microbench check clean
@@ -31,33 +37,33 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 bench: setup ## Measure a pair and report; any key can follow: make bench domain=code gpu=0
-	$(PY) -m bench $(GIVEN) $(ARGS)
+	$(PY) -m bench $(GIVEN) $(value ARGS)
 
 select: setup ## Choose and export a vocabulary from text alone; ARGS="domain=jsonl domain.path=F"
-	$(PY) -m bench task=select $(GIVEN) $(ARGS)
+	$(PY) -m bench task=select $(GIVEN) $(value ARGS)
 
 export: setup ## Write the vocabulary that a run measured, and the trimmed draft; ARGS="run=ID export.domain=code"
-	$(PY) -m bench task=export $(GIVEN) $(ARGS)
+	$(PY) -m bench task=export $(GIVEN) $(value ARGS)
 
 report: setup ## Write the page of the newest run, or one page of several runs: RUNS="dir1 dir2"
-	$(PY) -m bench task=report $(if $(strip $(RUNS)),'runs=$(RUN_LIST)') $(GIVEN) $(ARGS)
+	$(PY) -m bench task=report $(if $(strip $(value RUNS)),$(RUN_LIST)) $(GIVEN) $(value ARGS)
 
 compare: report ## Same as report
 
 diff: setup ## Is the second run slower than the first (exit code 1)? RUNS="before after"
-	$(PY) -m bench task=diff 'runs=$(RUN_LIST)' $(GIVEN) $(ARGS)
+	$(PY) -m bench task=diff $(RUN_LIST) $(GIVEN) $(value ARGS)
 
 train-draft: setup ## Train the shipped draft again (hours on a CPU; can be resumed)
 	$(PY) -m bench.training $(ARGS)
 
 fit: setup ## Fit latency models to the newest run again and compare them; ARGS="run=ID"
-	$(PY) -m bench task=fit $(GIVEN) $(ARGS)
+	$(PY) -m bench task=fit $(GIVEN) $(value ARGS)
 
 draft: setup ## Time a decoder-LM draft without a target; ARGS="pair=gemma3-270m"
-	$(PY) -m bench task=draft $(GIVEN) $(ARGS)
+	$(PY) -m bench task=draft $(GIVEN) $(value ARGS)
 
 selfcheck: setup ## Are measurements correct on this machine? The same work twice must take the same time
-	$(PY) -m bench task=selfcheck $(GIVEN) $(ARGS)
+	$(PY) -m bench task=selfcheck $(GIVEN) $(value ARGS)
 
 test: setup ## Run the tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m 'not gpu and not launcher' $(ARGS)

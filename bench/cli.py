@@ -10,10 +10,13 @@ import re
 import sys
 import textwrap
 import traceback
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from types import UnionType
+from typing import Any, ClassVar, NoReturn, get_args, get_origin, get_type_hints
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -21,7 +24,8 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -29,6 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from bench.config import Config
+from bench.config.paths import expand_home
 from bench.errors import BenchError, ConfigError
 from bench.sweep import describe_end, devices_of, job_name, prepare_sweep, run_job
 from bench.tasks import run_task
@@ -173,14 +178,129 @@ def _typed(composed: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise BenchError(explain(error)) from error
     assert isinstance(config, Config)
+    if added := next(_added_keys(config), None):
+        raise ConfigError(explain_unknown(added))
     return config
 
 
+def _added_keys(config: Any, where: str = "") -> Iterator[str]:
+    """Keys that the schema does not have; OmegaConf makes them attributes."""
+    known = {item.name for item in fields(config)}
+    for name, value in vars(config).items():
+        several = value.items() if isinstance(value, dict) else [("", value)]
+        if name.startswith("_"):
+            continue
+        if name not in known:
+            yield f"{where}{name}"
+            continue
+        for key, inner in several:
+            if is_dataclass(inner):
+                yield from _added_keys(inner, f"{where}{name}.{key}{'.' if key else ''}")
+
+
+# Text on the command line is taken as it stands. Hydra's grammar would read `1e3`, `a(1).jsonl` or
+# `{instruction}` as something else or not at all, so that such text is quoted for it.
+
+_FLAG_OF_SWEEP = ("-m", "--multirun")
+
+# Keys of Hydra's own that hold paths.
+_HYDRA_PATHS = ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir")
+
+_QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+
+# What commas separate; a comma inside quotes does not.
+_PIECE = re.compile(rf"\s*((?:{_QUOTED})(?=\s*,)|[^,]*),", re.S)
+
+_PLAIN = re.compile(r"[\w./@%+-]+", re.ASCII)
+
+# Of a sweep, such as choice(a,b).
+_SWEEP_FUNCTION = re.compile(r"(?:choice|glob|interval|range|shuffle|sort|tag)\(.*\)", re.S)
+
+# Interpolations stay what they are where they name a key or one of Hydra's resolvers.
+_INTERPOLATION = re.compile(
+    rf"\$\{{(?:oc\.|now:|hydra[:.]|(?:{'|'.join(f.name for f in fields(Config))})[.}}])"
+)
+
+
 def arrange(arguments: list[str]) -> list[str]:
-    """The arguments in the order that Hydra needs: `-m` before the first value."""
-    flags = ("-m", "--multirun")
-    sweeps = [argument for argument in arguments if argument in flags][:1]
-    return sweeps + [quote_gpu_index(argument) for argument in arguments if argument not in flags]
+    """The arguments as Hydra needs them: `-m` before the first value, and text quoted."""
+    sweeps = [argument for argument in arguments if argument in _FLAG_OF_SWEEP][:1]
+    is_sweep = bool(sweeps) or "hydra.mode=MULTIRUN" in arguments
+    rest = [argument for argument in arguments if argument not in _FLAG_OF_SWEEP]
+    return sweeps + [quote_text(argument, is_sweep) for argument in rest]
+
+
+def quote_text(argument: str, is_sweep: bool = False) -> str:
+    """`KEY=VALUE` with a value that Hydra reads as the text that it is, where the key holds text.
+
+    What is quoted as a whole is left as it is, and so are `null` and what Hydra can read for keys that hold
+    something else.
+
+    Args:
+        argument: of the command line.
+        is_sweep: whether commas separate the values of several jobs.
+    """
+    key, equals, value = argument.partition("=")
+    if not equals or key.startswith("-"):
+        return argument
+    wanted = _type_of(key)
+    if key in _HYDRA_PATHS:
+        wanted, value = str, expand_home(value)
+    if wanted is str and is_sweep:
+        is_function = bool(_SWEEP_FUNCTION.fullmatch(value))
+        return argument if is_function else f"{key}={_quote_pieces(value)}"
+    if wanted is str:
+        return f"{key}={_quote(value)}"
+    if wanted == list[str] and value.startswith("[") and value.endswith("]"):
+        lists = re.split(r"(?<=\])\s*,\s*(?=\[)", value) if is_sweep else [value]
+        return f"{key}={','.join(f'[{_quote_pieces(items[1:-1])}]' for items in lists)}"
+    if key == "gpu":
+        # Hydra reads a bare number as an integer, which cannot name an option.
+        return "gpu=" + re.sub(r"(?<![^,])(\d+)(?![^,])", r"'\1'", value)
+    return argument if _read(argument) else f"{key}={_quote(value)}"
+
+
+def _quote_pieces(text: str) -> str:
+    pieces = [piece.strip() for piece in _PIECE.findall(text + ",")] if text.strip() else []
+    return ",".join(map(_quote, pieces))
+
+
+def _quote(text: str) -> str:
+    if re.fullmatch(_QUOTED, text, re.S) or text.lower() == "null":
+        return text
+    if _PLAIN.fullmatch(text):
+        read = _read(f"key={text}")
+        if read and str(read.value()) == text:
+            return text
+    escaped = re.sub(r"(\\*)(\$\{)", partial(_escape, text), text)
+    return QuotedString(escaped, Quote.single).with_quotes()
+
+
+def _escape(text: str, found: re.Match[str]) -> str:
+    r"""Escapes `${`, and the backslashes before it, where it is no interpolation: `\${`."""
+    is_interpolation = _INTERPOLATION.match(text, found.start(2))
+    return found[0] if is_interpolation else f"{found[1] * 2}\\{found[2]}"
+
+
+def _read(argument: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return None
+
+
+def _type_of(key: str) -> Any:
+    """The type that the schema gives a key, null aside; None for a key that it does not know."""
+    found: Any = Config
+    for name in key.lstrip("+").split("."):
+        if is_dataclass(found):
+            found = get_type_hints(found).get(name)
+        else:
+            found = get_args(found)[1] if get_origin(found) is dict else None
+        options = [option for option in get_args(found) if option is not type(None)]
+        if isinstance(found, UnionType) and len(options) == 1:
+            found = options[0]
+    return found
 
 
 def _check_options(arguments: list[str]) -> None:
@@ -192,13 +312,6 @@ def _check_options(arguments: list[str]) -> None:
 
     parser.error = stop  # type: ignore[method-assign]
     parser.parse_args(arguments)
-
-
-def quote_gpu_index(argument: str) -> str:
-    """`gpu=0,1` to `gpu='0','1'`: Hydra reads a bare number as an integer, which cannot name an option."""
-    if not argument.startswith("gpu="):
-        return argument
-    return "gpu=" + re.sub(r"(?<![^,=])(\d+)(?![^,])", r"'\1'", argument.removeprefix("gpu="))
 
 
 def _say(message: str) -> None:
@@ -233,6 +346,13 @@ def explain_usage(message: str) -> str:
     return f"unknown option {word}; {f'did you mean {near[0]}?' if near else '--help lists all options'}"
 
 
+def explain_unknown(key: str) -> str:
+    """One line about a key that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(key.split(".")[-1], _known_keys(Config), n=1)
+    known = f"top-level keys are {', '.join(f.name for f in fields(Config))}"
+    return f"unknown key '{key}'; {f'did you mean {near[0]}?' if near else known}"
+
+
 def explain_missing(keys: list[str]) -> str:
     """One line about required values that are missing."""
     given = " ".join(f"{key}=..." for key in keys)
@@ -242,13 +362,19 @@ def explain_missing(keys: list[str]) -> str:
 
 def explain(error: Exception) -> str:
     """One line about an error of Hydra or OmegaConf, with the nearest known key."""
+    if isinstance(error, OverrideParseException):
+        return (
+            f"cannot read {error.override!r}: write KEY=VALUE, such as domain=code or measure.num_prompts=20"
+        )
     text = str(error)
     unknown = re.search(r"(?:Key|Could not override) '([^']+)'(?: (?:is )?not in |\.)", text)
     if unknown:
-        near = difflib.get_close_matches(unknown[1].split(".")[-1], _known_keys(Config), n=1)
-        top_level = ", ".join(f.name for f in fields(Config))
-        return f"unknown key '{unknown[1]}'; " + (
-            f"did you mean {near[0]}?" if near else f"top-level keys are {top_level}"
+        return explain_unknown(unknown[1])
+    several = re.match(r"Ambiguous value for argument '([^=]*)=(.*)'", text)
+    if several:
+        return (
+            f"{several[1]}={several[2]} is several values: -m runs one job for each; a list is written "
+            f"{several[1]}=[{several[2]}]"
         )
     group = re.search(r"Could not (?:find|load) '(.+)/([^'/]+)'", text)
     extra = dict(_PLUGINS.values()).get(group[2]) if group and group[1] == "hydra/launcher" else None

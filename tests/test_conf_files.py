@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bench.cli import arrange, quote_gpu_index
+from bench.cli import arrange, quote_text
 from bench.config import Config, Task
 from bench.errors import ConfigError
 
@@ -20,7 +20,7 @@ OPTIONS = sorted(str(p.relative_to(CONF).with_suffix("")) for p in CONF.glob("*/
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_composes(option):
     group, name = option.split("/")
-    overrides = [quote_gpu_index(f"{group}={name}"), *NEEDED.get(option, [])]
+    overrides = [quote_text(f"{group}={name}"), *NEEDED.get(option, [])]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = OmegaConf.to_object(compose("config", overrides))
     assert isinstance(config, Config)
@@ -39,15 +39,15 @@ def test_the_default_is_three_domains_and_eleven_sizes():
 @pytest.mark.parametrize("index", [0, 3, 11])
 def test_a_gpu_is_chosen_by_its_index(index):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = OmegaConf.to_object(compose("config", [quote_gpu_index(f"gpu={index}")]))
+        config = OmegaConf.to_object(compose("config", [quote_text(f"gpu={index}")]))
     assert config.gpu.device == f"cuda:{index}" and config.gpu.name_pattern is None
 
 
 def test_gpu_indices_are_quoted_and_nothing_else_is():
-    assert quote_gpu_index("gpu=0") == "gpu='0'"
-    assert quote_gpu_index("gpu=0,12,auto") == "gpu='0','12',auto"
-    assert quote_gpu_index("gpu=cpu") == "gpu=cpu"
-    assert quote_gpu_index("measure.seed=3") == "measure.seed=3"
+    assert quote_text("gpu=0") == "gpu='0'"
+    assert quote_text("gpu=0,12,auto") == "gpu='0','12',auto"
+    assert quote_text("gpu=cpu") == "gpu=cpu"
+    assert quote_text("measure.seed=3") == "measure.seed=3"
 
 
 def test_a_draft_alone_brings_its_sizes_and_needs_no_target():

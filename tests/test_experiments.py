@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bench.cli import quote_gpu_index
+from bench.cli import quote_text
 from bench.config import Config
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -14,7 +14,7 @@ CONF = Path(__file__).parent.parent / "conf"
 
 def composed(*overrides: str) -> Config:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = OmegaConf.to_object(compose("config", [quote_gpu_index(o) for o in overrides]))
+        config = OmegaConf.to_object(compose("config", [quote_text(o) for o in overrides]))
     assert isinstance(config, Config)
     return config
 

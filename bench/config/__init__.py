@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bench.config.domain import ColumnsConfig, DomainConfig, DomainSource, HubConfig, Responses, Source
 from bench.config.gpu import GpuConfig
+from bench.config.paths import expand_paths, path_key
 from bench.config.run import (
     FULL,
     OWN,
@@ -119,13 +120,14 @@ class Config:
     corpora: dict[str, DomainSource] = field(default_factory=dict)
     task: Task = Task.bench
     dtype: str = "auto"
-    results_dir: str = "results"
-    run: str = "latest"
+    results_dir: str = path_key("results")
+    run: str = path_key("latest")
     resume: bool = True
-    runs: list[str] = field(default_factory=list)
-    out: str | None = None
+    runs: list[str] = path_key(default_factory=list)
+    out: str | None = path_key(None)
 
     def __post_init__(self) -> None:
+        expand_paths(self)
         if self.task is Task.draft:
             self.pair.measure_alone()
         require(self.dtype in DTYPES, "dtype", self.dtype, " or ".join(DTYPES))

@@ -4,6 +4,7 @@ import string
 from dataclasses import dataclass, field, fields
 from enum import Enum
 
+from bench.config.paths import expand_paths, path_key
 from bench.errors import ConfigError, DomainError, require
 
 
@@ -36,10 +37,13 @@ class HubConfig:
         revision: a commit, for reproducible results.
     """
 
-    id: str | None = None
+    id: str | None = path_key(None)
     config: str | None = None
     split: str = "train"
     revision: str | None = None
+
+    def __post_init__(self) -> None:
+        expand_paths(self, "domain.hub.")
 
 
 @dataclass
@@ -121,7 +125,7 @@ class DomainSource:
 
     name: str
     source: Source | None = None
-    path: str | None = None
+    path: str | None = path_key(None)
     hub: HubConfig = field(default_factory=HubConfig)
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     responses: Responses = Responses.auto
@@ -133,6 +137,7 @@ class DomainSource:
     max_bad_share: float = 0.05
 
     def __post_init__(self) -> None:
+        expand_paths(self, "domain.")
         require(self.max_prompt_tokens >= 1, "domain.max_prompt_tokens", self.max_prompt_tokens, "at least 1")
         require(self.target_responses >= 1, "domain.target_responses", self.target_responses, "at least 1")
         most = self.max_conversations

@@ -6,6 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from bench.config.paths import expand_paths, path_key
 from bench.errors import require
 from bench.variant import Variant
 
@@ -40,8 +41,8 @@ class PairConfig:
     """
 
     name: str | None
-    target: str
-    draft: str
+    target: str = path_key(may_be_empty=True)
+    draft: str = path_key()
     target_revision: str | None = None
     draft_revision: str | None = None
     trust_remote_code: bool = False
@@ -49,6 +50,7 @@ class PairConfig:
     ignore_keys: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        expand_paths(self, "pair.")
         self._check_layer_ids()
         self._is_derived = self.name is None
         if self.name is None:

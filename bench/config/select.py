@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from bench.config.paths import expand_paths, path_key
 from bench.errors import require
 
 
@@ -51,9 +52,10 @@ class SelectConfig:
     bootstrap_samples: int = 200
     num_processes: int | None = None
     checkpoint: bool = True
-    eagle3_config: str | None = None
+    eagle3_config: str | None = path_key(None)
 
     def __post_init__(self) -> None:
+        expand_paths(self, "select.")
         for name in ("coverage_weight", "min_coverage"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"select.{name}", value, "between 0 and 1")
@@ -100,9 +102,10 @@ class DraftConfig:
     """
 
     context_length: int = 256
-    coverage: str | None = None
+    coverage: str | None = path_key(None)
 
     def __post_init__(self) -> None:
+        expand_paths(self, "draft.")
         require(self.context_length >= 1, "draft.context_length", self.context_length, "at least 1")
 
 
@@ -149,17 +152,18 @@ class PredictConfig:
             graphs. Null: that of the calibration; without one, 5, as in eager PyTorch.
     """
 
-    run: str | None = None
+    run: str | None = path_key(None)
     domain: str | None = None
-    coverage: str | None = None
+    coverage: str | None = path_key(None)
     full_acceptance: float | None = None
-    calibration: str | None = None
+    calibration: str | None = path_key(None)
     dtype: str | None = None
     draft_length: int | None = None
     context_length: int = 512
     launch_us: float | None = None
 
     def __post_init__(self) -> None:
+        expand_paths(self, "predict.")
         known = self.dtype is None or self.dtype in _DTYPES
         require(known, "predict.dtype", self.dtype, f"{' or '.join(_DTYPES)}, or null")
         gamma, accepted, launch_us = self.draft_length, self.full_acceptance, self.launch_us

@@ -18,7 +18,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException
 from omegaconf import open_dict
 
-from bench.cli import SweepStart, explain, quote_gpu_index
+from bench.cli import SweepStart, explain, quote_text
 from bench.config.gpu import match, read_specs
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def composed(launchers):
             ConfigStore.instance().store(group="hydra/launcher", name=name, node=node)
 
     def compose_launcher(launcher: str, gpu: str, *more: str, conf: Path = ROOT / "conf"):
-        overrides = [f"hydra/launcher={launcher}", quote_gpu_index(f"gpu={gpu}"), *more]
+        overrides = [f"hydra/launcher={launcher}", quote_text(f"gpu={gpu}"), *more]
         with initialize_config_dir(str(conf), version_base="1.3"):
             return compose("config", overrides, return_hydra_config=True)
 
