@@ -107,7 +107,7 @@ _MOST_CPU_CLOCK_SPREAD = 0.05  # of the fastest CPU's clock while it is measured
 
 _MOST_ENERGY_SPREAD = 0.1  # of energy per token between two windows of the same variant
 
-_LEAST_CLOCKS = 10  # readings, to tell a spread
+_LEAST_CLOCKS = 10  # readings, for a spread
 
 _SLOWED = {
     "power_cap": "its power limit",
@@ -299,7 +299,7 @@ def _imprecise(run: Run) -> Iterator[Doubt]:
 
 def _unsettled(run: Run) -> Iterator[Doubt]:
     """Times that had not settled when sampling began, and went on changing."""
-    # A slow part ends its warm-up before it was called often enough to tell; its samples then tell.
+    # A slow part ends its warm-up before it was called often enough to judge; its samples then decide.
     found = [r for r in run.isolated if r.warmup_stable is False and _has_trend(r.device_ms)]
     if not found:
         return
@@ -349,7 +349,7 @@ def _sums(
     records: list[IsolatedRecord], parts: tuple[str, ...], size: int, execution: str
 ) -> tuple[float, float] | None:
     """Device and wall time of these parts together; None where one lacks."""
-    # Rounds find the cache cold, as far as it can be told.
+    # Rounds find the cache cold; warm times stand in where no cold ones were taken.
     cache = "cold" if any(record.cache == "cold" for record in records) else "warm"
     found = [
         record

@@ -34,7 +34,7 @@ FILE_NAME = "fit.json"
 # A prompt of one of the runs, and what was timed on it at once.
 _Block = tuple[tuple[int, str, str], list[float]]
 
-# Goals look at every size at which acceptance changes; this many of them tell the same.
+# Goals look at every size at which acceptance changes; this many of them say the same.
 _MOST_CANDIDATES = 400
 
 

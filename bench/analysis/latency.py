@@ -89,7 +89,7 @@ class Drift:
 
     Attributes:
         change: of the time of plain decoding, from its first half to its second; above 0 it became slower.
-        domain: where it changed most; empty where no domain has enough prompts to tell.
+        domain: where it changed most; empty where no domain has enough prompts.
     """
 
     change: float
@@ -101,7 +101,7 @@ class Drift:
         return f"plain decoding of {self.domain} became {abs(self.change):{form}} {direction} during the run"
 
 
-_LEAST_DECODES = 4  # of one domain, to tell a drift
+_LEAST_DECODES = 4  # of one domain, for a drift
 
 
 def drift_of(run: Run) -> Drift:

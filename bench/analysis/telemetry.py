@@ -78,7 +78,7 @@ def token_energy(run: Run, domain: str, variant: Variant) -> TokenEnergy:
 
 
 def _no_sensor(run: Run, of_gpu: bool) -> str | None:
-    """Why no sensor tells the energy of the device; None where one does."""
+    """Why no sensor reads the energy of the device; None where one does."""
     fields, unsupported = ("energy_j", "power_w") if of_gpu else ("cpu_energy_j",), run.samples.unsupported
     if not all(name in unsupported for name in fields):
         return None

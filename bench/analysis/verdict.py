@@ -232,8 +232,11 @@ def _why_apart(summary: pd.DataFrame, domain: str, best: Variant, full: Variant)
         is_it = rows["vocab_size"] == variant.vocab_size
         row = rows[is_it & (rows["draft_length"] == variant.draft_length)].iloc[0]
         accepted = row["predicted_mean_acceptance_length"] / row["mean_acceptance_length"] - 1
-        parts.append(f"{row['prediction_error']:+.1%} for {name} ({accepted:+.1%} of it in acceptance)")
-    return f"Decoding and prediction differ: predicted tokens/s are off by {' and '.join(parts)}."
+        parts.append(f"{row['prediction_error']:+.1%} for {name} ({accepted:+.1%} through acceptance)")
+    return (
+        f"Decoding and prediction differ: predicted tokens/s are off by {' and '.join(parts)}; the rest is "
+        "latency."
+    )
 
 
 def energy_fact(energy: TokenEnergy) -> str:

@@ -42,7 +42,14 @@ def devices_report(runs: Sequence[Findings], found: DeviceFindings) -> Section:
             "The answer",
             *(Paragraph(text, is_brief=True, tone="strong") for text in found.verdicts()),
             answer_table(runs),
-            *(answers if len(answers) <= _MOST_CARDS else [_commands(runs)]),
+            section(
+                "cards",
+                "More: each answer in detail, and the command that exports it",
+                *answers,
+                is_folded=True,
+            )
+            if len(answers) <= _MOST_CARDS
+            else _commands(runs),
         ),
         doubt_section(runs),
         _comparison(found),

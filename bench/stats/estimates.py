@@ -74,9 +74,8 @@ def median(samples: Floats) -> Estimate:
 def median_ratio(a: Floats, b: Floats, confidence: float = CONFIDENCE) -> Estimate:
     """Median of the ratios of pairs a / b `(n,)`, with its distribution-free interval.
 
-    The interval's ends are order statistics: the number of ratios below the true median is binomial(n, 1/2)
-    whatever their distribution, so that it holds for few pairs too. Of too few for the confidence it is
-    infinite.
+    The ends are order statistics: the number of ratios below the true median is binomial(n, 1/2) whatever
+    their distribution. The interval therefore holds for few pairs too; for too few it is infinite.
     """
     ratios = np.sort(a / b)
     n = len(ratios)

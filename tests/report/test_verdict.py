@@ -54,3 +54,41 @@ def test_the_full_vocabulary_may_be_the_optimum(tmp_path):
             values["variants"] = [[FULL, 0, "plain"], [FULL, 3, "full+optimum"], [20, 3, "paper"]]
     (folder / FILE_NAME).write_text("\n".join(map(json.dumps, lines)) + "\n")
     assert answer_of(folder).sentence().startswith("code: do not trim: the full vocabulary is fastest")
+
+
+def test_decoding_and_prediction_that_differ_have_the_reason_beside_them(tmp_path):
+    folder = write_run(tmp_path, {100: 5.5, 10: 0.5})
+    answer = answer_of(folder)
+    assert answer.why_apart == ""
+    assert answer.over_full.predicted == pytest.approx(99 / 69)
+    assert answer.over_plain.predicted == pytest.approx(160 / 69)
+    lines = [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
+    for values in lines:
+        if values["kind"] == "decode" and values["vocab_size"] == 10:
+            # Twice the time, and one token of each answer fewer accepted: 3.5 instead of 4 a pass.
+            values |= {"decode_ms": 138.0, "accepted": [3, 2]}
+    (folder / FILE_NAME).write_text("\n".join(map(json.dumps, lines)) + "\n")
+    assert answer_of(folder).why_apart == (
+        "Decoding and prediction differ: predicted tokens/s are off by +100.0% for this draft (+14.3% "
+        "through acceptance) and +0.0% for the full vocabulary (+0.0% through acceptance); the rest is latency."
+    )
+
+
+def test_a_figure_that_cannot_be_is_a_doubt(tmp_path):
+    found = Findings.of(read_run(write_run(tmp_path)))
+    assert [doubt.code for doubt in found.doubts] == []
+    found = Findings.of(found.run)
+    found.__dict__["summary"] = Findings.of(found.run).summary.assign(acceptance_rate=1.25)
+    (doubt,) = found.doubts
+    assert (doubt.code, doubt.what) == (
+        "impossible_value",
+        "the table summary says what cannot be: acceptance_rate is 1.25 in row 0",
+    )
+
+
+def test_the_worst_that_another_domain_s_vocabulary_does_is_said(tmp_path):
+    # The pool's vocabulary of 20 tokens on code: 99 ms over 69 + 6 * 5 / 9.
+    assert Findings.of(read_run(write_run(tmp_path))).across == (
+        "At worst, code under the vocabulary chosen on pooled (k = 20, gamma = 3) is predicted to run at "
+        "1.37x the speed of the full vocabulary."
+    )
