@@ -2,11 +2,11 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,8 @@ from bench.vocab.ranking import Ranking
 
 Replay = ReplayRecord | SampledReplayRecord
 
+Kind = TypeVar("Kind")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -48,7 +50,7 @@ class Run:
         environment: what `environment.json` says.
         config: what `config.yaml` says.
         rankings: by source.
-        plans: what was proved, by domain.
+        plans: what was to be decoded, by domain.
         replays: by domain, source and prompt id.
         probes: by domain; those of the pilot are left out.
         decodes: by domain, then variant, then prompt id.
@@ -111,7 +113,7 @@ class Run:
         return Variant(self.full_size, 0)
 
     def variant_of(self, domain: str, role: str) -> Variant:
-        """The variant that plays a role in the proof; every plan has every role but the extra ones."""
+        """The variant that plays a role in the plan; every plan has every role but the extra ones."""
         return next(item.variant for item in self.plans[domain].planned if role in item.roles)
 
 
@@ -126,63 +128,71 @@ def read_run(folder: Path) -> Run:
         raise OutputError(
             f"{folder} measured a draft alone, without acceptance or speed: task=report and task=fit read it"
         )
-    rankings, plans, baselines, isolated = {}, {}, [], []
-    replays: dict[str, dict[str, dict[str, Replay]]] = defaultdict(lambda: defaultdict(dict))
+    log = _Log(folder)
+    plans = {record.domain: record for record in log.of(PlanRecord)}
+    replays = _nested([*log.of(ReplayRecord), *log.of(SampledReplayRecord)], "domain", "source", "prompt_id")
+    decodes = _nested(log.of(DecodeRecord), "domain", "variant", "prompt_id")
     probes: dict[str, list[ProbeRecord]] = defaultdict(list)
-    decodes: dict[str, dict[Variant, dict[str, DecodeRecord]]] = defaultdict(lambda: defaultdict(dict))
+    for probe in log.of(ProbeRecord):
+        probes[probe.domain] += [] if probe.is_pilot else [probe]
     steady: dict[str, dict[Variant, list[SteadyRecord]]] = defaultdict(lambda: defaultdict(list))
-    failures: list[FailureRecord] = []
-    num_sessions, has_ended = 0, False
-    full_size = int(environment["full_vocab_size"])
-    for record in read_records(folder):
-        if isinstance(record, RankingRecord):
-            rankings[record.source] = record.ranking(full_size)
-        elif isinstance(record, PlanRecord):
-            plans[record.domain] = record
-        elif isinstance(record, Replay):
-            replays[record.domain][record.source][record.prompt_id] = record
-        elif isinstance(record, ProbeRecord):
-            probes[record.domain] += [] if record.is_pilot else [record]
-        elif isinstance(record, IsolatedRecord):
-            isolated.append(record)
-        elif isinstance(record, DecodeRecord):
-            decodes[record.domain][record.variant][record.prompt_id] = record
-        elif isinstance(record, BaselineRecord):
-            baselines.append(record)
-        elif isinstance(record, SteadyRecord):
-            steady[record.domain][record.variant].append(record)
-        elif isinstance(record, SessionRecord):
-            # A session tries again what failed in the one before.
-            failures, num_sessions = [], num_sessions + 1
-        elif isinstance(record, FailureRecord):
-            failures.append(record)
-        elif isinstance(record, EndRecord):
-            has_ended = True
-    found = {d: _comparable(plans[d], decodes[d], probes[d], replays[d]) for d in decodes if d in plans}
+    for window in log.of(SteadyRecord):
+        steady[window.domain][window.variant].append(window)
+    found = {
+        d: _comparable(plans[d], decodes[d], probes[d], replays.get(d, {})) for d in decodes if d in plans
+    }
     shared = {domain: prompts for domain, prompts in found.items() if prompts}
     if not shared:
         raise OutputError(
             f"{folder}: no prompt was decoded in every planned way yet; there is nothing to compare"
         )
+    full_size = int(environment["full_vocab_size"])
     return Run(
         folder,
         environment,
         config,
-        rankings,
+        {record.source: record.ranking(full_size) for record in log.of(RankingRecord)},
         plans,
-        {d: dict(by_source) for d, by_source in replays.items()},
+        replays,
         {d: [p for p in probes[d] if p.prompt_id in kept] for d, kept in shared.items()},
         {
             d: {variant: _only(decodes[d][variant], kept) for variant in decodes[d]}
             for d, kept in shared.items()
         },
-        isolated,
-        baselines,
+        log.of(IsolatedRecord),
+        log.of(BaselineRecord),
         dict(steady),
-        failures,
-        num_sessions,
-        has_ended,
+        log.of(FailureRecord),
+        len(log.of(SessionRecord)),
+        bool(log.of(EndRecord)),
     )
+
+
+class _Log:
+    """The records of a run by kind, in the order of their writing; of failures those of the last session."""
+
+    def __init__(self, folder: Path):
+        self._by_kind: dict[type, list[Any]] = defaultdict(list)
+        for record in read_records(folder):
+            if isinstance(record, SessionRecord):
+                # A session tries again what failed in the one before.
+                self._by_kind[FailureRecord] = []
+            self._by_kind[type(record)].append(record)
+
+    def of(self, kind: type[Kind]) -> list[Kind]:
+        return self._by_kind[kind]
+
+
+def _nested(records: Iterable[Any], *names: str) -> dict[Any, Any]:
+    """Records by these fields, one inside the other; of several of one place the last."""
+    found: dict[Any, Any] = {}
+    for record in records:
+        *outer, inner = (getattr(record, name) for name in names)
+        level = found
+        for key in outer:
+            level = level.setdefault(key, {})
+        level[inner] = record
+    return found
 
 
 def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -293,24 +303,30 @@ def read_draft_run(folder: Path) -> DraftRun:
         OutputError: it is not one, or nothing in it was timed yet.
     """
     environment, config = read_settings(folder)
-    isolated: list[IsolatedRecord] = []
-    failures: list[FailureRecord] = []
-    coverage, num_sessions = None, 0
-    for record in read_records(folder):
-        if isinstance(record, IsolatedRecord):
-            isolated.append(record)
-        elif isinstance(record, CoverageRecord):
-            coverage = CoverageTable(np.array(record.sizes), np.array(record.coverage))
-        elif isinstance(record, SessionRecord):
-            # A session tries again what failed in the one before.
-            failures, num_sessions = [], num_sessions + 1
-        elif isinstance(record, FailureRecord):
-            failures.append(record)
+    log = _Log(folder)
+    isolated, failures = log.of(IsolatedRecord), log.of(FailureRecord)
+    coverage = None
+    for record in log.of(CoverageRecord):
+        coverage = CoverageTable(np.array(record.sizes), np.array(record.coverage))
     is_cold = any(record.cache == "cold" for record in isolated)
     if not any(record.part == DRAFT_STEP for record in isolated):
         reasons = "; ".join(f"{failure.error}: {failure.message}" for failure in failures[:1])
         raise OutputError(f"{folder}: no draft step was timed{f' ({reasons})' if reasons else ' yet'}")
-    run = Run(folder, environment, config, {}, {}, {}, {}, {}, isolated, [], {}, failures, num_sessions)
+    run = Run(
+        folder,
+        environment,
+        config,
+        {},
+        {},
+        {},
+        {},
+        {},
+        isolated,
+        [],
+        {},
+        failures,
+        len(log.of(SessionRecord)),
+    )
     execution = EAGER if any(r.execution == EAGER for r in isolated) else isolated[0].execution
     return DraftRun(run, COLD if is_cold else WARM, execution, coverage)
 

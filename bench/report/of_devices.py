@@ -94,14 +94,8 @@ def _left_out(runs: Sequence[Findings]) -> Section | None:
 def _comparison(found: DeviceFindings) -> Section | None:
     """What differs between devices, and what cannot be compared."""
     several_cases = found.models["case"].nunique() > 1
-    columns = _MODELS if several_cases else _MODELS[1:]
-    rank = _RANK if several_cases else ("place", *_RANK[2:])
+    rank = _RANK if several_cases else tuple(name for name in _RANK if name != "case")
     has_energy = found.best["tokens_per_joule"].notna().any()
-    models = (
-        "Latency models of a chained draft step on every device. Savings: of the smallest size that was "
-        "measured, over the full vocabulary. Lost: speed that the k of FLOPs gives away on the domain where "
-        "it loses most. Limits: of the step with the full vocabulary."
-    )
     by_energy = "Devices by measured tokens per joule; those without a measured energy come last."
     return section(
         "hardware",
@@ -119,28 +113,39 @@ def _comparison(found: DeviceFindings) -> Section | None:
             device_figures.split_figure.picture(found),
             is_folded=True,
         ),
-        section(
-            "hardware-models",
-            "Would FLOPs have picked it on these devices, and do latency models move between them?",
-            Points(found.transfers(), is_brief=True),
-            Table(models, found.models, columns),
-            section(
-                "hardware-models-more",
-                "More: draft steps against bandwidth, and every latency model on every other device",
-                device_figures.step_figure.picture(found),
-                device_figures.transfer_figure.picture(found),
-                Table(
-                    "Error of a device's latency model on another, after scaling by the data sheets.",
-                    found.transferred,
-                    _TRANSFER,
-                    headings={"source": "fitted on", "target": "predicted for"},
-                ),
-                is_folded=True,
-            ),
-        ),
+        _models(found, _MODELS if several_cases else _MODELS[1:]),
         section(
             "limits",
             "What differs between the runs, and what cannot be compared",
             Points(found.limits(), is_brief=True),
+        ),
+        label="Devices",
+    )
+
+
+def _models(found: DeviceFindings, columns: Sequence[str]) -> Section | None:
+    caption = (
+        "Latency models of a chained draft step on every device. Savings: of the smallest size that was "
+        "measured, over the full vocabulary. Lost: speed that the k of FLOPs gives away on the domain where "
+        "it loses most. Limits: of the step with the full vocabulary."
+    )
+    transferred = Table(
+        "Error of a device's latency model on another, after scaling by the data sheets.",
+        found.transferred,
+        _TRANSFER,
+        headings={"source": "fitted on", "target": "predicted for"},
+    )
+    return section(
+        "hardware-models",
+        "Would FLOPs have picked it on these devices, and do latency models move between them?",
+        Points(found.transfers(), is_brief=True),
+        Table(caption, found.models, columns),
+        section(
+            "hardware-models-more",
+            "More: draft steps against bandwidth, and every latency model on every other device",
+            device_figures.step_figure.picture(found),
+            device_figures.transfer_figure.picture(found),
+            transferred,
+            is_folded=True,
         ),
     )

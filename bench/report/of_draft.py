@@ -13,11 +13,10 @@ from bench.report.drawing import (
     error_bars,
     log_k_axis,
     stack_bars,
-    telemetry_figure,
     title_figure,
 )
 from bench.report.latency_figures import fit_captioned, roofline_figure
-from bench.report.of_run import model_tables, not_measured, settings_table
+from bench.report.of_run import environment_section, model_tables, not_measured, telemetry_section
 from bench.report.sections import Paragraph, Points, Section, Table, section
 
 _STEPS = (
@@ -48,70 +47,53 @@ _METHOD = (
 def draft_report(found: DraftFindings) -> Section:
     """What a draft step costs by vocabulary size."""
     environment = found.run.environment
-    models = found.latency_models
+    components = found.latency_models.components
+    verdicts = [
+        Paragraph(f"{item.title}: {item.sentence}", is_brief=True, tone="strong") for item in components
+    ]
     doubts = Points([doubt.text for doubt in found.doubts], is_brief=True, mark="Doubt:")
     parts = [
-        section(
-            "answer",
-            "The answer",
-            *(
-                Paragraph(f"{item.title}: {item.sentence}", is_brief=True, tone="strong")
-                for item in models.components
-            ),
-            Points(found.facts, is_brief=True),
-        ),
-        section("doubts", "What makes these figures doubtful", doubts),
+        section("answer", "The answer", *verdicts, Points(found.facts, is_brief=True)),
+        section("doubts", "What makes these figures doubtful", doubts, label="Doubts"),
         not_measured(found.failures, is_brief=True),
-        section(
-            "latency",
-            "What does a draft step cost here, and how far is that from the hardware's limit?",
-            step_figure.picture(found),
-            Table(
-                "A draft step by vocabulary size; 95% intervals of the median.",
-                found.steps,
-                _STEPS,
-                is_brief=True,
-            ),
-            section(
-                "latency-more",
-                "More: cold and warm cache, and the roofline",
-                cache_figure.picture(found),
-                roofline_figure.picture(models, "medians of parts on their own"),
-                is_folded=True,
-            ),
-        ),
-        *(
-            section(
-                f"models-{item.name}",
-                f"Latency models of the {item.title}",
-                fit_captioned(item, "samples").picture(item, "parts on their own"),
-                *model_tables(item, is_brief=True),
-                _savings(item),
-                Table(
-                    "The k that each model would choose by the utility.",
-                    item.utility,
-                    item.utility.columns.tolist(),
-                ),
-            )
-            for item in models.components
-        ),
-        section(
-            "telemetry",
-            "What was sampled beside the run?",
-            telemetry_figure.picture(found, "the whole run"),
-            is_folded=True,
-        ),
+        _latency(found),
+        *(_models(item) for item in components),
+        telemetry_section(found, "the whole run"),
         section("method", "Method", Points(_METHOD)),
-        section(
-            "environment",
-            "Environment and configuration",
-            settings_table("Where it was measured.", environment),
-            settings_table("What it was asked for.", found.run.config),
-            is_folded=True,
-        ),
+        environment_section(found.run),
     ]
     title = f"What does a draft step cost? {environment['pair']} on {environment['device_name']}"
     return Section("report", title, [Paragraph(found.origin), *(part for part in parts if part)])
+
+
+def _latency(found: DraftFindings) -> Section | None:
+    caption = "A draft step by vocabulary size; 95% intervals of the median."
+    return section(
+        "latency",
+        "What does a draft step cost here, and how far is that from the hardware's limit?",
+        step_figure.picture(found),
+        Table(caption, found.steps, _STEPS, is_brief=True),
+        section(
+            "latency-more",
+            "More: cold and warm cache, and the roofline",
+            cache_figure.picture(found),
+            roofline_figure.picture(found.latency_models, "parts on their own"),
+            is_folded=True,
+        ),
+        label="Draft step",
+    )
+
+
+def _models(item: ComponentFindings) -> Section | None:
+    utility = "The k that each model would choose by the utility."
+    return section(
+        f"models-{item.name}",
+        f"Latency models of the {item.title}",
+        fit_captioned(item, "samples").picture(item, "parts on their own"),
+        *model_tables(item, is_brief=True),
+        _savings(item),
+        Table(utility, item.utility, item.utility.columns.tolist()),
+    )
 
 
 def _savings(item: ComponentFindings) -> Table:

@@ -9,9 +9,10 @@ import pandas as pd
 from bench.analysis.findings import Findings
 from bench.analysis.latency_models import ComponentFindings, LatencyFindings
 from bench.analysis.metrics import ROLE_LEGEND, format_estimate, format_value
+from bench.analysis.run import Run
 from bench.analysis.verdict import Answer, Gain
 from bench.report import run_figures
-from bench.report.drawing import Captioned, telemetry_figure
+from bench.report.drawing import Captioned, Sampled, telemetry_figure
 from bench.report.latency_figures import fit_captioned, roofline_figure
 from bench.report.sections import Block, Card, Grid, Paragraph, Picture, Points, Section, Table, section
 
@@ -88,14 +89,8 @@ def run_sections(found: Findings, prefix: str = "", is_brief: bool = False) -> I
     yield view.speed(is_brief)
     yield view.models()
     yield view.across()
-    yield view.section(
-        "telemetry",
-        "What was sampled beside the run?",
-        view.picture(telemetry_figure),
-        folded=True,
-        label="Telemetry",
-    )
-    yield view.environment()
+    yield telemetry_section(found, found.sample_sizes, prefix)
+    yield environment_section(found.run, prefix)
 
 
 @dataclass(frozen=True)
@@ -231,17 +226,29 @@ class _View:
             label="Other domains",
         )
 
-    def environment(self) -> Section | None:
-        run = self.found.run
-        shown = {name: value for name, value in run.environment.items() if name not in _HIDDEN}
-        return self.section(
-            "environment",
-            "Environment and configuration",
-            settings_table("Where it was measured.", shown),
-            settings_table("What it was asked for.", run.config),
-            folded=True,
-            label="Environment",
-        )
+
+def telemetry_section(found: Sampled, n: str, prefix: str = "") -> Section | None:
+    """What was sampled beside a run."""
+    return section(
+        f"{prefix}telemetry",
+        "What was sampled beside the run?",
+        telemetry_figure.picture(found, n, prefix),
+        is_folded=True,
+        label="Telemetry",
+    )
+
+
+def environment_section(run: Run, prefix: str = "") -> Section | None:
+    """Where a run was measured, and what it was asked for."""
+    shown = {name: value for name, value in run.environment.items() if name not in _HIDDEN}
+    return section(
+        f"{prefix}environment",
+        "Environment and configuration",
+        _settings("Where it was measured.", shown),
+        _settings("What it was asked for.", run.config),
+        is_folded=True,
+        label="Environment",
+    )
 
 
 def model_tables(item: ComponentFindings, is_brief: bool = False) -> list[Table]:
@@ -267,7 +274,7 @@ def models_report(models: LatencyFindings) -> Section:
     return Section("report", "Latency models", _present(*sections))
 
 
-def settings_table(caption: str, values: Mapping[str, Any]) -> Table:
+def _settings(caption: str, values: Mapping[str, Any]) -> Table:
     """Every value below a mapping with the path of its names."""
     return Table(caption, pd.DataFrame(list(_flat(values)), columns=["name", "value"]), ["name", "value"])
 

@@ -70,7 +70,8 @@ def test_decoding_and_prediction_that_differ_have_the_reason_beside_them(tmp_pat
     (folder / FILE_NAME).write_text("\n".join(map(json.dumps, lines)) + "\n")
     assert answer_of(folder).why_apart == (
         "Decoding and prediction differ: predicted tokens/s are off by +100.0% for this draft (+14.3% "
-        "through acceptance) and +0.0% for the full vocabulary (+0.0% through acceptance); the rest is latency."
+        "through acceptance) and +0.0% for the full vocabulary (+0.0% through acceptance); the rest is "
+        "latency."
     )
 
 
