@@ -1,18 +1,22 @@
+"""Parts of rounds as calls: those of a pair, and those of a draft that has no target."""
+
 import numpy as np
 import pytest
 import torch
 
 from bench.decoding.decoder import Decoder
 from bench.decoding.engine import PartKey
-from bench.decoding.parts import isolated_parts
+from bench.decoding.parts import draft_parts, isolated_parts
 from bench.decoding.rounds import Timeline
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import VOCAB_SIZE, make_draft, make_target
+from tests.models import test_decoder_lm as lone
 
 TARGET = make_target()
 DRAFT = make_draft(TARGET)
 HEADS = {size: DRAFT.head(DraftVocab(np.arange(size), VOCAB_SIZE)) for size in (9, VOCAB_SIZE)}
 PROMPT = [5, 9, 33, 7]
+LONE_SIZES, CONTEXT = (9, lone.VOCAB_SIZE), 12
 
 
 @pytest.fixture
@@ -24,12 +28,26 @@ def parts_of(prefill, draft_lengths=(2, 4)):
     return isolated_parts(TARGET, DRAFT, HEADS, draft_lengths, prefill)
 
 
-def test_there_is_a_part_for_everything_whose_cost_varies(prefill):
+@pytest.fixture(scope="module", params=["llama", "gemma3"])
+def lone_draft(request):
+    return lone.make_draft(request.param)
+
+
+def lone_parts_of(draft):
+    return draft_parts(draft, {size: draft.head_of_size(size) for size in LONE_SIZES}, CONTEXT, seed=0)
+
+
+def test_there_is_a_part_for_everything_whose_cost_varies(prefill, lone_draft):
     assert set(parts_of(prefill)) == {
         PartKey("layer"),
         *(PartKey(part, vocab_size=k) for part in ("lm_head", "select") for k in (9, VOCAB_SIZE)),
         *(PartKey("extend", num_tokens=n) for n in (1, 2, 3, 4, 5)),
         *(PartKey("verify", num_tokens=n) for n in (1, 3, 5)),
+    }
+    names = ("lm_head", "select", "draft_step")
+    assert set(lone_parts_of(lone_draft)) == {
+        PartKey("layer"),
+        *(PartKey(name, vocab_size=k) for name in names for k in LONE_SIZES),
     }
 
 
@@ -48,12 +66,12 @@ def test_labels_tell_the_parts_apart(prefill):
     assert PartKey("layer").label == "layer"
 
 
-def test_every_part_does_the_same_work_again_and_again(prefill):
-    parts = parts_of(prefill)
-    first = {key: part() for key, part in parts.items()}
-    for _ in range(3):
-        for key, part in reversed(parts.items()):
-            assert torch.equal(part(), first[key]), key
+def test_every_part_does_the_same_work_again_and_again(prefill, lone_draft):
+    for parts in (parts_of(prefill), lone_parts_of(lone_draft)):
+        first = {key: part() for key, part in parts.items()}
+        for _ in range(3):
+            for key, part in reversed(parts.items()):
+                assert torch.equal(part(), first[key]), key
 
 
 @torch.inference_mode()
@@ -105,3 +123,22 @@ def test_calls_keep_their_addresses_as_graphs_need(prefill):
     for part in parts.values():
         part()
     assert [layer.key_buffer.data_ptr() for layer in cache.layers] == before
+
+
+def test_a_whole_step_of_a_draft_is_its_parts_one_after_the_other(lone_draft):
+    parts = lone_parts_of(lone_draft)
+    for size in LONE_SIZES:
+        logits = parts[PartKey("lm_head", vocab_size=size)]()
+        assert logits.shape == (1, 1, size)
+        selected = parts[PartKey("select", vocab_size=size)]()
+        assert selected.tolist() == logits.argmax(-1).tolist()
+        assert torch.equal(parts[PartKey("draft_step", vocab_size=size)](), selected)
+
+
+@torch.inference_mode()
+def test_a_step_of_a_draft_continues_its_context(lone_draft):
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(lone.VOCAB_SIZE, (CONTEXT + 1,), generator=generator)
+    expected = lone_draft.fork().prefill(ids[:-1], ids[-1:], lone.NO_FEATURES)
+    layer = lone_parts_of(lone_draft)[PartKey("layer")]()
+    torch.testing.assert_close(layer, expected, rtol=1e-4, atol=1e-4)
