@@ -28,13 +28,14 @@ The rooms, in the order in which data flows through them:
     config/        typed configuration: what every key means and which values are possible
     tasks.py       which function runs each task
     sweep.py       the jobs of a sweep: each a process with its own log, CPU cores and note of how it ended
+    variant.py     one way to decode (k, gamma, batch), from plan to record to table; the parts of a round
     acceptance.py  replay -> acceptance of every vocabulary size; pure arithmetic
     assets.py      downloads, pinned by hash
     errors.py      errors that a user can fix
 
-Import rule: errors, config, stats, vocab, cost, acceptance, gpu_tables <- text, records, device, models,
-export, telemetry <- decoding, measure <- runs <- cli; and records <- surface, fit <- analysis <- report,
-which import no torch. A test checks this.
+Import rule: errors, variant, config, stats, vocab, cost, acceptance, gpu_tables <- text, records, device,
+models, export, telemetry <- decoding, measure <- runs <- cli; and records <- surface, fit <- analysis <-
+report, which import no torch. A test checks this.
 """
 
 from importlib.metadata import version

@@ -10,7 +10,7 @@ BENCH = Path(__file__).parent.parent / "bench"
 FILES = sorted(BENCH.rglob("*.py"))
 
 TORCH = ("torch", "transformers")
-GROUND = ("errors", "config", "stats", "vocab", "cost", "acceptance", "gpu_tables")
+GROUND = ("errors", "variant", "config", "stats", "vocab", "cost", "acceptance", "gpu_tables")
 MATERIAL = ("text", "records", "device", "models", "telemetry", "export")
 WORK = ("decoding", "measure")
 FINDINGS = ("surface", "fit", "analysis", "report")
@@ -78,7 +78,10 @@ def test_files_have_one_reason_to_change():
     assert {path: n for path, n in lengths.items() if n > 480} == {}
 
 
-@pytest.mark.parametrize("package", [BENCH, BENCH / "fit", BENCH / "gpu_tables"], ids=lambda path: path.name)
+MAPS = [path.parent for path in sorted(BENCH.rglob("__init__.py")) if ".py " in path.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("package", MAPS, ids=lambda path: path.name)
 def test_maps_name_what_is_there(package):
     text = (package / "__init__.py").read_text("utf-8")
     rooms = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").exists()}

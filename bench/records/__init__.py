@@ -1,4 +1,4 @@
-"""What a run writes down: kinds.py what of each case, store.py how it is kept, cases.py what is there."""
+"""What a run writes down: kinds.py what of each case, store.py how it is kept."""
 
 from bench.records.kinds import (
     BaselineRecord,

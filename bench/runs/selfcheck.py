@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich import box
@@ -96,52 +95,91 @@ class Check:
     note: str | None = None
 
 
+@dataclass(frozen=True)
+class _Instruments:
+    """What is held against itself: an engine on a device, and parts of its rounds.
+
+    Attributes:
+        device: the device.
+        engine: the embedded pair on it.
+        prompts: that it decodes.
+        sizes: of its heads, by name: `small`, `cut`, `full`.
+        calls: the parts, by name: those heads and `layer`.
+        timing: effort.
+        seed: of every random order.
+    """
+
+    device: Device
+    engine: Engine
+    prompts: list[EncodedPrompt]
+    sizes: dict[str, int]
+    calls: dict[str, Callable[[], object]]
+    timing: TimingConfig
+    seed: int
+
+    @property
+    def drafted(self) -> Variant:
+        """How prompts are decoded."""
+        return Variant(self.sizes["small"], _DRAFT_LENGTH)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """One comparison of the instruments with themselves: times by part, samples in ms, decodes."""
+
+    checks: list[Check]
+    times: dict[str, Floats]
+    samples_ms: dict[str, float]
+    records: list[DecodeRecord]
+
+
 def _check(config: Config, device: Device, pair: Pair) -> list[Check]:
     source = config.domain.sources()[0]
     measure = replace(config.measure, num_prompts=_NUM_PROMPTS)
     timing = replace(config.timing, budget_s=max(config.timing.budget_s, _LEAST_BUDGET_S))
     prompts = held_out_prompts(pair, source, load_prompts(source), config.vocab, measure)
-    seed = measure.seed
-    engine = TorchEngine(device, pair.target, pair.draft, _NUM_TOKENS, seed)
+    engine = TorchEngine(device, pair.target, pair.draft, _NUM_TOKENS, measure.seed)
     full = engine.full_size
     sizes = {"small": min(_SMALL, full // 2), "cut": int(_CUT * full), "full": full}
     parts = engine.parts(engine.prepare(prompts[0].token_ids), list(sizes.values()), [_DRAFT_LENGTH])
     calls = {name: parts[PartKey(HEAD, vocab_size=size)] for name, size in sizes.items()}
     calls["layer"] = parts[PartKey(LAYER)]
-    drafted = Variant(sizes["small"], _DRAFT_LENGTH)
+    return _checks(_Instruments(device, engine, prompts, sizes, calls, timing, measure.seed))
 
-    def compare_with_itself(attempt: int) -> tuple[list[Check], dict[str, Any]]:
-        twice = {
-            f"{name} {label}": calls[name] for name in ("small", "full", "layer") for label in ("A", "B")
-        }
-        times, num_calls = time_heads(device, {**twice, "cut": calls["cut"]}, timing, seed + attempt)
-        decoded, records = decode_twice(engine, prompts, drafted, _NUM_REPEATS, seed + attempt)
-        names = {"small": f"LM head of {sizes['small']:,}", "full": "whole LM head", "layer": "draft layer"}
-        found = [
-            same(f"A/A {text}", (times[f"{name} A"], times[f"{name} B"]), _NUM_SAME, attempt)
-            for name, text in names.items()
-        ]
-        found.append(same("A/A whole decode", decoded, _NUM_SAME, attempt))
-        samples = {
-            text: float(np.median(times[f"{name} A"])) * num_calls[f"{name} A"]
-            for name, text in names.items()
-        }
-        return found, {"times": times, "samples": samples, "records": records}
 
-    checks, seen = compare_with_itself(1)
+def _checks(of: _Instruments) -> list[Check]:
+    compared = _compare_with_itself(of, attempt=1)
+    checks = compared.checks
     if not all(check.passed for check in checks):
         # One comparison in twenty fails by chance: what is wrong fails twice.
-        again, seen = compare_with_itself(2)
-        checks += again
-    times = seen["times"]
-    laps = with_and_without_laps(engine, prompts, drafted, _NUM_REPEATS, seed)
+        compared = _compare_with_itself(of, attempt=2)
+        checks = checks + compared.checks
+    times = compared.times
+    laps = with_and_without_laps(of.engine, of.prompts, of.drafted, _NUM_REPEATS, of.seed)
     return [
         *checks,
         different(f"A/B whole LM head, and {_CUT:.0%} of it", (times["full A"], times["cut"]), 1 / _CUT),
-        fine_clock(timer_facts(device), seen["samples"]),
-        small_overhead(laps, device.asynchronous),
-        laps_add_up(seen["records"]),
+        fine_clock(timer_facts(of.device), compared.samples_ms),
+        small_overhead(laps, of.device.asynchronous),
+        laps_add_up(compared.records),
     ]
+
+
+def _compare_with_itself(of: _Instruments, attempt: int) -> _Compared:
+    names = {"small": f"LM head of {of.sizes['small']:,}", "full": "whole LM head", "layer": "draft layer"}
+    twice = {f"{name} {label}": of.calls[name] for name in names for label in ("A", "B")}
+    seed = of.seed + attempt
+    times, num_calls = time_heads(of.device, {**twice, "cut": of.calls["cut"]}, of.timing, seed)
+    decoded, records = decode_twice(of.engine, of.prompts, of.drafted, _NUM_REPEATS, seed)
+    checks = [
+        same(f"A/A {text}", (times[f"{name} A"], times[f"{name} B"]), _NUM_SAME, attempt)
+        for name, text in names.items()
+    ]
+    checks.append(same("A/A whole decode", decoded, _NUM_SAME, attempt))
+    samples_ms = {
+        text: float(np.median(times[f"{name} A"])) * num_calls[f"{name} A"] for name, text in names.items()
+    }
+    return _Compared(checks, times, samples_ms, records)
 
 
 def _last(checks: list[Check]) -> list[Check]:
