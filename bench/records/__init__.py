@@ -1,4 +1,4 @@
-"""What a run writes down: kinds.py what of each case, store.py how it is kept."""
+"""Records, the measurements of a run: kinds.py defines them, store.py writes and reads them."""
 
 from bench.records.kinds import (
     BaselineRecord,

@@ -1,7 +1,7 @@
-"""The kinds of records: what a run writes down of each case, and which cases a run has.
+"""The kinds of records, and the cases of a run.
 
-A case names what is measured: the kind of measurement first, then what tells it from others of its kind; a
-record's identity is the case that it is of. A new kind of record is one subclass of `Record` here.
+A case is one thing to measure: the kind of record, and the values that distinguish it from others of that
+kind. The identity of a record is its case. A new kind of record is one subclass of `Record` in this file.
 """
 
 from collections import defaultdict
@@ -17,18 +17,18 @@ from bench.vocab.ranking import Ranking
 
 Case = tuple[str | int | bool | None, ...]
 
-# What the case of a pilot's probe begins with.
+# First element of the case of a pilot's probe.
 PILOT = "pilot"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One line of a run's file; every field is a value of JSON.
+    """One line of `records.jsonl`; every field is a JSON value.
 
     Attributes:
-        kind: as the file says it.
-        named_by: fields that tell a record from others of its kind; None where nothing is measured.
-        case_kind: what its case begins with; the kind unless given.
+        kind: name of the kind, as in the file.
+        named_by: fields that distinguish a record from others of its kind; None if it is not a measurement.
+        case_kind: first element of its case; None: `kind`.
     """
 
     kind: ClassVar[str]
@@ -37,12 +37,12 @@ class Record:
 
     @classmethod
     def case_of(cls, *names: str | int | None) -> Case:
-        """The case of the record that these fields will name, in the order of `named_by`."""
+        """The case of a record with these values of the fields in `named_by`."""
         return (cls.case_kind or cls.kind, *names)
 
     @property
     def identity(self) -> Case | None:
-        """The case that it is of; None where nothing is measured."""
+        """The case of the record; None if it is not a measurement."""
         if self.named_by is None:
             return None
         return self.case_of(*(getattr(self, name) for name in self.named_by))
@@ -53,12 +53,12 @@ class RankingRecord(Record):
     """The order in which tokens enter a vocabulary.
 
     Attributes:
-        source: what it was ranked on: a domain, or the pool of all.
-        seen_ids: the must-keep tokens and all that were counted, in order; every other token that the draft
-            has follows by rising id.
-        seen_counts: how often each of them was counted, or its expected share in a pool.
-        num_must_keep: tokens at the front that every size holds.
-        candidate_ids: tokens that the draft has; None when it has all of the target's.
+        source: text that ranks the tokens: a domain, or the pool of all.
+        seen_ids: the must-keep tokens and all counted tokens, in order. All other tokens of the draft follow,
+            by increasing id.
+        seen_counts: count of each of them, or its share in the pool.
+        num_must_keep: number of tokens at the front that are in every vocabulary.
+        candidate_ids: tokens of the draft; None if it has all tokens of the target.
     """
 
     kind = "ranking"
@@ -71,7 +71,7 @@ class RankingRecord(Record):
     candidate_ids: list[int] | None
 
     def ranking(self, full_size: int) -> Ranking:
-        """With the tokens that were never counted, by rising id."""
+        """The ranking, including the tokens that were never counted, by increasing id."""
         everything = np.arange(full_size) if self.candidate_ids is None else np.array(self.candidate_ids)
         order = np.concatenate([self.seen_ids, np.setdiff1d(everything, self.seen_ids)]).astype(np.int64)
         counts = np.zeros(len(order))
@@ -81,11 +81,11 @@ class RankingRecord(Record):
 
 @dataclass(frozen=True)
 class PlanRecord(Record):
-    """What is decoded of a domain, chosen from a pilot.
+    """The variants to decode for one domain.
 
     Attributes:
-        domain: of the prompts.
-        source: of the ranking that the vocabularies follow.
+        domain: domain of the prompts.
+        source: source of the ranking.
         variants: (vocabulary size, draft length, role) of each.
     """
 
@@ -114,16 +114,16 @@ class PlanRecord(Record):
 
 @dataclass(frozen=True)
 class ReplayRecord(Record):
-    """For which vocabulary sizes the draft is right, at every place and depth of one answer.
+    """The vocabulary sizes for which the draft is right, at every position and depth of one answer.
 
     Attributes:
-        domain: of the prompt.
-        prompt_id: of the prompt.
-        source: of the ranking.
+        domain: domain of the prompt.
+        prompt_id: id of the prompt.
+        source: source of the ranking.
         token_ids: the target's answer.
-        low: as `bench.acceptance.Intervals`.
-        high: as `low`.
-        replay_ms: wall time of the pass, which serves all rankings.
+        low: see `bench.acceptance.Intervals`.
+        high: see `bench.acceptance.Intervals`.
+        replay_ms: wall time of the pass, which is shared by all rankings.
     """
 
     kind = "replay"
@@ -144,16 +144,16 @@ class ReplayRecord(Record):
 
 @dataclass(frozen=True)
 class SampledReplayRecord(Record):
-    """How likely a draft of each size would have had each token of one sampled answer accepted.
+    """The acceptance probability of each token of one sampled answer, for drafts of several sizes.
 
     Attributes:
-        domain: of the prompt.
-        prompt_id: of the prompt.
-        source: of the ranking.
+        domain: domain of the prompt.
+        prompt_id: id of the prompt.
+        source: source of the ranking.
         token_ids: the target's answer.
         sizes: vocabulary sizes.
-        ratios: as `bench.acceptance.Ratios`.
-        replay_ms: wall time of the pass, which serves all rankings.
+        ratios: see `bench.acceptance.Ratios`.
+        replay_ms: wall time of the pass, which is shared by all rankings.
     """
 
     kind = "sampled_replay"
@@ -175,19 +175,19 @@ class SampledReplayRecord(Record):
 
 @dataclass(frozen=True)
 class ProbeRecord(Record):
-    """A few speculative rounds, timed for the latency of their parts.
+    """A few speculative rounds, to time their parts.
 
     Attributes:
-        domain: of the prompt.
-        prompt_id: of the prompt.
+        domain: domain of the prompt.
+        prompt_id: id of the prompt.
         vocab_size: k.
         draft_length: gamma.
         is_pilot: from before the plan; it informs the choice, not the report.
         order: place in the run's randomised order.
         laps_ms: duration of every step by name, in order.
-        num_repeats: attempts before this one that something else on the machine disturbed.
-        start_s: when it began, on the clock of the telemetry (`bench.telemetry.samples`).
-        end_s: when it ended.
+        num_repeats: earlier attempts that were disturbed by something else on the machine.
+        start_s: start time, on the clock of the telemetry (`bench.telemetry.samples`).
+        end_s: end time.
     """
 
     kind = "probe"
@@ -206,35 +206,35 @@ class ProbeRecord(Record):
 
     @property
     def variant(self) -> Variant:
-        """What was probed."""
+        """The probed variant."""
         return Variant(self.vocab_size, self.draft_length)
 
     @property
     def identity(self) -> Case:
-        """Of the pilot or not. Random pairs may repeat, so that a case has several records."""
+        """Also says if it is of the pilot. Random pairs can repeat, so a case can have several records."""
         kind = PILOT if self.is_pilot else self.kind
         return (kind, self.domain, self.prompt_id, self.vocab_size, self.draft_length)
 
 
 @dataclass(frozen=True)
 class DecodeRecord(Record):
-    """One prompt decoded by one variant.
+    """One prompt decoded with one variant.
 
     Attributes:
-        domain: of the prompt.
-        prompt_id: of the prompt.
+        domain: domain of the prompt.
+        prompt_id: id of the prompt.
         vocab_size: k; the full size for plain decoding.
         draft_length: gamma; 0 for plain decoding.
-        order: place in the run's randomised order.
-        num_prompt_tokens: tokens before the answer.
+        order: position in the run's randomised order.
+        num_prompt_tokens: number of tokens before the answer.
         token_ids: the answer.
-        accepted: accepted draft tokens of every round.
+        accepted: number of accepted draft tokens of every round.
         decode_ms: from the end of the target's prefill to the end of the answer, on the device's clock.
         wall_ms: the same on the host's clock.
         laps_ms: duration of every step by name, in order.
-        num_repeats: as of a probe.
-        start_s: as of a probe.
-        end_s: as of a probe.
+        num_repeats: earlier attempts that were disturbed, as for a probe.
+        start_s: start time, as for a probe.
+        end_s: end time, as for a probe.
     """
 
     kind = "decode"
@@ -263,16 +263,16 @@ class DecodeRecord(Record):
 
 @dataclass(frozen=True)
 class SteadyRecord(Record):
-    """One variant decoding prompt after prompt without a pause, for sensors that are slow.
+    """An energy window: one variant decodes prompt after prompt without a pause, because sensors are slow.
 
     Attributes:
-        domain: of the prompts.
+        domain: domain of the prompts.
         vocab_size: k; the full size for plain decoding.
         draft_length: gamma; 0 for plain decoding.
-        num_tokens: tokens after the first of every answer. The prompts were read before.
-        start_s: when it began, on the clock of the telemetry.
-        end_s: when it ended.
-        window: which of the variant's windows, from 0.
+        num_tokens: number of tokens after the first one of every answer. Prefills are outside the window.
+        start_s: start time, on the clock of the telemetry.
+        end_s: end time.
+        window: index of the window of this variant, from 0.
     """
 
     kind = "steady"
@@ -294,22 +294,22 @@ class SteadyRecord(Record):
 
 @dataclass(frozen=True)
 class IsolatedRecord(Record):
-    """One part of a round, timed on its own.
+    """One part of a round, timed in isolation.
 
     Attributes:
-        part: name of the part, as of the laps.
-        vocab_size: k, for parts whose cost depends on it.
-        num_tokens: tokens taken in at once, for parts whose cost depends on that.
-        cache: `cold` or `warm` when a sample begins.
+        part: name of the part, as in the laps.
+        vocab_size: k, if the cost of the part depends on it.
+        num_tokens: number of input tokens, if the cost of the part depends on it.
+        cache: state of the cache at the start of a sample: `cold` or `warm`.
         device_ms: device time of every sample.
-        wall_ms: synchronised wall time of as many.
-        calls_per_sample: calls that share one sample.
-        stopped: why there are no more samples: `precise`, `budget` or `max_samples`.
-        relative_half_width: half of the 95% interval of the median over the median.
-        execution: `eager` as the decoding loops do, `compiled`, or `graph`, a CUDA graph.
-        num_warmup: calls before the first sample; None where it was not recorded.
-        warmup_stable: whether times had settled by then; None where it was not recorded.
-        block_start_s: when every block of samples began, on the clock of the telemetry.
+        wall_ms: synchronised wall time of as many samples.
+        calls_per_sample: number of calls in one sample.
+        stopped: why sampling stopped: `precise`, `budget` or `max_samples`.
+        relative_half_width: half-width of the median's 95% interval, divided by the median.
+        execution: `eager` as in the decoding loop, `compiled`, or `graph`, a CUDA graph.
+        num_warmup: number of calls before the first sample; None if not recorded.
+        warmup_stable: whether times were stable by then; None if not recorded.
+        block_start_s: start time of every block of samples, on the clock of the telemetry.
     """
 
     kind = "isolated"
@@ -332,12 +332,12 @@ class IsolatedRecord(Record):
 
 @dataclass(frozen=True)
 class CoverageRecord(Record):
-    """What share of tokens k tokens cover, as the user gave it to a run that has no domain.
+    """A coverage curve given by the user, for a run without a domain.
 
     Attributes:
-        origin: where it is from.
+        origin: source of the curve.
         sizes: vocabulary sizes, ascending.
-        coverage: of each.
+        coverage: coverage of each size.
     """
 
     kind = "coverage"
@@ -350,12 +350,12 @@ class CoverageRecord(Record):
 
 @dataclass(frozen=True)
 class BaselineRecord(Record):
-    """The plain loop against `transformers.generate`, on the same weights and prompt.
+    """The plain loop compared with `transformers.generate`, on the same weights and prompt.
 
     Attributes:
-        domain: of the prompt.
-        prompt_id: of the prompt.
-        num_tokens: new tokens, the same for both.
+        domain: domain of the prompt.
+        prompt_id: id of the prompt.
+        num_tokens: number of new tokens, the same for both.
         plain_ms: wall time of the plain loop, prefill included.
         generate_ms: wall time of `generate`, prefill included.
     """
@@ -370,14 +370,17 @@ class BaselineRecord(Record):
     generate_ms: float
 
 
+# Records about the run itself: its processes, its failures, its end.
+
+
 @dataclass(frozen=True)
 class SessionRecord(Record):
-    """A process began to work on the run; a run that was killed has several.
+    """A process started to work on the run. A run that was resumed has several.
 
     Attributes:
-        started_at: UTC.
-        host: machine.
-        pid: process.
+        started_at: start time, UTC.
+        host: name of the machine.
+        pid: process id.
     """
 
     kind = "session"
@@ -389,14 +392,14 @@ class SessionRecord(Record):
 
 @dataclass(frozen=True)
 class FailureRecord(Record):
-    """A case that could not be measured; the others were.
+    """A case that could not be measured. The other cases are measured.
 
     Attributes:
-        case: as its record would have named it.
+        case: the case, as its record would have had it.
         error: class of the error.
-        message: its first line.
-        was_asked_for: whether the run is less than what was asked for without it; what was only tried, such
-            as a graph beside an eager part, is shown and fails no run.
+        message: first line of the error.
+        was_asked_for: whether the user requested the case. If not, as for a CUDA graph in addition to eager
+            execution, the failure is reported but does not fail the run.
     """
 
     kind = "failure"
@@ -409,10 +412,10 @@ class FailureRecord(Record):
 
 @dataclass(frozen=True)
 class EndRecord(Record):
-    """Everything was measured; what comes after this line belongs to no run.
+    """The end of a run: everything was measured.
 
     Attributes:
-        ended_at: UTC.
+        ended_at: end time, UTC.
     """
 
     kind = "end"
@@ -424,7 +427,7 @@ KINDS: dict[str, type[Record]] = {record_type.kind: record_type for record_type 
 
 
 class Done:
-    """Records of earlier sessions, each handed out once."""
+    """Records of earlier sessions; each is returned once."""
 
     def __init__(self, records: Iterable[Record] = ()):
         self._left: dict[Case, list[Record]] = defaultdict(list)
@@ -436,10 +439,10 @@ class Done:
                 self.num_records += 1
 
     def take(self, case: Case) -> Any:
-        """The next record of a case, or None where it is still to be measured."""
+        """The next record of a case; None if it must be measured."""
         found = self._left.get(case)
         return found.pop(0) if found else None
 
     def has(self, case: Case) -> bool:
-        """Whether there is one that was not handed out yet."""
+        """Whether there is a record that was not returned yet."""
         return bool(self._left.get(case))

@@ -1,12 +1,12 @@
-"""What a run writes down: one JSON line per measured case, appended as it is measured.
+"""Writes and reads `records.jsonl`: one JSON line per measured case, appended when it was measured.
 
-Records hold raw samples; every figure that a report shows is derived from them when it is read.
+Records have raw samples. All numbers of a report are derived from them.
 
 Format history:
     1: vocab, decode and baseline records; every vocabulary size was decoded.
-    2: ranking, plan, replay, probe and isolated records; few variants are decoded. Sessions, failures and
-        an end are recorded, so that an unfinished run is known as one and can be resumed. Runs of task=draft
-        have isolated records, with the part `draft_step`, and at most one coverage record.
+    2: ranking, plan, replay, probe and isolated records; few variants are decoded. Sessions, failures and an
+        end are recorded, so that an unfinished run can be recognised and resumed. Runs of `task=draft` have
+        isolated records, with the part `draft_step`, and at most one coverage record.
 """
 
 import json
@@ -24,33 +24,33 @@ FILE_NAME = "records.jsonl"
 
 
 class RecordWriter:
-    """Appends records to a run; each is on disk when `append` returns."""
+    """Appends records to a run. Each is on disk when `append` returns."""
 
     def __init__(self, folder: Path):
         self._path = folder / FILE_NAME
         try:
-            # Unbuffered: what a full disk refuses must not be tried again on closing.
+            # Unbuffered: after an error of a full disk, closing must not write again.
             self._file = self._path.open("ab", buffering=0)
         except OSError as error:
             raise OutputError(f"cannot write {self._path}: {error.strerror}") from error
         self.num_written = 0
 
     def append(self, record: Record) -> None:
-        """Writes one line and waits until the disk has it.
+        """Writes one line and waits until it is on disk.
 
         Raises:
-            OutputError: the disk refuses; what was written before is kept.
+            OutputError: the disk refuses; earlier records are kept.
         """
         line = {"schema": SCHEMA_VERSION, "kind": record.kind, **asdict(record)}
         left = memoryview((json.dumps(line) + "\n").encode())
         try:
-            while left:  # a disk that is nearly full takes a part
+            while left:  # a disk that is nearly full can accept a part
                 left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
         except OSError as error:
             raise OutputError(
                 f"cannot write {self._path}: {error.strerror}; the {self.num_written} records that this "
-                "process wrote are kept, and the same command resumes the run"
+                "process wrote are kept; the same command resumes the run"
             ) from error
         self.num_written += 1
 
@@ -60,7 +60,7 @@ class RecordWriter:
 
 
 def cut_torn_line(folder: Path) -> bool:
-    """Removes what a killed process or a full disk left of a line; returns whether there was any.
+    """Removes an incomplete last line, left by a kill or a full disk; returns whether there was one.
 
     Raises:
         OutputError: the file cannot be read or written.
@@ -76,16 +76,16 @@ def cut_torn_line(folder: Path) -> bool:
             os.fsync(file.fileno())
             return True
     except OSError as error:
-        raise OutputError(f"cannot mend {path}: {error.strerror}") from error
+        raise OutputError(f"cannot repair {path}: {error.strerror}") from error
 
 
 def read_records(folder: Path) -> Iterator[Record]:
-    """All records of a run, in the order they were measured.
+    """All records of a run, in the order in which they were measured.
 
-    A torn last line, left by a killed run, is left out.
+    An incomplete last line, left by a kill, is skipped.
 
     Raises:
-        OutputError: there are no records, or another version wrote them.
+        OutputError: there are no records, or they have another version.
     """
     path = folder / FILE_NAME
     try:

@@ -1,4 +1,4 @@
-"""`task=bench`: a pair on one device, over one domain or a set of them."""
+"""`task=bench`: measures a pair on one device, for one domain or several."""
 
 import math
 from collections.abc import Generator
@@ -36,7 +36,7 @@ from bench.telemetry.watch import Watch
 from bench.telemetry.windows import long_enough_s
 from bench.text import OddRows, Prompt, load_prompts
 
-_ISOLATED, _BASELINE = "timing parts on their own", "comparing with generate"
+_ISOLATED, _BASELINE = "timing parts in isolation", "comparing with generate"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
                 if windows:
                     steady = campaign.run_steadily(workload, *windows)
                     yield from bar.follow(f"{workload.domain}: energy", steady)
-            # Neither parts on their own nor the speed of the plain loop depend on the domain.
+            # Isolated parts and the speed of the plain loop do not depend on the domain.
             if config.timing.isolated:
                 isolated = campaign.isolate(workloads[0], device, config.timing)
                 yield from bar.follow(_ISOLATED, isolated)
@@ -111,16 +111,16 @@ def _engine(pair: Pair, device: Device, measure: MeasureConfig) -> TorchEngine:
 
 
 def _energy_windows(telemetry: TelemetryConfig, seen: Watch) -> tuple[float, float] | None:
-    """Seconds of a window, and those of a decode after which there need be none; None without any energy."""
+    """Seconds of an energy window, and of a decode that needs none; None if energy is not known."""
     if not seen.has_energy or not telemetry.steady_s:
         return None
     least_s = long_enough_s(telemetry.interval_ms / 1e3)
-    # The counters of a CPU are quick, and its decodes may well be long enough for them.
+    # The energy counters of a CPU are fast, so its decodes can be long enough for them.
     return max(telemetry.steady_s, least_s), least_s if seen.cpu_energy else math.inf
 
 
 def _stages(num_steps: dict[str, int], with_energy: bool, isolated: bool) -> dict[str, float]:
-    """What a run does one after the other, and its steps of the progress bar."""
+    """The stages of a run, in order, with their steps of the progress bar."""
     stages: dict[str, float] = {}
     for domain, steps in num_steps.items():
         stages[f"measuring {domain}"] = steps
@@ -139,7 +139,7 @@ def _rank(pair: Pair, texts: dict[str, _Text], vocab: VocabConfig, console: Cons
         with console.status(f"ranking {name}") as status:
 
             def show(done: int, total: int, name: str = name, status=status) -> None:
-                status.update(f"{name}: the target answers ranking prompts, {done} of {total} done (kept)")
+                status.update(f"{name}: the target answers ranking prompts, {done} of {total} done (cached)")
 
             counts[name] = count_answers(pair, text.source, text.prompts, vocab, show, text.odd)
     return make_rankings(pair, counts)
@@ -163,5 +163,5 @@ def _say_what_lacks(
     for workload in workloads:
         if len(workload.prompts) < wanted:
             console.print(
-                f"{workload.domain}: only {len(workload.prompts)} held-out prompts of the {wanted} asked for"
+                f"{workload.domain}: only {len(workload.prompts)} held-out prompts instead of {wanted}"
             )

@@ -1,4 +1,4 @@
-"""`task=draft`: what a step of a draft costs by vocabulary size, without a target."""
+"""`task=draft`: times a step of a draft at every vocabulary size, without a target."""
 
 from collections.abc import Generator
 from dataclasses import asdict
@@ -36,7 +36,7 @@ TASK = "draft"
 
 
 def run_draft(config: Config, console: Console) -> Path:
-    """Times a draft on its own, see `bench.runs.run.run_job`; the report fits the latency models."""
+    """Times a draft without a target, see `bench.runs.run.run_job`. The report fits the latency models."""
     return run_job(config, _prepare, console)
 
 
@@ -92,7 +92,7 @@ def _timed(
 
 
 def _resolve(pair: PairConfig, console: Console) -> tuple[Path, DraftShape]:
-    """The draft's folder, with weights, once its configuration says that it can be measured."""
+    """The draft's folder with weights, after a check that its configuration can be measured."""
     if notice := notice_of(pair.draft):
         console.print(notice, soft_wrap=True, highlight=False)
     resolve = partial(
@@ -104,17 +104,17 @@ def _resolve(pair: PairConfig, console: Console) -> tuple[Path, DraftShape]:
 
 
 def _check_context(length: int, folder: Path) -> None:
-    """What is measured must be what the latency models count, and what the draft can hold."""
+    """Refuses what the latency models do not count, or what does not fit into the draft's context."""
     values = read_config(folder / "config.json")[1]
     values = values.get("text_config") or values
     for key, what in (("sliding_window", "sliding window"), ("max_position_embeddings", "longest context")):
         limit = values.get(key)
-        # Qwen names a window that it does not use.
+        # Qwen configurations have a window that they do not use.
         is_unused = key == "sliding_window" and values.get("use_sliding_window") is False
         if isinstance(limit, int) and not is_unused and length >= limit:
             raise ConfigError(
-                f"draft.context_length={length} is impossible: the draft's {what} is {limit} tokens, the "
-                f"step's own included; take at most {limit - 1}"
+                f"draft.context_length={length} is impossible: the draft's {what} is {limit} tokens, with "
+                f"the token of the step; use at most {limit - 1}"
             )
 
 
@@ -124,7 +124,7 @@ def _coverage(path: str) -> CoverageRecord:
 
 
 def _environment(device: Device, draft: Draft, dtype: torch.dtype) -> dict[str, Any]:
-    """What `environment.json` says, but which draft it is."""
+    """`environment.json`, except for the identity of the draft."""
     return {
         "started_at": now(),
         "task": TASK,

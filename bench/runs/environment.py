@@ -1,4 +1,4 @@
-"""Where a run was measured: machine, device, versions and the state of this project's files."""
+"""The environment of a run: machine, device, versions, and the git state of this program."""
 
 import os
 import platform
@@ -29,7 +29,7 @@ _PACKAGES = ("torch", "transformers", "safetensors", "numpy", "hydra-core", "nvi
 
 
 def describe(device: Device) -> dict[str, Any]:
-    """Facts that explain a measurement; None where a fact cannot be had."""
+    """Facts that explain a measurement; None if a fact is not known."""
     return {
         "device_name": device.name,
         "device": str(device.torch_device),
@@ -49,21 +49,21 @@ def describe(device: Device) -> dict[str, Any]:
 
 
 def data_ids(sources: Iterable[DomainSource]) -> dict[str, str]:
-    """Identity of every source's data, by name. Ask before the data is read: a file may be edited any time.
+    """Identity of the data of every source, by name. Call it before reading the data: files can change.
 
     Raises:
-        DomainError: the data cannot be reached.
+        DomainError: the data cannot be read.
     """
     return {source.name: content_id(source) for source in sources}
 
 
 def describe_run(pair: Pair, device: Device, data: dict[str, str]) -> dict[str, Any]:
-    """`environment.json` of a run: what was measured, on what, and what the device could do at best.
+    """`environment.json` of a run: the pair, the device, and the peak rates of the device.
 
     Args:
-        pair: what was measured.
-        device: on what.
-        data: as of `data_ids`, of domains and corpora.
+        pair: the measured pair.
+        device: the device.
+        data: identity of domains and corpora, from `data_ids`.
     """
     return {
         "started_at": now(),
@@ -86,12 +86,12 @@ def describe_run(pair: Pair, device: Device, data: dict[str, str]) -> dict[str, 
 
 
 def measured_hardware(device: Device, dtype: torch.dtype) -> dict[str, Any]:
-    """What a device without a data sheet does at best; takes a second or two."""
+    """Measured peak rates of a device without a data sheet; takes a second or two."""
     return _plain(probe(device, dtype), device)
 
 
 def known_hardware(device: Device) -> dict[str, Any] | None:
-    """What the device could do at best by its data sheet; None without one."""
+    """Peak rates from the data sheet of the device; None without a data sheet."""
     spec = match(device.name)
     return None if spec is None else _plain(spec, device)
 

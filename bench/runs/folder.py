@@ -1,4 +1,4 @@
-"""A run's folder: made, found again after a run was cut off, and held by one process at a time."""
+"""The folder of a run: created, found again after an interruption, used by one process at a time."""
 
 import fcntl
 import hashlib
@@ -24,10 +24,10 @@ from bench.telemetry.watch import Watch
 
 ENVIRONMENT, CONFIG, _LOCK = "environment.json", "config.yaml", ".lock"
 
-# Keys that a resumed run may have otherwise: they say where results go and which of them are read.
+# A run is resumed although these changed: they only say where results go and which are read.
 _ELSEWHERE = ("results_dir", "run", "out", "task", "resume", "export", "predict", "runs", "diff")
 
-# What must be the same for two halves of a run to be one: it makes the figures what they are.
+# A run is only resumed if these are unchanged, because the results depend on them.
 _IDENTITY = (
     "device_name", "device", "cuda", "cpu_capability", "num_threads", "packages", "git", "dtype",
     "target_fingerprint", "draft_fingerprint", "data", "task",
@@ -36,12 +36,12 @@ _IDENTITY = (
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run writes.
+    """The folder that a run writes.
 
     Attributes:
         path: the folder.
         earlier: records of earlier sessions of an unfinished run.
-        was_torn: whether the last of them was cut off in the middle, and removed.
+        was_torn: whether the last record was incomplete, and was removed.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class RunFolder:
 
 
 def check_writable(runs_dir: Path) -> None:
-    """Fails before anything is loaded.
+    """Checks the folder before anything is loaded.
 
     Raises:
         OutputError: runs cannot be written there.
@@ -65,12 +65,12 @@ def check_writable(runs_dir: Path) -> None:
 
 @contextmanager
 def open_run(config: Config, environment: dict[str, Any], of: str | None = None) -> Iterator[RunFolder]:
-    """The folder of the unfinished run of the same configuration, device and models, else a new one.
+    """The folder of the unfinished run of the same configuration, device and models, or else a new one.
 
     Args:
-        config: of the run.
-        environment: what `environment.json` is to say.
-        of: what the folder's name says is measured; the domain unless given.
+        config: the configuration of the run.
+        environment: content of `environment.json`.
+        of: the part of the folder's name that says what is measured; None: the domain.
 
     Raises:
         OutputError: the folder cannot be written, or another process writes into it.
@@ -86,7 +86,7 @@ def open_run(config: Config, environment: dict[str, Any], of: str | None = None)
             return
         try:
             (path / CONFIG).write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
-            # Last: a folder without it is of a run that recorded nothing.
+            # Written last: a folder without it has no records.
             (path / ENVIRONMENT).write_text(json.dumps(environment, indent=2) + "\n", "utf-8")
         except OSError as error:
             raise _cannot_write(path, error) from error
@@ -94,29 +94,29 @@ def open_run(config: Config, environment: dict[str, Any], of: str | None = None)
 
 
 def note_telemetry(folder: Path, seen: Watch) -> None:
-    """Adds to `environment.json` what the driver says of the GPU, or why nothing is sampled.
+    """Adds to `environment.json` the driver's description of the GPU, or why nothing is sampled.
 
-    What it said to an earlier session is kept as `earlier_telemetry`, where that was something else.
+    If an earlier session had another description, that is kept as `earlier_telemetry`.
 
     Raises:
-        OutputError: the file cannot be written; the run's folder is as before.
+        OutputError: the file cannot be written; the folder is unchanged.
     """
-    found = {"gpu": seen.gpu, "why_not": seen.why_not}
+    telemetry = {"gpu": seen.gpu, "why_not": seen.why_not}
 
     def note(environment: dict[str, Any]) -> None:
         before = environment.get("telemetry")
-        if before not in (None, found):
+        if before not in (None, telemetry):
             environment["earlier_telemetry"] = [*environment.get("earlier_telemetry", []), before]
-        environment["telemetry"] = found
+        environment["telemetry"] = telemetry
 
     _amend(folder, note)
 
 
 def note_hardware(folder: Path, measure: Callable[[], dict[str, Any]]) -> None:
-    """Adds to `environment.json` what the device does at best, where neither a data sheet nor a session did.
+    """Adds measured peak rates of the device to `environment.json`, unless it already has peak rates.
 
     Raises:
-        OutputError: the file cannot be written; the run's folder is as before.
+        OutputError: the file cannot be written; the folder is unchanged.
     """
 
     def note(environment: dict[str, Any]) -> None:
@@ -141,7 +141,7 @@ def _amend(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def point_latest(folder: Path) -> None:
-    """`latest` names the newest run: a link where the file system has links, else a text file.
+    """Makes `latest` point at the newest run: a link, or a text file on file systems without links.
 
     Raises:
         OutputError: neither can be written.
@@ -159,7 +159,7 @@ def point_latest(folder: Path) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Enums by name, so that the YAML is what a user would write."""
+    """Enums by name, as a user writes them in YAML."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return value.name if isinstance(value, Enum) else value
@@ -167,7 +167,7 @@ def plain(value: Any) -> Any:
 
 def _signature(values: dict[str, Any], environment: dict[str, Any]) -> str:
     of_config = {key: value for key, value in values.items() if key not in _ELSEWHERE}
-    # How a job gets its device changes no figure.
+    # How a job gets its device does not affect results.
     of_config["gpu"] = {key: value for key, value in values["gpu"].items() if key not in ("slurm", "ray")}
     of_machine = {key: environment.get(key) for key in _IDENTITY}
     text = json.dumps([socket.gethostname(), of_config, of_machine], sort_keys=True, default=str)
@@ -175,7 +175,7 @@ def _signature(values: dict[str, Any], environment: dict[str, Any]) -> str:
 
 
 def _find_unfinished(runs_dir: Path, signature: str) -> Path | None:
-    """The newest run with this signature, where it has not come to its end."""
+    """The newest run with this signature, if it is unfinished."""
     for folder in sorted((p for p in runs_dir.glob("*/") if not p.is_symlink()), reverse=True):
         try:
             environment = json.loads((folder / ENVIRONMENT).read_text("utf-8"))
@@ -196,7 +196,7 @@ def _has_ended(folder: Path) -> bool:
 
 def _make_folder(config: Config, of: str, device: str) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    # Runs of several machines are put beside each other; their names must not meet.
+    # Runs of several machines can be copied into one folder, so their names must differ.
     host = re.sub(r"[^\w-]+", "_", socket.gethostname().partition(".")[0])
     name = f"{stamp}-{config.pair.label}-{of}-{device.replace(':', '')}-{host}"
     for attempt in range(100):
@@ -213,7 +213,7 @@ def _make_folder(config: Config, of: str, device: str) -> Path:
 
 @contextmanager
 def _hold(folder: Path) -> Iterator[None]:
-    """Refuses a second process; the kernel frees the lock when its holder dies."""
+    """Refuses a second process. The kernel releases the lock when its holder dies."""
     path = folder / _LOCK
     try:
         file = path.open("a+", encoding="utf-8")
@@ -226,7 +226,7 @@ def _hold(folder: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise OutputError(
-                f"{folder} is being written by {holder}; wait until it ends, or start afresh with "
+                f"{folder} is being written by {holder}; wait until it ends, or start a new run with "
                 "resume=false"
             ) from None
         file.truncate(0)

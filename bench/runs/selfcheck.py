@@ -1,4 +1,4 @@
-"""`task=selfcheck`: are the instruments right here? The same work under two names must take the same time."""
+"""`task=selfcheck`: are measurements correct on this machine? Uses the embedded pair."""
 
 import json
 import os
@@ -35,10 +35,10 @@ _NUM_PROMPTS, _NUM_TOKENS, _DRAFT_LENGTH, _NUM_REPEATS = 4, 32, 3, 4
 
 _SMALL = 1024
 
-# Of each part; a run that times many parts gives each less.
+# For each part; in a run, which times more parts, it is less.
 _LEAST_BUDGET_S = 2.0
 
-# How much smaller the head is that must be found faster than the whole one.
+# Size of the smaller head that must be measurably faster than the full one.
 _CUT = 0.8
 
 # The parts that are compared with themselves: two heads, a layer, and a whole decode.
@@ -46,14 +46,14 @@ _NUM_SAME = 4
 
 
 def run_selfcheck(config: Config, console: Console) -> Path:
-    """Checks the instruments on one device and writes what was found.
+    """Checks the measurements on one device and writes the findings.
 
     Returns:
         The file with all findings.
 
     Raises:
         FailedCasesError: a check did not pass.
-        BenchError: anything the user can mend.
+        BenchError: wrong input.
     """
     with hold_device(physical_id(config.gpu.device), console.out):
         device = open_device(config.gpu.device, config.gpu.name_pattern)
@@ -72,17 +72,17 @@ def run_selfcheck(config: Config, console: Console) -> Path:
 
 @dataclass(frozen=True)
 class Check:
-    """One question about the instruments.
+    """One check and its result.
 
     Attributes:
-        name: short.
-        passed: the answer.
-        finding: what was seen, with figures.
-        remedy: what to do where it did not pass.
-        ratio: of the two things compared; None where nothing was compared.
-        num_pairs: behind the ratio.
-        attempt: 1, or 2 for what was repeated because it did not pass at first.
-        note: what to bear in mind although it passed; None where there is nothing.
+        name: short name.
+        passed: the result.
+        finding: what was measured, with numbers.
+        remedy: what to do if it did not pass.
+        ratio: ratio of the two compared things; None if nothing was compared.
+        num_pairs: number of pairs of the ratio.
+        attempt: 1, or 2 for a check that was repeated because it did not pass at first.
+        note: a remark although it passed; None without one.
     """
 
     name: str
@@ -151,14 +151,14 @@ def _checks(of: _Instruments) -> list[Check]:
     compared = _compare_with_itself(of, attempt=1)
     checks = compared.checks
     if not all(check.passed for check in checks):
-        # One comparison in twenty fails by chance: what is wrong fails twice.
+        # One comparison in twenty fails by chance. A real problem fails twice.
         compared = _compare_with_itself(of, attempt=2)
         checks = checks + compared.checks
     times = compared.times
     laps = with_and_without_laps(of.engine, of.prompts, of.drafted, _NUM_REPEATS, of.seed)
     return [
         *checks,
-        different(f"A/B whole LM head, and {_CUT:.0%} of it", (times["full A"], times["cut"]), 1 / _CUT),
+        different(f"A/B full LM head, and {_CUT:.0%} of it", (times["full A"], times["cut"]), 1 / _CUT),
         fine_clock(timer_facts(of.device), compared.samples_ms),
         small_overhead(laps, of.device.asynchronous),
         laps_add_up(compared.records),
@@ -166,7 +166,7 @@ def _checks(of: _Instruments) -> list[Check]:
 
 
 def _compare_with_itself(of: _Instruments, attempt: int) -> _Compared:
-    names = {"small": f"LM head of {of.sizes['small']:,}", "full": "whole LM head", "layer": "draft layer"}
+    names = {"small": f"LM head of {of.sizes['small']:,}", "full": "full LM head", "layer": "draft layer"}
     twice = {f"{name} {label}": of.calls[name] for name in names for label in ("A", "B")}
     seed = of.seed + attempt
     times, num_calls = time_heads(of.device, {**twice, "cut": of.calls["cut"]}, of.timing, seed)
@@ -183,7 +183,7 @@ def _compare_with_itself(of: _Instruments, attempt: int) -> _Compared:
 
 
 def _last(checks: list[Check]) -> list[Check]:
-    """A check that was repeated counts as failed only where it failed both times."""
+    """The last attempt of each check: a repeated check only fails if it failed both times."""
     passed = {check.name for check in checks if check.passed}
     latest = {check.name: check for check in checks}
     return [replace(check, passed=check.passed or check.name in passed) for check in latest.values()]
@@ -204,78 +204,78 @@ def _write(results_dir: str, device: Device, checks: list[Check]) -> Path:
 
 
 def _show(device: Device, checks: list[Check], console: Console) -> None:
-    table = Table(title=f"instruments on {device.name}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=f"checks of measurements on {device.name}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("check", "", "found"):
         table.add_column(heading)
     held = {check.name for check in _last(checks) if check.passed}
     for check in checks:
-        # What differed once and not when it was repeated, longer, was one of the false alarms to be expected.
+        # A check that failed once, but not in a longer repetition, was one of the expected false alarms.
         failed = "[yellow]again[/yellow]" if check.name in held else "[red]FAIL[/red]"
         verdict = "[green]pass[/green]" if check.passed else failed
         verdict = "[yellow]note[/yellow]" if check.passed and check.note else verdict
         name = check.name if check.attempt == 1 else f"{check.name}, repeated"
-        remedy = "repeated below, longer" if check.name in held else f"To do: {check.remedy}"
+        remedy = "repeated below with more samples" if check.name in held else f"To do: {check.remedy}"
         found = check.finding if check.passed else f"{check.finding}. {remedy}"
         found += f". Note: {check.note}" if check.passed and check.note else ""
         table.add_row(escape(name), verdict, escape(found))
     console.print(table)
     if len(held) == len(_last(checks)):
         console.print(
-            f"[bold green]The instruments hold[/bold green]: all {len(held)} checks passed. The same work "
-            f"under two names takes the same time ({CONFIDENCE:.0%} confidence over all comparisons), and "
-            "other work does not.",
+            f"[bold green]Measurements are correct here[/bold green]: all {len(held)} checks passed. "
+            f"The same work under two names takes the same time ({CONFIDENCE:.0%} confidence over all "
+            "comparisons), and other work does not.",
             highlight=False,
         )
 
 
-# More than this share of what is timed, and the timing itself is what is measured.
+# The checks: the same work under two names must take the same time, and other work must not.
+
+# If timing takes more than this share of the timed work, it disturbs the measurement.
 MOST_OVERHEAD = 0.01
 
-# A mark costs the host of an asynchronous device a launch, which rounds that are bound by launches pay for.
+# On an asynchronous device a mark costs a launch, which makes rounds slower that are bound by launches.
 _MOST_LAUNCHES = 0.05
 
-# Laps leave out what happens before the first and after the last of them.
+# Laps do not include the time before the first and after the last of them.
 _MOST_OUTSIDE = 0.05
 
-_BUSY = "something else may use this machine: let nothing run beside a measurement, then run this again"
+_BUSY = "other programs may use this machine: stop them, then run this again"
 
 Pairs = tuple[Floats, Floats]
 
 
 def same(name: str, pairs: Pairs, num_comparisons: int, attempt: int = 1) -> Check:
-    """Two names of one thing: their ratio's interval must hold 1.
+    """The same work under two names: the interval of the ratio must contain 1.
 
     Args:
         name: what was measured twice.
-        pairs: times of either `(n,)`.
-        num_comparisons: that share the 5% of false alarms.
+        pairs: times of both `(n,)`.
+        num_comparisons: number of comparisons that share the 5% of false alarms.
         attempt: 1 or 2.
     """
     ratio = median_ratio(*pairs, _shared(num_comparisons))
-    found = (
-        f"{_format_ratio(ratio)} over {len(pairs[0])} pairs; a difference of {_smallest(ratio):.1%} would "
-        "have shown"
-    )
+    shown = f"a difference of {_smallest(ratio):.1%} would have shown"
+    found = f"{_format_ratio(ratio)} over {len(pairs[0])} pairs; {shown}"
     return Check(name, ratio.ci_low <= 1 <= ratio.ci_high, found, _BUSY, ratio, len(pairs[0]), attempt)
 
 
 def different(name: str, pairs: Pairs, expected: float) -> Check:
-    """Two different things: the first must be found slower."""
+    """Two different things: the first must be measurably slower."""
     ratio = median_ratio(*pairs)
     found = f"{_format_ratio(ratio)} over {len(pairs[0])} pairs; about {expected:.2f} is expected"
-    remedy = f"differences of this size are not found here: {_BUSY}"
+    remedy = f"differences of this size cannot be measured here: {_BUSY}"
     return Check(name, ratio.ci_low > 1, found, remedy, ratio, len(pairs[0]))
 
 
 def fine_clock(timer: TimerFacts, samples_ms: Mapping[str, float]) -> Check:
-    """The clock against what it times.
+    """Whether the clock is fine enough for the parts.
 
-    It is wrong where it stands still, or where even the longest sample is too short for it. A part that is
-    short beside a mark is a fact about that part, and no fault of the clock: it gets a note.
+    It fails if the clock stands still, or if even the longest sample is too short for it. A part that is
+    short compared with a mark gets a note, because that is not a fault of the clock.
 
     Args:
         timer: the clock.
-        samples_ms: duration of one sample of every part: of all the calls that share it.
+        samples_ms: duration of one sample of every part, with all the calls in it.
     """
     longest, step = max(samples_ms.values()), timer.resolution_ms
     resolution = "unknown" if step is None else f"{step * 1e3:.3g} us"
@@ -289,18 +289,18 @@ def fine_clock(timer: TimerFacts, samples_ms: Mapping[str, float]) -> Check:
     note = None
     if short:
         names = ", ".join(short)
-        note = f"a mark is more than {MOST_OVERHEAD:.0%} of {names}: read latencies as short as upper bounds"
+        note = f"a mark takes more than {MOST_OVERHEAD:.0%} of {names}: their latencies are upper bounds"
     passed = step is not None and step <= MOST_OVERHEAD * longest
     return Check("clock", passed, found, "the clock is too coarse here: update the driver", note=note)
 
 
 def small_overhead(pairs: Pairs, asynchronous: bool = False) -> Check:
-    """Decodes with laps against decodes without.
+    """Compares decodes with laps and decodes without.
 
     Args:
-        pairs: times of either `(n,)`.
-        asynchronous: whether the device is. Its host pays a launch for every mark; where rounds are bound by
-            launches that shows, and up to 5% of it is a note.
+        pairs: times of both `(n,)`.
+        asynchronous: whether the device is asynchronous. A mark then costs a launch. Up to 5% slower rounds
+            only get a note, because they are bound by launches.
     """
     ratio = median_ratio(*pairs)
     found = f"with laps over without: {_format_ratio(ratio)} over {len(pairs[0])} pairs"
@@ -312,7 +312,7 @@ def small_overhead(pairs: Pairs, asynchronous: bool = False) -> Check:
 
 
 def laps_add_up(records: Iterable[DecodeRecord]) -> Check:
-    """Time on the device's clock against the host's clock around it."""
+    """Compares the device's clock with the host's clock."""
     shares = np.array([record.decode_ms / record.wall_ms for record in records])
     share = float(np.median(shares))
     found = f"laps are {share:.1%} of the wall time of a decode (median of {len(shares)})"
@@ -321,7 +321,7 @@ def laps_add_up(records: Iterable[DecodeRecord]) -> Check:
 
 
 def blocks_of(series: TimedSeries, size: int) -> Floats:
-    """Median of every block of samples: those of one block share the moment, blocks do not."""
+    """Median of every block of samples: the samples of a block are close in time, blocks are not."""
     times = np.array(series.device_ms)
     return np.median(times[: len(times) // size * size].reshape(-1, size), axis=1)
 
@@ -329,7 +329,7 @@ def blocks_of(series: TimedSeries, size: int) -> Floats:
 def time_heads(
     device: Device, calls: dict[str, Callable[[], object]], timing: TimingConfig, seed: int
 ) -> tuple[dict[str, Floats], dict[str, int]]:
-    """Block medians by name, cut to equal numbers, and calls that share a sample; cold where possible."""
+    """Block medians by name, in equal numbers, and the calls per sample; with a cold cache if possible."""
     cache = CacheState.warm if device.cache_bytes is None else CacheState.cold
     config = TimingConfig(**{**vars(timing), "cache": cache})
     found = []
@@ -346,7 +346,7 @@ def time_heads(
 def decode_twice(
     engine: Engine, prompts: list[EncodedPrompt], variant: Variant, num_repeats: int, seed: int
 ) -> tuple[Pairs, list[DecodeRecord]]:
-    """Whole decodes under two names, which a coin gives to either of two neighbours."""
+    """Whole decodes under two names, assigned at random within each pair of neighbours."""
     session, coin = Session(engine), random.Random(seed)
     records: list[DecodeRecord] = []
     steps = [Step(DECODE, variant)] * 2 * num_repeats
@@ -376,7 +376,7 @@ def with_and_without_laps(
 
 
 def _shared(num_comparisons: int) -> float:
-    """Confidence of one of several comparisons, so that all hold together at 95% (Bonferroni)."""
+    """Confidence of each comparison, so that all together have 95% (Bonferroni)."""
     return 1 - (1 - CONFIDENCE) / num_comparisons
 
 

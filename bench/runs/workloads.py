@@ -1,4 +1,4 @@
-"""From a domain's text to held-out prompts, and to orders in which tokens enter a draft's vocabulary."""
+"""Held-out prompts and rankings of a domain, from its text."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,17 +29,17 @@ def _drop(line: str) -> None:
 def possible_sizes(
     vocab: VocabConfig, least: int, most: int, say: Callable[[str], None] = _drop
 ) -> list[int]:
-    """The sizes of a configuration that a draft can have, and its whole vocabulary, ascending.
+    """The sizes of a configuration that are possible for a draft, and its full size, ascending.
 
     Args:
-        vocab: sizes that are wanted.
-        least: tokens that every vocabulary must keep.
-        most: tokens that the draft has.
-        say: told which sizes are left out.
+        vocab: the requested sizes.
+        least: number of tokens that every vocabulary must keep.
+        most: number of tokens of the draft.
+        say: called with a message about sizes that are left out.
     """
     wanted = vocab.trimmed_sizes()
     if above := [size for size in wanted if size > most]:
-        say(f"vocab.sizes: left out {_listed(above)}, more than the {most:,} tokens that the draft has")
+        say(f"vocab.sizes: left out {_listed(above)}, more than the {most:,} tokens of the draft")
     if below := [size for size in wanted if size < least]:
         kept = f"the {least:,} tokens that every draft must keep"
         say(f"vocab.sizes: left out {_listed(below)}, fewer than {kept}")
@@ -52,12 +52,12 @@ def _listed(sizes: list[int]) -> str:
 
 @dataclass(frozen=True)
 class Ranking:
-    """An order of the draft's tokens, and what it was made of.
+    """The order in which the draft's tokens enter a vocabulary.
 
     Attributes:
         source: the domain that was counted, or the pool of all.
-        scores: how often each target token was counted, or its expected share `(V,)`.
-        order: the draft's tokens, the must-keep set first and then by falling score `(draft's V,)`.
+        scores: count of each target token, or its share in the pool `(V,)`.
+        order: the draft's tokens: the must-keep set, then the others by decreasing score `(draft's V,)`.
     """
 
     source: str
@@ -65,7 +65,7 @@ class Ranking:
     order: IntArray
 
     def record(self, num_kept: int, target_vocab_size: int) -> RankingRecord:
-        """As a run writes it down; `num_kept` tokens at the front of the order stay at any size."""
+        """Its record; `num_kept` tokens at the front of the order are in every vocabulary."""
         num_seen = max(num_kept, int(np.flatnonzero(self.scores[self.order] > 0)[-1]) + 1)
         seen = self.order[:num_seen]
         candidates = None if len(self.order) == target_vocab_size else sorted(self.order.tolist())
@@ -87,7 +87,7 @@ def held_out_prompts(
         domain: the domain.
         prompts: its prompts.
         vocab: the split.
-        measure: how many prompts are wanted.
+        measure: the number of prompts.
         odd: collects the prompts that the target refuses.
 
     Raises:
@@ -138,13 +138,13 @@ def count_answers(
     progress: Callable[[int, int], None] = _say_nothing,
     odd: OddRows | None = None,
 ) -> IntArray:
-    """Token counts of the target's answers to the ranking prompts `(V,)`; it writes what is missing.
+    """Token counts of the target's answers to the ranking prompts `(V,)`; the target writes missing answers.
 
     Args:
         pair: the pair.
         domain: the domain.
         prompts: its prompts.
-        vocab: the split, and how many answers are wanted.
+        vocab: the split, and the number of answers.
         progress: called with (prompts answered, prompts to answer).
         odd: collects the prompts that the target refuses.
 
@@ -164,7 +164,7 @@ def count_answers(
 
 
 def make_rankings(pair: Pair, counts: dict[str, IntArray]) -> dict[str, Ranking]:
-    """One ranking by domain, and the pool of all where there are several, each domain weighing the same."""
+    """One ranking by domain and, if there are several domains, the pool of all with equal weights."""
     scores: dict[str, Floats | IntArray] = dict(counts)
     if len(counts) > 1:
         scores[POOLED] = mixture_scores(counts, dict.fromkeys(counts, 1.0))
@@ -172,7 +172,7 @@ def make_rankings(pair: Pair, counts: dict[str, IntArray]) -> dict[str, Ranking]
 
 
 def source_for(domain: str, vocab: VocabConfig, rankings: dict[str, Ranking]) -> str:
-    """Which ranking a domain's vocabularies follow.
+    """The ranking of a domain's vocabularies.
 
     Raises:
         ConfigError: the run has no such ranking.
@@ -191,16 +191,16 @@ def source_for(domain: str, vocab: VocabConfig, rankings: dict[str, Ranking]) ->
 def check_sizes(
     pair: Pair, vocab: VocabConfig, measure: MeasureConfig, say: Callable[[str], None] = _drop
 ) -> list[int]:
-    """The sizes that are probed, the draft's whole vocabulary among them, ascending.
+    """The sizes to probe, including the full size, ascending.
 
     Args:
         pair: target and draft.
-        vocab: sizes that are wanted; those that this draft cannot have are left out.
-        measure: variants that are to be decoded as well, which it must be able to have.
-        say: told which sizes are left out.
+        vocab: the requested sizes; those that are impossible for this draft are left out.
+        measure: further variants to decode; their sizes must be possible.
+        say: called with a message about sizes that are left out.
 
     Raises:
-        VocabError: a variant's size is below the must-keep set or above the draft's vocabulary.
+        VocabError: the size of a variant is below the must-keep set or above the draft's vocabulary.
     """
     order, kept = pair.draft.vocab.target_ids, must_keep(pair)
     for variant in measure.also():
@@ -209,7 +209,7 @@ def check_sizes(
 
 
 def paper_size(pair: Pair, ranking: Ranking, select: SelectConfig) -> int:
-    """k* of arXiv 2603.05210: the exact optimum of its utility on the ranking's own coverage."""
+    """k* of arXiv 2603.05210: the exact optimum of its utility, with coverage of the ranking responses."""
     coverage = coverage_curve(ranking.scores, ranking.order)
     reduction = pair.draft.shape.latency_reduction(np.arange(1, len(ranking.order) + 1))
     largest = min(select.k_max or len(ranking.order), len(ranking.order))
@@ -221,7 +221,7 @@ def paper_size(pair: Pair, ranking: Ranking, select: SelectConfig) -> int:
 
 
 def must_keep(pair: Pair) -> list[int]:
-    """Tokens of the draft that a vocabulary of any size holds."""
+    """Tokens of the draft that are in every vocabulary."""
     kept = must_keep_ids(pair.target.tokenizer, pair.target.eos_token_ids())
     return np.intersect1d(kept, pair.draft.vocab.target_ids).tolist()
 

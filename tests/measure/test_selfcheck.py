@@ -79,7 +79,7 @@ def test_a_part_that_is_short_beside_a_mark_is_a_note_and_no_fault():
     # As on a GPU: a mark takes it 1 us, its clock has steps of 32 ns, and a small head takes 5 us.
     check = fine_clock(TimerFacts(32e-6, 1e-3), {"small head": 0.005, "layer": 0.15})
     assert check.passed
-    assert check.note == "a mark is more than 1% of small head: read latencies as short as upper bounds"
+    assert check.note == "a mark takes more than 1% of small head: their latencies are upper bounds"
     assert "a mark costs 1 us; samples take 5 to 150 us" in check.finding
     # Calls that share a sample share its marks.
     assert fine_clock(TimerFacts(32e-6, 1e-3), {"small head": 40 * 0.005, "layer": 0.15}).note is None
@@ -102,7 +102,7 @@ def decoded(decode_ms, wall_ms):
     return DecodeRecord("code", "p", 1024, 3, 1, 5, [1, 2], [1], decode_ms, wall_ms, {})
 
 
-def test_two_clocks_that_disagree_are_told():
+def test_two_clocks_that_disagree_are_reported():
     assert laps_add_up([decoded(99, 100)] * 3).passed
     assert not laps_add_up([decoded(90, 100)] * 3).passed
     assert not laps_add_up([decoded(110, 100)] * 3).passed
@@ -146,7 +146,7 @@ def test_what_was_found_is_written_down_as_it_is(tmp_path):
     path = _write(str(tmp_path), ScriptedDevice(), checks)
     written = json.loads(path.read_text("utf-8"))["checks"]
     assert [check["passed"] for check in written] == [True] * 5
-    assert written[2]["note"].startswith("a mark is more than 1% of head")
+    assert written[2]["note"].startswith("a mark takes more than 1% of head")
     assert written[3]["note"] == "rounds are bound by launches: their laps cost about 3.0%"
 
 
@@ -160,17 +160,17 @@ def shown(checks):
 def test_a_note_is_shown_beside_what_passed():
     note = fine_clock(TimerFacts(32e-6, 1e-3), {"small head": 0.005, "layer": 0.15})
     (line,), text = shown([note])
-    assert line.split()[1] == "note" and "Note: a mark is more than 1%" in line
-    assert "The instruments hold: all 1 checks passed." in text
+    assert line.split()[1] == "note" and "Note: a mark takes more than 1%" in line
+    assert "Measurements are correct here: all 1 checks passed." in text
 
 
 def test_what_failed_says_what_to_do_and_what_differed_once_is_repeated():
     failed = fine_clock(TimerFacts(None, 0.0), {"layer": 0.15})
     (line,), text = shown([failed])
     assert line.split()[1] == "FAIL" and "To do: the clock is too coarse" in line
-    assert "The instruments hold" not in text
+    assert "Measurements are correct here" not in text
     held = fine_clock(TimerFacts(32e-6, 1e-5), {"layer": 0.15})
     lines, text = shown([failed, replace(held, attempt=2)])
     assert lines[0].split()[1] == "again" and "repeated below" in lines[0]
     assert lines[1].split()[:3] == ["clock,", "repeated", "pass"]
-    assert "The instruments hold" in text
+    assert "Measurements are correct here" in text

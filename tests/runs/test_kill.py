@@ -107,7 +107,7 @@ def test_a_run_that_is_killed_again_and_again(tmp_path, undisturbed):
     done = run(*SMALL, f"results_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
-    assert "resuming" in said and "its last line was torn, and removed" in said
+    assert "resuming" in said and "its last line was incomplete and was removed" in said
     check_whole(only_run(tmp_path))
     assert without_decodes(cases(only_run(tmp_path))) == without_decodes(undisturbed)
     sessions = [r for r in read_records(only_run(tmp_path)) if isinstance(r, SessionRecord)]

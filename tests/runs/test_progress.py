@@ -48,7 +48,7 @@ def test_a_run_that_is_resumed_starts_where_it_stopped():
         (
             True,
             True,
-            ["measuring a", "a: energy", "measuring b", "b: energy", "timing parts on their own"]
+            ["measuring a", "a: energy", "measuring b", "b: energy", "timing parts in isolation"]
             + ["comparing with generate"],
         ),
     ],
