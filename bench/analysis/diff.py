@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.analysis.differences import differences, shared_prompts
 from bench.analysis.latency import drift_of
-from bench.analysis.metrics import format_interval
+from bench.analysis.metrics import format_interval, format_variant
 from bench.analysis.run import Run
 from bench.analysis.summary import shown_order
 from bench.errors import ConfigError
@@ -450,8 +450,8 @@ def row_name(row: pd.Series) -> str:
     part = row.get("part", DECODE)
     name = _PART_NAMES.get(part, part)
     if part == DECODE:
-        drafted = f"k = {row['vocab_size']:,}, gamma = {row['draft_length']}"
-        return f"{row['domain']} {drafted if row['draft_length'] else 'plain'}"
+        variant = row["vocab_size"], row["draft_length"]
+        return f"{row['domain']} {format_variant(*variant) if row['draft_length'] else 'plain'}"
     if pd.notna(row["vocab_size"]):
         return f"{name} at k = {row['vocab_size']:,}"
     return f"{name} at gamma = {row['draft_length']}" if pd.notna(row["draft_length"]) else name

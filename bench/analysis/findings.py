@@ -14,7 +14,7 @@ from bench.analysis.fit import judge_draft, judge_run
 from bench.analysis.hardware import draft_shape_of
 from bench.analysis.latency import latency_frame, parts_by_setting, step_parts
 from bench.analysis.latency_models import LatencyFindings, choice_facts
-from bench.analysis.metrics import format_value, impossible_values
+from bench.analysis.metrics import format_value, format_variant, impossible_values
 from bench.analysis.parallel import in_parallel
 from bench.analysis.run import COLD, EAGER, DraftRun, Run, cache_frame, step_frame
 from bench.analysis.summary import coverage_curves, size_frame, summary_frame
@@ -206,10 +206,10 @@ class Findings:
             return ""
         worst = table.sort_values("predicted_speedup_vs_full_vocab").iloc[0]
         gain = format_value("speedup_vs_full", worst["predicted_speedup_vs_full_vocab"], with_unit=True)
+        variant = format_variant(worst["vocab_size"], worst["draft_length"])
         return (
             f"At worst, {worst['domain']} under the vocabulary chosen on {worst['source']} "
-            f"(k = {worst['vocab_size']:,}, gamma = {worst['draft_length']}) is predicted to run at {gain} "
-            "the speed of the full vocabulary."
+            f"({variant}) is predicted to run at {gain} the speed of the full vocabulary."
         )
 
     @property

@@ -190,6 +190,11 @@ def format_roles(roles: str) -> str:
     return ", ".join(ROLE_NAMES.get(role, role) for role in roles.split("+"))
 
 
+def format_variant(vocab_size: int, draft_length: int) -> str:
+    """One way to draft, as in "k = 1,627, gamma = 5"."""
+    return f"k = {vocab_size:,}, gamma = {draft_length}"
+
+
 def is_missing(value: object) -> bool:
     """Whether there is no value."""
     return value is None or (not isinstance(value, str) and bool(pd.isna(value)))  # type: ignore[call-overload]

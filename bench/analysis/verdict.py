@@ -5,7 +5,7 @@ from enum import Enum
 
 import pandas as pd
 
-from bench.analysis.metrics import format_estimate, format_value
+from bench.analysis.metrics import format_estimate, format_value, format_variant
 from bench.analysis.run import Run, speedup
 from bench.analysis.summary import held_out_tokens
 from bench.analysis.surfaces import (
@@ -96,7 +96,7 @@ class Answer:
 
     def headline(self) -> str:
         """What to do, without the gains."""
-        what = f"{self.best.vocab_size:,} tokens ({self.removed:.1%} fewer), gamma = {self.best.draft_length}"
+        what = self._what
         if self.over_full is None:
             text = f"Do not trim: the full vocabulary is fastest, with gamma = {self.best.draft_length}."
         else:
@@ -110,11 +110,9 @@ class Answer:
 
     def sentence(self) -> str:
         """What to do and what it buys, in one sentence."""
-        size, gamma = self.best.vocab_size, self.best.draft_length
-        what = f"{size:,} tokens ({self.removed:.1%} fewer), gamma = {gamma}"
-        plain = format_estimate("speedup_vs_plain", self.over_plain.decoded)
+        what, plain = self._what, format_estimate("speedup_vs_plain", self.over_plain.decoded)
         if self.over_full is None:
-            advice = f"do not trim: the full vocabulary is fastest, with gamma = {gamma}"
+            advice = f"do not trim: the full vocabulary is fastest, with gamma = {self.best.draft_length}"
         else:
             gain = format_estimate("speedup_vs_full", self.over_full.decoded)
             full = f"{gain} as fast as the full-vocabulary draft"
@@ -127,6 +125,11 @@ class Answer:
         return f"{self.domain}: {advice}, {plain} as fast as plain decoding{worth}."
 
     @property
+    def _what(self) -> str:
+        size, gamma = self.best.vocab_size, self.best.draft_length
+        return f"{size:,} tokens ({self.removed:.1%} fewer), gamma = {gamma}"
+
+    @property
     def _is_worth_it(self) -> bool:
         return self.over_plain.decoded.ci_low > 1
 
@@ -136,7 +139,7 @@ class Answer:
         low, high = advice.confident_sizes
         sizes, gammas = advice.surface.best_intervals
         even = advice.break_even
-        now = f"k = {advice.best.vocab_size:,}, gamma = {advice.best.draft_length}"
+        now = format_variant(advice.best.vocab_size, advice.best.draft_length)
         moved = f"With everything measured, {now} is predicted fastest; a pilot chose what was decoded."
         return [
             *([moved] if advice.best != self.best else []),

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.analysis.devices import DeviceFindings
-from bench.analysis.metrics import format_value
+from bench.analysis.metrics import format_value, format_variant
 from bench.analysis.verdict import NEGLIGIBLE
 from bench.report.drawing import (
     INK,
@@ -100,7 +100,7 @@ def best_size_figure(found: DeviceFindings) -> Figure:
             ends = [row["vocab_size_ci_low"], row["vocab_size_ci_high"]]
             axis.plot(ends, [place, place], color=style["color"], linewidth=2)
             axis.plot(row["vocab_size"], place, linestyle="", markersize=8, **style)
-            text = f"k = {row['vocab_size']:,}, gamma = {row['draft_length']}"
+            text = format_variant(row["vocab_size"], row["draft_length"])
             is_large = row["vocab_size"] > found.comparison.full_size(case, domain) / 16
             side = "right" if is_large else "center"
             axis.annotate(text, (row["vocab_size"], place + 0.22), ha=side, fontsize="x-small")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.analysis.findings import Findings
-from bench.analysis.metrics import format_roles
+from bench.analysis.metrics import format_roles, format_variant
 from bench.analysis.run import COLD, IN_SITU, WARM
 from bench.analysis.verdict import NEGLIGIBLE
 from bench.report.drawing import (
@@ -55,7 +55,7 @@ def speedup_figure(found: Findings) -> Figure:
         rows = summary[(summary["domain"] == domain) & (summary["draft_length"] > 0)]
         rows = rows.iloc[::-1]
         cases = zip(rows["role"], rows["vocab_size"], rows["draft_length"], strict=True)
-        names = [f"{format_roles(role)}\nk = {k:,}, gamma = {gamma}" for role, k, gamma in cases]
+        names = [f"{format_roles(role)}\n{format_variant(*variant)}" for role, *variant in cases]
         value = rows["speedup_vs_autoregressive"]
         low, high = (rows[f"speedup_vs_autoregressive_ci_{end}"] for end in ("low", "high"))
         is_best = ["optimum" in role.split("+") for role in rows["role"]]
@@ -290,7 +290,7 @@ def cross_figure(found: Findings) -> Figure:
     run, cross = found.run, found.kept_across
     figure, axes = plt.subplots(1, 2, figsize=(11.5, 0.7 * len(run.rankings) + 2.6), sharey=True)
     chosen = zip(cross["source"], cross["vocab_size"], cross["draft_length"], strict=True)
-    labels = {source: f"{source} (k = {size:,}, gamma = {gamma})" for source, size, gamma in chosen}
+    labels = {source: f"{source} ({format_variant(*variant)})" for source, *variant in chosen}
     for axis, column, title in (
         (axes[0], "kept", "mean acceptance length\nover that of the full vocabulary"),
         (axes[1], "predicted_speedup_vs_full_vocab", "predicted speed\nover that of the full vocabulary (x)"),
