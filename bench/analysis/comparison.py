@@ -12,11 +12,12 @@ import pandas as pd
 from bench.analysis.differences import shared_prompts
 from bench.analysis.findings import Findings
 from bench.analysis.load import Case, case_labels
+from bench.analysis.metrics import estimate_columns
 from bench.analysis.run import Run, speedup
 from bench.analysis.summary import coverage_curves
 from bench.analysis.surfaces import Surfaces, baselines, measured_tokens_per_s
 from bench.analysis.telemetry import token_energy
-from bench.stats.estimates import Estimate, Floats
+from bench.stats.estimates import Floats
 from bench.surface.predict import Surface
 from bench.vocab.draft_vocab import IntArray
 
@@ -211,18 +212,13 @@ def _best_row(entry: Entry) -> dict[str, Any]:
         "tokens_per_s": measured[decoded],
         "plain_tokens_per_s": measured[plain],
         "full_tokens_per_s": measured[full],
-        **_estimate("speedup_vs_plain", speedup(run, domain, decoded, plain)),
-        **_estimate("speedup_vs_full", speedup(run, domain, decoded, full)),
+        **estimate_columns("speedup_vs_plain", speedup(run, domain, decoded, plain)),
+        **estimate_columns("speedup_vs_full", speedup(run, domain, decoded, full)),
         "energy_j_per_token": energy.j_per_token,
         "plain_energy_j_per_token": plain_energy.j_per_token,
         "tokens_per_joule": energy.tokens_per_joule,
         "energy_reason": energy.reason or "",
     }
-
-
-def _estimate(name: str, estimate: Estimate | None) -> dict[str, float | None]:
-    value, low, high = (None,) * 3 if estimate is None else vars(estimate).values()
-    return {name: value, f"{name}_ci_low": low, f"{name}_ci_high": high}
 
 
 def speed_frame(curves: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:

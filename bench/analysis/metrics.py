@@ -235,6 +235,14 @@ def format_estimate(name: str, estimate: Interval | None) -> str:
     return format_interval(name, estimate.value, estimate.ci_low, estimate.ci_high, with_unit=True)
 
 
+def estimate_columns(name: str, estimate: Interval | None) -> dict[str, float | None]:
+    """A value and its interval as columns of a table; None where there is none."""
+    ends = (f"{name}_ci_low", f"{name}_ci_high")
+    if estimate is None:
+        return dict.fromkeys((name, *ends))
+    return {name: estimate.value, ends[0]: estimate.ci_low, ends[1]: estimate.ci_high}
+
+
 def interval_columns(name: str) -> tuple[str, str]:
     """Columns that hold the interval of a metric."""
     metric = METRICS.get(name)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.latency import step_samples
+from bench.analysis.metrics import estimate_columns
 from bench.analysis.run import Run, decode_series, speedup
 from bench.analysis.surfaces import Surfaces, baselines, replay_deviation
 from bench.analysis.telemetry import token_energy
@@ -63,12 +64,8 @@ def _summary_row(surfaces: Surfaces, domain: str, item: PlannedDecode) -> dict[s
         "acceptance_rate": sum(accepted) / (len(accepted) * gamma) if accepted else None,
         "mean_acceptance_length": 1 + sum(accepted) / len(accepted) if accepted else 1.0,
         "tokens_per_s": measured,
-        "speedup_vs_autoregressive": against_plain.value if against_plain else None,
-        "speedup_vs_autoregressive_ci_low": against_plain.ci_low if against_plain else None,
-        "speedup_vs_autoregressive_ci_high": against_plain.ci_high if against_plain else None,
-        "speedup_vs_full_vocab": against_full.value if against_full else None,
-        "speedup_vs_full_vocab_ci_low": against_full.ci_low if against_full else None,
-        "speedup_vs_full_vocab_ci_high": against_full.ci_high if against_full else None,
+        **estimate_columns("speedup_vs_autoregressive", against_plain),
+        **estimate_columns("speedup_vs_full_vocab", against_full),
         # Sampled answers are meant to differ.
         "identical_output_frac": None if run.is_sampled else _share_identical(by_prompt, plain_decodes),
         "replay_deviating_rounds": replay_deviation(run, domain, variant),

@@ -5,7 +5,7 @@ from enum import Enum
 
 import pandas as pd
 
-from bench.analysis.metrics import format_estimate, format_value, format_variant
+from bench.analysis.metrics import estimate_columns, format_estimate, format_value, format_variant
 from bench.analysis.run import Run, speedup
 from bench.analysis.summary import held_out_tokens
 from bench.analysis.surfaces import (
@@ -178,8 +178,8 @@ def answer_frame(device: str, answers: list[Answer]) -> pd.DataFrame:
             "vocab_size": answer.best.vocab_size,
             "draft_length": answer.best.draft_length,
             "tokens_per_s": answer.tokens_per_s,
-            **_columns("speedup_vs_full", answer.over_full),
-            **_columns("speedup_vs_plain", answer.over_plain),
+            **estimate_columns("speedup_vs_full", answer.over_full.decoded if answer.over_full else None),
+            **estimate_columns("speedup_vs_plain", answer.over_plain.decoded),
             "coverage_heldout": answer.coverage,
             "energy_j_per_token": answer.energy.j_per_token,
             "num_prompts": answer.num_prompts,
@@ -187,15 +187,6 @@ def answer_frame(device: str, answers: list[Answer]) -> pd.DataFrame:
         for answer in answers
     ]
     return pd.DataFrame(rows)
-
-
-def _columns(name: str, gain: Gain | None) -> dict[str, float | None]:
-    estimate = gain and gain.decoded
-    return {
-        name: estimate.value if estimate else None,
-        f"{name}_ci_low": estimate.ci_low if estimate else None,
-        f"{name}_ci_high": estimate.ci_high if estimate else None,
-    }
 
 
 def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
