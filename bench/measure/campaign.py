@@ -14,7 +14,7 @@ from bench.config import MeasureConfig, TimingConfig
 from bench.decoding.engine import Engine
 from bench.decoding.rounds import shuffled
 from bench.device import Device
-from bench.errors import DomainError
+from bench.errors import ConfigError, DomainError
 from bench.measure.attempts import attempt
 from bench.measure.isolated import time_parts
 from bench.measure.session import DECODE, PROBE, Session, run_steadily
@@ -57,9 +57,17 @@ class Campaign:
         sizes: vocabulary sizes at which latency is probed, ascending, the full one among them.
         measure: what to measure, and the seed of every random order.
         done: records of earlier sessions.
+
+    Raises:
+        ConfigError: the engine cannot probe or cannot replay.
     """
 
     def __init__(self, engine: Engine, sizes: list[int], measure: MeasureConfig, done: Done | None = None):
+        if not (engine.can_probe and engine.can_replay):
+            raise ConfigError(
+                f"the {engine.name} engine cannot time the parts of a round or replay answers, which a plan "
+                "is made of; measure with the torch engine"
+            )
         self._engine, self._measure = engine, measure
         self._probes = Probes(sizes, sorted(set(measure.draft_lengths)), measure.probe_rounds)
         self._done = done or Done()

@@ -4,10 +4,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 
 from bench.acceptance import Intervals
 from bench.config import MeasureConfig
 from bench.decoding.engine import Decoded, Engine, Replayed
+from bench.errors import ConfigError
 from bench.measure.campaign import Campaign
 from bench.measure.workload import EncodedPrompt, Workload
 from bench.records import BaselineRecord, DecodeRecord, FailureRecord, PlanRecord, ProbeRecord, ReplayRecord
@@ -121,6 +123,12 @@ def test_a_variant_without_memory_fails_and_the_others_are_measured():
     assert [tuple(f.case) for f in failures] == [("decode", "code", p.prompt_id, 20, 2) for p in PROMPTS]
     decoded = {r.variant for r in records if isinstance(r, DecodeRecord)}
     assert Variant(20, 2) not in decoded and Variant(10, 2) in decoded
+
+
+@pytest.mark.parametrize("lacks", ["can_probe", "can_replay"])
+def test_an_engine_that_a_plan_cannot_be_made_with_is_refused(lacks):
+    with pytest.raises(ConfigError, match="the scripted engine cannot time .* or replay"):
+        Campaign(ScriptedEngine(**{lacks: False}), SIZES, MEASURE)
 
 
 def test_a_prompt_is_reseeded_as_its_replay_was():
