@@ -17,7 +17,9 @@ _KEY = ["domain", "setting", "part", "execution", "vocab_size", "draft_length"]
 
 LATENCY_COLUMNS = [*_KEY, "median_ms", "ci_low_ms", "ci_high_ms", "num_samples", "median_wall_ms"]
 
-_BY_SIZE, _BY_LENGTH = ("layer", "lm_head", "select", "draft_step"), ("verify", "extend", "other")
+_BY_SIZE = ("layer", "lm_head", "select", "draft_step", "draft")
+
+_BY_LENGTH = ("verify", "extend", "other", "draft")
 
 
 def latency_frame(run: Run) -> pd.DataFrame:
@@ -73,7 +75,7 @@ def _isolated_row(record: IsolatedRecord) -> tuple[object, ...]:
 
 def step_samples(laps_ms: dict[str, list[float]], draft_length: int) -> dict[str, list[float]]:
     """Latency samples by part, plus `draft_step`: layer, head and selection of one chained step."""
-    if draft_length < 2:
+    if draft_length < 2 or "lm_head" not in laps_ms:  # a chain that is one graph has no laps inside
         return {**laps_ms, "draft_step": []}
     # The first token of a round is drafted from the extend step; chained steps are the others.
     rounds = len(laps_ms["lm_head"]) // draft_length
@@ -129,6 +131,8 @@ def step_parts(latency: pd.DataFrame) -> pd.DataFrame:
     """
     inside = latency[latency["setting"] == IN_SITU]
     inside = inside[inside["part"].isin(["layer", "lm_head", "select"]) & inside["vocab_size"].notna()]
+    if inside.empty:  # rounds that are graphs have no laps of these
+        return inside[["domain", "vocab_size"]].assign(layer=[], lm_head=[], select=[])
     table = inside.pivot(index=["domain", "vocab_size"], columns="part", values="median_ms")
     return table.groupby("domain").transform(lambda column: column.ffill().bfill()).reset_index()
 

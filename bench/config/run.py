@@ -34,8 +34,6 @@ class PairConfig:
         draft_revision: hub revision of the draft.
         trust_remote_code: lets the repository of the target, or of a decoder-LM draft, run its own Python
             code.
-        device_map: `auto` spreads the target over all GPUs, for a target that one cannot hold; null loads it
-            on `gpu.device`.
         layer_ids: the target's layers that the draft reads, if its configuration names some: as `vllm` takes
             the ids (state after so many layers), as `sglang` does (one later, from `eagle_config` only), or a
             list of layers.
@@ -48,7 +46,6 @@ class PairConfig:
     target_revision: str | None = None
     draft_revision: str | None = None
     trust_remote_code: bool = False
-    device_map: str | None = None
     layer_ids: Any = "vllm"
     ignore_keys: list[str] = field(default_factory=list)
 
@@ -122,6 +119,15 @@ class VocabConfig:
         return sorted({int(size) for size in self.sizes if size != FULL}, reverse=True)
 
 
+class Execution(Enum):
+    """How rounds, or their parts, are executed."""
+
+    auto = "auto"
+    eager = "eager"
+    compiled = "compiled"
+    graph = "graph"
+
+
 @dataclass
 class MeasureConfig:
     """The effort of a measurement.
@@ -142,6 +148,9 @@ class MeasureConfig:
         top_p: the target samples from its most likely tokens whose probabilities add up to this; null: from
             all.
         also_decode: further pairs "k:gamma" to decode, besides those that every run decodes.
+        execution: how rounds are executed. `eager` launches one kernel after the other; `graph` replays CUDA
+            graphs, one for the draft's chain and one for the verification, as serving engines do; `auto` is
+            `graph` on a CUDA GPU where target and draft can be captured, and `eager` elsewhere.
     """
 
     draft_lengths: list[int]
@@ -157,8 +166,11 @@ class MeasureConfig:
     top_k: int | None = None
     top_p: float | None = None
     also_decode: list[str] = field(default_factory=list)
+    execution: Execution = Execution.auto
 
     def __post_init__(self) -> None:
+        possible = "auto, eager or graph; parts on their own can be compiled, with timing.execution"
+        require(self.execution is not Execution.compiled, "measure.execution", "compiled", possible)
         require(len(self.draft_lengths) > 0, "measure.draft_lengths", "[]", "a list with at least one number")
         for gamma in self.draft_lengths:
             require(
@@ -247,15 +259,6 @@ class CacheState(Enum):
 
     cold = "cold"
     warm = "warm"
-
-
-class Execution(Enum):
-    """How a part is executed."""
-
-    auto = "auto"
-    eager = "eager"
-    compiled = "compiled"
-    graph = "graph"
 
 
 @dataclass

@@ -116,8 +116,8 @@ class Engine(Protocol):
     def prepare(self, prompt_ids: Sequence[int]) -> Prepared:
         """Reads a prompt once, for all the ways to decode it."""
 
-    def load(self, variant: Variant) -> None:
-        """Makes what a variant needs, its LM head for example, before its decodes are timed."""
+    def load(self, variant: Variant, prepared: Sequence[Prepared] = ()) -> None:
+        """Makes what a variant needs, its LM head for example, before decodes of these prompts are timed."""
 
     def decode(
         self, prepared: Prepared, variant: Variant, max_rounds: int | None = None, with_laps: bool = True

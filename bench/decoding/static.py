@@ -3,7 +3,7 @@
 A round is two calls: the draft's chain, which begins with taking in what the round before verified, and the
 verification, which also does the bookkeeping. Tokens, counts and lengths stay on the device, and the host
 reads one small tensor a round. A step of plain decoding is a verification of nothing that was drafted. The
-answers are those of `bench.decoding.decoder`.
+answers are those of `bench.decoding.decoder`, from the same random numbers too.
 """
 
 from collections.abc import Callable
@@ -35,6 +35,15 @@ def needed_room(num_prompt_tokens: int, max_new_tokens: int, draft_length: int) 
         draft_length: gamma. What was drafted or padded may be written beyond the answer's end.
     """
     return -(-(num_prompt_tokens + max_new_tokens + 2 * draft_length + 1) // _ROOM) * _ROOM
+
+
+def capture_obstacle(target: Target, draft: Draft) -> str | None:
+    """Why rounds of a pair cannot be captured; None where they can."""
+    if not target.has_static_cache:
+        return f"a target of type {target.config.model_type} runs through transformers"
+    if not draft.has_static_cache:
+        return f"{draft.kind.label} has no cache of fixed room"
+    return None
 
 
 @dataclass
@@ -90,8 +99,6 @@ class StaticDecoder:
         feature_width: of the target's features.
         capture: how calls are made repeatable.
 
-    Raises:
-        ValueError: the target has fewer positions, or one of the two runs on no static cache.
     """
 
     def __init__(
@@ -105,8 +112,6 @@ class StaticDecoder:
         capture: Capture,
     ):
         cache, draft_cache = target.static_cache(room), draft.static_cache(room)
-        if cache is None or draft_cache is None:
-            raise ValueError("target or draft cannot run on a cache of fixed room")
         self._target, self._draft, self._rule, self._capture = target, draft, rule, capture
         self._max_new_tokens, self._stop = max_new_tokens, target.eos_token_ids()
         self._cache, self._length = cache, cache.length
@@ -115,11 +120,6 @@ class StaticDecoder:
         self._rounds: dict[int, _Round] = {}
         self._calls: dict[tuple[int, int], _Calls] = {}
         self._greedy_verify: dict[int, Callable[[], object]] = {}
-
-    @property
-    def attention(self) -> str:
-        """How passes attend."""
-        return "flash" if self._cache.uses_flash else "masked"
 
     @torch.inference_mode()
     def load(self, head: DraftHead | None, draft_length: int) -> None:
@@ -136,6 +136,8 @@ class StaticDecoder:
         chain = None
         if head:
             chain = self._capture(lambda: self._chain(head, state, proposals, draws))
+            # A capture does nothing, and what the verification will be warmed up with must be tokens.
+            chain()
         if draws:
             verify = self._capture(lambda: self._verify(head, state, proposals, draws))
         else:

@@ -1,4 +1,7 @@
-"""This package's own engine: the loops of `bench.decoding.decoder` on the clock of one device, at batch 1."""
+"""This package's own engine at batch 1, on the clock of one device.
+
+It decodes by the loops of `bench.decoding.decoder`, or by the rounds of `bench.decoding.static`, captured.
+"""
 
 import random
 import time
@@ -8,13 +11,16 @@ import numpy as np
 import torch
 
 from bench.acceptance import Intervals, Ratios
-from bench.decoding.decoder import Decoder, Prefill
+from bench.config.run import Execution
+from bench.decoding.decoder import Answer, Decoder, Prefill
 from bench.decoding.engine import Clock, Decoded, Part, PartKey, Replayed
 from bench.decoding.parts import isolated_parts
 from bench.decoding.replay import read_answer, replay, replay_sampled
 from bench.decoding.rounds import Timeline
 from bench.decoding.rules import GreedyRule, Rule, SampledRule, Sampler
+from bench.decoding.static import Capture, StaticDecoder, needed_room
 from bench.models.draft import Draft, DraftHead
+from bench.models.layers import uses_flash
 from bench.models.target import Target
 from bench.variant import Variant
 from bench.vocab.draft_vocab import DraftVocab, IntArray
@@ -30,6 +36,8 @@ class TorchEngine:
         max_new_tokens: longest answer.
         seed: of sampling.
         sampler: how the target samples; None decodes greedily.
+        capture: decodes in rounds that this has captured; None runs the loops.
+
     """
 
     name = "torch"
@@ -44,7 +52,11 @@ class TorchEngine:
         max_new_tokens: int,
         seed: int,
         sampler: Sampler | None = None,
+        capture: Capture | None = None,
     ):
+        self._capture = capture
+        # By the room that texts need.
+        self._static: dict[int, StaticDecoder] = {}
         self._clock, self._target, self._draft, self._sampler = clock, target, draft, sampler
         self._max_new_tokens, self._seed = max_new_tokens, seed
         self._rule: Rule = SampledRule(sampler, target.device) if sampler else GreedyRule()
@@ -58,6 +70,18 @@ class TorchEngine:
         """As of `Engine`; heads of another order are dropped."""
         if not np.array_equal(order, self._order):
             self._order, self._heads = order, {}
+            for static in self._static.values():
+                static.forget_heads()
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """How it decodes, as results name it."""
+        if self._capture is None:
+            return {"execution": Execution.eager.value, "attention": "scaled_dot_product_attention"}
+        is_flash = uses_flash(self._target.embedding_weight)
+        products = "matrix products over the whole cache"
+        attention = f"flash for one token, {products} for several" if is_flash else products
+        return {"execution": Execution.graph.value, "attention": attention}
 
     def reseed(self, *context: object) -> None:
         """As of `Engine`."""
@@ -67,10 +91,11 @@ class TorchEngine:
         """As of `Engine`."""
         return self._decoder.prefill(prompt_ids)
 
-    def load(self, variant: Variant) -> None:
+    def load(self, variant: Variant, prepared: Sequence[Prefill] = ()) -> None:
         """As of `Engine`."""
-        if not variant.is_plain:
-            self._head(variant.vocab_size)
+        head = None if variant.is_plain else self._head(variant.vocab_size)
+        for prefill in prepared if self._capture else ():
+            self._static_for(prefill, variant.draft_length).load(head, variant.draft_length)
 
     def decode(
         self, prepared: Prefill, variant: Variant, max_rounds: int | None = None, with_laps: bool = True
@@ -83,16 +108,11 @@ class TorchEngine:
         if variant.batch_size != 1:
             raise ValueError(f"the {self.name} engine decodes one sequence at a time: {variant}")
         clock = self._clock
-        head = None if variant.is_plain else self._head(variant.vocab_size)
+        self.load(variant, [prepared])
         timeline = self._timeline(variant.draft_length, max_rounds, with_laps)
         clock.synchronize()
         start = time.perf_counter()
-        if head is None:
-            answer = self._decoder.plain(prepared, timeline)
-        else:
-            answer = self._decoder.speculative(
-                prepared, self._draft, head, variant.draft_length, timeline, max_rounds
-            )
+        answer = self._answer(prepared, variant, timeline, max_rounds)
         timeline.stop()
         clock.synchronize()
         wall_ms = (time.perf_counter() - start) * 1e3
@@ -104,7 +124,9 @@ class TorchEngine:
     ) -> Replayed:
         """As of `Engine`."""
         sampler = self._sampler
-        answer = self._decoder.plain(prepared, Timeline(lambda: None)).token_ids
+        plain = Variant(self.full_size, 0)
+        self.load(plain, [prepared])
+        answer = self._answer(prepared, plain, Timeline(lambda: None)).token_ids
         probs_of = sampler.target_probs if sampler else None
         text = read_answer(self._target, prepared, answer, longest_draft, self._rule, probs_of)
         what = (self._draft, self._full_head, prepared.prompt_ids, text, dict(orders))
@@ -140,6 +162,27 @@ class TorchEngine:
     def synchronize(self) -> None:
         """As of `Engine`."""
         self._clock.synchronize()
+
+    def _answer(
+        self, prefill: Prefill, variant: Variant, timeline: Timeline, max_rounds: int | None = None
+    ) -> Answer:
+        gamma = variant.draft_length
+        head = None if variant.is_plain else self._head(variant.vocab_size)
+        if self._capture:
+            return self._static_for(prefill, gamma).decode(prefill, head, gamma, timeline, max_rounds)
+        if head is None:
+            return self._decoder.plain(prefill, timeline)
+        return self._decoder.speculative(prefill, self._draft, head, gamma, timeline, max_rounds)
+
+    def _static_for(self, prefill: Prefill, draft_length: int) -> StaticDecoder:
+        assert self._capture is not None
+        room = needed_room(len(prefill.prompt_ids), self._max_new_tokens, draft_length)
+        if room not in self._static:
+            width = prefill.features.shape[-1]
+            self._static[room] = StaticDecoder(
+                self._target, self._draft, self._rule, self._max_new_tokens, room, width, self._capture
+            )
+        return self._static[room]
 
     def _head(self, size: int) -> DraftHead:
         if size == self.full_size:

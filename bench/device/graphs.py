@@ -8,6 +8,7 @@ launch.
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -21,6 +22,10 @@ _NUM_WARMUP = 3
 # Limit of compiled versions of one function: to the compiler, heads of every size are one function. Beyond
 # the limit torch would stop compiling without a warning.
 _MOST_VERSIONS = 4096
+
+
+# What to ask for where there are no graphs: of parts on their own, and of rounds.
+_INSTEAD, _ROUNDS_INSTEAD = "timing.execution=eager or compiled", "measure.execution=eager"
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,26 @@ def executions(device: Device, wanted: Execution) -> tuple[Execution, ...]:
     return (wanted,)
 
 
+def round_execution(device: Device, wanted: Execution, obstacle: str | None) -> Execution:
+    """How rounds are executed on a device: as graphs where there are any, unless asked for otherwise.
+
+    Args:
+        device: the device.
+        wanted: as of `measure.execution`.
+        obstacle: why these models cannot be captured; None where they can.
+
+    Raises:
+        DeviceError: graphs are wanted and impossible.
+    """
+    if wanted is Execution.graph:
+        _require_graphs(device, _ROUNDS_INSTEAD)
+        if obstacle:
+            raise DeviceError(f"rounds cannot run as CUDA graphs: {obstacle}; use {_ROUNDS_INSTEAD}")
+    if wanted is Execution.auto:
+        return Execution.graph if device.has_graphs and not obstacle else Execution.eager
+    return wanted
+
+
 def execute_as(device: Device, fn: Callable[[], object], execution: Execution) -> Callable[[], object]:
     """The callable in one of the executions that `executions` returns.
 
@@ -66,20 +91,29 @@ def execute_as(device: Device, fn: Callable[[], object], execution: Execution) -
     return compiled(fn) if execution is Execution.compiled else fn
 
 
-def capture(device: Device, fn: Callable[[], object]) -> CapturedGraph:
+def capture(
+    device: Device,
+    fn: Callable[[], object],
+    stream: torch.cuda.Stream | None = None,
+    pool: Any = None,
+    instead: str = _INSTEAD,
+) -> CapturedGraph:
     """Captures one call as a CUDA graph.
 
     Args:
         device: a CUDA GPU.
         fn: always uses the same tensors and shapes, and never waits for the device. Its Python code runs now
             and not at a replay: a cache index that it rewinds stays where it is.
+        stream: that it is captured on; another one unless given.
+        pool: of memory for what the call makes; its own unless given.
+        instead: what a user can ask for where it cannot be captured.
 
     Raises:
         DeviceError: the device has no graphs, or the call cannot be captured.
         LostDeviceError: the device failed.
     """
-    _require_graphs(device)
-    stream = torch.cuda.Stream(device.torch_device)
+    _require_graphs(device, instead)
+    stream = stream or torch.cuda.Stream(device.torch_device)
     current = torch.cuda.current_stream(device.torch_device)
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
@@ -89,18 +123,29 @@ def capture(device: Device, fn: Callable[[], object]) -> CapturedGraph:
     device.synchronize()
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph, stream=stream):
+        with torch.cuda.graph(graph, pool=pool, stream=stream):
             output = fn()
     except RuntimeError as error:
         _require_life(device)
-        raise DeviceError(
-            f"this cannot run as a CUDA graph: {_first_line(error)}; use timing.execution=eager or compiled"
-        ) from error
+        raise DeviceError(f"this cannot run as a CUDA graph: {_first_line(error)}; use {instead}") from error
     finally:
         # Where a capture fails, torch leaves its stream the current one, on which no mark is made: whatever
         # is timed afterwards would seem to take no time.
         torch.cuda.set_stream(current)
     return CapturedGraph(graph, output)
+
+
+def shared_capture(device: Device) -> Callable[[Callable[[], object]], CapturedGraph]:
+    """Captures calls that are replayed one after the other, as parts of one loop, into the same memory.
+
+    What a call returns is not kept: the next may write over it.
+
+    Raises:
+        DeviceError: the device has no graphs.
+    """
+    _require_graphs(device, _ROUNDS_INSTEAD)
+    stream, pool = torch.cuda.Stream(device.torch_device), torch.cuda.graph_pool_handle()
+    return lambda fn: capture(device, fn, stream, pool, _ROUNDS_INSTEAD)
 
 
 def compiled(fn: Callable[[], object], backend: str = "inductor") -> Callable[[], object]:
@@ -134,11 +179,9 @@ def compiled(fn: Callable[[], object], backend: str = "inductor") -> Callable[[]
     return fast
 
 
-def _require_graphs(device: Device) -> None:
+def _require_graphs(device: Device, instead: str = _INSTEAD) -> None:
     if not device.has_graphs:
-        raise DeviceError(
-            f"{device.name} has no CUDA graphs; use timing.execution=eager or compiled, or a CUDA gpu="
-        )
+        raise DeviceError(f"{device.name} has no CUDA graphs; use {instead}, or a CUDA gpu=")
 
 
 def _require_life(device: Device) -> None:

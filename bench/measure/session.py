@@ -126,7 +126,7 @@ class Session:
 
     def _timed(self, prepared: Prepared, variant: Variant, rounds: int | None = None) -> _Timed:
         """One attempt, or the next where something else on the machine disturbed it."""
-        self._engine.load(variant)
+        self._engine.load(variant, [prepared])
         for num_repeats in range(_MOST_REPEATS):
             timed = self._time_once(prepared, variant, rounds)
             # Of all steps only the target's take about the same time whatever is measured.
@@ -206,8 +206,8 @@ def run_steadily(
             continue
 
         def work(variant: Variant = variant, window: int = window) -> SteadyRecord:
-            engine.load(variant)
             prepared = [engine.prepare(prompt.token_ids) for prompt in prompts]
+            engine.load(variant, prepared)
             return decode_steadily(engine, domain, prepared, variant, seconds, window)
 
         yield attempt(case, work)

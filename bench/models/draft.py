@@ -93,6 +93,7 @@ class Draft(ABC):
         feature_layers: the target's layers whose outputs it reads, as of `Target.keep_features`; empty for a
             draft that reads tokens alone.
         logit_cap: its soft cap on logits; None without.
+        has_static_cache: whether it runs on `static_cache`, so that rounds can be captured.
         runner: which forward pass a step takes: this package's lean one, or `transformers`' own.
         num_packed: linear layers that were packed for the CPU's matrix kernel.
         notes: what a reader of its results must know of how it was read.
@@ -100,6 +101,7 @@ class Draft(ABC):
 
     feature_layers: tuple[int, ...] = ()
     logit_cap: float | None = None
+    has_static_cache = False
     runner = "lean"
     num_packed = 0
     notes: tuple[str, ...] = ()
@@ -171,9 +173,9 @@ class Draft(ABC):
             features: the target's, of all but the last token `(1, n, width)`.
         """
 
-    def static_cache(self, room: int) -> StaticCache | None:
-        """A cache of fixed room for `read` and `continue_from`; None where this kind runs on none."""
-        return None
+    def static_cache(self, room: int) -> StaticCache:
+        """A cache of fixed room for `read` and `continue_from`."""
+        raise NotImplementedError
 
     def read(self, next_ids: Tensor, features: Tensor, cache: TokenCache) -> Tensor:
         """As `extend`, on another cache than its own; hidden states of every new position `(1, n, H)`."""

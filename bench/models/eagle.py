@@ -39,6 +39,8 @@ class EagleDraft(Draft):
         feature_layers: the target's.
     """
 
+    has_static_cache = True
+
     def __init__(
         self,
         vocab: DraftVocab,

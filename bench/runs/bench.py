@@ -9,10 +9,12 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.config import Config, DomainSource, MeasureConfig, TelemetryConfig, VocabConfig
+from bench.config.run import Execution
 from bench.decoding.rules import Sampler
+from bench.decoding.static import capture_obstacle
 from bench.decoding.torch_engine import TorchEngine
 from bench.device import Device
-from bench.device.graphs import executions
+from bench.device.graphs import executions, round_execution, shared_capture
 from bench.measure.campaign import Campaign
 from bench.measure.workload import Workload
 from bench.records import Record
@@ -69,14 +71,16 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
     with console.status("loading the models"):
         pair = load_pair(config.pair, device, config.dtype)
     sizes = check_sizes(pair, config.vocab, config.measure, partial(console.print, soft_wrap=True))
-    for note in (*pair.target.notes, *pair.draft.notes):
+    for note in pair.draft.notes:
         console.print(note, soft_wrap=True, markup=False, highlight=False)
     rankings = _rank(pair, texts, config.vocab, console)
     workloads = [_workload(config, pair, texts[s.name], rankings) for s in config.domain.sources()]
     _say_what_lacks(texts, workloads, config.measure.num_prompts, console)
 
+    engine = _engine(pair, device, config.measure)
+
     def measure(done: Done, seen: Watch) -> Generator[Record, None, None]:
-        campaign = Campaign(_engine(pair, device, config.measure), sizes, config.measure, done)
+        campaign = Campaign(engine, sizes, config.measure, done)
         num_steps = {workload.domain: campaign.num_steps(workload) for workload in workloads}
         windows = _energy_windows(config.telemetry, seen)
         stages = _stages(num_steps, windows is not None, config.timing.isolated)
@@ -93,6 +97,7 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
             yield from bar.follow(_BASELINE, campaign.compare_with_reference(workloads[0]))
 
     environment = describe_run(pair, device, data)
+    environment["decoding"] = engine.facts
     environment["rows"] = {name: text.odd.as_dict() for name, text in texts.items()}
     kept, vocab_size = num_kept(pair), pair.target.vocab_size
     once: list[Record] = [ranking.record(kept, vocab_size) for ranking in rankings.values()]
@@ -107,7 +112,10 @@ def _report(folder: Path, console: Console) -> None:
 
 def _engine(pair: Pair, device: Device, measure: MeasureConfig) -> TorchEngine:
     sampler = Sampler(measure.temperature, measure.top_k, measure.top_p) if measure.temperature else None
-    return TorchEngine(device, pair.target, pair.draft, measure.max_new_tokens, measure.seed, sampler)
+    execution = round_execution(device, measure.execution, capture_obstacle(pair.target, pair.draft))
+    capture = shared_capture(device) if execution is Execution.graph else None
+    what = (device, pair.target, pair.draft, measure.max_new_tokens, measure.seed)
+    return TorchEngine(*what, sampler, capture)
 
 
 def _energy_windows(telemetry: TelemetryConfig, seen: Watch) -> tuple[float, float] | None:

@@ -74,7 +74,6 @@ def describe_run(pair: Pair, device: Device, data: dict[str, str]) -> dict[str, 
         "target_fingerprint": pair.target_fingerprint,
         "draft_fingerprint": pair.draft_fingerprint,
         "full_vocab_size": len(pair.draft.vocab),
-        "notes": [*pair.target.notes, *pair.draft.notes],
         "data": data,
         **describe(device),
         "shapes": {

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from bench.records import ProbeRecord
+from bench.surface.chains import with_parts
 from bench.variant import EXTEND, HEAD, LAYER, OTHER, PREFILL, SELECT, VERIFY
 from bench.vocab.draft_vocab import Floats, IntArray
 
@@ -59,7 +60,7 @@ class RoundLatency:
     @classmethod
     def from_probes(cls, probes: Iterable[ProbeRecord]) -> "RoundLatency":
         """Gathers the probes of one domain; every prompt must have seen every size and gamma."""
-        probes = list(probes)
+        probes = with_parts(list(probes))
         prompts = sorted({p.prompt_id for p in probes})
         place = {prompt: index for index, prompt in enumerate(prompts)}
         sizes = np.array(sorted({p.vocab_size for p in probes}))

@@ -40,7 +40,7 @@ class ScriptedEngine:
     def prepare(self, prompt_ids):
         return tuple(prompt_ids)
 
-    def load(self, variant):
+    def load(self, variant, prepared=()):
         if variant in self.starved:
             raise RuntimeError("out of memory")
 

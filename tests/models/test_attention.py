@@ -2,7 +2,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.models.layers import RotaryTable, apply_rotary, grouped_attention
+from bench.models.layers import (
+    KVCache,
+    RotaryTable,
+    StaticCache,
+    apply_rotary,
+    grouped_attention,
+    joined_linear,
+)
 from bench.models.rope import Rope
 
 
@@ -29,3 +36,36 @@ def test_rotary_keeps_lengths_and_depends_on_distance_only():
 
     torch.testing.assert_close(score(5, 2), score(20, 17))
     torch.testing.assert_close(apply_rotary(q, cos[7:8], sin[7:8]).norm(), q.norm())
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("num_new", [1, 3, 6])
+@pytest.mark.parametrize("scale", [None, 0.2])
+def test_a_cache_of_fixed_room_attends_as_one_that_grows(num_new, scale):
+    growing, static = KVCache(2), StaticCache(2, 2, 8, 32, torch.zeros(1))
+    held = [(torch.randn(1, 2, 9, 8), torch.randn(1, 2, 9, 8)) for _ in range(2)]
+    for layer, states in enumerate(held):
+        growing.update(*states, layer)
+    static.load(growing, 9)
+    # What was drafted and not accepted is overwritten, and not seen before that.
+    static.keys[:, :, :, 9:].normal_()
+    ours, theirs = static.window(num_new), growing.window(num_new)
+    table = torch.arange(40.0)[:, None]
+    assert torch.equal(ours.rows(table), theirs.rows(table)) and ours.reach == 32
+    for layer in range(2):
+        q = torch.randn(1, num_new, 6, 8).transpose(1, 2)
+        k, v = (torch.randn(1, 2, num_new, 8) for _ in range(2))
+        torch.testing.assert_close(ours.attend(layer, q, k, v, scale), theirs.attend(layer, q, k, v, scale))
+
+
+def test_joined_layers_give_what_each_gives_and_hold_nothing_twice():
+    linears = [torch.nn.Linear(6, width, bias=True).double() for width in (4, 2)]
+    x = torch.randn(2, 6, dtype=torch.float64)
+    expected = torch.cat([linear(x) for linear in linears], dim=-1)
+    joined = joined_linear(*linears)
+    torch.testing.assert_close(joined(x), expected)
+    torch.testing.assert_close(torch.cat([linear(x) for linear in linears], dim=-1), expected)
+    assert {linear.weight.untyped_storage().data_ptr() for linear in (*linears, joined)} == {
+        joined.weight.untyped_storage().data_ptr()
+    }
+    assert joined_linear(linears[0], torch.nn.Identity()) is None
