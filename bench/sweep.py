@@ -4,6 +4,7 @@ With one process per job, a job cannot affect the next one through the GPU, memo
 job that is killed does not end the others.
 """
 
+import hashlib
 import itertools
 import json
 import os
@@ -85,6 +86,51 @@ def job_name(overrides: Sequence[str], fingerprint: str) -> str:
     return f"{readable[:80].strip('_') or 'defaults'}-{fingerprint[:8]}"
 
 
+# Tasks name their folders after these; `out` is the folder itself.
+_IN_NAMES = ("task", "pair", "domain", "run", "export.domain", "tag")
+
+# Of a path the end says most.
+_LONGEST_VALUE, _LONGEST_TAG = 40, 120
+
+
+def tag_of(overrides: Sequence[str], jobs: Sequence[Sequence[str]] | None) -> str | None:
+    """The `tag` that keeps the output of a job apart from that of the others; None if folders' names do.
+
+    Args:
+        overrides: the overrides of the job.
+        jobs: the overrides of every job of the sweep; None if they are not known.
+    """
+    own = _differences(overrides, jobs)
+    if not own:
+        return None
+    readable = [_part_of_path(job) for job in {tuple(_differences(job, jobs)) for job in jobs or ()}]
+    name = _part_of_path(own)
+    if readable.count(name) != 1:
+        name = f"{name}-{hashlib.sha256(repr(own).encode()).hexdigest()[:8]}"
+    given = [item.partition("=")[2].strip("'\"") for item in overrides if item.startswith("tag=")]
+    return "-".join([*given[-1:], name])
+
+
+def _differences(overrides: Sequence[str], jobs: Sequence[Sequence[str]] | None) -> list[str]:
+    """The overrides that not every job has and that no folder is named after."""
+    keys = [item.partition("=")[0] for item in overrides]
+    in_names = ("out", "tag") if "out" in keys else _IN_NAMES
+    return [
+        item
+        for item, key in zip(overrides, keys, strict=True)
+        if key not in in_names and not key.startswith("hydra")
+        if jobs is None or not all(item in job for job in jobs)
+    ]
+
+
+def _part_of_path(overrides: Sequence[str]) -> str:
+    """`domain.path=data/a.jsonl` as `path=data_a.jsonl`."""
+    pairs = [item.partition("=") for item in overrides]
+    cut = [(key.rpartition(".")[2], value.strip("'\"")[-_LONGEST_VALUE:]) for key, _, value in pairs]
+    text = re.sub(r"[^\w.,=+-]+", "_", ",".join(f"{key}={value}" for key, value in cut))
+    return text[:_LONGEST_TAG].rstrip("._") or "job"
+
+
 def run_job(folder: Path, name: str, overrides: Sequence[str], working_folder: Path) -> None:
     """Runs one job as `python -m bench` does, unless it is already done, and notes how it ended.
 
@@ -108,7 +154,10 @@ def run_job(folder: Path, name: str, overrides: Sequence[str], working_folder: P
     exit_code = stopped_by = None
     try:
         with pinned(_cores_of(folder, overrides)):
-            exit_code = _run_logged(overrides, log, _job_environment(folder, name), working_folder)
+            tag = tag_of(overrides, read_launch(folder).jobs)
+            # The configuration may ask for a sweep, but this is one job of it.
+            arguments = [*overrides, "hydra.mode=RUN", *([f"tag={tag}"] if tag else [])]
+            exit_code = _run_logged(arguments, log, _job_environment(folder, name), working_folder)
     except Exception as error:
         # Launchers turn signals of a scheduler into exceptions. Raised again, it would end all jobs.
         stopped_by = f"{type(error).__name__}: {error}"
@@ -121,10 +170,9 @@ def run_job(folder: Path, name: str, overrides: Sequence[str], working_folder: P
 
 
 def _run_logged(
-    overrides: Sequence[str], log: Path, environment: Mapping[str, str], working_folder: Path
+    arguments: Sequence[str], log: Path, environment: Mapping[str, str], working_folder: Path
 ) -> int:
-    # hydra.mode: the configuration may ask for a sweep, but this is one job of it.
-    command = [sys.executable, "-m", "bench", *overrides, "hydra.mode=RUN"]
+    command = [sys.executable, "-m", "bench", *arguments]
     with log.open("w", encoding="utf-8") as file:
         print(f"$ {shlex.join(['python', *command[1:]])}", file=file, flush=True)
         process = subprocess.Popen(

@@ -68,15 +68,19 @@ def _fit(config: Config, console: Console) -> None:
 def _report(config: Config, console: Console) -> None:
     from bench.report.tasks import report_runs
 
-    folders = _folders(config, config.runs or [config.run])
-    report_runs(folders, config.runs_dir, config.reports_dir, config.out, console)
+    folders, out = _folders(config, config.runs or [config.run]), _out(config)
+    report_runs(folders, config.runs_dir, config.reports_dir, out, console)
 
 
 def _diff(config: Config, console: Console) -> int:
     from bench.report.tasks import diff_runs
 
-    folders = _folders(config, config.runs)
-    return diff_runs(folders, config.diff.threshold, config.reports_dir, config.out, console)
+    folders, out = _folders(config, config.runs), _out(config)
+    return diff_runs(folders, config.diff.threshold, config.reports_dir, out, console)
+
+
+def _out(config: Config) -> str | None:
+    return None if config.out_dir is None else str(config.out_dir)
 
 
 def _folders(config: Config, names: list[str]) -> list[Path]:

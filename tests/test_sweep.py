@@ -68,7 +68,9 @@ def test_a_sweep_that_went_well(folder, capsys):
     assert sweep.describe_end(folder) == ([f"1 of 1 started jobs of {folder} are done"], 0)
     log = (folder / "good.log").read_text()
     said = f"ran job=good in {folder.parent} with no threads and mode hydra.mode=RUN\n"
-    assert log == f"$ python -m bench job=good hydra.mode=RUN\n{said}"
+    # Of jobs that are not known beforehand, each has a tag of its own.
+    tag = sweep.tag_of(["job=good"], None)
+    assert log == f"$ python -m bench job=good hydra.mode=RUN tag={tag}\n{said}"
     assert said in capsys.readouterr().out
     note = json.loads((folder / "good.job.json").read_text())
     assert (note["overrides"], note["exit_code"], note["log"]) == (["job=good"], 0, "good.log")
@@ -161,6 +163,41 @@ def test_names_of_jobs_are_file_names(overrides, expected):
 
 def test_the_same_words_with_other_values_behind_them_are_another_job():
     assert sweep.job_name(["domain=code"], "aaaaaaaaaa") != sweep.job_name(["domain=code"], "bbbbbbbbbb")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "tags"),
+    [
+        # Folders are called after the domain or the run anyway.
+        ([["domain=code"], ["domain=writing"]], [None, None]),
+        ([["task=report", "run=a"], ["task=report", "run=b"]], [None, None]),
+        ([["out=a", "domain=code"], ["out=b", "domain=code"]], [None, None]),
+        ([["domain.path=a.jsonl"], ["domain.path=b.jsonl"]], ["path=a.jsonl", "path=b.jsonl"]),
+        (
+            [["domain=code", "select.multiple=1"], ["domain=code", "select.multiple=64"]],
+            ["multiple=1", "multiple=64"],
+        ),
+        ([["runs=[A,C]"], ["runs=[B,C]"]], ["runs=_A,C", "runs=_B,C"]),
+        # One folder was asked for: whatever differs makes a folder in it.
+        ([["out=x", "domain=code"], ["out=x", "domain=writing"]], ["domain=code", "domain=writing"]),
+        ([["tag=t", "gpu=cpu"], ["tag=t", "gpu='0'"]], ["t-gpu=cpu", "t-gpu=0"]),
+        ([["hydra.x=1", "run=a"], ["hydra.x=2", "run=a"]], [None, None]),
+    ],
+)
+def test_what_keeps_the_output_of_jobs_apart(jobs, tags):
+    assert [sweep.tag_of(job, jobs) for job in jobs] == tags
+
+
+def test_tags_that_would_be_one_are_told_apart():
+    jobs = [
+        ["domain.path='a b'"],
+        ["domain.path=a_b"],
+        [f"domain.path={'x' * 90}1"],
+        [f"domain.path={'x' * 90}2"],
+    ]
+    tags = [sweep.tag_of(job, jobs) for job in jobs]
+    assert len(set(tags)) == 4 and all(tag.startswith(("path=a_b-", "path=xxx")) for tag in tags)
+    assert sweep.tag_of(["domain=code", "seed=1"], None) != sweep.tag_of(["domain=code", "seed=2"], None)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

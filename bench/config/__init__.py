@@ -1,5 +1,6 @@
 """The typed configuration: what every YAML value means and which values are possible."""
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -103,6 +104,8 @@ class Config:
             machines. A sweep's folder stands for its runs.
         out: output folder of `task=select`, `export`, `report`, `compare` and `diff`; null chooses a folder
             in `results_dir`.
+        tag: puts the output of these tasks into a folder of this name, in `out` or in `results_dir`; null: no
+            such folder. A sweep sets it if two jobs would write the same folder.
     """
 
     pair: PairConfig
@@ -125,12 +128,15 @@ class Config:
     resume: bool = True
     runs: list[str] = path_key(default_factory=list)
     out: str | None = path_key(None)
+    tag: str | None = None
 
     def __post_init__(self) -> None:
         expand_paths(self)
         if self.task is Task.draft:
             self.pair.measure_alone()
         require(self.dtype in DTYPES, "dtype", self.dtype, " or ".join(DTYPES))
+        valid = self.tag is None or bool(re.fullmatch(r"[\w.,=+-]*[\w,=+-]", self.tag))
+        require(valid, "tag", self.tag, "made of letters, digits and . , = + - _, or null")
 
     def check_target(self) -> None:
         """Refuses a task that needs a target if the pair has none.
@@ -152,4 +158,13 @@ class Config:
     @property
     def reports_dir(self) -> Path:
         """Folder of all pages."""
-        return Path(self.results_dir) / "reports"
+        return self.results_of("reports")
+
+    def results_of(self, kind: str) -> Path:
+        """Folder in `results_dir` of results that are named after what they are of, such as "vocab"."""
+        return Path(self.results_dir) / kind / (self.tag or "")
+
+    @property
+    def out_dir(self) -> Path | None:
+        """The output folder that was asked for; None if a task names its own."""
+        return None if self.out is None else Path(self.out) / (self.tag or "")

@@ -211,9 +211,9 @@ def _draft_of(run: Run) -> _Draft:
 
 
 def _folder_of(config: Config, run: Run, domain: str, is_only: bool) -> Path:
-    if config.out is None:
-        return Path(config.results_dir) / "exports" / f"{run.folder.name}-{domain}"
-    return Path(config.out) if is_only else Path(config.out) / domain
+    if config.out_dir is None:
+        return config.results_of("exports") / f"{run.folder.name}-{domain}"
+    return config.out_dir if is_only else config.out_dir / domain
 
 
 def _variant(surfaces: Surfaces, domain: str, size: int | None) -> Variant:

@@ -60,9 +60,9 @@ def run_select(config: Config, console: Console) -> list[Path]:
 
 def folder_of(config: Config, domain: str) -> Path:
     """The folder of the selection for `domain`: `out`, or one folder in `out` for each domain of a set."""
-    if config.out is None:
-        return Path(config.results_dir) / "vocab" / f"{config.pair.label}-{domain}"
-    return Path(config.out) / domain if config.domain.members else Path(config.out)
+    if config.out_dir is None:
+        return config.results_of("vocab") / f"{config.pair.label}-{domain}"
+    return config.out_dir / domain if config.domain.members else config.out_dir
 
 
 def _select_all(context: Context, console: Console) -> dict[str, Selection]:

@@ -180,3 +180,23 @@ def test_a_folder_of_the_users_is_not_replaced(conversations, tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     check_refused(select(conversations, tmp_path), ["has no summary.json"])
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_every_job_of_a_sweep_leaves_a_folder(conversations, tmp_path):
+    lines = conversations.read_text().splitlines(keepends=True)
+    for name, part in (("a.jsonl", lines[:60]), ("b (1).jsonl", lines[:100])):
+        (tmp_path / name).write_text("".join(part))
+    done = run(
+        *("-m", "task=select", "domain=jsonl", f"domain.path={tmp_path}/a.jsonl,{tmp_path}/b (1).jsonl"),
+        *("select.trials=20", "select.checkpoint=false", f"results_dir={tmp_path / 'results'}"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 jobs of" in done.stderr
+    summaries = (tmp_path / "results" / "vocab").glob("*/smollm2-135m-jsonl/summary.json")
+    read = {path.parts[-3]: json.loads(path.read_text()) for path in summaries}
+    first, second = sorted(read)
+    assert first.startswith("path=") and first.endswith("_a.jsonl") and second.endswith("_b_1_.jsonl")
+    sizes = [
+        read[tag]["num_conversations"] + read[tag]["num_conversations_heldout"] for tag in (first, second)
+    ]
+    assert sizes == [60, 100]
