@@ -1,0 +1,65 @@
+"""Intervals of estimates that rest on several independent samples, such as prompts and blocks of time.
+
+Each sample is left out one block at a time (jackknife); the variances of the samples add up, and the interval
+takes the t quantile whose degrees of freedom follow from how many blocks each variance rests on (F. Satterthwaite,
+An approximate distribution of estimates of variance components, 1946; B. L. Welch, 1947). With eight blocks a
+percentile bootstrap covers about 88% where it promises 95%; this covers 94 to 96% (a test holds it). Estimates
+should be on a scale on which errors are symmetric: logarithms of speeds and of their ratios.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from bench.stats.estimates import CONFIDENCE, Estimate
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far an estimate may be off.
+
+    Attributes:
+        variance: of the estimate `(...)`.
+        degrees: of freedom behind it `(...)`.
+    """
+
+    variance: Floats
+    degrees: Floats
+
+    @classmethod
+    def of(cls, samples: Sequence[Floats]) -> "Spread":
+        """From the estimate with every block of every independent sample left out.
+
+        Args:
+            samples: for each sample `(blocks, ...)`, the same trailing shape in all of them. A sample of one
+                block says nothing of its spread: the variance is then infinite.
+        """
+        variances = [_variance(left_out) for left_out in samples]
+        total = np.sum(variances, axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares = [v**2 / max(len(s) - 1, 1) for v, s in zip(variances, samples, strict=True)]
+            degrees = total**2 / np.sum(shares, axis=0)
+        return cls(total, np.where(np.isfinite(degrees), degrees, 1.0))
+
+    def half_width(self, confidence: float = CONFIDENCE) -> Floats:
+        """Of a two-sided interval `(...)`."""
+        return stdtrit(self.degrees, (1 + confidence) / 2) * np.sqrt(self.variance)
+
+
+def log_interval(log_value: float, samples: Sequence[Floats], confidence: float = CONFIDENCE) -> Estimate:
+    """A positive value with its interval, from its logarithm and the logarithms with each block left out."""
+    half = float(Spread.of(samples).half_width(confidence))
+    value, low, high = np.exp([log_value, log_value - half, log_value + half])
+    return Estimate(float(value), float(low), float(high))
+
+
+def _variance(left_out: Floats) -> Floats:
+    n = len(left_out)
+    if n < 2:
+        return np.full(np.shape(left_out)[1:], np.inf)
+    return (n - 1) / n * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0)
