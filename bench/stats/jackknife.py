@@ -11,12 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from bench.stats.estimates import CONFIDENCE, Estimate
-
-Floats = NDArray[np.float64]
+from bench.stats.estimates import CONFIDENCE, Estimate, Floats
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,69 @@
+"""Intervals that leave out prompts and blocks of time: exact where a formula is known, and honest on average."""
+
+import numpy as np
+import pytest
+from scipy.stats import t
+
+from bench.stats.jackknife import Spread, log_interval
+
+
+def left_out(samples: np.ndarray) -> np.ndarray:
+    """Mean of each row with every element left out `(n, rows)`."""
+    n = samples.shape[-1]
+    return ((samples.sum(-1, keepdims=True) - samples) / (n - 1)).T
+
+
+def test_of_a_mean_it_is_the_t_interval():
+    values = np.array([[1.0, 2.0, 4.0, 8.0]])
+    spread = Spread.of([left_out(values)])
+    error = values.std(ddof=1) / 2
+    assert spread.variance[0] == pytest.approx(error**2)
+    assert spread.degrees[0] == pytest.approx(3)
+    assert spread.half_width()[0] == pytest.approx(t.ppf(0.975, 3) * error)
+
+
+def test_two_samples_add_their_variances_and_share_their_degrees_of_freedom():
+    a, b = np.array([[0.0, 2.0, 4.0]]), np.array([[1.0, 1.5, 3.0, 3.5, 6.0]])
+    spread = Spread.of([left_out(a), left_out(b)])
+    va, vb = a.var(ddof=1) / 3, b.var(ddof=1) / 5
+    assert spread.variance[0] == pytest.approx(va + vb)
+    assert spread.degrees[0] == pytest.approx((va + vb) ** 2 / (va**2 / 2 + vb**2 / 4))
+
+
+def test_one_block_says_nothing_of_its_spread():
+    found = log_interval(np.log(1.25), [np.zeros(1), np.array([0.01, -0.01])])
+    assert found.value == pytest.approx(1.25)
+    assert (found.ci_low, found.ci_high) == (0.0, np.inf)
+
+
+def test_without_any_spread_the_interval_is_the_value():
+    found = log_interval(np.log(2), [np.zeros(3), np.zeros(4)])
+    assert (found.ci_low, found.value, found.ci_high) == pytest.approx((2, 2, 2))
+
+
+@pytest.mark.parametrize(("prompts", "blocks"), [(64, 8), (19, 8), (8, 24)])
+def test_gains_of_known_size_are_covered_as_often_as_promised(prompts, blocks):
+    """Rounds vary by prompt, all parts with the machine's state and each on its own, with heavy tails."""
+    rng, runs, gamma = np.random.default_rng(5), 3000, 5
+    state = np.exp(0.05 * rng.standard_t(4, (runs, blocks)))
+    head, small, verify = (
+        ms * state * np.exp(rng.normal(0, sd, (runs, blocks)))
+        for ms, sd in ((2.2, 0.1), (0.12, 0.15), (30, 0.05))
+    )
+    full = rng.integers(40, 192, (runs, prompts)) / np.exp(rng.normal(0.6, 0.25, (runs, prompts)))
+    trimmed = full * np.exp(np.abs(rng.normal(0, 0.02, (runs, prompts))))
+
+    def log_gain(r_full, r_trimmed, h, s, v):
+        return np.log(r_full / r_trimmed) + np.log((gamma * h + v) / (gamma * s + v))
+
+    rounds = full.sum(1), trimmed.sum(1)
+    parts = head.mean(1), small.mean(1), verify.mean(1)
+    of_prompts = log_gain(*(x.sum(1) - x.T for x in (full, trimmed)), *parts)
+    of_blocks = log_gain(*rounds, *(left_out(x) for x in (head, small, verify)))
+    half = Spread.of([of_prompts, of_blocks]).half_width()
+    mean_of = {sd: np.exp(sd**2 / 2) for sd in (0.1, 0.15, 0.05)}
+    means = 2.2 * mean_of[0.1], 0.12 * mean_of[0.15], 30 * mean_of[0.05]
+    extra = np.exp(0.02**2 / 2) * 2 * 0.5079783137  # mean of exp(|normal(0, 0.02)|)
+    truth = log_gain(1, extra, *means)
+    covered = np.abs(log_gain(*rounds, *parts) - truth) <= half
+    assert 0.93 <= covered.mean() <= 0.97
