@@ -128,6 +128,14 @@ class Execution(Enum):
     graph = "graph"
 
 
+class AdviceRule(Enum):
+    """Which of the variants that are as good is advised; see `bench.surface.choice.advise`."""
+
+    fastest = "fastest"
+    robust = "robust"
+    smallest = "smallest"
+
+
 @dataclass
 class MeasureConfig:
     """The effort of a measurement.

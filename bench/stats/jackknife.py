@@ -1,16 +1,18 @@
 """Intervals of estimates that rest on several independent samples, such as prompts and blocks of time.
 
-Each sample is left out one block at a time (jackknife); the variances of the samples add up, and the interval
-takes the t quantile whose degrees of freedom follow from how many blocks each variance rests on (F. Satterthwaite,
-An approximate distribution of estimates of variance components, 1946; B. L. Welch, 1947). With eight blocks a
-percentile bootstrap covers about 88% where it promises 95%; this covers 94 to 96% (a test holds it). Estimates
-should be on a scale on which errors are symmetric: logarithms of speeds and of their ratios.
+Each sample is left out one block at a time (jackknife); the variances of the samples add up, and the
+interval takes the t quantile whose degrees of freedom follow from how many blocks each variance rests on
+(F. Satterthwaite, An approximate distribution of estimates of variance components, 1946). Of eight blocks a
+percentile bootstrap covers too little; this covers 95% (a test holds it). Estimates should be on a scale on
+which errors are symmetric: logarithms of speeds and of their ratios.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from bench.stats.estimates import CONFIDENCE, Estimate, Floats
@@ -29,7 +31,7 @@ class Spread:
     degrees: Floats
 
     @classmethod
-    def of(cls, samples: Sequence[Floats]) -> "Spread":
+    def of(cls, samples: Sequence[NDArray[Any]]) -> "Spread":
         """From the estimate with every block of every independent sample left out.
 
         Args:
@@ -55,7 +57,7 @@ def log_interval(log_value: float, samples: Sequence[Floats], confidence: float 
     return Estimate(float(value), float(low), float(high))
 
 
-def _variance(left_out: Floats) -> Floats:
+def _variance(left_out: NDArray[Any]) -> Floats:
     n = len(left_out)
     if n < 2:
         return np.full(np.shape(left_out)[1:], np.inf)

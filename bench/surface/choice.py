@@ -1,14 +1,83 @@
 """Which (k, gamma) a surface advises, and which are decoded to see whether it is right."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from bench.config.run import AdviceRule
+from bench.stats.estimates import Estimate
+from bench.stats.jackknife import log_interval
 from bench.surface.predict import Surface
 from bench.variant import PlannedDecode, Variant
 
 PLAIN, FULL, OPTIMUM, PAPER, LOSSLESS, EXTRA = "plain", "full", "optimum", "paper", "lossless", "extra"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The one (k, gamma) that a surface leads to, by a rule fixed before the data.
+
+    Attributes:
+        variant: what to deploy.
+        smallest: smallest size that is as good at that draft length.
+        largest: largest size that is as good at that draft length.
+    """
+
+    variant: Variant
+    smallest: int
+    largest: int
+
+
+def advise(surface: Surface, rule: AdviceRule, multiple: int, least_size: int) -> Advice:
+    """Chooses among all that is not significantly more than a negligible bit slower than the fastest.
+
+    A surface is flat around its top, so its very maximum is a matter of chance. `robust` takes the draft
+    length that holds most of the sizes that are as good, and of these the largest: it loses least on text
+    that nobody measured. `smallest` takes the smallest of them, `fastest` the maximum itself.
+
+    Args:
+        surface: predictions; sizes that are multiples of `multiple` must be on its grid.
+        rule: as named.
+        multiple: that an advised size must be of; the whole vocabulary always is allowed.
+        least_size: smallest size allowed, the must-keep set's.
+    """
+    sizes = surface.sizes
+    allowed = ((sizes % multiple == 0) & (sizes >= least_size)) | (sizes == sizes[-1])
+    speeds = np.where(allowed, surface.tokens_per_s, 0.0)
+    if rule is AdviceRule.fastest:
+        row, column = (int(i) for i in np.unravel_index(int(np.argmax(speeds)), speeds.shape))
+        as_good = surface.is_equal()[row] & allowed
+        as_good[column] = True
+    else:
+        equal = surface.is_equal() & allowed
+        if not equal.any():  # the fastest lies between two multiples, and both are slower
+            equal = speeds == speeds.max()
+        # Each size stands for those from the allowed size below it on.
+        held = np.diff(sizes[allowed], prepend=0)
+        row = int(np.argmax((equal[:, allowed] * held).sum(axis=1)))
+        as_good = equal[row]
+        places = np.flatnonzero(as_good)
+        column = int(places[-1 if rule is AdviceRule.robust else 0])
+    good = sizes[as_good]
+    return Advice(Variant(int(sizes[column]), surface.draft_lengths[row]), int(good[0]), int(good[-1]))
+
+
+def cross_fitted_gain(
+    folds: Sequence[tuple[Surface, Surface]], choose: Callable[[Surface], tuple[Variant, Variant]]
+) -> Estimate:
+    """Gain of what one part of the prompts chose, on the other part: free of the winner's curse.
+
+    Args:
+        folds: pairs of surfaces of disjoint prompts and blocks; the first chooses, the second judges.
+        choose: what is chosen and what it is compared with, both on either grid.
+    """
+    logs, samples = [], []
+    for chooser, judge in folds:
+        chosen, base = (judge.speed(variant) for variant in choose(chooser))
+        logs.append(chosen.log_tokens_per_s - base.log_tokens_per_s)
+        samples += [(a - b) / len(folds) for a, b in zip(chosen.left_out, base.left_out, strict=True)]
+    return log_interval(float(np.mean(logs)), samples)
 
 
 def lossless_size(surface: Surface, draft_length: int) -> int:
@@ -17,16 +86,18 @@ def lossless_size(surface: Surface, draft_length: int) -> int:
     return int(surface.sizes[int(np.argmax(rounds <= rounds[-1]))])
 
 
-def planned_decodes(surface: Surface, paper_size: int, also: Iterable[Variant]) -> list[PlannedDecode]:
-    """What to decode: plain, full, the predicted optimum, the paper's k, and checks away from them.
+def planned_decodes(
+    surface: Surface, advised: Variant, paper_size: int, also: Iterable[Variant]
+) -> list[PlannedDecode]:
+    """What is decoded to see whether the advice holds: plain, full, advised, the paper's k, and the user's.
 
     Args:
         surface: predictions.
+        advised: what the surface leads to.
         paper_size: k* of the utility; on the surface's grid.
         also: further variants that the user wants.
     """
-    full_size = int(surface.sizes[-1])
-    size, gamma = surface.best
+    full_size = surface.full.vocab_size
     found: dict[Variant, list[str]] = {}
 
     def add(variant: Variant, role: str) -> None:
@@ -34,16 +105,9 @@ def planned_decodes(surface: Surface, paper_size: int, also: Iterable[Variant]) 
         roles += [] if role in roles else [role]
 
     add(Variant(full_size, 0), PLAIN)
-    # Trimming is judged by the faster of the two, as the best draft length is only predicted.
-    for length in (surface.best_draft_length(full_size), gamma):
-        add(Variant(full_size, length), FULL)
-    add(Variant(size, gamma), OPTIMUM)
+    add(surface.full, FULL)
+    add(advised, OPTIMUM)
     add(Variant(paper_size, surface.best_draft_length(paper_size)), PAPER)
-    lossless = lossless_size(surface, gamma)
-    add(Variant(lossless, gamma), LOSSLESS)
-    # The prediction is also tried where it was not asked to be best: another gamma, and a larger size.
-    longest = surface.draft_lengths[-1]
-    add(Variant(size, longest if longest != gamma else surface.draft_lengths[0]), EXTRA)
     for variant in also:
         add(variant, EXTRA)
     return [PlannedDecode(variant, "+".join(roles)) for variant, roles in found.items()]

@@ -1,4 +1,4 @@
-"""What each part of a speculative round costs, from probes inside real rounds; resampled by prompt.
+"""What each part of a speculative round costs, from probes inside real rounds, block by block.
 
 A round of k and gamma drafts gamma tokens (LM head and selection each time, the layer between them),
 verifies gamma + 1 tokens, and extends the draft over what was accepted. Head and selection depend on k, and
@@ -6,7 +6,7 @@ so does the layer, although its work is the same: a larger head leaves less of i
 Verification, extension and the rest depend on gamma.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,20 +20,22 @@ from bench.vocab.draft_vocab import Floats, IntArray
 # Parts that come once a round, as functions of the draft length.
 PER_ROUND = (EXTEND, VERIFY, OTHER)
 
+_PLAIN = "plain"
+
 
 @dataclass(frozen=True)
 class _Samples:
-    """Sums and numbers of samples `(levels, prompts)`, from which any resample's means follow."""
+    """Sums and numbers of samples `(levels, blocks)`, from which any resample's means follow."""
 
     levels: IntArray
     total: Floats
     count: Floats
 
     def means(self, weights: Floats) -> Floats:
-        """Mean by resample and level `(resamples, levels)`, for weights `(resamples, prompts)`.
+        """Mean by resample and level `(resamples, levels)`, for weights `(resamples, blocks)`.
 
         A resample without a sample of some level, as of answers that end in their first round, takes the mean
-        of all prompts; what never happened takes no time.
+        of all blocks; what never happened takes no time.
         """
         count = weights @ self.count.T
         overall = self.total.sum(1) / np.maximum(self.count.sum(1), 1)
@@ -42,16 +44,16 @@ class _Samples:
 
 @dataclass(frozen=True)
 class RoundLatency:
-    """Measured latency of a round's parts, by prompt.
+    """Measured latency of a round's parts, by block: what was probed on one prompt, in one stretch of time.
 
     Attributes:
-        prompts: ids, in the order of every array here.
-        prefill_ms: the draft's prefill of each prompt `(prompts,)`.
+        blocks: prompt ids, in the order of every array here.
+        prefill_ms: the draft's prefill of each block's prompt `(blocks,)`.
         sizes: vocabulary sizes that were probed, ascending.
         draft_lengths: gammas that were probed, ascending.
     """
 
-    prompts: list[str]
+    blocks: list[str]
     prefill_ms: Floats
     sizes: IntArray
     draft_lengths: IntArray
@@ -59,8 +61,13 @@ class RoundLatency:
 
     @classmethod
     def from_probes(cls, probes: Iterable[ProbeRecord]) -> "RoundLatency":
-        """Gathers the probes of one domain; every prompt must have seen every size and gamma."""
-        probes = with_parts(list(probes))
+        """Gathers the probes of one domain; every prompt must have seen every size and gamma.
+
+        Probes with a draft length of 0 are of plain decoding, and time its steps.
+        """
+        every = list(probes)
+        plain = [p for p in every if not p.draft_length]
+        probes = with_parts([p for p in every if p.draft_length])
         prompts = sorted({p.prompt_id for p in probes})
         place = {prompt: index for index, prompt in enumerate(prompts)}
         sizes = np.array(sorted({p.vocab_size for p in probes}))
@@ -79,19 +86,21 @@ class RoundLatency:
                     total[row, place[probe.prompt_id]] += sum(samples)
                     count[row, place[probe.prompt_id]] += len(samples)
             parts[part] = _Samples(levels, total, count)
+        parts[_PLAIN] = _plain_samples(plain, place)
         prefill = parts.pop(PREFILL)
         return cls(prompts, (prefill.total / prefill.count)[0], sizes, gammas, parts)
 
-    def spread_to(self, prompts: list[str]) -> "RoundLatency":
-        """The same latency for other prompts too: each gets the mean of those that were probed."""
-        order = [self.prompts.index(p) if p in self.prompts else None for p in prompts]
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of time."""
+        return len(self.blocks)
 
-        def spread(values: Floats) -> Floats:
-            mean = values.mean(axis=-1)
-            return np.stack([mean if i is None else values[..., i] for i in order], axis=-1)
-
-        parts = {n: _Samples(s.levels, spread(s.total), spread(s.count)) for n, s in self._by_part.items()}
-        return RoundLatency(prompts, spread(self.prefill_ms), self.sizes, self.draft_lengths, parts)
+    def only(self, blocks: Sequence[int]) -> "RoundLatency":
+        """The same of some blocks, by their places."""
+        kept = list(blocks)
+        parts = {n: _Samples(s.levels, s.total[:, kept], s.count[:, kept]) for n, s in self._by_part.items()}
+        names = [self.blocks[i] for i in kept]
+        return RoundLatency(names, self.prefill_ms[kept], self.sizes, self.draft_lengths, parts)
 
     def head_ms(self, sizes: IntArray, weights: Floats) -> Floats:
         """LM head and selection of one token at each size `(resamples, len(sizes))`.
@@ -123,14 +132,32 @@ class RoundLatency:
         fixed = self.fixed_ms(draft_length, weights)[:, None]
         return draft_length * head + (draft_length - 1) * layer + fixed
 
-    def extend_ms(self, draft_length: int, weights: Floats) -> Floats:
-        """The extension of the draft after a verification `(resamples,)`."""
-        return self._mean(EXTEND, draft_length, weights)
+    def once_ms(self, draft_length: int, weights: Floats) -> Floats:
+        """What an answer takes beside its rounds `(resamples,)`: the draft's prefill, less one extension.
+
+        The last round of an answer is followed by none.
+        """
+        prefill = weights @ self.prefill_ms / np.maximum(weights.sum(1), 1)
+        return prefill - self._mean(EXTEND, draft_length, weights)
+
+    def plain_ms(self, weights: Floats) -> Floats | None:
+        """A step of plain decoding `(resamples,)`; None where none was timed."""
+        samples = self._by_part[_PLAIN]
+        return samples.means(weights)[:, 0] if samples.count.any() else None
 
     def _mean(self, part: str, draft_length: int, weights: Floats) -> Floats:
         samples = self._by_part[part]
         row = int(np.searchsorted(samples.levels, draft_length)) if len(samples.levels) > 1 else 0
         return samples.means(weights)[:, row]
+
+
+def _plain_samples(probes: Sequence[ProbeRecord], place: Mapping[str, int]) -> _Samples:
+    total, count = np.zeros((1, len(place))), np.zeros((1, len(place)))
+    for probe in probes:
+        if probe.prompt_id in place:
+            total[0, place[probe.prompt_id]] += sum(probe.laps_ms[VERIFY])
+            count[0, place[probe.prompt_id]] += len(probe.laps_ms[VERIFY])
+    return _Samples(np.zeros(1, int), total, count)
 
 
 def _interpolation(known: IntArray, wanted: IntArray) -> Floats:

@@ -1,4 +1,4 @@
-"""Intervals that leave out prompts and blocks of time: exact where a formula is known, and honest on average."""
+"""Intervals that leave out prompts and blocks of time: exact where a formula is known, else honest."""
 
 import numpy as np
 import pytest

@@ -18,6 +18,10 @@ def probe(prompt, size, gamma, head_ms, verify_ms=20.0, rounds=2, select_ms=0.25
     return ProbeRecord("code", prompt, size, gamma, False, 1, laps)
 
 
+def plain(prompt, step_ms, steps=3):
+    return ProbeRecord("code", prompt, 64, 0, False, 1, {"verify": [step_ms] * steps})
+
+
 def one(num_prompts):
     return np.ones((1, num_prompts))
 
@@ -32,7 +36,8 @@ def test_parts_by_hand():
     assert latency.fixed_ms(3, one(1)) == pytest.approx([3 + 23 + 0.5])
     assert latency.round_ms(1, np.array([8]), one(1))[0] == pytest.approx([1.25 + 24.5])
     assert latency.round_ms(3, np.array([36]), one(1))[0] == pytest.approx([3 * 3.25 + 2 * 2 + 26.5])
-    assert latency.extend_ms(3, one(1)) == pytest.approx([3.0])
+    assert latency.once_ms(3, one(1)) == pytest.approx([4 - 3.0])
+    assert latency.plain_ms(one(1)) is None
 
 
 def test_a_head_never_gets_cheaper_as_it_grows():
@@ -86,13 +91,16 @@ def test_what_a_resample_lacks_takes_the_mean_of_all():
     # The second prompt's answers ended in their first round: it never extends.
     probes = [probe("a", 8, 2, 1.0), probe("b", 8, 2, 1.0, rounds=1)]
     latency = RoundLatency.from_probes(probes)
-    assert latency.extend_ms(2, np.array([[0.0, 2.0]])) == pytest.approx([3.0])
+    assert latency.once_ms(2, np.array([[0.0, 2.0]])) == pytest.approx([4 - 3.0])
 
 
-def test_prompts_that_were_not_probed_take_the_mean():
-    probes = [probe("a", 8, 2, 1.0), probe("b", 8, 2, 3.0)]
-    latency = RoundLatency.from_probes(probes).spread_to(["c", "a"])
-    assert latency.prompts == ["c", "a"]
-    assert latency.head_ms(np.array([8]), np.array([[1.0, 0.0], [0.0, 1.0]]))[:, 0] == pytest.approx(
-        [2.25, 1.25]
-    )
+def test_plain_steps_and_parts_of_some_blocks():
+    probes = [probe("a", 8, 2, 1.0), probe("b", 8, 2, 3.0), plain("a", 20.0), plain("b", 26.0, steps=1)]
+    latency = RoundLatency.from_probes(probes)
+    assert latency.draft_lengths.tolist() == [2]
+    weights = np.array([[1.0, 1.0], [0.0, 1.0]])
+    assert latency.plain_ms(weights) == pytest.approx([(3 * 20 + 26) / 4, 26])
+    second = latency.only([1])
+    assert second.blocks == ["b"] and second.num_blocks == 1
+    assert second.plain_ms(one(1)) == pytest.approx([26])
+    assert second.head_ms(np.array([8]), one(1))[0] == pytest.approx([3.25])
