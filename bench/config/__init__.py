@@ -12,6 +12,7 @@ from bench.config.run import (
     FULL,
     OWN,
     POOLED,
+    AdviceRule,
     CacheState,
     DiffConfig,
     Execution,
@@ -29,6 +30,7 @@ __all__ = [
     "FULL",
     "OWN",
     "POOLED",
+    "AdviceRule",
     "CacheState",
     "ColumnsConfig",
     "Config",
@@ -93,6 +95,9 @@ class Config:
         draft: how `task=draft` times a draft.
         export: which vocabulary `task=export` writes.
         diff: how `task=diff` compares two runs.
+        advice: which of the variants that are as good as the fastest is advised. `robust`: the draft length
+            with most of them, and of these the largest vocabulary, which loses least on text that nobody
+            measured; `smallest`: the smallest of these; `fastest`: the very fastest.
         corpora: further domains, by name. They only rank tokens and test the vocabularies of others.
         task: what to do; `python -m bench --help` lists the tasks.
         dtype: dtype of weights and arithmetic: `float32`, `bfloat16`, or `auto`: bfloat16 where the device
@@ -120,6 +125,7 @@ class Config:
     draft: DraftConfig = field(default_factory=DraftConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     diff: DiffConfig = field(default_factory=DiffConfig)
+    advice: AdviceRule = AdviceRule.robust
     corpora: dict[str, DomainSource] = field(default_factory=dict)
     task: Task = Task.bench
     dtype: str = "auto"

@@ -98,6 +98,8 @@ class VocabConfig:
         ranking_answers: number of answers of the target that rank the tokens. The target writes those that
             are not in the cache.
         split_seed: seed of the split into ranking and held-out prompts.
+        multiple: multiple that an advised size must be of; null takes 64 on a GPU, where matrix kernels work
+            in tiles, and 1 on a CPU.
         held_out_share: share of the prompts that are held out for measuring and never rank tokens.
     """
 
@@ -106,11 +108,14 @@ class VocabConfig:
     ranking_answers: int = 64
     split_seed: int = 0
     held_out_share: float = 0.2
+    multiple: int | None = None
 
     def __post_init__(self) -> None:
         for size in self.sizes:
             valid = size == FULL or (size.isdecimal() and int(size) >= 1)
             require(valid, "vocab.sizes", size, "a number of tokens of at least 1, or full")
+        valid = self.multiple is None or self.multiple >= 1
+        require(valid, "vocab.multiple", self.multiple, "at least 1, or null")
         require(self.ranking_answers >= 1, "vocab.ranking_answers", self.ranking_answers, "at least 1")
         require(0 < self.held_out_share < 1, "vocab.held_out_share", self.held_out_share, "between 0 and 1")
 
@@ -145,9 +150,11 @@ class MeasureConfig:
         num_prompts: held-out prompts per domain.
         max_new_tokens: longest answer, in tokens.
         warmup_rounds: speculative rounds of every size before measurements count.
+        acceptance_prompts: held-out prompts whose acceptance is replayed, `num_prompts` among them. For the
+            others the target writes answers of up to 192 tokens once, which are kept. Sampled answers are
+            replayed on `num_prompts` only.
         probe_rounds: rounds of one probe, which times the parts of a round. Every prompt has at least two
             probes of each size and each draft length.
-        pilot_prompts: prompts that are probed first, to choose what to decode.
         bootstrap_samples: resamples of every interval.
         seed: seed of prompt order, decoding order, sampling and bootstrap.
         num_threads: CPU threads; null: torch's default, one per core.
@@ -165,8 +172,8 @@ class MeasureConfig:
     num_prompts: int
     max_new_tokens: int
     warmup_rounds: int = 2
+    acceptance_prompts: int = 64
     probe_rounds: int = 5
-    pilot_prompts: int = 2
     bootstrap_samples: int = 2000
     seed: int = 0
     num_threads: int | None = None
@@ -189,7 +196,7 @@ class MeasureConfig:
             ("max_new_tokens", 2),
             ("warmup_rounds", 1),
             ("probe_rounds", 2),
-            ("pilot_prompts", 1),
+            ("acceptance_prompts", 1),
             ("bootstrap_samples", 100),
             ("seed", 0),
         ):

@@ -81,8 +81,8 @@ class Decoder:
         return Prefill(prompt_ids, cache, first_id, output.features)
 
     @torch.inference_mode()
-    def plain(self, prefill: Prefill, timeline: Timeline) -> Answer:
-        """One token per forward pass."""
+    def plain(self, prefill: Prefill, timeline: Timeline, max_steps: int | None = None) -> Answer:
+        """One token per forward pass; with `max_steps` it may stop earlier."""
         target, cache = self._target, prefill.restart()
         next_id = prefill.first_id
         tokens = [int(next_id)]
@@ -91,6 +91,8 @@ class Decoder:
             next_id = self.rule.next_id(target.lm_head(target.forward(next_id[None], cache).hidden)[0])
             tokens.append(int(next_id))
             timeline.lap(VERIFY)
+            if len(tokens) - 1 == max_steps:
+                break
         return Answer(tokens, [])
 
     @torch.inference_mode()

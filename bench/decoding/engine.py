@@ -127,12 +127,18 @@ class Engine(Protocol):
         Args:
             prepared: the prompt.
             variant: how to decode.
-            max_rounds: stop after so many rounds, where the engine can probe; None decodes to the end.
+            max_rounds: stop after so many rounds (steps of plain decoding), where the engine can probe; None
+                decodes to the end.
             with_laps: whether every part is timed, where the engine can probe; else only the whole is.
         """
 
     def replay(
-        self, prepared: Prepared, orders: Mapping[str, IntArray], sizes: IntArray, longest_draft: int
+        self,
+        prepared: Prepared,
+        orders: Mapping[str, IntArray],
+        sizes: IntArray,
+        longest_draft: int,
+        answer: Sequence[int] | None = None,
     ) -> Replayed:
         """The target's own answer, and what each size under each order would have had accepted.
 
@@ -141,6 +147,7 @@ class Engine(Protocol):
             orders: by name, the draft's tokens as they enter a vocabulary.
             sizes: at which sampled answers are replayed, ascending; greedy ones are for every size.
             longest_draft: gamma up to which rounds draft.
+            answer: the target's greedy answer, where it is known; else the engine decodes it.
         """
 
     def parts(

@@ -120,13 +120,20 @@ class TorchEngine:
         return Decoded(answer.token_ids, answer.accepted, total_ms, wall_ms, laps_ms)
 
     def replay(
-        self, prepared: Prefill, orders: Mapping[str, IntArray], sizes: IntArray, longest_draft: int
+        self,
+        prepared: Prefill,
+        orders: Mapping[str, IntArray],
+        sizes: IntArray,
+        longest_draft: int,
+        answer: Sequence[int] | None = None,
     ) -> Replayed:
         """As of `Engine`."""
         sampler = self._sampler
-        plain = Variant(self.full_size, 0)
-        self.load(plain, [prepared])
-        answer = self._answer(prepared, plain, Timeline(lambda: None)).token_ids
+        if answer is None:
+            plain = Variant(self.full_size, 0)
+            self.load(plain, [prepared])
+            answer = self._answer(prepared, plain, Timeline(lambda: None)).token_ids
+        answer = list(answer)
         probs_of = sampler.target_probs if sampler else None
         text = read_answer(self._target, prepared, answer, longest_draft, self._rule, probs_of)
         what = (self._draft, self._full_head, prepared.prompt_ids, text, dict(orders))
@@ -171,7 +178,7 @@ class TorchEngine:
         if self._capture:
             return self._static_for(prefill, gamma).decode(prefill, head, gamma, timeline, max_rounds)
         if head is None:
-            return self._decoder.plain(prefill, timeline)
+            return self._decoder.plain(prefill, timeline, max_rounds)
         return self._decoder.speculative(prefill, self._draft, head, gamma, timeline, max_rounds)
 
     def _static_for(self, prefill: Prefill, draft_length: int) -> StaticDecoder:

@@ -1,4 +1,4 @@
-"""All that is measured of one domain: replays, a pilot, the choice of what to decode, and the decodes."""
+"""All that is measured of one domain: replays and probes, the choice they lead to, decodes that test it."""
 
 import math
 import time
@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from bench.acceptance import Intervals
-from bench.config import MeasureConfig, TimingConfig
+from bench.config import AdviceRule, MeasureConfig, TimingConfig
 from bench.decoding.engine import Engine
 from bench.decoding.rounds import shuffled
 from bench.device import Device
 from bench.errors import ConfigError, DomainError
 from bench.measure.attempts import attempt
 from bench.measure.isolated import time_parts
-from bench.measure.session import DECODE, PROBE, Session, run_steadily
-from bench.measure.workload import EncodedPrompt, Probes, Step, Workload
+from bench.measure.session import DECODE, Session, run_steadily
+from bench.measure.workload import AnsweredPrompt, EncodedPrompt, Probes, Step, Workload
 from bench.records import (
     BaselineRecord,
     DecodeRecord,
@@ -31,8 +31,8 @@ from bench.records import (
     SampledReplayRecord,
     SteadyRecord,
 )
-from bench.records.kinds import PILOT, Done
-from bench.surface.choice import planned_decodes
+from bench.records.kinds import CHECK, Done
+from bench.surface.choice import advise, planned_decodes
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import predict
 from bench.variant import Variant
@@ -40,11 +40,8 @@ from bench.vocab.draft_vocab import IntArray
 
 Replay = ReplayRecord | SampledReplayRecord
 
-# To choose is all that the pilot's surface is for, so its intervals may be rough.
-_PILOT_RESAMPLES = 100
-
 # Distinct variants that a plan can hold beside those that the user adds; see `planned_decodes`.
-_MOST_PLANNED = 7
+_MOST_PLANNED = 4
 
 _GRID_SIZES = 24
 
@@ -56,19 +53,29 @@ class Campaign:
         engine: decodes; it must probe and replay, which is what a plan is made of.
         sizes: vocabulary sizes at which latency is probed, ascending, the full one among them.
         measure: what to measure, and the seed of every random order.
+        rule: by which a variant is advised.
+        multiple: that an advised size must be of.
         done: records of earlier sessions.
 
     Raises:
         ConfigError: the engine cannot probe or cannot replay.
     """
 
-    def __init__(self, engine: Engine, sizes: list[int], measure: MeasureConfig, done: Done | None = None):
+    def __init__(
+        self,
+        engine: Engine,
+        sizes: list[int],
+        measure: MeasureConfig,
+        rule: AdviceRule = AdviceRule.robust,
+        multiple: int = 1,
+        done: Done | None = None,
+    ):
         if not (engine.can_probe and engine.can_replay):
             raise ConfigError(
                 f"the {engine.name} engine cannot time the parts of a round or replay answers, which a plan "
                 "is made of; measure with the torch engine"
             )
-        self._engine, self._measure = engine, measure
+        self._engine, self._measure, self._rule, self._multiple = engine, measure, rule, multiple
         self._probes = Probes(sizes, sorted(set(measure.draft_lengths)), measure.probe_rounds)
         self._done = done or Done()
         self._session = Session(engine, self._done.last_order)
@@ -78,13 +85,15 @@ class Campaign:
 
     def num_steps(self, workload: Workload) -> int:
         """About how many records `run` yields, for a progress bar."""
-        measure, num_prompts = self._measure, len(workload.prompts)
-        num_probes = 2 * max(len(self._probes.sizes), len(self._probes.draft_lengths))
-        per_prompt = len(workload.orders) + num_probes + _MOST_PLANNED + len(measure.also_decode)
-        return num_prompts * per_prompt + min(measure.pilot_prompts, num_prompts) * num_probes
+        num_prompts, num_planned = len(workload.prompts), _MOST_PLANNED + len(self._measure.also_decode)
+        num_probes = len(self._probes.steps(0))
+        num_replayed = num_prompts + len(workload.answered)
+        return num_replayed * len(workload.orders) + num_prompts * (num_probes + 2 * num_planned)
 
     def run(self, workload: Workload) -> Iterator[Record]:
         """Measures one domain; yields records as they come, those of failures among them.
+
+        First everything that acceptance and latency need, then one plan, then decodes that test it.
 
         Raises:
             DomainError: the target's answers leave nothing to decode.
@@ -92,25 +101,24 @@ class Campaign:
         """
         self._engine.use_order(workload.order)
         replays: list[Replay] = []
-        pilot: list[ProbeRecord] = []
-        num_piloted = 0
+        probes: list[ProbeRecord] = []
         for prompt in workload.prompts:
             found = yield from self._replay(workload, prompt)
-            replays += [item for item in found if item.source == workload.source]
+            replays += found
             # Answers of one token leave nothing to decode, and so nothing to probe.
-            if num_piloted < self._measure.pilot_prompts and found and len(found[0].token_ids) > 1:
-                num_piloted += 1
-                steps = self._probes.steps(PILOT, self._measure.seed, workload.domain, prompt.prompt_id)
-                piloted = yield from self._measured(workload, prompt, steps)
+            if found and len(found[0].token_ids) > 1:
+                steps = self._probes.steps(self._measure.seed, workload.domain, prompt.prompt_id)
+                probed = yield from self._measured(workload, prompt, steps)
                 # A prompt that lacks a probe would make another round of what is there.
-                pilot += piloted if len(piloted) == len(steps) else []
+                probes += probed if len(probed) == len(steps) else []
+        for answered in workload.answered:
+            replays += yield from self._replay(workload, answered)
         plan = self._done.take(PlanRecord.case_of(workload.domain))
         if plan is None:
-            if not pilot:
-                yield FailureRecord(["plan", workload.domain], "no pilot", "every prompt of the pilot failed")
-                return
-            plan = self._plan(workload, replays, pilot)
+            plan = self._plan(workload, replays, probes)
             yield plan
+        if isinstance(plan, FailureRecord):
+            return
         self._planned[workload.domain] = [item.variant for item in plan.planned]
         yield from self._decode_planned(workload)
 
@@ -182,16 +190,16 @@ class Campaign:
         return found
 
     def _decode_planned(self, workload: Workload) -> Iterator[Record]:
-        """Whole decodes of every planned variant among probes, prompt by prompt.
+        """Whole decodes of every planned variant among probes of the same variants, prompt by prompt.
 
-        Decodes and probes take turns at random, so that a prediction made of the probes is not judged at
-        another speed of the machine.
+        Decodes and probes take turns at random: the prediction is judged at the speed that the machine has
+        during the decodes.
         """
-        planned = [Step(DECODE, variant) for variant in self._planned[workload.domain]]
+        planned = self._planned[workload.domain]
+        steps = [Step(kind, variant) for variant in planned for kind in (DECODE, CHECK)]
         for prompt in workload.prompts:
-            context = (self._measure.seed, workload.domain, prompt.prompt_id)
-            steps = shuffled([*self._probes.steps(PROBE, *context), *planned], *context)
-            found = yield from self._measured(workload, prompt, steps)
+            context = (self._measure.seed, workload.domain, prompt.prompt_id, DECODE)
+            found = yield from self._measured(workload, prompt, shuffled(steps, *context))
             # An answer of one token takes no time, and is compared with none.
             lasted_s = [r.wall_ms / 1e3 for r in found if isinstance(r, DecodeRecord) if len(r.token_ids) > 1]
             shortest_s = self._shortest_s[workload.domain]
@@ -228,26 +236,31 @@ class Campaign:
         also = [variant.vocab_size for variant in self._measure.also()]
         return np.unique(np.concatenate([spread, sizes, [workload.paper_size, *also]])).astype(np.int64)
 
-    def _plan(self, workload: Workload, replays: list[Replay], pilot: list[ProbeRecord]) -> PlanRecord:
-        replays = [item for item in replays if len(item.token_ids) > 1]
-        if not replays:
+    def _plan(
+        self, workload: Workload, replays: list[Replay], probes: list[ProbeRecord]
+    ) -> PlanRecord | FailureRecord:
+        domain = workload.domain
+        replayed = {r.prompt_id: r.replayed() for r in replays if r.source == workload.source}
+        replayed = {prompt: item for prompt, item in replayed.items() if item.num_tokens > 1}
+        if not replayed:
             raise DomainError(
-                f"domain {workload.domain}: the target ends every held-out answer with its first token, so "
-                "there is nothing to decode; give other prompts"
+                f"domain {domain}: the target ends every held-out answer with its first token, so there is "
+                "nothing to decode; give other prompts"
             )
-        latency = RoundLatency.from_probes(pilot)
-        # Acceptance is known on every prompt, latency on the pilot's: the others are given its mean.
+        if not probes:
+            return FailureRecord(["plan", domain], "no probes", "every prompt that was probed failed")
+        also = self._measure.also()
         surface = predict(
-            {item.prompt_id: item.replayed() for item in replays},
-            latency.spread_to([item.prompt_id for item in replays]),
+            replayed,
+            RoundLatency.from_probes(probes),
             self._engine.full_size,
-            [workload.paper_size, *(variant.vocab_size for variant in self._measure.also())],
-            _PILOT_RESAMPLES,
-            self._measure.seed,
+            [workload.paper_size, *(variant.vocab_size for variant in also)],
             workload.least_size,
+            self._multiple,
         )
-        planned = planned_decodes(surface, workload.paper_size, self._measure.also())
-        return PlanRecord.of(workload.domain, workload.source, planned)
+        advised = advise(surface, self._rule, self._multiple)
+        planned = planned_decodes(surface, advised.variant, workload.paper_size, also)
+        return PlanRecord.of(domain, workload.source, planned)
 
 
 def replay_prompt(
@@ -269,7 +282,8 @@ def replay_prompt(
         longest: gamma up to which rounds draft.
     """
     engine.reseed(domain, prompt.prompt_id, "replay")
-    found = engine.replay(engine.prepare(prompt.token_ids), orders, sizes, longest)
+    answer = prompt.answer_ids if isinstance(prompt, AnsweredPrompt) else None
+    found = engine.replay(engine.prepare(prompt.token_ids), orders, sizes, longest, answer)
     records: list[Replay] = []
     for source, item in found.by_order.items():
         what = (domain, prompt.prompt_id, source, found.token_ids)

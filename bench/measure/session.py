@@ -4,6 +4,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +13,11 @@ from bench.decoding.rounds import shuffled
 from bench.measure.attempts import attempt
 from bench.measure.workload import EncodedPrompt, Probes, Step
 from bench.records import DecodeRecord, FailureRecord, ProbeRecord, SteadyRecord
-from bench.records.kinds import PILOT, Done
+from bench.records.kinds import CHECK, Done
 from bench.telemetry.samples import now_s
 from bench.variant import VERIFY, Variant
 
-PROBE, DECODE = ProbeRecord.kind, DecodeRecord.kind
+DECODE = DecodeRecord.kind
 
 _MOST_REPEATS = 2
 
@@ -28,7 +29,7 @@ class _Timed:
     num_repeats: int = 0
 
     @property
-    def times(self) -> dict[str, float]:
+    def times(self) -> dict[str, Any]:
         """When it began and ended, as records have it."""
         end_s = self.start_s + self.decoded.wall_ms / 1e3
         return {"start_s": round(self.start_s, 6), "end_s": round(end_s, 6)}
@@ -55,6 +56,7 @@ class Session:
         prepared = self._engine.prepare(prompt.token_ids)
         for size in probes.sizes:
             self._engine.decode(prepared, Variant(size, max(probes.draft_lengths)), rounds)
+        self._engine.decode(prepared, Variant(probes.sizes[-1], 0), rounds)
         # What is loaded by now stays; leaving it out makes every later collection short.
         gc.collect()
         gc.freeze()
@@ -71,8 +73,7 @@ class Session:
             rounds: of a probe.
         """
         # With the replay's seed a sampled answer begins with the token that its replay began with.
-        is_pilot = any(step.kind == PILOT for step in steps)
-        self._engine.reseed(domain, prompt.prompt_id, PILOT if is_pilot else "replay")
+        self._engine.reseed(domain, prompt.prompt_id, "replay")
         prepared = attempt(
             ("prefill", domain, prompt.prompt_id), lambda: self._engine.prepare(prompt.token_ids)
         )
@@ -97,10 +98,11 @@ class Session:
             prompt_id=prompt.prompt_id,
             vocab_size=step.variant.vocab_size,
             draft_length=step.variant.draft_length,
-            is_pilot=step.kind == PILOT,
+            is_pilot=False,
             order=self._next_order(),
             laps_ms=timed.laps_ms,
             num_repeats=timed.num_repeats,
+            is_check=step.kind == CHECK,
             **timed.times,
         )
 

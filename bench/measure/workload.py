@@ -1,11 +1,17 @@
 """What is measured: a domain with its held-out prompts, and how each of them is probed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from bench.decoding.rounds import probes_of
+from bench.decoding.rounds import probes_of, shuffled
+from bench.records import ProbeRecord
 from bench.records.kinds import Case
 from bench.variant import Variant
 from bench.vocab.draft_vocab import IntArray
+
+PROBE = ProbeRecord.kind
+
+# Plain decoding is half of every speedup over it, so its steps are timed more often than any one size.
+_PLAIN_PROBES = 4
 
 
 @dataclass(frozen=True)
@@ -17,11 +23,18 @@ class EncodedPrompt:
 
 
 @dataclass(frozen=True)
+class AnsweredPrompt(EncodedPrompt):
+    """A held-out prompt and the target's greedy answer to it, which is known from before."""
+
+    answer_ids: list[int]
+
+
+@dataclass(frozen=True)
 class Step:
     """One measurement of a prompt.
 
     Attributes:
-        kind: `pilot` or `probe`, a few rounds, or `decode`, to the end.
+        kind: `probe` or `check`, a few rounds, or `decode`, to the end.
         variant: how to decode.
     """
 
@@ -47,10 +60,11 @@ class Probes:
     draft_lengths: list[int]
     rounds: int
 
-    def steps(self, kind: str, seed: int, *context: object) -> list[Step]:
-        """In a seeded random order, another one for every `context`."""
+    def steps(self, seed: int, *context: object) -> list[Step]:
+        """In a seeded random order, another one for every `context`; plain decoding is among them."""
         variants = probes_of(self.sizes, self.draft_lengths, seed, *context)
-        return [Step(kind, variant) for variant in variants]
+        plain = [Variant(self.sizes[-1], 0)] * _PLAIN_PROBES
+        return [Step(PROBE, variant) for variant in shuffled([*variants, *plain], seed, *context)]
 
 
 @dataclass(frozen=True)
@@ -59,11 +73,12 @@ class Workload:
 
     Attributes:
         domain: its name.
-        prompts: held-out prompts.
+        prompts: held-out prompts that are probed and decoded.
         source: which ranking its vocabularies follow.
         orders: of every ranking, the draft's tokens as they enter a vocabulary.
         paper_size: k* of the paper's utility under `source`.
         least_size: tokens that every vocabulary must keep, so that no smaller one is advised.
+        answered: further held-out prompts, of which acceptance is replayed over known answers.
     """
 
     domain: str
@@ -72,6 +87,7 @@ class Workload:
     orders: dict[str, IntArray]
     paper_size: int
     least_size: int = 1
+    answered: list[AnsweredPrompt] = field(default_factory=list)
 
     @property
     def order(self) -> IntArray:

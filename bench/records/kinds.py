@@ -17,8 +17,8 @@ from bench.vocab.ranking import Ranking
 
 Case = tuple[str | int | bool | None, ...]
 
-# First element of the case of a pilot's probe.
-PILOT = "pilot"
+# First element of the case of a probe that the plan does not rest on.
+PILOT, CHECK = "pilot", "check"
 
 
 @dataclass(frozen=True)
@@ -182,12 +182,14 @@ class ProbeRecord(Record):
         prompt_id: id of the prompt.
         vocab_size: k.
         draft_length: gamma.
-        is_pilot: from before the plan; it informs the choice, not the report.
+        is_pilot: from a pilot, as runs of earlier versions had it; it is left out of every estimate.
         order: place in the run's randomised order.
         laps_ms: duration of every step by name, in order.
         num_repeats: earlier attempts that were disturbed by something else on the machine.
         start_s: start time, on the clock of the telemetry (`bench.telemetry.samples`).
         end_s: end time.
+        is_check: taken among the decodes that test the plan, to judge the prediction at their speed of the
+            machine; the plan and what it buys do not rest on it.
     """
 
     kind = "probe"
@@ -203,6 +205,7 @@ class ProbeRecord(Record):
     num_repeats: int = 0
     start_s: float | None = None
     end_s: float | None = None
+    is_check: bool = False
 
     @property
     def variant(self) -> Variant:
@@ -211,8 +214,8 @@ class ProbeRecord(Record):
 
     @property
     def identity(self) -> Case:
-        """Also says if it is of the pilot. Random pairs can repeat, so a case can have several records."""
-        kind = PILOT if self.is_pilot else self.kind
+        """Also says what it was taken for. Random pairs can repeat, so a case can have several records."""
+        kind = PILOT if self.is_pilot else CHECK if self.is_check else self.kind
         return (kind, self.domain, self.prompt_id, self.vocab_size, self.draft_length)
 
 

@@ -74,13 +74,13 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
     for note in pair.draft.notes:
         console.print(note, soft_wrap=True, markup=False, highlight=False)
     rankings = _rank(pair, texts, config.vocab, console)
-    workloads = [_workload(config, pair, texts[s.name], rankings) for s in config.domain.sources()]
+    workloads = [_workload(config, pair, texts[s.name], rankings, console) for s in config.domain.sources()]
     _say_what_lacks(texts, workloads, config.measure.num_prompts, console)
 
     engine = _engine(pair, device, config.measure)
 
     def measure(done: Done, seen: Watch) -> Generator[Record, None, None]:
-        campaign = Campaign(engine, sizes, config.measure, done)
+        campaign = Campaign(engine, sizes, config.measure, config.advice, _multiple(config, device), done)
         num_steps = {workload.domain: campaign.num_steps(workload) for workload in workloads}
         windows = _energy_windows(config.telemetry, seen)
         stages = _stages(num_steps, windows is not None, config.timing.isolated)
@@ -118,6 +118,11 @@ def _engine(pair: Pair, device: Device, measure: MeasureConfig) -> TorchEngine:
     return TorchEngine(*what, sampler, capture)
 
 
+def _multiple(config: Config, device: Device) -> int:
+    """That an advised size must be of."""
+    return config.vocab.multiple or (64 if device.torch_device.type == "cuda" else 1)
+
+
 def _energy_windows(telemetry: TelemetryConfig, seen: Watch) -> tuple[float, float] | None:
     """Seconds of an energy window, and of a decode that needs none; None if energy is not known."""
     if not seen.has_energy or not telemetry.steady_s:
@@ -153,13 +158,29 @@ def _rank(pair: Pair, texts: dict[str, _Text], vocab: VocabConfig, console: Cons
     return make_rankings(pair, counts)
 
 
-def _workload(config: Config, pair: Pair, text: _Text, rankings: dict[str, Ranking]) -> Workload:
+def _workload(
+    config: Config, pair: Pair, text: _Text, rankings: dict[str, Ranking], console: Console
+) -> Workload:
     source = text.source
-    held_out = held_out_prompts(pair, source, text.prompts, config.vocab, config.measure, text.odd)
+    measure = config.measure
+    # Sampled answers must come from the run's own sampler, not from those that are kept.
+    wanted = measure.num_prompts
+    if not measure.temperature:
+        wanted = max(wanted, measure.acceptance_prompts)
+    found = held_out_prompts(pair, source, text.prompts, config.vocab, wanted, text.odd)
+    held_out = [encoded for _, encoded in found[: measure.num_prompts]]
+    with console.status(f"answers of {source.name}") as status:
+
+        def show(done: int, total: int) -> None:
+            status.update(
+                f"{source.name}: the target answers held-out prompts, {done} of {total} done (kept)"
+            )
+
+        answered = with_answers(pair, found[measure.num_prompts :], show)
     ranked_on = source_for(source.name, config.vocab, rankings)
     k_star = paper_size(pair, rankings[ranked_on], config.select)
     orders = {name: ranking.order for name, ranking in rankings.items()}
-    return Workload(source.name, held_out, ranked_on, orders, k_star, num_kept(pair))
+    return Workload(source.name, held_out, ranked_on, orders, k_star, num_kept(pair), answered)
 
 
 def _say_what_lacks(

@@ -135,10 +135,10 @@ class _Compared:
 
 def _check(config: Config, device: Device, pair: Pair) -> list[Check]:
     source = config.domain.sources()[0]
-    measure = replace(config.measure, num_prompts=_NUM_PROMPTS)
     timing = replace(config.timing, budget_s=max(config.timing.budget_s, _LEAST_BUDGET_S))
-    prompts = held_out_prompts(pair, source, load_prompts(source), config.vocab, measure)
-    engine = TorchEngine(device, pair.target, pair.draft, _NUM_TOKENS, measure.seed)
+    found = held_out_prompts(pair, source, load_prompts(source), config.vocab, _NUM_PROMPTS)
+    prompts, seed = [encoded for _, encoded in found], config.measure.seed
+    engine = TorchEngine(device, pair.target, pair.draft, _NUM_TOKENS, seed)
     full = engine.full_size
     sizes = {"small": min(_SMALL, full // 2), "cut": int(_CUT * full), "full": full}
     parts = engine.parts(engine.prepare(prompts[0].token_ids), list(sizes.values()), [_DRAFT_LENGTH])

@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.config import OWN, POOLED, DomainSource, MeasureConfig, SelectConfig, VocabConfig
 from bench.errors import ConfigError, DomainError
-from bench.measure.workload import EncodedPrompt
+from bench.measure.workload import AnsweredPrompt, EncodedPrompt
 from bench.records import RankingRecord
 from bench.runs.pair import Pair
 from bench.text import OddRows, Prompt, RowError, Split, take_split
@@ -77,17 +77,17 @@ def held_out_prompts(
     domain: DomainSource,
     prompts: list[Prompt],
     vocab: VocabConfig,
-    measure: MeasureConfig,
+    wanted: int,
     odd: OddRows | None = None,
-) -> list[EncodedPrompt]:
-    """The first held-out prompts that are short enough, as token ids.
+) -> list[tuple[Prompt, EncodedPrompt]]:
+    """The first held-out prompts that are short enough, also as token ids.
 
     Args:
         pair: the pair.
         domain: the domain.
         prompts: its prompts.
         vocab: the split.
-        measure: the number of prompts.
+        wanted: prompts, as far as there are.
         odd: collects the prompts that the target refuses.
 
     Raises:
@@ -95,12 +95,26 @@ def held_out_prompts(
     """
     odd = OddRows(num_read=len(prompts)) if odd is None else odd
     held_out = take_split(prompts, Split.HELD_OUT, vocab.split_seed, vocab.held_out_share)
-    short = _short(pair, held_out, domain.max_prompt_tokens, odd)
-    encoded = [EncodedPrompt(prompt.prompt_id, ids) for prompt, ids in islice(short, measure.num_prompts)]
+    short = islice(_short(pair, held_out, domain.max_prompt_tokens, odd), wanted)
+    found = [(prompt, EncodedPrompt(prompt.prompt_id, ids)) for prompt, ids in short]
     odd.check(domain.name, domain.max_bad_share)
-    if not encoded:
+    if not found:
         raise DomainError(_why_none(domain, len(prompts), len(held_out), "held out", vocab))
-    return encoded
+    return found
+
+
+def with_answers(
+    pair: Pair,
+    prompts: list[tuple[Prompt, EncodedPrompt]],
+    progress: Callable[[int, int], None] = _say_nothing,
+) -> list[AnsweredPrompt]:
+    """Prompts with the target's greedy answers, which it writes, in batches, where they are not kept yet.
+
+    Answers of one token leave nothing to draft, and are left out.
+    """
+    pair.answers.get(pair.target, [prompt for prompt, _ in prompts], len(prompts), progress)
+    found = [(encoded, pair.answers.known(prompt)[0]) for prompt, encoded in prompts]
+    return [AnsweredPrompt(e.prompt_id, e.token_ids, answer) for e, answer in found if len(answer) > 1]
 
 
 def _short(

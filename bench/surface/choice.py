@@ -29,7 +29,7 @@ class Advice:
     largest: int
 
 
-def advise(surface: Surface, rule: AdviceRule, multiple: int, least_size: int) -> Advice:
+def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
     """Chooses among all that is not significantly more than a negligible bit slower than the fastest.
 
     A surface is flat around its top, so its very maximum is a matter of chance. `robust` takes the draft
@@ -40,17 +40,16 @@ def advise(surface: Surface, rule: AdviceRule, multiple: int, least_size: int) -
         surface: predictions; sizes that are multiples of `multiple` must be on its grid.
         rule: as named.
         multiple: that an advised size must be of; the whole vocabulary always is allowed.
-        least_size: smallest size allowed, the must-keep set's.
     """
     sizes = surface.sizes
-    allowed = ((sizes % multiple == 0) & (sizes >= least_size)) | (sizes == sizes[-1])
+    allowed = (sizes % multiple == 0) | (sizes == sizes[-1])
     speeds = np.where(allowed, surface.tokens_per_s, 0.0)
     if rule is AdviceRule.fastest:
         row, column = (int(i) for i in np.unravel_index(int(np.argmax(speeds)), speeds.shape))
-        as_good = surface.is_equal()[row] & allowed
+        as_good = surface.is_equal[row] & allowed
         as_good[column] = True
     else:
-        equal = surface.is_equal() & allowed
+        equal = surface.is_equal & allowed
         if not equal.any():  # the fastest lies between two multiples, and both are slower
             equal = speeds == speeds.max()
         # Each size stands for those from the allowed size below it on.

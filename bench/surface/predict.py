@@ -10,6 +10,7 @@ are independent samples: each interval leaves out one prompt of the first, then 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from bench.vocab.draft_vocab import Floats, IntArray
 # What nobody would choose a vocabulary for. Sizes of equal acceptance differ by the head's cost alone, which
 # every interval orders the same way, so that without a margin 0.1% would be significant.
 NEGLIGIBLE = 0.01
+
+_MOST_MULTIPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,22 @@ class Surface:
         size = int(self.sizes[-1])
         return Variant(size, self.best_draft_length(size))
 
+    @cached_property
     def half_widths(self) -> Floats:
         """Of the intervals of the logarithms `(draft lengths, sizes)`."""
         return Spread.of([self.prompt_left_out, self.block_left_out]).half_width()
 
+    @property
+    def ci_low(self) -> Floats:
+        """Lower ends of the intervals of tokens/s."""
+        return self.tokens_per_s * np.exp(-self.half_widths)
+
+    @property
+    def ci_high(self) -> Floats:
+        """Upper ends of the intervals of tokens/s."""
+        return self.tokens_per_s * np.exp(self.half_widths)
+
+    @cached_property
     def is_equal(self) -> np.ndarray:
         """Which (gamma, k) are not significantly more than a negligible bit slower than the fastest."""
         row, column = self._place(self.fastest)
@@ -142,6 +157,7 @@ def predict(
     full_size: int,
     extra_sizes: list[int],
     least_size: int = 1,
+    multiple: int | None = None,
 ) -> Surface:
     """The surface of one domain under one ranking.
 
@@ -151,11 +167,12 @@ def predict(
         full_size: k of the untrimmed draft.
         extra_sizes: sizes that must be on the grid.
         least_size: no vocabulary is smaller.
+        multiple: puts multiples of it on the grid as well, a thousand at most.
     """
     found = list(replayed.values())
     gammas = [int(gamma) for gamma in latency.draft_lengths]
     walks = [[item.walk(gamma) for item in found] for gamma in gammas]
-    extra = [*extra_sizes, least_size, full_size, *latency.sizes.tolist()]
+    extra = [*extra_sizes, least_size, full_size, *latency.sizes.tolist(), *_multiples(multiple, full_size)]
     sizes = _grid(walks, extra, least_size, full_size)
     # The first row is all blocks, the others leave out one each.
     weights = np.concatenate([np.ones((1, latency.num_blocks)), 1 - np.eye(latency.num_blocks)])
@@ -192,6 +209,11 @@ def _plain_speed(latency: RoundLatency, weights: Floats, num_prompts: int) -> Sp
         return None
     # A token a step, whatever the prompt: leaving prompts out changes nothing.
     return Speed(float(np.log(1e3 / step_ms[0])), (np.zeros(num_prompts), np.log(step_ms[0] / step_ms[1:])))
+
+
+def _multiples(multiple: int | None, full_size: int) -> range:
+    step = full_size + 1 if multiple is None else multiple * -(-full_size // (_MOST_MULTIPLES * multiple))
+    return range(step, full_size + 1, step)
 
 
 def _grid(walks: list[list[Acceptance]], extra: list[int], least_size: int, full_size: int) -> IntArray:

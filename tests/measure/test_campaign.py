@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from bench.acceptance import Intervals
-from bench.config import MeasureConfig
+from bench.config import AdviceRule, MeasureConfig
 from bench.decoding.engine import Decoded, Engine, Replayed
 from bench.errors import ConfigError
 from bench.measure.campaign import Campaign
-from bench.measure.workload import EncodedPrompt, Workload
+from bench.measure.workload import AnsweredPrompt, EncodedPrompt, Workload
 from bench.records import BaselineRecord, DecodeRecord, FailureRecord, PlanRecord, ProbeRecord, ReplayRecord
 from bench.records.kinds import Done
 from bench.variant import EXTEND, HEAD, LAYER, OTHER, PREFILL, SELECT, VERIFY, Variant
@@ -52,7 +52,8 @@ class ScriptedEngine:
             accepted.append(min(gamma, num_left) if variant.vocab_size >= 10 else 0)
             num_left -= accepted[-1] + 1
         if variant.is_plain:
-            return Decoded(ANSWER, [], 8 * 22.0, 8 * 22.0, {VERIFY: [22.0] * 8})
+            steps = min(max_rounds or 8, 8)
+            return Decoded(ANSWER[: steps + 1], [], steps * 22.0, steps * 22.0, {VERIFY: [22.0] * steps})
         rounds, head_ms = len(accepted), variant.vocab_size / 10
         laps = {part: [MS[part]] * rounds for part in (VERIFY, OTHER)}
         laps |= {HEAD: [head_ms] * rounds * gamma, SELECT: [MS[SELECT]] * rounds * gamma}
@@ -61,10 +62,12 @@ class ScriptedEngine:
         took_ms = sum(map(sum, laps.values()))
         return Decoded(ANSWER, accepted, took_ms, took_ms, laps if with_laps else {})
 
-    def replay(self, prepared, orders, sizes, longest_draft):
-        shape = (len(ANSWER) - 1, longest_draft)
+    def replay(self, prepared, orders, sizes, longest_draft, answer=None):
+        self.asked.append(("replay", prepared, answer))
+        answer = answer or ANSWER
+        shape = (len(answer) - 1, longest_draft)
         right = Intervals(np.full(shape, 10), np.full(shape, FULL + 1))
-        return Replayed(ANSWER, dict.fromkeys(orders, right), 1.0)
+        return Replayed(answer, dict.fromkeys(orders, right), 1.0)
 
     def parts(self, prepared, sizes, draft_lengths):
         return {}
@@ -79,12 +82,14 @@ class ScriptedEngine:
 MEASURE = MeasureConfig(draft_lengths=[1, 2], num_prompts=3, max_new_tokens=9, bootstrap_samples=100)
 ORDER = np.arange(FULL)
 PROMPTS = [EncodedPrompt(f"p{i}", [5, i]) for i in range(3)]
-WORKLOAD = Workload("code", PROMPTS, "code", {"code": ORDER, "pooled": ORDER[::-1].copy()}, 20)
+ANSWERED = AnsweredPrompt("known", [5, 7], [1, 2, 3, 4])
+ORDERS = {"code": ORDER, "pooled": ORDER[::-1].copy()}
+WORKLOAD = Workload("code", PROMPTS, "code", ORDERS, 20, answered=[ANSWERED])
 SIZES = [8, FULL]
 
 
-def measured(engine: Engine, done=()):
-    campaign = Campaign(engine, SIZES, MEASURE, Done(done))
+def measured(engine: Engine, done=(), rule=AdviceRule.smallest):
+    campaign = Campaign(engine, SIZES, MEASURE, rule, multiple=1, done=Done(done))
     return [*campaign.run(WORKLOAD), *campaign.compare_with_reference(WORKLOAD)]
 
 
@@ -93,16 +98,25 @@ def test_the_plan_follows_from_what_the_engine_says():
     (plan,) = [r for r in records if isinstance(r, PlanRecord)]
     roles = {item.variant: item.roles for item in plan.planned}
     # 10 tokens are the fewest with which the draft is right, and two at a time halve the passes.
-    assert roles[Variant(10, 2)] == ["optimum", "lossless"]
-    assert roles[Variant(FULL, 0)] == ["plain"] and roles[Variant(20, 2)] == ["paper"]
+    assert roles == {
+        Variant(FULL, 0): ["plain"],
+        Variant(FULL, 2): ["full"],
+        Variant(10, 2): ["optimum"],
+        Variant(20, 2): ["paper"],
+    }
     counts = Counter(type(record) for record in records)
+    # Two sizes and two draft lengths twice each, and plain decoding four times; one of each planned variant.
     assert counts == {
-        ReplayRecord: 3 * 2,
-        ProbeRecord: (MEASURE.pilot_prompts if MEASURE.pilot_prompts < 3 else 3) * 4 + 3 * 4,
+        ReplayRecord: 4 * 2,
+        ProbeRecord: 3 * (4 + 4) + 3 * len(roles),
         PlanRecord: 1,
         DecodeRecord: 3 * len(roles),
         BaselineRecord: 1,
     }
+    kinds = [type(record) for record in records if isinstance(record, PlanRecord | DecodeRecord)]
+    assert kinds.index(PlanRecord) == 0
+    checks = {(r.prompt_id, r.variant) for r in records if isinstance(r, ProbeRecord) and r.is_check}
+    assert checks == {(p.prompt_id, variant) for p in PROMPTS for variant in roles}
     decodes = {(r.prompt_id, r.variant): r for r in records if isinstance(r, DecodeRecord)}
     assert decodes["p0", Variant(10, 2)].accepted == [2, 2, 2]
     assert decodes["p0", Variant(10, 2)].decode_ms == 4 + 3 * (2 * 1.25 + 2 + 22 + 0.5) + 2 * 3
@@ -120,7 +134,8 @@ def test_an_interrupted_campaign_measures_the_rest_and_the_same():
 def test_a_variant_without_memory_fails_and_the_others_are_measured():
     records = measured(ScriptedEngine(starved={Variant(20, 2)}))
     failures = [r for r in records if isinstance(r, FailureRecord)]
-    assert [tuple(f.case) for f in failures] == [("decode", "code", p.prompt_id, 20, 2) for p in PROMPTS]
+    expected = {(kind, "code", p.prompt_id, 20, 2) for p in PROMPTS for kind in ("decode", "check")}
+    assert {tuple(f.case) for f in failures} == expected
     decoded = {r.variant for r in records if isinstance(r, DecodeRecord)}
     assert Variant(20, 2) not in decoded and Variant(10, 2) in decoded
 
@@ -134,6 +149,13 @@ def test_an_engine_that_a_plan_cannot_be_made_with_is_refused(lacks):
 def test_a_prompt_is_reseeded_as_its_replay_was():
     measured(engine := ScriptedEngine())
     seeds = Counter(item for item in engine.asked if isinstance(item, tuple) and item[0] == "seed")
-    # Once for the replay and once for the decodes among probes.
-    assert seeds["seed", "code", "p0", "replay"] == 2
-    assert seeds["seed", "code", "p0", "pilot"] == 1
+    # Once for the replay, once for the probes and once for the decodes.
+    assert seeds["seed", "code", "p0", "replay"] == 3
+
+
+def test_a_known_answer_is_replayed_and_not_decoded():
+    records = measured(engine := ScriptedEngine())
+    assert ("replay", (5, 7), [1, 2, 3, 4]) in engine.asked and ("replay", (5, 0), None) in engine.asked
+    assert {r.prompt_id for r in records if isinstance(r, ProbeRecord | DecodeRecord)} == {"p0", "p1", "p2"}
+    known = [r for r in records if isinstance(r, ReplayRecord) and r.prompt_id == "known"]
+    assert [r.token_ids for r in known] == [[1, 2, 3, 4]] * 2

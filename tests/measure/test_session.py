@@ -4,8 +4,8 @@ import pytest
 
 from bench.decoding.torch_engine import TorchEngine
 from bench.device import ScriptedDevice
-from bench.measure.session import DECODE, PROBE, Session
-from bench.measure.workload import EncodedPrompt, Step
+from bench.measure.session import DECODE, Session
+from bench.measure.workload import PROBE, EncodedPrompt, Step
 from bench.records import DecodeRecord
 from bench.variant import Variant
 from tests.conftest import VOCAB_SIZE, make_draft, make_target

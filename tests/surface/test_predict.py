@@ -90,7 +90,7 @@ def test_what_two_variants_share_cancels_in_their_ratio():
             laps = {k: [x * state for x in v] for k, v in probe(b, size, 2, ms).laps_ms.items()}
             probes.append(probe(b, size, 2, ms).__class__("code", b, size, 2, False, 1, laps))
     surface = predict(blocks, RoundLatency.from_probes(probes), FULL, [])
-    assert surface.half_widths().max() > 0.1
+    assert surface.half_widths.max() > 0.1
     gain = surface.speed(Variant(10, 2)).over(surface.speed(Variant(FULL, 2)))
     assert gain.ci_high / gain.ci_low == pytest.approx(1, abs=1e-6)
 
@@ -100,7 +100,7 @@ def test_sizes_that_cost_less_than_a_hundredth_more_are_as_good():
     found = {"a": intervals(10, 9), "b": intervals(10, 9)}
     surface = surface_of(found, heads=((8, 1.0), (FULL, 1.3)))
     assert surface.fastest == Variant(10, 2)
-    equal = surface.sizes[surface.is_equal()[1]]
+    equal = surface.sizes[surface.is_equal[1]]
     assert {10, 16, 20}.issubset(equal.tolist()) and FULL not in equal
 
 
@@ -108,18 +108,18 @@ def test_a_better_small_vocabulary_is_in_doubt_while_prompts_disagree():
     # Half of them are right from 10 to 39 tokens only, the others from 40 on.
     found = {f"p{i}": intervals(10, 30, high=40) if i % 2 else intervals(40, 30) for i in range(6)}
     surface = surface_of(found, heads=((8, 1.0), (FULL, 1.5)))
-    assert {10, 40} <= set(surface.sizes[surface.is_equal()[1]].tolist())
+    assert {10, 40} <= set(surface.sizes[surface.is_equal[1]].tolist())
 
 
 def test_one_prompt_leaves_everything_open():
     surface = surface_of({"a": intervals(10, 9)})
-    assert surface.is_equal().all()
+    assert surface.is_equal.all()
 
 
 def test_rules_of_advice():
     found = {"a": intervals(10, 9), "b": intervals(10, 9)}
     surface = surface_of(found, heads=((8, 1.0), (FULL, 1.3)))
-    of = {rule: advise(surface, rule, 8, 3) for rule in AdviceRule}
+    of = {rule: advise(surface, rule, 8) for rule in AdviceRule}
     # 10 is no multiple of 8; 16 and 32 cost less than a hundredth more than it, 48 and 64 do not.
     assert of[AdviceRule.fastest].variant == Variant(16, 2)
     assert of[AdviceRule.robust].variant == Variant(32, 2)
@@ -129,10 +129,11 @@ def test_rules_of_advice():
 
 def test_advice_keeps_to_the_least_size_and_may_be_the_whole_vocabulary():
     found = {"a": intervals(10, 9), "b": intervals(10, 9)}
-    surface = surface_of(found)
-    assert advise(surface, AdviceRule.smallest, 1, 20).variant == Variant(20, 2)
+    bound = predict(found, latency_of(found), FULL, [], least_size=20, multiple=1)
+    assert bound.sizes.tolist() == list(range(20, FULL + 1))
+    assert advise(bound, AdviceRule.smallest, 1).variant == Variant(20, 2)
     whole = surface_of({"a": intervals(FULL, 9), "b": intervals(FULL, 9)})
-    assert advise(whole, AdviceRule.robust, 8, 3).variant == Variant(FULL, 2)
+    assert advise(whole, AdviceRule.robust, 8).variant == Variant(FULL, 2)
 
 
 def test_the_draft_length_that_holds_most_of_what_is_as_good_is_advised():
@@ -143,8 +144,8 @@ def test_the_draft_length_that_holds_most_of_what_is_as_good_is_advised():
     speeds[0], speeds[1] = 99.5, 50.0
     speeds[1, surface.column(16)] = 100.0
     flat = type(surface)(**{**vars(surface), "tokens_per_s": speeds})
-    assert advise(flat, AdviceRule.robust, 1, 3).variant == Variant(FULL, 1)
-    assert advise(flat, AdviceRule.fastest, 1, 3).variant == Variant(16, 2)
+    assert advise(flat, AdviceRule.robust, 1).variant == Variant(FULL, 1)
+    assert advise(flat, AdviceRule.fastest, 1).variant == Variant(16, 2)
 
 
 def test_a_chance_winner_loses_its_lead_when_others_judge():
@@ -191,7 +192,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
     for _ in range(draws):
         surface = predict({f"p{i}": draw() for i in range(num_prompts)}, latency, FULL, [])
         off = abs(np.log(truth / surface.tokens_per_s[0, -1]))
-        hits += off <= surface.half_widths()[0, -1]
+        hits += off <= surface.half_widths[0, -1]
     assert 0.91 <= hits / draws <= 0.99
 
 
