@@ -17,18 +17,17 @@ from bench.analysis.run import Run, speedup
 from bench.analysis.summary import coverage_curves
 from bench.analysis.surfaces import Surfaces, baselines, measured_tokens_per_s
 from bench.analysis.telemetry import token_energy
-from bench.stats.estimates import Floats
+from bench.stats.estimates import Estimate, Floats
 from bench.surface.predict import Surface
+from bench.variant import Variant
 from bench.vocab.draft_vocab import IntArray
 
 BEST_COLUMNS = [
-    "case", "domain", "device", "num_prompts", "vocab_size", "vocab_size_ci_low", "vocab_size_ci_high",
-    "confident_low", "confident_high", "draft_length", "draft_length_ci_low", "draft_length_ci_high",
-    "predicted_tokens_per_s", "predicted_ci_low", "predicted_ci_high", "decoded_vocab_size",
-    "decoded_draft_length", "tokens_per_s", "plain_tokens_per_s", "full_tokens_per_s", "speedup_vs_plain",
-    "speedup_vs_plain_ci_low", "speedup_vs_plain_ci_high", "speedup_vs_full", "speedup_vs_full_ci_low",
-    "speedup_vs_full_ci_high", "energy_j_per_token", "plain_energy_j_per_token", "tokens_per_joule",
-    "energy_reason",
+    "case", "domain", "device", "num_prompts", "vocab_size", "confident_low", "confident_high",
+    "draft_length", "predicted_tokens_per_s", "predicted_ci_low", "predicted_ci_high", "tokens_per_s",
+    "plain_tokens_per_s", "full_tokens_per_s", "speedup_vs_plain", "speedup_vs_plain_ci_low",
+    "speedup_vs_plain_ci_high", "speedup_vs_full", "speedup_vs_full_ci_low", "speedup_vs_full_ci_high",
+    "energy_j_per_token", "plain_energy_j_per_token", "tokens_per_joule", "energy_reason",
 ]  # fmt: skip
 
 SPEED_COLUMNS = [
@@ -174,9 +173,8 @@ def _restricted(run: Run, domain: str, prompts: Sequence[str]) -> Run:
 def best_frame(comparison: Comparison) -> pd.DataFrame:
     """One row per case, domain and device, with `BEST_COLUMNS`.
 
-    `vocab_size` and `draft_length` are the predicted fastest, with their bootstrap intervals over prompts and
-    the confidence set of sizes. `tokens_per_s`, speedups and energy are measured, of the
-    optimum as it was decoded, whose size is `decoded_vocab_size`.
+    `vocab_size` and `draft_length` are what is advised; sizes from `confident_low` to `confident_high` are as
+    good. Speedups are estimated from all probes and replays; `tokens_per_s` and energy are of the decodes.
     """
     rows = [_best_row(entry) for entry in comparison.entries]
     return pd.DataFrame(rows, columns=BEST_COLUMNS)
@@ -186,8 +184,7 @@ def _best_row(entry: Entry) -> dict[str, Any]:
     run, domain, surface = entry.run, entry.domain, entry.surface
     plain, full, decoded = baselines(run, domain)
     measured, advice = measured_tokens_per_s(run, domain), entry.surfaces.advice(domain)
-    size, gamma = surface.best
-    (k_low, k_high), (gamma_low, gamma_high) = surface.best_intervals
+    size, gamma = advice.best.vocab_size, advice.best.draft_length
     row, column = surface.draft_lengths.index(gamma), surface.column(size)
     energy, plain_energy = token_energy(run, domain, decoded), token_energy(run, domain, plain)
     confident = advice.confident_sizes
@@ -197,28 +194,26 @@ def _best_row(entry: Entry) -> dict[str, Any]:
         "device": entry.device,
         "num_prompts": entry.num_prompts,
         "vocab_size": size,
-        "vocab_size_ci_low": k_low,
-        "vocab_size_ci_high": k_high,
         "confident_low": confident[0],
         "confident_high": confident[1],
         "draft_length": gamma,
-        "draft_length_ci_low": gamma_low,
-        "draft_length_ci_high": gamma_high,
         "predicted_tokens_per_s": float(surface.tokens_per_s[row, column]),
         "predicted_ci_low": float(surface.ci_low[row, column]),
         "predicted_ci_high": float(surface.ci_high[row, column]),
-        "decoded_vocab_size": decoded.vocab_size,
-        "decoded_draft_length": decoded.draft_length,
         "tokens_per_s": measured[decoded],
         "plain_tokens_per_s": measured[plain],
         "full_tokens_per_s": measured[full],
-        **estimate_columns("speedup_vs_plain", speedup(run, domain, decoded, plain)),
-        **estimate_columns("speedup_vs_full", speedup(run, domain, decoded, full)),
+        **estimate_columns("speedup_vs_plain", _gain(surface, decoded, plain)),
+        **estimate_columns("speedup_vs_full", _gain(surface, decoded, full)),
         "energy_j_per_token": energy.j_per_token,
         "plain_energy_j_per_token": plain_energy.j_per_token,
         "tokens_per_joule": energy.tokens_per_joule,
         "energy_reason": energy.reason or "",
     }
+
+
+def _gain(surface: Surface, variant: Variant, base: Variant) -> Estimate:
+    return surface.speed(variant).over(surface.speed(base))
 
 
 def speed_frame(curves: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
@@ -230,7 +225,10 @@ def speed_frame(curves: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
     """
     kept = []
     for entry in comparison.entries:
-        probed = [*entry.surfaces.latency[entry.domain].sizes.tolist(), entry.surface.best[0]]
+        probed = [
+            *entry.surfaces.latency[entry.domain].sizes.tolist(),
+            entry.surfaces.advice(entry.domain).best.vocab_size,
+        ]
         of_device = (curves["case"] == entry.case) & (curves["device"] == entry.device)
         rows = curves[of_device & (curves["domain"] == entry.domain)]
         kept.append(rows[rows["vocab_size"].isin(probed)])
@@ -263,7 +261,7 @@ def confident_frame(comparison: Comparison) -> pd.DataFrame:
     rows = []
     for entry in comparison.entries:
         surface = entry.surface
-        inside = surface.is_confident.any(axis=0).astype(int)
+        inside = surface.is_equal.any(axis=0).astype(int)
         changes = np.flatnonzero(np.diff(np.concatenate([[0], inside, [0]])))
         for start, end in zip(changes[::2], changes[1::2], strict=True):
             ends = int(surface.sizes[start]), int(surface.sizes[end - 1])
@@ -318,7 +316,8 @@ def acceptance_curves(comparison: Comparison) -> list[AcceptanceCurve]:
     """Of every panel, at the fastest draft length of every device."""
     groups: dict[tuple[str, str, bytes, int], list[Entry]] = defaultdict(list)
     for entry in comparison.entries:
-        surface, gamma = entry.surface, entry.surface.best[1]
+        surface = entry.surface
+        gamma = entry.surfaces.advice(entry.domain).best.draft_length
         row = surface.draft_lengths.index(gamma)
         at_sizes = surface.mean_acceptance_length[row, [surface.column(k) for k in _COMPARED_SIZES]]
         groups[entry.case, entry.domain, at_sizes.tobytes(), gamma].append(entry)
@@ -382,8 +381,8 @@ def _ranked(best: pd.DataFrame, by: str) -> pd.DataFrame:
     note = ordered["energy_reason"].where(ordered[by].isna(), "")
     frame = ordered.assign(
         place=place,
-        vocab_size=ordered["decoded_vocab_size"],
-        draft_length=ordered["decoded_draft_length"],
+        vocab_size=ordered["vocab_size"],
+        draft_length=ordered["draft_length"],
         note=note.mask(slower_than_plain, "slower than plain decoding"),
     )
     return frame[RANK_COLUMNS].reset_index(drop=True)

@@ -167,8 +167,8 @@ def _best_sizes(rows: pd.DataFrame) -> str:
     """Best (k, gamma) and the devices that have it."""
     devices: dict[str, list[str]] = {}
     for _, row in rows.iterrows():
-        interval = f"[{row['vocab_size_ci_low']:,}, {row['vocab_size_ci_high']:,}]"
-        text = f"k = {row['vocab_size']:,} {interval}, gamma = {row['draft_length']}"
+        equal = f"({row['confident_low']:,} to {row['confident_high']:,} are as good)"
+        text = f"k = {row['vocab_size']:,} {equal}, gamma = {row['draft_length']}"
         devices.setdefault(text, []).append(row["device"])
     return "; ".join(f"{text} on {', '.join(names)}" for text, names in devices.items())
 

@@ -167,10 +167,10 @@ def _goals(surfaces: Surfaces, series: LatencySeries, domain: str) -> Goals:
     candidates = candidates[:: max(1, len(candidates) // _MOST_CANDIDATES)]
     candidates = np.union1d(candidates, sizes[[0, -1]])
     columns = [surface.column(int(size)) for size in candidates]
-    gamma = surface.best[1]
+    gamma = surfaces.advice(domain).best.draft_length
     tau = surface.mean_acceptance_length[surface.draft_lengths.index(gamma)][columns]
     latency = surfaces.latency[domain]
-    once = np.ones((1, len(latency.prompts)))
+    once = np.ones((1, latency.num_blocks))
     round_ms = latency.round_ms(gamma, sizes, once)[0]
     other_ms = float((round_ms - gamma * series.medians_ms).mean())
     ranking = run.rankings[run.plans[domain].source]

@@ -52,7 +52,8 @@ class Run:
         rankings: by source.
         plans: what was to be decoded, by domain.
         replays: by domain, source and prompt id.
-        probes: by domain; those of the pilot are left out.
+        probes: by domain, those that the plan rests on.
+        checks: by domain, those that were taken among the decodes.
         decodes: by domain, then variant, then prompt id.
         isolated: parts of a round on their own.
         baselines: comparisons with `transformers.generate`.
@@ -69,6 +70,7 @@ class Run:
     plans: dict[str, PlanRecord]
     replays: Mapping[str, Mapping[str, dict[str, Replay]]]
     probes: dict[str, list[ProbeRecord]]
+    checks: dict[str, list[ProbeRecord]]
     decodes: dict[str, dict[Variant, dict[str, DecodeRecord]]]
     isolated: list[IsolatedRecord]
     baselines: list[BaselineRecord]
@@ -96,6 +98,11 @@ class Run:
     def seed(self) -> int:
         """Seed of the bootstrap."""
         return int(self.config["measure"]["seed"])
+
+    @property
+    def multiple(self) -> int | None:
+        """That an advised size had to be of; None for runs of earlier versions, which advised any."""
+        return self.environment.get("vocab_multiple")
 
     @property
     def is_sampled(self) -> bool:
@@ -133,8 +140,10 @@ def read_run(folder: Path) -> Run:
     replays = _nested([*log.of(ReplayRecord), *log.of(SampledReplayRecord)], "domain", "source", "prompt_id")
     decodes = _nested(log.of(DecodeRecord), "domain", "variant", "prompt_id")
     probes: dict[str, list[ProbeRecord]] = defaultdict(list)
+    checks: dict[str, list[ProbeRecord]] = defaultdict(list)
     for probe in log.of(ProbeRecord):
-        probes[probe.domain] += [] if probe.is_pilot else [probe]
+        if not probe.is_pilot:  # earlier versions chose by a pilot, which their reports left out
+            (checks if probe.is_check else probes)[probe.domain].append(probe)
     steady: dict[str, dict[Variant, list[SteadyRecord]]] = defaultdict(lambda: defaultdict(list))
     for window in log.of(SteadyRecord):
         steady[window.domain][window.variant].append(window)
@@ -155,6 +164,7 @@ def read_run(folder: Path) -> Run:
         plans,
         replays,
         {d: [p for p in probes[d] if p.prompt_id in kept] for d, kept in shared.items()},
+        {d: [p for p in checks[d] if p.prompt_id in kept] for d, kept in shared.items()},
         {
             d: {variant: _only(decodes[d][variant], kept) for variant in decodes[d]}
             for d, kept in shared.items()
@@ -316,6 +326,7 @@ def read_draft_run(folder: Path) -> DraftRun:
         folder,
         environment,
         config,
+        {},
         {},
         {},
         {},

@@ -97,7 +97,7 @@ def _latencies(run: Run, domain: str, variant: Variant) -> dict[str, float]:
 
 
 def _of_a_draft(surfaces: Surfaces, domain: str, variant: Variant, measured: float) -> dict[str, Any]:
-    run, surface = surfaces.run, surfaces.of(domain)
+    run, surface = surfaces.run, surfaces.of_decodes(domain)
     size, gamma = variant.vocab_size, variant.draft_length
     source = run.plans[domain].source
     ranking = run.rankings[source]
@@ -135,7 +135,7 @@ def coverage_curves(run: Run, domain: str) -> pd.DataFrame:
 def size_frame(surfaces: Surfaces, domain: str) -> pd.DataFrame:
     """Coverage, acceptance and predicted speed of the sizes that were probed, at the best draft length."""
     surface, covered = surfaces.of(domain), coverage_curves(surfaces.run, domain)
-    sizes = np.unique([*surfaces.latency[domain].sizes.tolist(), surface.best[0]])
+    sizes = np.unique([*surfaces.latency[domain].sizes.tolist(), surfaces.advice(domain).best.vocab_size])
     columns = [surface.column(int(size)) for size in sizes]
     rows = surface.tokens_per_s[:, columns].argmax(axis=0)
     return pd.DataFrame({
@@ -149,5 +149,5 @@ def size_frame(surfaces: Surfaces, domain: str) -> pd.DataFrame:
         "predicted_tokens_per_s": surface.tokens_per_s[rows, columns],
         "predicted_ci_low": surface.ci_low[rows, columns],
         "predicted_ci_high": surface.ci_high[rows, columns],
-        "in_confidence_set": surface.is_confident[rows, columns],
+        "in_confidence_set": surface.is_equal[rows, columns],
     })  # fmt: skip

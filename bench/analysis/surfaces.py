@@ -8,10 +8,12 @@ import pandas as pd
 
 from bench.acceptance import Intervals
 from bench.analysis.run import Run, decode_series
-from bench.surface.choice import OPTIMUM, PAPER, BreakEven, lossless_size
+from bench.config import AdviceRule
+from bench.records import ProbeRecord
+from bench.surface.choice import OPTIMUM, PAPER, BreakEven, advise, lossless_size
 from bench.surface.latency import RoundLatency
-from bench.surface.predict import NEGLIGIBLE, Surface, predict
-from bench.variant import Variant
+from bench.surface.predict import Surface, predict
+from bench.variant import VERIFY, Variant
 from bench.vocab.draft_vocab import Floats, IntArray
 
 SURFACE_COLUMNS = [
@@ -19,7 +21,9 @@ SURFACE_COLUMNS = [
     "predicted_tokens_per_s", "predicted_ci_low", "predicted_ci_high", "in_confidence_set", "tokens_per_s",
 ]  # fmt: skip
 
-_ROUNDING = 1e-6  # of the single precision that resamples are made in
+_ROUNDING = 1e-6  # of the single precision that intervals are made in
+
+_LEAST_TO_SPLIT = 4  # prompts, and blocks of latencies: two halves must have a spread each
 
 
 class Surfaces:
@@ -27,25 +31,60 @@ class Surfaces:
 
     def __init__(self, run: Run):
         self.run = run
-        self.latency = {domain: RoundLatency.from_probes(probes) for domain, probes in run.probes.items()}
+        self.latency = {
+            d: RoundLatency.from_probes([*probes, *plain_steps(run, d)]) for d, probes in run.probes.items()
+        }
         self._made: dict[tuple[str, str], Surface] = {}
+        self._of_decodes: dict[str, Surface] = {}
 
     def of(self, domain: str, source: str | None = None) -> Surface:
         """Surface of a domain's prompts under its own ranking, or under that of another source."""
         source = source or self.run.plans[domain].source
         if (domain, source) not in self._made:
-            replays = self.run.replays[domain][source]
-            sizes = [item.variant.vocab_size for item in self.run.plans[domain].planned]
-            self._made[domain, source] = predict(
-                {p: replays[p].replayed() for p in self.latency[domain].prompts},
-                self.latency[domain],
-                self.run.full_size,
-                sizes,
-                self.run.num_resamples,
-                self.run.seed,
-                self.run.rankings[source].num_must_keep,
-            )
+            self._made[domain, source] = self._predict(domain, source, self.latency[domain], None)
         return self._made[domain, source]
+
+    def of_decodes(self, domain: str) -> Surface:
+        """What the planned decodes should come to, on their own prompts, by the probes among them.
+
+        Runs of earlier versions have no probes of their own for it; all are among the decodes there.
+        """
+        if domain not in self._of_decodes:
+            checks = self.run.checks.get(domain)
+            latency = RoundLatency.from_probes(checks) if checks else self.latency[domain]
+            source, prompts = self.run.plans[domain].source, self.run.prompts[domain]
+            self._of_decodes[domain] = self._predict(domain, source, latency, prompts)
+        return self._of_decodes[domain]
+
+    def halves(self, domain: str) -> list[Surface]:
+        """Surfaces of two disjoint halves of the prompts and of the blocks; empty where there are too few."""
+        source, latency = self.run.plans[domain].source, self.latency[domain]
+        prompts = sorted(self.run.replays[domain][source])
+        if min(len(prompts), latency.num_blocks) < _LEAST_TO_SPLIT:
+            return []
+        return [
+            self._predict(domain, source, latency.only(range(half, latency.num_blocks, 2)), prompts[half::2])
+            for half in (0, 1)
+        ]
+
+    def _predict(self, domain: str, source: str, latency: RoundLatency, prompts: list[str] | None) -> Surface:
+        replays = self.run.replays[domain][source]
+        replayed = {p: replays[p].replayed() for p in sorted(replays if prompts is None else prompts)}
+        return predict(
+            # An answer of one token leaves nothing to draft.
+            {prompt: item for prompt, item in replayed.items() if item.num_tokens > 1},
+            latency,
+            self.run.full_size,
+            [item.variant.vocab_size for item in self.run.plans[domain].planned],
+            self.run.rankings[source].num_must_keep,
+            self.run.multiple,
+        )
+
+    def advise(self, surface: Surface) -> Variant:
+        """What the run's own rule would advise by another surface."""
+        config = self.run.config
+        rule = AdviceRule[config.get("advice", AdviceRule.fastest.name)]
+        return advise(surface, rule, self.run.multiple or 1).variant
 
     def keep(self, domain: str, surface: Surface) -> None:
         """Takes the surface of a domain under its own ranking, which another process made."""
@@ -70,14 +109,16 @@ class Advice:
 
     @property
     def best(self) -> Variant:
-        """Predicted fastest."""
-        return Variant(*self.surface.best)
+        """The advised variant: that of the run's plan, the only one."""
+        return self.surfaces.run.variant_of(self.domain, OPTIMUM)
 
     @property
     def confident_sizes(self) -> tuple[int, int]:
-        """Smallest and largest size that some draft length has in the confidence set."""
-        sizes = self.surface.sizes[self.surface.is_confident.any(axis=0)]
-        return int(sizes[0]), int(sizes[-1])
+        """Smallest and largest size that is as good at the advised draft length."""
+        row = self.surface.draft_lengths.index(self.best.draft_length)
+        equal = self.surface.is_equal[row]
+        sizes = np.append(self.surface.sizes[equal], self.best.vocab_size)
+        return int(sizes.min()), int(sizes.max())
 
     @property
     def lossless(self) -> int:
@@ -93,21 +134,31 @@ class Advice:
     @property
     def paper_regret(self) -> float:
         """Share of the predicted best speed that the paper's k* gives away."""
-        paper, best = (predicted_tokens_per_s(self.surface, v) for v in (self.paper, self.best))
-        return 1 - paper / best
+        return 1 - self.surface.at(self.paper) / self.surface.at(self.best)
 
     @property
     def break_even(self) -> BreakEven:
         """Of the best size against the full vocabulary, at the best gamma."""
         size, gamma = self.best.vocab_size, self.best.draft_length
         latency = self.surfaces.latency[self.domain]
-        once = np.ones((1, len(latency.prompts)))
+        once = np.ones((1, latency.num_blocks))
         sizes = np.array([size, self.surface.sizes[-1]])
         head, full = latency.head_ms(sizes, once)[0] * gamma
         row = self.surface.draft_lengths.index(gamma)
         tau = self.surface.mean_acceptance_length[row]
         rest = float(latency.round_ms(gamma, sizes, once)[0, -1]) - full
         return BreakEven(tau[self.surface.column(size)] / tau[-1], head / full, full / rest)
+
+
+def plain_steps(run: Run, domain: str) -> list[ProbeRecord]:
+    """Plain decodes as probes of plain decoding, for runs of earlier versions, which had none."""
+    if any(not probe.draft_length for probe in run.probes[domain]):
+        return []
+    decodes = run.decodes[domain].get(run.plain, {})
+    return [
+        ProbeRecord(domain, prompt, run.full_size, 0, False, r.order, {VERIFY: r.laps_ms[VERIFY]})
+        for prompt, r in decodes.items()
+    ]
 
 
 def surface_frame(surfaces: Surfaces) -> pd.DataFrame:
@@ -129,7 +180,7 @@ def _domain_frame(surfaces: Surfaces, domain: str) -> pd.DataFrame:
             run.environment["pair"], domain, source, sizes, gamma, surface.acceptance_rate[row, steps],
             surface.mean_acceptance_length[row, steps], speed, relative * surface.ci_low[row, steps],
             relative * surface.ci_high[row, steps],
-            relative * surface.ratio_high[row, steps] >= 1 - NEGLIGIBLE - _ROUNDING,
+            surface.equal_margin[row, steps] + np.log(relative) >= -_ROUNDING,
             [decoded.get(Variant(int(k), gamma)) for k in sizes],
         )  # fmt: skip
         parts.append(pd.DataFrame(dict(zip(SURFACE_COLUMNS, values, strict=True))))
@@ -142,9 +193,9 @@ def _domain_frame(surfaces: Surfaces, domain: str) -> pd.DataFrame:
 def _speed_at(surfaces: Surfaces, domain: str, sizes: IntArray, steps: IntArray, row: int) -> Floats:
     """Predicted tokens/s at any sizes: acceptance of the step each lies on, latency of its own."""
     latency, surface = surfaces.latency[domain], surfaces.of(domain)
-    gamma, once = surface.draft_lengths[row], np.ones((1, len(latency.prompts)))
+    gamma, once = surface.draft_lengths[row], np.ones((1, latency.num_blocks))
     round_ms = latency.round_ms(gamma, sizes, once)[0]
-    ends = latency.prefill_ms.sum() - len(latency.prompts) * latency.extend_ms(gamma, once)
+    ends = len(surface.prompt_left_out) * latency.once_ms(gamma, once)
     return surface.num_tokens / (surface.num_rounds[row, steps] * round_ms + ends) * 1e3
 
 
@@ -152,11 +203,6 @@ def measured_tokens_per_s(run: Run, domain: str) -> dict[Variant, float]:
     """What was decoded, by variant."""
     series = {variant: decode_series(by_prompt) for variant, by_prompt in run.decodes[domain].items()}
     return {variant: float(tokens.sum() / ms.sum() * 1e3) for variant, (tokens, ms) in series.items()}
-
-
-def predicted_tokens_per_s(surface: Surface, variant: Variant) -> float:
-    """What the surface says of a variant."""
-    return surface.at(variant.vocab_size, variant.draft_length)
 
 
 def cross_frame(surfaces: Surfaces) -> pd.DataFrame:
@@ -199,7 +245,7 @@ def _relative(surface: Surface) -> Floats:
 
 def _chosen_on(surfaces: Surfaces, source: str) -> Variant:
     if source in surfaces.run.decodes:
-        return Variant(*surfaces.of(source, source).best)
+        return surfaces.run.variant_of(source, OPTIMUM)
     over = [surfaces.of(domain, source) for domain in surfaces.run.decodes]
     sizes = np.unique(np.concatenate([s.sizes for s in over]))
     steps = [np.searchsorted(s.sizes, sizes, side="right") - 1 for s in over]

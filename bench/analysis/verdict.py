@@ -13,12 +13,12 @@ from bench.analysis.surfaces import (
     Surfaces,
     baselines,
     measured_tokens_per_s,
-    predicted_tokens_per_s,
 )
 from bench.analysis.telemetry import TokenEnergy, token_energy
 from bench.records import FailureRecord
 from bench.stats.estimates import Estimate
-from bench.surface.predict import NEGLIGIBLE
+from bench.surface.choice import cross_fitted_gain
+from bench.surface.predict import NEGLIGIBLE, Surface
 from bench.variant import Variant
 
 
@@ -35,17 +35,31 @@ class Gain:
     """Throughput over a baseline's.
 
     Attributes:
-        decoded: measured on the same prompts, with its interval.
-        predicted: from replayed acceptance and probed latency.
+        estimate: from the acceptance of all replayed prompts and the latency of all probes. What the two
+            variants have in common is estimated once, so that the noise of a moment is in neither.
+        judged_apart: the same, of what one half of the prompts and probes chose, on the other half: without
+            the luck of the choice. None where there are too few to halve.
+        decoded: of whole decodes on the same prompts, as a test; None where one of the two was not decoded.
+        expected: what the decodes should come to, by the probes among them and their own prompts.
     """
 
-    decoded: Estimate
-    predicted: float
+    estimate: Estimate
+    judged_apart: Estimate | None
+    decoded: Estimate | None
+    expected: float | None
 
     @property
     def is_as_predicted(self) -> bool:
-        """Whether the prediction lies in the interval of what was decoded."""
-        return self.decoded.ci_low <= self.predicted <= self.decoded.ci_high
+        """Whether what was expected of the decodes lies in their interval."""
+        if self.decoded is None or self.expected is None:
+            return True
+        return self.decoded.ci_low <= self.expected <= self.decoded.ci_high
+
+    @property
+    def least(self) -> float:
+        """Lower end that a decision rests on: that of the choice judged apart counts too."""
+        ends = [e.ci_low for e in (self.estimate, self.judged_apart) if e is not None]
+        return min(ends)
 
 
 @dataclass(frozen=True)
@@ -85,9 +99,9 @@ class Answer:
     @property
     def decision(self) -> Decision:
         """Whether to trim."""
-        if self.over_full is None or self.over_full.decoded.ci_high < 1:
+        if self.over_full is None or self.over_full.estimate.ci_high < 1:
             return Decision.do_not_trim
-        return Decision.trim if self.over_full.decoded.ci_low > 1 else Decision.ambiguous
+        return Decision.trim if self.over_full.least > 1 else Decision.ambiguous
 
     @property
     def removed(self) -> float:
@@ -110,11 +124,11 @@ class Answer:
 
     def sentence(self) -> str:
         """What to do and what it buys, in one sentence."""
-        what, plain = self._what, format_estimate("speedup_vs_plain", self.over_plain.decoded)
+        what, plain = self._what, format_estimate("speedup_vs_plain", self.over_plain.estimate)
         if self.over_full is None:
             advice = f"do not trim: the full vocabulary is fastest, with gamma = {self.best.draft_length}"
         else:
-            gain = format_estimate("speedup_vs_full", self.over_full.decoded)
+            gain = format_estimate("speedup_vs_full", self.over_full.estimate)
             full = f"{gain} as fast as the full-vocabulary draft"
             advice = {
                 Decision.trim: f"trim to {what}: {full}",
@@ -131,22 +145,30 @@ class Answer:
 
     @property
     def _is_worth_it(self) -> bool:
-        return self.over_plain.decoded.ci_low > 1
+        return self.over_plain.estimate.ci_low > 1
+
+    def _judged_apart(self) -> list[str]:
+        gain = self.over_full
+        if gain is None or gain.judged_apart is None:
+            return []
+        apart = format_estimate("speedup_vs_full", gain.judged_apart)
+        luck = gain.estimate.value / gain.judged_apart.value - 1
+        return [
+            f"What half of the prompts and probes choose is {apart} as fast as the full-vocabulary draft on "
+            f"the other half; the estimate, which chose and judged on all, differs by {luck:+.1%}."
+        ]
 
     def details(self) -> list[str]:
         """What else there is to know before acting on it."""
         advice, paper = self.advice, self.advice.paper
         low, high = advice.confident_sizes
-        sizes, gammas = advice.surface.best_intervals
-        even = advice.break_even
+        even, fastest = advice.break_even, advice.surface.fastest
         now = format_variant(advice.best.vocab_size, advice.best.draft_length)
-        moved = f"With everything measured, {now} is predicted fastest; a pilot chose what was decoded."
         return [
-            *([moved] if advice.best != self.best else []),
-            f"The fastest is between k = {sizes[0]:,} and {sizes[1]:,}, gamma = {gammas[0]} and {gammas[1]} "
-            "in 95% of bootstrap resamples of the prompts.",
-            f"Any size from {low:,} to {high:,} tokens may be as good: with a fitting gamma it is not "
-            f"significantly more than {NEGLIGIBLE:.0%} slower than the fastest.",
+            f"Any size from {low:,} to {high:,} tokens is as good with gamma = {self.best.draft_length}: not "
+            f"significantly more than {NEGLIGIBLE:.0%} slower than the fastest, k = {fastest.vocab_size:,} "
+            f"with gamma = {fastest.draft_length}.",
+            *self._judged_apart(),
             f"Down to {advice.lossless:,} tokens the draft needs no more target passes than with the full "
             f"vocabulary (gamma = {advice.best.draft_length}, on these prompts).",
             f"The paper's utility chooses k* = {paper.vocab_size:,}; with its best gamma, "
@@ -178,8 +200,8 @@ def answer_frame(device: str, answers: list[Answer]) -> pd.DataFrame:
             "vocab_size": answer.best.vocab_size,
             "draft_length": answer.best.draft_length,
             "tokens_per_s": answer.tokens_per_s,
-            **estimate_columns("speedup_vs_full", answer.over_full.decoded if answer.over_full else None),
-            **estimate_columns("speedup_vs_plain", answer.over_plain.decoded),
+            **estimate_columns("speedup_vs_full", answer.over_full.estimate if answer.over_full else None),
+            **estimate_columns("speedup_vs_plain", answer.over_plain.estimate),
             "coverage_heldout": answer.coverage,
             "energy_j_per_token": answer.energy.j_per_token,
             "num_prompts": answer.num_prompts,
@@ -192,13 +214,9 @@ def answer_frame(device: str, answers: list[Answer]) -> pd.DataFrame:
 def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
     run, surface = surfaces.run, surfaces.of(domain)
     plain, full, best = baselines(run, domain)
-    measured, predicted = measured_tokens_per_s(run, domain), predicted_tokens_per_s(surface, best)
-    decoded_over_plain, decoded_over_full = (speedup(run, domain, best, base) for base in (plain, full))
-    assert decoded_over_plain is not None
-    over_full = None
-    if best.vocab_size != run.full_size and decoded_over_full is not None:
-        over_full = Gain(decoded_over_full, predicted / predicted_tokens_per_s(surface, full))
-    over_plain = Gain(decoded_over_plain, predicted / measured[plain])
+    measured = measured_tokens_per_s(run, domain)
+    over_full = None if best.vocab_size == run.full_size else _gain(surfaces, domain, best, full)
+    over_plain = _gain(surfaces, domain, best, plain)
     ranking = run.rankings[run.plans[domain].source]
     coverage = float(ranking.coverage_of(held_out_tokens(run, domain))[best.vocab_size - 1])
     agree = all(gain.is_as_predicted for gain in (over_full, over_plain) if gain)
@@ -210,12 +228,30 @@ def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
         over_full=over_full,
         over_plain=over_plain,
         tokens_per_s=measured[best],
-        predicted_tokens_per_s=predicted,
+        predicted_tokens_per_s=surface.at(best),
         coverage=coverage,
         energy=token_energy(run, domain, best),
         num_prompts=len(run.prompts[domain]),
         advice=surfaces.advice(domain),
         why_apart="" if agree else _why_apart(summary, domain, best, full),
+    )
+
+
+def _gain(surfaces: Surfaces, domain: str, best: Variant, base: Variant) -> Gain:
+    surface, of_decodes = surfaces.of(domain), surfaces.of_decodes(domain)
+    halves, judged_apart = surfaces.halves(domain), None
+    if halves:
+        # The whole vocabulary has the draft length that suits it in whichever half chooses.
+        def choose(chooser: Surface) -> tuple[Variant, Variant]:
+            return surfaces.advise(chooser), base if base.is_plain else chooser.full
+
+        judged_apart = cross_fitted_gain([(halves[0], halves[1]), (halves[1], halves[0])], choose)
+    expected = of_decodes.speed(best).over(of_decodes.speed(base))
+    return Gain(
+        surface.speed(best).over(surface.speed(base)),
+        judged_apart,
+        speedup(surfaces.run, domain, best, base),
+        expected.value,
     )
 
 

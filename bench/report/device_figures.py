@@ -84,7 +84,7 @@ def _decoded(axis: Axes, rows: pd.DataFrame, style: dict[str, Any]) -> None:
 
 @captioned(
     "best_size",
-    "Marker: predicted fastest; line: its 95% bootstrap interval over n prompts; wide bands: sizes that some "
+    "Marker: advised size; line: sizes that are as good at its draft length; wide bands: sizes that some "
     f"draft length has not significantly more than {NEGLIGIBLE:.0%} slower than the fastest (95%).",
 )
 def best_size_figure(found: DeviceFindings) -> Figure:
@@ -97,7 +97,7 @@ def best_size_figure(found: DeviceFindings) -> Figure:
             for band in _rows(found.confident, case, domain, row["device"]).to_dict("records"):
                 ends = [band["low"], band["high"]]
                 axis.plot(ends, [place, place], color=style["color"], linewidth=9, alpha=0.25)
-            ends = [row["vocab_size_ci_low"], row["vocab_size_ci_high"]]
+            ends = [row["confident_low"], row["confident_high"]]
             axis.plot(ends, [place, place], color=style["color"], linewidth=2)
             axis.plot(row["vocab_size"], place, linestyle="", markersize=8, **style)
             text = format_variant(row["vocab_size"], row["draft_length"])

@@ -335,7 +335,7 @@ def _card(run: Findings, answer: Answer, is_brief: bool) -> Card:
     kind = answer.decision.value
     gains = [("over the full-vocabulary draft", answer.over_full), ("over plain decoding", answer.over_plain)]
     rows = [[name, *_gain(gain)] for name, gain in gains if gain is not None]
-    speeds = (answer.tokens_per_s, answer.predicted_tokens_per_s)
+    speeds = (answer.predicted_tokens_per_s, answer.tokens_per_s)
     rows.append(["tokens/s", *(format_value("tokens_per_s", speed) for speed in speeds)])
     energy = format_value("energy_j_per_token", answer.energy.j_per_token, with_unit=True)
     return Card(
@@ -345,7 +345,7 @@ def _card(run: Findings, answer: Answer, is_brief: bool) -> Card:
         tone=_TONES[kind],
         headline=answer.headline(),
         sentence=answer.sentence(),
-        gains=Grid(["", "decoded", "predicted"], rows, [False, True, True]),
+        gains=Grid(["", "estimate", "decoded"], rows, [False, True, True]),
         note=answer.why_apart,
         facts=[
             ("held-out coverage", format_value("coverage_heldout", answer.coverage)),
@@ -359,8 +359,8 @@ def _card(run: Findings, answer: Answer, is_brief: bool) -> Card:
 
 
 def _gain(gain: Gain) -> tuple[str, str]:
-    decoded = format_estimate("speedup_vs_full", gain.decoded)
-    return decoded, format_value("speedup_vs_full", gain.predicted, with_unit=True)
+    decoded = "" if gain.decoded is None else format_estimate("speedup_vs_full", gain.decoded)
+    return format_estimate("speedup_vs_full", gain.estimate), decoded
 
 
 _ANSWERS = (

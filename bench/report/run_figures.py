@@ -222,7 +222,7 @@ def surface_figure(found: Findings) -> Figure:
         rows = np.arange(len(surface.draft_lengths) + 1) - 0.5
         mesh = axis.pcolormesh(edges, rows, surface.tokens_per_s, cmap="viridis", rasterized=True)
         figure.colorbar(mesh, ax=axis, label="predicted tokens/s")
-        _outline(axis, edges, surface.is_confident)
+        _outline(axis, edges, surface.is_equal)
         for variant, marker, label in (
             (advice.best, "*", "optimum"),
             (advice.paper, "D", "paper's k* at its best gamma"),
@@ -312,20 +312,21 @@ METHOD = (
     "the rounds over those intervals counts what decoding accepts. Sampled answers give the expected "
     "acceptance instead, on a grid of sizes: a token of theirs came from an accepted draft with probability "
     "min(1, draft / target).",
-    "Latency of a round's parts is probed inside real rounds, between the decodes, on the same prompts.",
+    "Latency of a round's parts is probed inside real rounds, on a few of these prompts: every size and "
+    "draft length twice or more on each, and plain decoding, in seeded random order.",
     "Predicted tokens/s = tokens / sum of (draft prefill + rounds x round latency), where a round takes "
-    "T_first(k) + (gamma - 1) T_step(k) + T_verify(gamma + 1) + T_other. Its 95% interval and the set of "
-    f"sizes that are not significantly more than {NEGLIGIBLE:.0%} slower than the fastest are percentile "
-    "bootstrap over prompts, of acceptance and latency together.",
-    "A pilot chooses what is decoded: plain; the full vocabulary, at its own best draft length and at that "
-    "of the optimum (trimming is compared with the faster); the predicted optimum; the paper's k* (the "
-    "optimum of U(k) = a C(k) + (1 - a) R(k), arXiv 2603.05210) at its best draft length; the smallest size "
-    "that needs no more target passes than the full vocabulary; and another draft length as a check. All "
-    "share every prompt, in seeded random order. The optimum of the pilot may differ from that of the "
-    "surface shown here, which all probes went into.",
+    "T_first(k) + (gamma - 1) T_step(k) + T_verify(gamma + 1) + T_other. What two variants have in common is "
+    "estimated once, from all probes: a gain is made of what differs between them. 95% intervals leave out "
+    "one replayed prompt at a time, then all that was probed on one (jackknife, t quantile).",
+    f"Sizes are as good that are not significantly more than {NEGLIGIBLE:.0%} slower than the fastest. The "
+    "advice follows a rule that was set before the run: by default the draft length with most of these sizes, "
+    "and of them the largest.",
+    "Then decodes test it: plain; the full vocabulary at its best draft length; the advised variant; the "
+    "paper's k* (the optimum of U(k) = a C(k) + (1 - a) R(k), arXiv 2603.05210) at its best draft length. "
+    "All share every prompt, in seeded random order, among further probes, by which they are predicted.",
     "tokens/s counts the tokens after the first, over the time from the end of the target's prefill; the "
-    "draft's own prefill is in that time. Speedups are total throughput over the same prompts, with 95% "
-    "bootstrap intervals over prompts, resampled as pairs.",
+    "draft's own prefill is in that time. Speedups of decodes are total throughput over the same prompts, "
+    "with 95% bootstrap intervals over prompts, resampled as pairs.",
     "Acceptance rate is accepted over drafted tokens. Mean acceptance length counts tokens per target pass, "
     "bonus token included.",
     "Held-out coverage C(k) is over the target's answers to prompts that the ranking never saw.",

@@ -33,6 +33,7 @@ from bench.runs.workloads import (
     num_kept,
     paper_size,
     source_for,
+    with_answers,
 )
 from bench.telemetry.watch import Watch
 from bench.telemetry.windows import long_enough_s
@@ -99,6 +100,7 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
     environment = describe_run(pair, device, data)
     environment["decoding"] = engine.facts
     environment["rows"] = {name: text.odd.as_dict() for name, text in texts.items()}
+    environment["vocab_multiple"] = _multiple(config, device)
     kept, vocab_size = num_kept(pair), pair.target.vocab_size
     once: list[Record] = [ranking.record(kept, vocab_size) for ranking in rankings.values()]
     return Job(environment, pair.dtype, measure, _report, once)

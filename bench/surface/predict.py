@@ -116,12 +116,17 @@ class Surface:
     @cached_property
     def is_equal(self) -> np.ndarray:
         """Which (gamma, k) are not significantly more than a negligible bit slower than the fastest."""
+        return self.equal_margin >= 0
+
+    @cached_property
+    def equal_margin(self) -> Floats:
+        """By how much the logarithm of each speed is above what is significantly slower than the fastest."""
         row, column = self._place(self.fastest)
         gap = np.log(self.tokens_per_s / self.tokens_per_s[row, column])
         samples = [
             left - left[:, row, column][:, None, None] for left in (self.prompt_left_out, self.block_left_out)
         ]
-        return gap + Spread.of(samples).half_width() >= np.log1p(-NEGLIGIBLE)
+        return gap + Spread.of(samples).half_width() - np.log1p(-NEGLIGIBLE)
 
     def speed(self, variant: Variant) -> Speed:
         """Of a variant whose size is on the grid, or of plain decoding."""
