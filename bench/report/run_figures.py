@@ -319,7 +319,7 @@ METHOD = (
     "estimated once, from all probes: a gain is made of what differs between them. 95% intervals leave out "
     "one replayed prompt at a time, then all that was probed on one (jackknife, t quantile).",
     f"Sizes are as good that are not significantly more than {NEGLIGIBLE:.0%} slower than the fastest. The "
-    "advice follows a rule that was set before the run: by default the draft length with most of these sizes, "
+    "advice follows a rule set before the run: by default the draft length with most of these sizes, "
     "and of them the largest.",
     "Then decodes test it: plain; the full vocabulary at its best draft length; the advised variant; the "
     "paper's k* (the optimum of U(k) = a C(k) + (1 - a) R(k), arXiv 2603.05210) at its best draft length. "
