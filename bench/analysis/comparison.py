@@ -316,8 +316,7 @@ def acceptance_curves(comparison: Comparison) -> list[AcceptanceCurve]:
     """Of every panel, at the fastest draft length of every device."""
     groups: dict[tuple[str, str, bytes, int], list[Entry]] = defaultdict(list)
     for entry in comparison.entries:
-        surface = entry.surface
-        gamma = entry.surfaces.advice(entry.domain).best.draft_length
+        surface, gamma = entry.surface, entry.surface.fastest.draft_length
         row = surface.draft_lengths.index(gamma)
         at_sizes = surface.mean_acceptance_length[row, [surface.column(k) for k in _COMPARED_SIZES]]
         groups[entry.case, entry.domain, at_sizes.tobytes(), gamma].append(entry)

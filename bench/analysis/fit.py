@@ -167,7 +167,7 @@ def _goals(surfaces: Surfaces, series: LatencySeries, domain: str) -> Goals:
     candidates = candidates[:: max(1, len(candidates) // _MOST_CANDIDATES)]
     candidates = np.union1d(candidates, sizes[[0, -1]])
     columns = [surface.column(int(size)) for size in candidates]
-    gamma = surfaces.advice(domain).best.draft_length
+    gamma = surface.fastest.draft_length
     tau = surface.mean_acceptance_length[surface.draft_lengths.index(gamma)][columns]
     latency = surfaces.latency[domain]
     once = np.ones((1, latency.num_blocks))

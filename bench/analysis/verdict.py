@@ -30,6 +30,9 @@ class Decision(Enum):
     ambiguous = "ambiguous"
 
 
+_ROUNDING = 1e-9
+
+
 @dataclass(frozen=True)
 class Gain:
     """Throughput over a baseline's.
@@ -53,7 +56,8 @@ class Gain:
         """Whether what was expected of the decodes lies in their interval."""
         if self.decoded is None or self.expected is None:
             return True
-        return self.decoded.ci_low <= self.expected <= self.decoded.ci_high
+        low, high = self.decoded.ci_low, self.decoded.ci_high
+        return low / (1 + _ROUNDING) <= self.expected <= high * (1 + _ROUNDING)
 
     @property
     def least(self) -> float:

@@ -81,7 +81,7 @@ def test_the_confidence_set_of_the_table_is_that_of_the_report():
         rows = frame[(frame["domain"] == domain) & frame["vocab_size"].isin(surface.sizes)]
         table = rows.pivot(index="draft_length", columns="vocab_size", values="in_confidence_set")
         smallest = surfaces.run.rankings[domain].num_must_keep
-        expected = surface.is_confident[:, surface.sizes >= smallest]
+        expected = surface.is_equal[:, surface.sizes >= smallest]
         assert 1 < expected.sum() < expected.size
         assert np.array_equal(table.to_numpy(dtype=bool), expected)
 
