@@ -144,7 +144,7 @@ def _check(config: Config, device: Device, pair: Pair) -> list[Check]:
     parts = engine.parts(engine.prepare(prompts[0].token_ids), list(sizes.values()), [_DRAFT_LENGTH])
     calls = {name: parts[PartKey(HEAD, vocab_size=size)] for name, size in sizes.items()}
     calls["layer"] = parts[PartKey(LAYER)]
-    return _checks(_Instruments(device, engine, prompts, sizes, calls, timing, measure.seed))
+    return _checks(_Instruments(device, engine, prompts, sizes, calls, timing, seed))
 
 
 def _checks(of: _Instruments) -> list[Check]:

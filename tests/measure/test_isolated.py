@@ -57,7 +57,7 @@ class Bench:
 
     def isolate(self, timing=TIMING, done=()):
         engine = TorchEngine(self.device, TARGET, DRAFT, 8, seed=0)
-        campaign = Campaign(engine, [VOCAB_SIZE], MEASURE, Done(done))
+        campaign = Campaign(engine, [VOCAB_SIZE], MEASURE, done=Done(done))
         return list(campaign.isolate(WORKLOAD, self.device, timing))
 
 

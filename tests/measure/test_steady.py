@@ -49,7 +49,7 @@ def measured(target, draft):
     workload = Workload("code", prompts, "code", {"code": draft.vocab.target_ids}, 40)
 
     def make(done=None):
-        campaign = Campaign(engine, [40, 97], config, done)
+        campaign = Campaign(engine, [40, 97], config, done=done)
         return campaign, list(campaign.run(workload)), workload
 
     return make

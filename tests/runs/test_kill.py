@@ -67,7 +67,7 @@ def check_whole(folder: Path) -> None:
         "ranking",
         "plan",
         "replay",
-        "pilot",
+        "check",
         "probe",
         "decode",
         "isolated",
