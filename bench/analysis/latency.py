@@ -31,7 +31,7 @@ def latency_frame(run: Run) -> pd.DataFrame:
     LM head, selection, layer and a whole chained draft step depend on the vocabulary size (the layer by what
     the head left in the cache), verification, extension and the rest on the draft length; the other of the
     two columns is empty. Parts on their own belong to no domain; what takes in n tokens has draft length
-    n - 1. Rounds are executed eagerly; parts on their own that were not say so in their setting too
+    n - 1. Rounds were executed as the run says; parts on their own that were not eager say so in their setting
     (`isolated_cold_graph`), so that no setting holds two times of one part. Their wall time is from an idle
     device to an idle device.
     """
@@ -48,7 +48,8 @@ def latency_frame(run: Run) -> pd.DataFrame:
                     pooled[part, size, gamma].append((prompt, samples))
         for (part, size, gamma), blocks in pooled.items():
             estimate, count = _over_prompts(blocks, run.seed)
-            rows.append((domain, IN_SITU, part, EAGER, size, gamma, *vars(estimate).values(), count, None))
+            values = (*vars(estimate).values(), count, None)
+            rows.append((domain, IN_SITU, part, run.execution, size, gamma, *values))
     frame = pd.DataFrame(rows, columns=LATENCY_COLUMNS)
     frame = frame.astype({"vocab_size": "Int64", "draft_length": "Int64", "median_wall_ms": "float64"})
     return frame.sort_values(_KEY, ignore_index=True)

@@ -105,6 +105,11 @@ class Run:
         return self.environment.get("vocab_multiple")
 
     @property
+    def execution(self) -> str:
+        """How rounds were executed; eagerly in runs of earlier versions."""
+        return str((self.environment.get("decoding") or {}).get("execution", EAGER))
+
+    @property
     def is_sampled(self) -> bool:
         """Whether answers were sampled, and not greedy."""
         return bool(self.config["measure"].get("temperature"))

@@ -24,7 +24,7 @@ def test_every_round_is_predicted_from_the_chains_of_some():
         expected = [once_ms + gamma * HEAD_MS[k] + 10.0 + gamma + 0.25 for k in sizes]
         assert latency.round_ms(gamma, sizes, weights)[0] == pytest.approx(expected)
         # The chain of the last round has what others begin with too.
-        assert latency.extend_ms(gamma, weights)[0] == 0
+        assert latency.once_ms(gamma, weights)[0] == pytest.approx(0.5)
 
 
 def test_a_slow_prompt_moves_the_sizes_that_it_was_probed_with():
