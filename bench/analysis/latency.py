@@ -32,8 +32,8 @@ def latency_frame(run: Run) -> pd.DataFrame:
     the head left in the cache), verification, extension and the rest on the draft length; the other of the
     two columns is empty. Parts on their own belong to no domain; what takes in n tokens has draft length
     n - 1. Rounds were executed as the run says; parts on their own that were not eager say so in their
-    setting (`isolated_cold_graph`), so that no setting holds two times of one part. Their wall time is from an idle
-    device to an idle device.
+    setting (`isolated_cold_graph`), so that no setting holds two times of one part. Their wall time is from
+    an idle device to an idle device.
     """
     rows = [_isolated_row(record) for record in run.isolated]
     for domain, probes in run.probes.items():
