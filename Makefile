@@ -21,7 +21,7 @@ GIVEN = $(foreach name,$(KEYS),$(call quoted,$(name)=$(value $(name))))
 unexport $(KEYS) ARGS RUNS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench select export fit draft selfcheck report compare diff train-draft test test-gpu test-launchers microbench check clean
+.PHONY: help setup bench select export fit draft gpus selfcheck report compare diff train-draft test test-gpu test-launchers microbench check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ fit: setup ## Fit latency models to the newest run again and compare them; ARGS=
 
 draft: setup ## Time a decoder-LM draft without a target; ARGS="pair=gemma3-270m"
 	$(PY) -m bench task=draft $(GIVEN) $(value ARGS)
+
+gpus: setup ## Estimate a pair on ten GPUs from published kernel latencies; ARGS="gpus.shape=qwen3-8b predict.profile=F"
+	$(PY) -m bench task=gpus $(GIVEN) $(ARGS)
 
 selfcheck: setup ## Are measurements correct on this machine? The same work twice must take the same time
 	$(PY) -m bench task=selfcheck $(GIVEN) $(value ARGS)

@@ -58,6 +58,12 @@ def _predict(config: Config, console: Console) -> None:
     run_predict(config, console)
 
 
+def _gpus(config: Config, console: Console) -> None:
+    from bench.predict.gpus import run_gpus
+
+    run_gpus(config, console)
+
+
 def _fit(config: Config, console: Console) -> None:
     from bench.analysis.run import find_run
     from bench.report.tasks import render_fit
@@ -96,6 +102,7 @@ _TASKS: dict[Task, Callable[[Config, Console], int | None]] = {
     Task.select: _select,
     Task.export: _export,
     Task.predict: _predict,
+    Task.gpus: _gpus,
     Task.fit: _fit,
     Task.report: _report,
     Task.compare: _report,

@@ -23,7 +23,14 @@ from bench.config.run import (
     TimingConfig,
     VocabConfig,
 )
-from bench.config.select import CoverageOf, DraftConfig, ExportConfig, PredictConfig, SelectConfig
+from bench.config.select import (
+    CoverageOf,
+    DraftConfig,
+    ExportConfig,
+    GpusConfig,
+    PredictConfig,
+    SelectConfig,
+)
 from bench.errors import ConfigError, require
 
 __all__ = [
@@ -42,6 +49,7 @@ __all__ = [
     "Execution",
     "ExportConfig",
     "GpuConfig",
+    "GpusConfig",
     "HubConfig",
     "MeasureConfig",
     "PairConfig",
@@ -72,10 +80,11 @@ class Task(Enum):
     compare = "compare"
     diff = "diff"
     draft = "draft"
+    gpus = "gpus"
 
 
 # These tasks read finished runs or time a draft without a target.
-_WITHOUT_TARGET = (Task.draft, Task.report, Task.fit, Task.compare, Task.diff)
+_WITHOUT_TARGET = (Task.draft, Task.report, Task.fit, Task.compare, Task.diff, Task.gpus)
 
 
 @dataclass
@@ -93,6 +102,7 @@ class Config:
         select: the search of `task=select`.
         predict: what `task=predict` knows about a draft.
         draft: how `task=draft` times a draft.
+        gpus: what `task=gpus` estimates.
         export: which vocabulary `task=export` writes.
         diff: how `task=diff` compares two runs.
         advice: which of the variants that are as good as the fastest is advised. `robust`: the draft length
@@ -105,10 +115,12 @@ class Config:
         results_dir: folder of all results.
         run: the run that `task=report`, `export` and `fit` read: `latest`, a run id, or a folder.
         resume: resumes an unfinished run of the same configuration, device and models; false starts again.
+        gpu_tables: a CSV of kernel latencies of your own for `task=gpus`, with the columns gpu, engine,
+            version, kernel, dtype, m, n, k and latency_ms, beside the published tables. Null: none.
         runs: the runs that `task=report`, `compare` and `diff` read: run ids or folders, also from other
             machines. A sweep's folder stands for its runs.
-        out: output folder of `task=select`, `export`, `report`, `compare` and `diff`; null chooses a folder
-            in `results_dir`.
+        out: output folder of `task=select`, `export`, `gpus`, `report`, `compare` and `diff`; null chooses a
+            folder in `results_dir`.
         tag: puts the output of these tasks into a folder of this name, in `out` or in `results_dir`; null: no
             such folder. A sweep sets it if two jobs would write the same folder.
     """
@@ -123,6 +135,7 @@ class Config:
     select: SelectConfig = field(default_factory=SelectConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
     draft: DraftConfig = field(default_factory=DraftConfig)
+    gpus: GpusConfig = field(default_factory=GpusConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     diff: DiffConfig = field(default_factory=DiffConfig)
     advice: AdviceRule = AdviceRule.robust
@@ -132,6 +145,7 @@ class Config:
     results_dir: str = path_key("results")
     run: str = path_key("latest")
     resume: bool = True
+    gpu_tables: str | None = path_key(None)
     runs: list[str] = path_key(default_factory=list)
     out: str | None = path_key(None)
     tag: str | None = None

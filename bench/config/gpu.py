@@ -55,6 +55,7 @@ class SpecConfig:
         cache_mib: size of the last cache before memory (L2; MI300X: Infinity Cache). Null: the vendor does
             not publish it; the size that the device reports is used.
         peak_tflops: dense peak rates.
+        multiprocessors: streaming multiprocessors (compute units on AMD GPUs); null where unknown.
     """
 
     source: str
@@ -62,11 +63,12 @@ class SpecConfig:
     memory_gib: float
     cache_mib: float | None = None
     peak_tflops: PeakConfig = field(default_factory=PeakConfig)
+    multiprocessors: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("memory_bandwidth_gb_per_s", "memory_gib", "cache_mib"):
+        for name in ("memory_bandwidth_gb_per_s", "memory_gib", "cache_mib", "multiprocessors"):
             value = getattr(self, name)
-            absent = value is None and name == "cache_mib"
+            absent = value is None and name in ("cache_mib", "multiprocessors")
             require(absent or value > 0, f"gpu.spec.{name}", value, "above 0")
         require(bool(self.source.strip()), "gpu.spec.source", "''", "the name of the data sheet")
 
@@ -86,6 +88,7 @@ class SpecConfig:
             memory_bytes_per_s=self.memory_bandwidth_gb_per_s * 1e9,
             cache_bytes=None if self.cache_mib is None else int(self.cache_mib * _MIB),
             memory_bytes=int(self.memory_gib * _GIB),
+            num_multiprocessors=self.multiprocessors,
         )
 
 

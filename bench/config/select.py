@@ -128,6 +128,8 @@ class ExportConfig:
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
+_SOURCES = ("tables", "data_sheet")
+
 
 @dataclass
 class PredictConfig:
@@ -148,6 +150,10 @@ class PredictConfig:
         draft_length: gamma; null: the fastest that the run replayed or, with a coverage, the fastest of
             `measure.draft_lengths`. Without run and coverage, 3.
         context_length: positions in the KV cache.
+        profile: a YAML or JSON file with the acceptance by position or draft length
+            (`bench/surface/lengths.py` has its keys), instead of a run and a coverage. Null: none.
+        source: where latency is from: `tables`, kernels that others measured on that GPU, or `data_sheet`.
+            Null: tables if there are any for the GPU and dtype, else its data sheet.
         launch_us: launch time of one kernel, in microseconds. It is 1 or less in engines that replay CUDA
             graphs. Null: that of the calibration; without one, 5, as in eager PyTorch.
     """
@@ -160,10 +166,14 @@ class PredictConfig:
     dtype: str | None = None
     draft_length: int | None = None
     context_length: int = 512
+    profile: str | None = path_key(None)
+    source: str | None = None
     launch_us: float | None = None
 
     def __post_init__(self) -> None:
         expand_paths(self, "predict.")
+        known = self.source in (None, *_SOURCES)
+        require(known, "predict.source", self.source, f"{' or '.join(_SOURCES)}, or null")
         known = self.dtype is None or self.dtype in _DTYPES
         require(known, "predict.dtype", self.dtype, f"{' or '.join(_DTYPES)}, or null")
         gamma, accepted, launch_us = self.draft_length, self.full_acceptance, self.launch_us
@@ -172,6 +182,13 @@ class PredictConfig:
         require(launch_us is None or launch_us >= 0, "predict.launch_us", launch_us, "0 or above, or null")
         in_range = accepted is None or 0 < accepted <= 1
         require(in_range, "predict.full_acceptance", accepted, "above 0 and at most 1, or null")
+        others = self.run is not None or self.coverage is not None
+        require(
+            not (others and self.profile is not None),
+            "predict.profile",
+            self.profile,
+            "null if predict.run or predict.coverage is set",
+        )
         both = self.run is not None and self.coverage is not None
         require(
             not both,
@@ -181,3 +198,44 @@ class PredictConfig:
         )
         alone = accepted is not None and self.coverage is None
         require(not alone, "predict.full_acceptance", accepted, "null if predict.coverage is not set")
+
+
+# A pair on every published GPU.
+
+
+@dataclass
+class GpusConfig:
+    """What `task=gpus` estimates, from kernel latencies that others published.
+
+    Attributes:
+        shape: a pair whose sizes are at hand (`bench/gpu_tables/shapes`); not used with target and draft.
+        target: the target's `config.json`, or its folder; null: that of the shape.
+        draft: the draft's `config.json`, or its folder; null: that of the shape.
+        names: GPUs, as the tables call them; empty: all.
+        engines: engines whose kernels are taken; empty: all.
+        dtypes: formats of the target's layers. Drafts and LM heads are in bfloat16.
+        batches: sequences that are decoded together.
+        contexts: positions that each sequence holds.
+        judge_widths: hidden sizes at which the latency models are judged; empty: that of the draft, or the
+            nearest one in the tables.
+    """
+
+    shape: str = "llama-3.1-8b"
+    target: str | None = path_key(None)
+    draft: str | None = path_key(None)
+    names: list[str] = field(default_factory=list)
+    engines: list[str] = field(default_factory=list)
+    dtypes: list[str] = field(default_factory=lambda: ["bfloat16", "fp8"])
+    batches: list[int] = field(default_factory=lambda: [1, 4, 16, 64])
+    contexts: list[int] = field(default_factory=lambda: [1024, 8192, 32768])
+    judge_widths: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        expand_paths(self, "gpus.")
+        both = (self.target is None) == (self.draft is None)
+        require(both, "gpus.draft", self.draft, "set together with gpus.target")
+        for name in ("batches", "contexts", "dtypes"):
+            require(bool(getattr(self, name)), f"gpus.{name}", [], "at least one")
+        for name in ("batches", "contexts"):
+            values = getattr(self, name)
+            require(min(values) >= 1, f"gpus.{name}", values, "numbers of at least 1")

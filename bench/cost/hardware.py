@@ -16,6 +16,7 @@ class DeviceLimits:
         flops_per_s: dense peak; None where the device has no unit for the dtype or the vendor no figure.
         bytes_per_s: bandwidth of its memory.
         cache_bytes: last cache before memory; None where unknown.
+        num_multiprocessors: that run a kernel's blocks side by side; None where unknown.
     """
 
     name: str
@@ -23,6 +24,7 @@ class DeviceLimits:
     flops_per_s: float | None
     bytes_per_s: float
     cache_bytes: int | None
+    num_multiprocessors: int | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class HardwareSpec:
         memory_bytes_per_s: bandwidth of its memory.
         cache_bytes: last cache before memory; None where unknown.
         memory_bytes: size of its memory; None where unknown.
+        num_multiprocessors: that run a kernel's blocks side by side; None where unknown.
     """
 
     name: str
@@ -46,6 +49,7 @@ class HardwareSpec:
     memory_bytes_per_s: float
     cache_bytes: int | None
     memory_bytes: int | None
+    num_multiprocessors: int | None = None
 
     def __post_init__(self) -> None:
         rates = [self.memory_bytes_per_s, *self.peak_flops_per_s.values()]
@@ -58,7 +62,8 @@ class HardwareSpec:
 
     def limits(self, dtype: str) -> DeviceLimits:
         """The rates of one dtype."""
-        return DeviceLimits(self.name, dtype, self.peak(dtype), self.memory_bytes_per_s, self.cache_bytes)
+        peak, rate = self.peak(dtype), self.memory_bytes_per_s
+        return DeviceLimits(self.name, dtype, peak, rate, self.cache_bytes, self.num_multiprocessors)
 
     def with_cache(self, cache_bytes: int) -> "HardwareSpec":
         """The same where the data sheet says nothing of the cache and the device does."""

@@ -38,6 +38,9 @@ _ONE_REGIME = 1.05
 
 _ROUGH_ROUNDS, _FULL_ROUNDS = 5, 200
 
+# Output rows that kernels of matrix products give one block.
+_BLOCK_ROWS = (16, 32, 64, 128, 256)
+
 
 def all_models(device: DeviceLimits | None) -> Sequence[LatencyModel]:
     """Every model that suits the device, in the order of definition, the yardstick last.
@@ -256,6 +259,66 @@ class CacheFitted(CacheAware):
     @property
     def _cache_bytes(self) -> int | None:
         return None
+
+
+@latency_model
+class Waves(LatencyModel):
+    """t0 + B/W, and what a last wave of blocks that does not fill the device leaves idle.
+
+    A kernel gives each multiprocessor a block of the head's rows at a time. T = t0 + s B + q I, with I the
+    rows that the last wave could have taken besides, and s, q >= 0. The rows of a block are fitted too.
+    """
+
+    name, label, precedence = "waves", "t0 + B/W + idle part of the last wave", 4
+
+    @classmethod
+    def suits(cls, device: DeviceLimits | None) -> bool:
+        return device is not None and device.num_multiprocessors is not None
+
+    def why_not(self, work: Work) -> str | None:
+        if work.weight_bytes[0] == work.weight_bytes[-1]:
+            return "its weights are the same at every size"
+        reasons = [why_undetermined(self._design(work, wave)) for wave in self._candidates]
+        return None if None in reasons else reasons[0]
+
+    def solve(self, work: Work, latencies_ms: Floats) -> Floats:
+        def solve_wave(wave: float, rows: Floats, rounds: int) -> Floats:
+            theta = fit_nonnegative(self._design(work, wave), rows, max_rounds=rounds)
+            return np.column_stack([theta, np.full(len(theta), wave)])
+
+        waves = [w for w in self._candidates if why_undetermined(self._design(work, w)) is None]
+        return _best_branch(waves, solve_wave, lambda theta: self.predict(theta, work), latencies_ms)
+
+    def predict(self, theta: Floats, work: Work) -> Floats:
+        idle = _idle_rows(work, theta[:, 3:])
+        return theta[:, :1] + theta[:, 1:2] * work.total_bytes + theta[:, 2:3] * idle
+
+    def coefficients(self, theta: Floats) -> list[Values]:
+        return [
+            LAUNCHES.values(theta[:, 0]),
+            rate("bytes_per_s", "byte/s", theta[:, 1]),
+            Values("idle_row_ms", "ms", theta[:, 2]),
+            Values("rows_per_wave", "rows", theta[:, 3]),
+        ]
+
+    def factors(self, theta: Floats, here: DeviceLimits, there: DeviceLimits) -> Floats:
+        if here.num_multiprocessors is None or there.num_multiprocessors is None:
+            raise FitError(f"the multiprocessors of {here.name} or of {there.name} are not known")
+        slower = slower_memory(here, there)
+        return np.array([1.0, slower, slower, there.num_multiprocessors / here.num_multiprocessors])
+
+    @property
+    def _candidates(self) -> list[float]:
+        assert self.device is not None and self.device.num_multiprocessors is not None
+        return [float(rows * self.device.num_multiprocessors) for rows in _BLOCK_ROWS]
+
+    def _design(self, work: Work, wave: float) -> Floats:
+        return np.stack([np.ones(len(work)), work.total_bytes, _idle_rows(work, wave)], axis=1)
+
+
+def _idle_rows(work: Work, wave: Floats | float) -> Floats:
+    """Rows that the last of the waves of `wave` rows could have taken besides."""
+    return np.ceil(work.sizes / wave) * wave - work.sizes
 
 
 @latency_model

@@ -9,5 +9,6 @@ products.py   latency of a matrix product: exact, interpolated or extrapolated, 
 attention.py  latency of attention over a context
 experts.py    latency of a whole layer of experts
 target.py     what a target's config.json says, experts and windows included
+ready.py      pairs whose shapes are at hand, in shapes/
 compose.py    a pass of a draft or target from its products and attention, and the terms no table holds
 """

@@ -67,11 +67,13 @@ class Attention:
         axes = ["query_heads", "key_value_heads", "head_dim", "window"]
         rows = rows.drop_duplicates([*axes, "batch", "context"])
         self.kernels = rows["kernel"].unique().tolist()
-        self._grids = {
-            Heads(*np.asarray(heads, dtype=int).tolist()): _Grid.of(group)
-            for heads, group in rows.groupby(axes)
+        self._rows = {
+            Heads(*np.asarray(heads, dtype=int).tolist()): group for heads, group in rows.groupby(axes)
         }
-        self.at = cache(self._at)
+        self.at, self._grid = cache(self._at), cache(self._grid_of)
+
+    def _grid_of(self, heads: Heads) -> "_Grid":
+        return _Grid.of(self._rows[heads])
 
     def _at(self, heads: Heads, batch: int, context: int, num_tokens: int = 1) -> ContextLatency:
         """Latency of one layer.
@@ -94,10 +96,9 @@ class Attention:
         return several if several.ms > one.ms else ContextLatency(one.ms, several.basis)
 
     def _of(self, heads: Heads, batch: int, context: int) -> ContextLatency:
-        grid = self._grids.get(heads)
-        if grid is not None:
-            return grid.at(batch, context)
-        of_window = [known for known in self._grids if known.window == heads.window]
+        if heads in self._rows:
+            return self._grid(heads).at(batch, context)
+        of_window = [known for known in self._rows if known.window == heads.window]
         if not of_window:
             raise FitError(f"no attention with a window of {heads.window} positions is tabulated")
         widths = {known.head_dim for known in of_window}
@@ -135,7 +136,7 @@ class Attention:
     ) -> float:
         beside = [heads for heads in known if heads.key_value == key_value]
         nearest = min(beside, key=lambda heads: abs(np.log(heads.query / (group * key_value))))
-        return self._grids[nearest].at(batch, context).ms
+        return self._grid(nearest).at(batch, context).ms
 
 
 def _among(counts: Sequence[int], wanted: float) -> Basis:

@@ -5,6 +5,7 @@ m around it; and labelled as extrapolated beyond the table. Rows that are faster
 contradict their neighbours, are named and do not bend the surface.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, cached_property
@@ -22,6 +23,8 @@ from bench.stats.robust import Floats, fit_nonnegative
 SMALLEST = 256
 
 # A row contradicts its neighbours when it is off by so many typical deviations, and by this share at least.
+_FEWEST_ROWS = 20
+
 _MOST_DEVIATIONS, _LEAST_ERROR = 4.0, 0.10
 
 # Activations are 16 bits in every format: those that are quantised are so inside the kernel.
@@ -43,12 +46,10 @@ class Latency:
     Attributes:
         ms: the latency.
         basis: what it rests on.
-        doubt: why the row is doubtful, in words; None where it is not, or where there is no row.
     """
 
     ms: float
     basis: Basis
-    doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,30 @@ class Slice:
         row, size = surface.without_row() - logs, surface.without_group(n) - logs
         return LeftOut(n, self.k[self._used], np.expm1(row), np.expm1(size))
 
+    def error_beyond(self, largest: int, sizes: Sequence[int], widths: Sequence[int]) -> float:
+        """Mean relative error on larger numbers of outputs than `largest`, predicted from all up to it.
+
+        Args:
+            largest: that is known.
+            sizes: that are predicted.
+            widths: inputs that are judged.
+
+        Returns:
+            NaN where there are too few rows to know, or none to judge.
+        """
+        known = self._used & (self.n <= largest)
+        judged = ~self.is_warm & np.isin(self.n, sizes) & np.isin(self.k, widths)
+        if known.sum() < _FEWEST_ROWS or not judged.any():
+            return float("nan")
+        moved = moved_bytes(self.m, self.n[known], self.k[known], self._weight_bytes)
+        theta = fit_nonnegative(np.stack([np.ones(len(moved)), moved], axis=1), self.ms[known][None])[0]
+        surface = Surface(
+            _places(self.n[known], self.k[known]), np.log(self.ms[known] / (theta[0] + theta[1] * moved))
+        )
+        n, k = self.n[judged], self.k[judged]
+        base = theta[0] + theta[1] * moved_bytes(self.m, n, k, self._weight_bytes)
+        return float(np.abs(base * np.exp(surface.at(_places(n, k))) / self.ms[judged] - 1).mean())
+
     @cached_property
     def contradicts(self) -> NDArray[np.bool_]:
         """Which rows contradict their neighbours `(rows,)`."""
@@ -192,8 +217,13 @@ class Products:
         self.key, self._memory = key, memory_bytes_per_s
         if scales is not None:
             rows = _without_scales(rows, scales)
-        self._rows = {int(m): rows[rows["m"] == m] for m in rows["m"].unique()}
-        self.tokens = np.array(sorted(self._rows))
+        places = rows["m"].to_numpy().argsort(kind="stable")
+        self._rows = rows.iloc[places]
+        self.tokens, starts = np.unique(self._rows["m"].to_numpy(), return_index=True)
+        ends = [*starts[1:].tolist(), len(rows)]
+        self._start = dict(zip(self.tokens.tolist(), zip(starts.tolist(), ends, strict=True), strict=True))
+        whole = self.tokens[(self.tokens & (self.tokens - 1)) == 0]
+        self._whole = whole if len(whole) > 1 else self.tokens
         self.kernels = sorted(rows["kernel"].unique())
         self.slice = cache(self._slice)
 
@@ -203,14 +233,19 @@ class Products:
         Raises:
             FitError: the table has too few rows at that m.
         """
+        place = self.slice(m).place(n, k) if m in self._start else None
+        if place is not None:
+            return Latency(float(self.slice(m).ms[place]), Basis.EXACT)
         low, high, share = self._around(m)
-        if low == high:
-            place = self.slice(low).place(n, k)
-            if place is not None:
-                rows = self.slice(low)
-                return Latency(float(rows.ms[place]), self._basis(m, n, k, Basis.EXACT), rows.doubt(place))
         ends = [self._end(tokens, n, k) for tokens in (low, high)]
-        return Latency(ends[0] + share * (ends[1] - ends[0]), self._basis(m, n, k, Basis.INTERPOLATED))
+        return Latency(ends[0] + share * (ends[1] - ends[0]), self.basis(m, n, k))
+
+    def doubt(self, m: int, n: int, k: int) -> str | None:
+        """Why the row of a product is doubtful, in words; None where it is not, or where there is none."""
+        if m not in self.tokens:
+            return None
+        place = self.slice(m).place(n, k)
+        return None if place is None else self.slice(m).doubt(place)
 
     def curve(self, m: int, n: NDArray[np.int64], k: int) -> Floats:
         """Latency of the surface for each n `(len(n),)`: what a vocabulary costs by its size.
@@ -223,13 +258,10 @@ class Products:
 
     def basis(self, m: int, n: int, k: int) -> Basis:
         """What a latency rests on."""
-        low, high, _ = self._around(m)
-        is_there = low == high and self.slice(low).place(n, k) is not None
-        return self._basis(m, n, k, Basis.EXACT if is_there else Basis.INTERPOLATED)
-
-    def _basis(self, m: int, n: int, k: int, inside: Basis) -> Basis:
+        if m in self._start and self.slice(m).place(n, k) is not None:
+            return Basis.EXACT
         in_range = self.tokens[0] <= m <= self.tokens[-1] and self.slice(self._around(m)[0]).is_inside(n, k)
-        return inside if in_range else Basis.EXTRAPOLATED
+        return Basis.INTERPOLATED if in_range else Basis.EXTRAPOLATED
 
     def _end(self, tokens: int, n: int, k: int) -> float:
         rows = self.slice(tokens)
@@ -237,8 +269,12 @@ class Products:
         return rows.between(n, k) if place is None else float(rows.ms[place])
 
     def _around(self, m: int) -> tuple[int, int, float]:
-        """Tabulated m below and above, and how far between them; beyond the table by its last two."""
-        tokens = self.tokens
+        """Tabulated m below and above, and how far between them; beyond the table by its last two.
+
+        Of those that are powers of two where there are any, as latency hardly bends between them and every
+        other m would need a surface of its own.
+        """
+        tokens = self._whole
         exact = np.flatnonzero(tokens == m)
         if len(exact) or len(tokens) == 1:
             found = int(tokens[exact[0]]) if len(exact) else int(tokens[0])
@@ -248,7 +284,8 @@ class Products:
         return low, high, max((m - low) / (high - low), 0.0)
 
     def _slice(self, m: int) -> Slice:
-        return Slice(self._rows[m], m, WEIGHT_BYTES[self.key.dtype], self._memory)
+        start, end = self._start[m]
+        return Slice(self._rows.iloc[start:end], m, WEIGHT_BYTES[self.key.dtype], self._memory)
 
 
 def _without_scales(rows: pd.DataFrame, scales: pd.DataFrame) -> pd.DataFrame:

@@ -101,15 +101,20 @@ class Tables:
         self._read, self._tables, self._folder = cache(read), sorted(tables), folder
         self.gpus = gpus
 
-    def keys(self, dtypes: Iterable[str] | None = None) -> list[TableKey]:
-        """Every table, by GPU, engine and dtype."""
-        found = []
-        for gpu, engine in self._tables:
-            table = self._read(gpu, engine)
-            for version, dtype in table[["version", "dtype"]].drop_duplicates().itertuples(index=False):
-                if dtypes is None or dtype in dtypes:
-                    found.append(TableKey(gpu, engine, version, dtype))
-        return sorted(found, key=lambda key: (key.gpu, key.engine, key.dtype))
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """GPUs with the engines that there are tables of."""
+        return list(self._tables)
+
+    def keys_of(self, gpu: str, engine: str) -> list[TableKey]:
+        """Tables of one GPU and engine, by dtype; none where there are none."""
+        if (gpu, engine) not in self._tables:
+            return []
+        kinds = self._read(gpu, engine)[["version", "dtype"]].drop_duplicates()
+        return sorted(
+            (TableKey(gpu, engine, *kind) for kind in kinds.itertuples(index=False, name=None)),
+            key=lambda key: (key.dtype, key.version),
+        )
 
     def products(self, key: TableKey) -> pd.DataFrame:
         """Rows of one table, with `COLUMNS`.
@@ -136,10 +141,11 @@ class Tables:
         Raises:
             ConfigError: there is none; the message says which there are.
         """
-        for key in self.keys([dtype]):
-            if (key.gpu, key.engine) == (gpu, engine):
+        known = []
+        for key in self.keys_of(gpu, engine):
+            if key.dtype == dtype:
                 return key
-        known = [key.dtype for key in self.keys() if (key.gpu, key.engine) == (gpu, engine)]
+            known.append(key.dtype)
         if known:
             raise ConfigError(
                 f"{gpu} with {engine} has no {dtype} table in {self.origin}: choose {', '.join(known)}"
@@ -186,7 +192,7 @@ class Tables:
     def end_to_end(self) -> pd.DataFrame:
         """Measured times of whole models, as the source has them; empty without any."""
         path = None if self._folder is None else self._folder / "silicon_sample.csv"
-        return pd.DataFrame() if path is None else pd.read_csv(path)
+        return pd.DataFrame() if path is None or not path.exists() else pd.read_csv(path)
 
     def _file(self, gpu: str, family: str, engine: str, name: str) -> Path:
         below = f"data/{gpu}/{family}/{engine}/*/{name}.parquet"
@@ -224,7 +230,7 @@ def read_folder(folder: Path, origin: str, licence: str) -> Tables:
 
     def read(gpu: str, engine: str) -> pd.DataFrame:
         path = newest[gpu, engine]
-        table = _parquet(path)
+        table = _parquet(path, ["kernel_source", "gemm_dtype", "m", "n", "k", "latency"])
         found = pd.DataFrame({
             "gpu": gpu,
             "engine": engine,
@@ -294,7 +300,9 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
             f"not {values[place].tolist()}"
         )
     whole = table.astype({"m": np.int64, "n": np.int64, "k": np.int64, "latency_ms": float})
-    twice = whole.duplicated(COLUMNS[:3] + COLUMNS[4:8])
+    # Sizes by number: comparing texts of many rows takes longer than all else.
+    kinds = whole.groupby(["gpu", "engine", "version", "dtype"], sort=False).ngroup().rename("kind")
+    twice = pd.concat([kinds, whole[["m", "n", "k"]]], axis=1).duplicated()
     if twice.any():
         row = whole[twice].iloc[0]
         raise ConfigError(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from bench.analysis.coverage_table import CoverageTable, read_coverage
 from bench.analysis.run import find_run, read_run
@@ -13,6 +14,7 @@ from bench.cost.shape import DraftShape
 from bench.errors import ConfigError
 from bench.fit.series import IntArray
 from bench.stats.robust import Floats
+from bench.surface.lengths import Lengths, of_profile
 
 _SMALLEST = 64
 
@@ -50,6 +52,8 @@ def known_acceptance(config: Config, draft: DraftShape) -> Known:
     """
     if config.predict.run:
         return _of_run(config, draft)
+    if config.predict.profile:
+        return _of_profile(config, Path(config.predict.profile), draft)
     if config.predict.coverage:
         return _of_table(config, Path(config.predict.coverage), draft)
     gamma = config.predict.draft_length or _USUAL_DRAFT_LENGTH
@@ -69,6 +73,31 @@ def acceptance_from_coverage(coverage: Floats, full_acceptance: float, draft_len
     """
     powers = np.arange(draft_length + 1)
     return ((full_acceptance * coverage)[:, None] ** powers).sum(axis=1)
+
+
+def read_profile(path: Path, draft: DraftShape) -> Lengths:
+    """The acceptance lengths of a YAML or JSON file.
+
+    Raises:
+        ConfigError: it cannot be read, or a value is missing, unknown or impossible.
+    """
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"predict.profile={path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"predict.profile={path}: expected keys and values")
+    return of_profile(values, draft, f"predict.profile={path}")
+
+
+def _of_profile(config: Config, path: Path, draft: DraftShape) -> Known:
+    found, wanted = read_profile(path, draft), config.predict.draft_length
+    gammas = found.draft_lengths if wanted is None else (wanted,)
+    if gammas[0] not in found.draft_lengths:
+        lengths = ", ".join(map(str, found.draft_lengths))
+        raise ConfigError(f"predict.draft_length={gammas[0]}: the profile has {lengths}")
+    rows = [found.draft_lengths.index(gamma) for gamma in gammas]
+    return found.sizes, gammas, Acceptance(found.mean[0, rows], found.origin)
 
 
 def _of_run(config: Config, draft: DraftShape) -> Known:

@@ -22,7 +22,8 @@ from bench.fit.fitting import FittedModel, fit, resample_medians
 from bench.fit.models import AffineBytes
 from bench.fit.series import DRAFT_STEP, DTYPE_BYTES
 from bench.predict.acceptance import known_acceptance
-from bench.predict.model import Calibration, DataSheetLatency, Prediction, Setting, predict_draft
+from bench.predict.latency import latency_of
+from bench.predict.model import Calibration, Prediction, Setting, predict_draft
 
 _DEFAULT_DTYPE = "bfloat16"
 
@@ -40,10 +41,11 @@ def run_predict(config: Config, console: Console) -> Prediction:
     dtype = _dtype(config)
     spec = _spec(config, dtype)
     sizes, gammas, acceptance = known_acceptance(config, draft)
-    latency = DataSheetLatency(spec, dtype, _calibration(config))
+    latency, origin = latency_of(config, spec, dtype, _calibration(config), console)
     setting = Setting(dtype, gammas, config.predict.context_length)
     found = predict_draft(draft, target, latency, sizes, setting, acceptance)
     show_prediction(f"{config.pair.label} on {spec.name}", found, console)
+    console.print(f"Latency: {origin}.", highlight=False)
     return found
 
 

@@ -11,6 +11,7 @@ from bench.analysis.diff import judge_change
 from bench.analysis.doubts import write_doubts
 from bench.analysis.findings import DraftFindings, Findings, predict_all
 from bench.analysis.fit import judge_draft, judge_run, write_fit
+from bench.analysis.gpus import GpusFindings
 from bench.analysis.latency_models import LatencyFindings
 from bench.analysis.load import label_runs, load_runs, read_finished
 from bench.analysis.run import find_run, is_of_draft_alone, read_draft_run, read_run, read_settings
@@ -23,6 +24,7 @@ from bench.report.markdown import write_markdown
 from bench.report.of_devices import devices_report
 from bench.report.of_diff import diff_report
 from bench.report.of_draft import draft_report
+from bench.report.of_gpus import gpus_report
 from bench.report.of_run import models_report, not_measured, run_report
 from bench.report.of_selection import selection_report, selections_report
 from bench.report.page import write_page
@@ -201,6 +203,27 @@ def diff_runs(
     show(report, console)
     _print_path("All comparisons, and a figure:", folder, console)
     return found.exit_code
+
+
+def render_gpus(found: GpusFindings, folder: Path, console: Console) -> Path:
+    """Writes the page of a pair on published GPUs, its figures and its tables.
+
+    Returns:
+        The page.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    report = gpus_report(found)
+
+    def write() -> None:
+        write_tables(found.tables(), folder / "tables")
+        write_page(_drawn(report, folder, REPORT_FORMATS), folder)
+
+    _write(write, folder, "set out")
+    show(report, console)
+    _print_path("Page:", folder / "index.html", console)
+    return folder / "index.html"
 
 
 def find_folders(runs_dir: Path, names: Sequence[str]) -> list[Path]:

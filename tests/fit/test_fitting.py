@@ -1,5 +1,7 @@
 """Known coefficients are recovered, and their intervals hold as often as they say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from bench.fit.models import (
     Proportional,
     Published,
     Roofline,
+    Waves,
 )
 from bench.fit.series import LM_HEAD, VERIFY, LatencySeries, verify_work
 from tests.fit.synthetic import (
@@ -209,3 +212,20 @@ def test_the_same_seed_gives_the_same_interval():
     data = series(bytes_law(), 0.05)
     assert named(fitted(AffineBytes(), data)) == named(fitted(AffineBytes(), data))
     assert named(fitted(AffineBytes(), data)) != named(fitted(AffineBytes(), data, seed=1))
+
+
+def test_the_rows_of_a_wave_are_recovered():
+    work = step_work(component=LM_HEAD)
+    device = replace(limits(), num_multiprocessors=100)
+
+    def law(w):
+        # Blocks of 64 rows on 100 multiprocessors; a row that is left idle costs 2 ns.
+        return 0.05 + 1e3 * w.total_bytes / 2e10 + 2e-6 * (np.ceil(w.sizes / 6400) * 6400 - w.sizes)
+
+    data = series(law, work=work)
+    found = fit(Waves(device), data, resample_medians(data, 20, 0), 0)
+    assert found.coefficient("rows_per_wave") == 6400
+    assert found.coefficient("bytes_per_s") == pytest.approx(2e10, rel=1e-3)
+    assert found.coefficient("idle_row_ms") == pytest.approx(2e-6, rel=1e-2)
+    larger = replace(device, num_multiprocessors=200)
+    assert found.moved_to(larger).coefficient("rows_per_wave") == 12800

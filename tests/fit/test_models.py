@@ -28,9 +28,9 @@ def test_every_model_has_its_own_name():
         "cache_fitted",
         "monotone",
     ]
-    known = HardwareSpec("x", "a test", None, {}, 1e12, 2**20, None)
+    known = HardwareSpec("x", "a test", None, {}, 1e12, 2**20, None, 132)
     names = [model.name for model in all_models(known.limits("bfloat16"))]
-    assert names[-3:] == ["cache_aware", "cache_fitted", "monotone"]
+    assert names[-4:] == ["cache_aware", "cache_fitted", "waves", "monotone"]
     assert [model.name for model in all_models(None) if model.is_yardstick] == ["monotone"]
 
 

@@ -10,6 +10,16 @@ SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 WIDTHS = (256, 512, 1024, 2048, 4096, 8192, 12288)
 TOKENS = (1, 2, 4, 8, 16, 64, 256)
 
+DENSE = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,
+    "intermediate_size": 8192, "num_hidden_layers": 2, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "vocab_size": 65536, "tie_word_embeddings": False,
+}  # fmt: skip
+
+EAGLE3 = {
+    **DENSE, "architectures": ["LlamaForCausalLMEagle3"], "num_hidden_layers": 1, "draft_vocab_size": 65536,
+}  # fmt: skip
+
 T0_MS, BYTES_PER_S, MEMORY_BYTES_PER_S = 0.004, 2.5e12, 3.35e12
 
 

@@ -17,17 +17,7 @@ from bench.gpu_tables.compose import (
 from bench.gpu_tables.products import Basis, Products
 from bench.gpu_tables.target import Target
 from bench.gpu_tables.tidy import read_folder
-from tests.gpu_tables.synthetic import ENGINE, GPU, attention_ms, product_ms, write_folder
-
-DENSE = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,
-    "intermediate_size": 8192, "num_hidden_layers": 2, "num_attention_heads": 32, "num_key_value_heads": 8,
-    "vocab_size": 65536, "tie_word_embeddings": False,
-}  # fmt: skip
-
-EAGLE3 = {
-    **DENSE, "architectures": ["LlamaForCausalLMEagle3"], "num_hidden_layers": 1, "draft_vocab_size": 65536,
-}  # fmt: skip
+from tests.gpu_tables.synthetic import DENSE, EAGLE3, ENGINE, GPU, attention_ms, product_ms, write_folder
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,7 @@ def test_a_planted_outlier_is_flagged_and_still_exact():
     table = look_up(noise=0.02, change=plant)
     found = table.at(1, 4096, 4096)
     assert found.basis is Basis.EXACT and found.ms == pytest.approx(1.4 * product_ms(1, 4096, 4096), rel=0.1)
-    assert "slower than its neighbours say" in found.doubt
+    assert "slower than its neighbours say" in table.doubt(1, 4096, 4096)
     assert table.slice(1).contradicts.sum() == 1
     assert table.curve(1, np.array([4096]), 4096)[0] == pytest.approx(product_ms(1, 4096, 4096), rel=0.08)
     assert look_up(noise=0.02).slice(1).contradicts.sum() == 0
@@ -113,7 +113,7 @@ def test_rows_faster_than_memory_are_warm_and_do_not_bend_the_surface():
         return rows.assign(latency_ms=rows["latency_ms"].where(~there, 0.012))
 
     table = look_up(change=warm)
-    assert "in the cache" in table.at(1, 8192, 4096).doubt
+    assert "in the cache" in table.doubt(1, 8192, 4096)
     assert table.slice(1).is_warm.sum() == 1
     assert table.curve(1, np.array([8192]), 4096)[0] == pytest.approx(product_ms(1, 8192, 4096), rel=2e-3)
     assert look_up(memory=None, change=warm).slice(1).is_warm.sum() == 0

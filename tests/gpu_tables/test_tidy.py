@@ -37,7 +37,7 @@ def test_the_newest_version_of_an_engine_is_taken(tmp_path):
     older.mkdir()
     products(["bfloat16"]).to_parquet(older / "gemm_perf.parquet")
     tables = read_folder(folder, "tiny", "")
-    assert {key.version for key in tables.keys(["bfloat16"])} == {VERSION}
+    assert {key.version for key in tables.keys_of(GPU, ENGINE)} == {VERSION}
 
 
 def test_a_folder_without_tables_or_with_a_torn_one_is_refused(tmp_path):
@@ -47,7 +47,7 @@ def test_a_folder_without_tables_or_with_a_torn_one_is_refused(tmp_path):
     path = folder / "data" / GPU / "gemm" / ENGINE / VERSION / "gemm_perf.parquet"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(AssetError, match=r"gemm_perf.parquet cannot be read.*delete its folder"):
-        read_folder(folder, "tiny", "").keys()
+        read_folder(folder, "tiny", "").keys_of(GPU, ENGINE)
 
 
 def write_csv(path, **changed):

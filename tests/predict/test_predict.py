@@ -28,6 +28,8 @@ from tests.fit.synthetic import smollm2_draft
 from tests.test_cli import check_refused, run
 
 EXAMPLE = Path(__file__).parents[2] / "results" / "example"
+# Published tables would be downloaded.
+SHEET = "predict.source=data_sheet"
 PAIR = PairConfig("p", "smollm2-135m-instruct", "smollm2-135m-eagle3")
 
 
@@ -57,7 +59,9 @@ def said(done) -> str:
 
 
 def test_acceptance_of_a_run_gives_a_size_a_draft_length_and_a_speedup():
-    text = said(run("task=predict", "gpu=h100-sxm", f"predict.run={EXAMPLE}", "predict.domain=writing"))
+    text = said(
+        run("task=predict", "gpu=h100-sxm", SHEET, f"predict.run={EXAMPLE}", "predict.domain=writing")
+    )
     assert "k* = " in text and " with gamma = " in text and "x plain decoding" in text
     assert "rates of h100-sxm" in text and "the fastest of 1, 2, 3, 4, 5, 6" in text
     assert "the acceptance that run example measured on writing (smollm2-135m) holds" in text
@@ -77,7 +81,7 @@ def test_the_acceptance_is_that_of_the_run():
 
 def test_a_coverage_curve_gives_the_papers_choice(tmp_path):
     curve = table_of(tmp_path, "vocab_size,coverage 64,0.5 1024,0.95 49152,1.0")
-    text = said(run("task=predict", "gpu=l4", f"predict.coverage={curve}"))
+    text = said(run("task=predict", "gpu=l4", SHEET, f"predict.coverage={curve}"))
     assert "k* = " in text and "coverage is not acceptance" in text and "x plain decoding" not in text
 
 
@@ -95,7 +99,7 @@ def test_a_coverage_with_an_acceptance_gives_a_speedup(tmp_path):
     )
     assert with_one.mean_length.shape == (1, len(sizes))
     arguments = [f"predict.coverage={curve}", "predict.full_acceptance=0.8"]
-    text = said(run("task=predict", "gpu=l4", *arguments))
+    text = said(run("task=predict", "gpu=l4", SHEET, *arguments))
     assert "x plain decoding" in text and "accepted with chance 0.8 C(k)" in text
 
 
@@ -169,7 +173,7 @@ def test_a_launch_can_cost_what_an_engine_takes():
 
 
 def test_a_measured_run_says_how_near_to_the_limits_a_device_comes():
-    arguments = ["task=predict", "gpu=l4", f"predict.run={EXAMPLE}", "predict.draft_length=2"]
+    arguments = ["task=predict", "gpu=l4", SHEET, f"predict.run={EXAMPLE}", "predict.draft_length=2"]
     assert "reaches its whole bandwidth" in said(run(*arguments))
     text = said(run(*arguments, f"predict.calibration={EXAMPLE}"))
     assert "of its bandwidth, as AMD EPYC" in text and "every kernel is launched in" in text
@@ -203,5 +207,5 @@ def test_a_named_gpu_that_is_not_here_is_not_measured(gpu, tmp_path):
     ],
 )
 def test_what_cannot_be_predicted_is_one_line(arguments, parts):
-    gpu = [] if "gpu=t4" in arguments else ["gpu=h100-sxm"]
+    gpu = [] if "gpu=t4" in arguments else ["gpu=h100-sxm", SHEET]
     check_refused(run("task=predict", *gpu, *arguments), parts)

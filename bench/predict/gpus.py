@@ -1,0 +1,59 @@
+"""`task=gpus`: a pair on every GPU of which kernel latencies are published, start to end."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.analysis.gpus import GpusFindings, Question, ask_gpus, nearest_width
+from bench.assets import notice_of
+from bench.config import Config
+from bench.gpu_tables.ready import Pair, pair_of_files, ready_pair
+from bench.gpu_tables.tidy import ASSET, Tables, published, read_csv
+from bench.predict.profile import known_lengths
+from bench.report.tasks import render_gpus
+
+
+def run_gpus(config: Config, console: Console) -> GpusFindings:
+    """Writes the page of the pair and prints what to use where.
+
+    Raises:
+        BenchError: anything the user can fix.
+    """
+    wanted = config.gpus
+    pair = _pair(config)
+    lengths = known_lengths(config, pair.draft, pair.profile)
+    question = Question(
+        pair,
+        lengths,
+        wanted.dtypes,
+        sorted(wanted.batches),
+        sorted(wanted.contexts),
+        wanted.judge_widths or [nearest_width(pair.draft.hidden_size)],
+    )
+    found = ask_gpus(tables_of(config, console), question, wanted.names, wanted.engines)
+    folder = config.out_dir or config.reports_dir / f"gpus-{_file_name(pair.name)}"
+    render_gpus(found, folder, console)
+    return found
+
+
+def tables_of(config: Config, console: Console) -> list[Tables]:
+    """The published tables, and the user's own beside them.
+
+    Raises:
+        BenchError: they cannot be fetched or read.
+    """
+    own = [] if config.gpu_tables is None else [read_csv(Path(config.gpu_tables))]
+    if notice := notice_of(ASSET):
+        console.print(notice, soft_wrap=True, highlight=False)
+    return [published(), *own]
+
+
+def _pair(config: Config) -> Pair:
+    wanted = config.gpus
+    if wanted.target is None or wanted.draft is None:
+        return ready_pair(wanted.shape, "gpus.shape")
+    return pair_of_files(Path(wanted.target), Path(wanted.draft))
+
+
+def _file_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
