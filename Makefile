@@ -21,7 +21,8 @@ GIVEN = $(foreach name,$(KEYS),$(call quoted,$(name)=$(value $(name))))
 unexport $(KEYS) ARGS RUNS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench select export fit draft gpus selfcheck report compare diff train-draft test test-gpu test-launchers microbench check clean
+.PHONY: help setup bench select export fit draft gpus selfcheck report compare diff train-draft test test-slow test-gpu \
+  test-launchers microbench check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,8 +69,11 @@ gpus: setup ## Estimate a pair on ten GPUs from published kernel latencies; ARGS
 selfcheck: setup ## Are measurements correct on this machine? The same work twice must take the same time
 	$(PY) -m bench task=selfcheck $(GIVEN) $(value ARGS)
 
-test: setup ## Run the tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m 'not gpu and not launcher' $(ARGS)
+test: setup ## Run the tests, but the slow ones
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m 'not gpu and not launcher and not slow' $(ARGS)
+
+test-slow: setup ## Run the tests on the real model and of whole runs, which take minutes
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m slow $(ARGS)
 
 test-gpu: setup ## Run the tests that need a CUDA GPU
 	$(PY) -m pytest -m gpu -s $(ARGS)

@@ -13,6 +13,8 @@ from bench.text import load_prompts
 from bench.text.conversation import user_prompt
 from bench.vocab.draft_vocab import choose_vocab
 
+pytestmark = pytest.mark.slow
+
 DOMAINS = {"code": Source.human_eval, "function_calling": Source.bfcl, "writing": Source.writing_bench}
 SIZES = [49152, 16384, 8192, 4096, 2048, 1024, 512]
 
@@ -35,7 +37,7 @@ def test_output_equals_plain_greedy(pair, domain):
     heads = {size: pair.draft.head(choose_vocab(order, [], size, len(order))) for size in SIZES}
     decoder = Decoder(pair.target, measure.max_new_tokens)
     accepted = 0
-    for prompt in held_out_prompts(pair, source, prompts, vocab, measure):
+    for _, prompt in held_out_prompts(pair, source, prompts, vocab, measure.num_prompts):
         prefill = decoder.prefill(prompt.token_ids)
         plain = decoder.plain(prefill, Timeline(lambda: None)).token_ids
         for place, size in enumerate(SIZES):

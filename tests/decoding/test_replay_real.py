@@ -12,6 +12,8 @@ from bench.runs.workloads import count_answers, held_out_prompts, make_rankings
 from bench.text import load_prompts
 from bench.vocab.draft_vocab import choose_vocab
 
+pytestmark = pytest.mark.slow
+
 DOMAINS = {"code": Source.human_eval, "function_calling": Source.bfcl, "writing": Source.writing_bench}
 GRID = [(49152, 3), (16384, 6), (4096, 2), (2048, 3), (1024, 1), (1024, 5), (256, 4), (3, 2)]
 LONGEST = 6
@@ -37,7 +39,7 @@ def test_replay_equals_decoding(pair, domain):
     orders = {name: ranking.order for name, ranking in make_rankings(pair, {domain: counts}).items()}
     decoder, draft = Decoder(pair.target, measure.max_new_tokens), pair.draft
     accepted = 0
-    for prompt in held_out_prompts(pair, source, prompts, vocab, measure):
+    for _, prompt in held_out_prompts(pair, source, prompts, vocab, measure.num_prompts):
         prefill = decoder.prefill(prompt.token_ids)
         answer = decoder.plain(prefill, silent()).token_ids
         text = read_answer(pair.target, prefill, answer, LONGEST)

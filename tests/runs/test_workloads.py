@@ -37,8 +37,8 @@ def pair(refused=(), length=5):
 def test_prompts_that_the_target_refuses_are_set_aside_and_counted():
     odd = OddRows(num_read=len(PROMPTS))
     refused = [HELD_OUT[0].prompt_id, RANKING[0].prompt_id]
-    found = held_out_prompts(pair(refused), DOMAIN, PROMPTS, VOCAB, MEASURE, odd)
-    assert [prompt.prompt_id for prompt in found] == [p.prompt_id for p in HELD_OUT[1:4]]
+    found = held_out_prompts(pair(refused), DOMAIN, PROMPTS, VOCAB, MEASURE.num_prompts, odd)
+    assert [encoded.prompt_id for _, encoded in found] == [p.prompt_id for p in HELD_OUT[1:4]]
     counts = count_answers(pair(refused), DOMAIN, PROMPTS, VOCAB, odd=odd)
     assert counts.tolist() == (np.array([0, 1, 2, 0]) * (len(RANKING) - 1)).tolist()
     assert odd.set_aside["refused"].num_rows == 2
@@ -53,7 +53,7 @@ def test_too_many_that_are_refused_are_an_error():
 
 @pytest.mark.parametrize("find", [held_out_prompts, count_answers])
 def test_what_is_to_blame_is_named(find):
-    arguments = (VOCAB, MEASURE) if find is held_out_prompts else (VOCAB,)
+    arguments = (VOCAB, MEASURE.num_prompts) if find is held_out_prompts else (VOCAB,)
     side, other = (HELD_OUT, RANKING) if find is held_out_prompts else (RANKING, HELD_OUT)
     with pytest.raises(
         DomainError, match=rf"none of the {len(side)} prompts .* at most domain.max_prompt_tokens=50"
