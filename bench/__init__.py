@@ -31,6 +31,8 @@ The rooms, in the order in which data flows through them:
     variant.py     one way to decode (k, gamma, batch), from plan to record to table; the parts of a round
     acceptance.py  replay -> acceptance of every vocabulary size; pure arithmetic
     assets.py      downloads, pinned by hash
+    caches.py      cached files: damaged ones are made again, missing ones are done without
+    identity.py    what a stored result was made of: hashes of every ingredient
     errors.py      errors that a user can fix
 
 Import rule: errors, variant, config, stats, vocab, cost, acceptance, gpu_tables <- text, records, device,

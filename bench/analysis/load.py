@@ -13,6 +13,7 @@ from bench.analysis.findings import Findings
 from bench.analysis.parallel import in_parallel
 from bench.analysis.run import Run, name_of_run, read_run
 from bench.errors import ConfigError, OutputError
+from bench.identity import WEIGHTS, hash_of
 from bench.records import FILE_NAME, SCHEMA_VERSION
 
 
@@ -170,6 +171,8 @@ class Case:
         dtype: of weights and arithmetic.
         target: fingerprint of the target; None where the run does not say.
         draft: fingerprint of the draft; None where the run does not say.
+        other_files: hash of everything else that target and draft are made of, such as tokenizer and chat
+            template; None where the run does not say.
         full_size: tokens of the untrimmed draft.
         temperature: 0 is greedy.
         top_k: of sampling.
@@ -181,6 +184,7 @@ class Case:
     dtype: str
     target: str | None
     draft: str | None
+    other_files: str | None
     full_size: int
     temperature: float
     top_k: int | None
@@ -196,6 +200,7 @@ class Case:
             dtype=environment["dtype"],
             target=environment.get("target_fingerprint"),
             draft=environment.get("draft_fingerprint"),
+            other_files=_other_files(environment.get("identity")),
             full_size=run.full_size,
             temperature=float(measure.get("temperature") or 0),
             top_k=measure.get("top_k"),
@@ -219,6 +224,7 @@ CASE_NAMES = {
     "dtype": "the dtype",
     "target": "the target's weights",
     "draft": "the draft's weights",
+    "other_files": "tokenizer, chat template, generation settings or configuration",
     "full_size": "the draft's whole vocabulary",
     "temperature": "the temperature",
     "top_k": "top_k",
@@ -227,11 +233,25 @@ CASE_NAMES = {
 }
 
 
+_HASHES = ("target", "draft", "other_files")
+
+
+def _other_files(identity: dict[str, dict[str, Any]] | None) -> str | None:
+    if not identity:
+        return None
+    return hash_of(
+        {
+            what: {name: value for name, value in parts.items() if name != WEIGHTS}
+            for what, parts in identity.items()
+        }
+    )
+
+
 def format_case_value(field: str, value: Any) -> str:
     """One value of a case as a reader takes it in."""
     if value is None:
-        return "not recorded" if field in ("target", "draft", "max_new_tokens") else "off"
-    if field in ("target", "draft"):
+        return "not recorded" if field in (*_HASHES, "max_new_tokens") else "off"
+    if field in _HASHES:
         return str(value)[:_FINGERPRINT_CHARS]
     if field == "temperature":
         return "greedy" if value == 0 else f"{value:g}"
@@ -261,6 +281,7 @@ def case_labels(cases: Iterable[Case]) -> dict[Case, str]:
 _NAMES = {
     "target": "target",
     "draft": "draft",
+    "other_files": "other files",
     "full_size": "draft of",
     "temperature": "temperature",
     "top_k": "top_k",

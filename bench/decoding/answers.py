@@ -8,13 +8,15 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bench.assets import cache_dir
-from bench.errors import OutputError
+from bench.caches import keep, read_kept, say_once
+from bench.identity import WEIGHTS, Identity
 from bench.models.target import Target, TargetOutput
 from bench.text.conversation import Prompt
 
@@ -24,29 +26,35 @@ _ROWS = 32
 
 _MAX_NEW_TOKENS = 192
 
+# What made an answer, besides target and prompt.
+_SETTINGS = {"max_new_tokens": _MAX_NEW_TOKENS, "temperature": 0.0}
+
 
 class AnswerStore:
     """Known answers of one target, by the content of the prompt.
 
     Args:
-        target_fingerprint: identifies the target's weights.
-        shipped: file of answers that comes with the draft, if any.
+        target: identity of the target.
+        dtype: dtype of its weights and arithmetic.
+        shipped: file of answers that comes with the draft, if any. Its dtype does not matter: only rounding
+            differs.
     """
 
-    def __init__(self, target_fingerprint: str, shipped: Path | None = None):
-        self._fingerprint = target_fingerprint
-        self._folder = cache_dir() / "answers" / target_fingerprint[:16]
+    def __init__(self, target: Identity, dtype: str, shipped: Path | None = None):
+        made_by = target.also(**_SETTINGS)
+        self._weights = str(target.parts[WEIGHTS])
+        self._folder = cache_dir() / "answers" / made_by.also(dtype=dtype).digest[:32]
         self._known: Answers = {}
         for path in (
-            *([shipped] if shipped and shipped.exists() else []),
+            *([shipped] if shipped and _is_of(shipped, made_by) else []),
             *sorted(self._folder.glob("*.npz")),
         ):
-            for key, answers in read_answers(path).items():
+            for key, answers in (read_kept(path, read_answers) or {}).items():
                 self._known.setdefault(key, answers)
 
     def key(self, prompt: Prompt) -> str:
-        """Name of a prompt's answers: its turns and the target decide, nothing else."""
-        return prompt_key(self._fingerprint, prompt)
+        """Name of a prompt's answers among those of one identity."""
+        return prompt_key(self._weights, prompt)
 
     def num_known(self, prompts: Sequence[Prompt]) -> int:
         """How many of `prompts` have an answer."""
@@ -90,31 +98,46 @@ class AnswerStore:
 
     def _keep(self, found: Answers) -> None:
         name = hashlib.sha256("".join(sorted(found)).encode()).hexdigest()[:16]
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_answers(self._folder / f"{name}.npz", found)
-        except OSError as error:
-            raise OutputError(f"cannot keep answers in {self._folder}: {error.strerror}") from error
+        keep(self._folder / f"{name}.npz", lambda file: write_answers(file, found))
 
 
-def prompt_key(target_fingerprint: str, prompt: Prompt) -> str:
-    """32 hex digits for a prompt put to a target."""
-    content = json.dumps([target_fingerprint, prompt.as_dicts()])
+def _is_of(shipped: Path, made_by: Identity) -> bool:
+    """Whether shipped answers are of this target, by the manifest beside them."""
+    try:
+        manifest = json.loads((shipped.parent / "manifest.json").read_text("utf-8"))
+        recorded = {WEIGHTS: manifest["target_fingerprint"], **manifest["answers_made_by"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    differing = made_by.differences(recorded)
+    if differing and WEIGHTS not in differing:
+        say_once(
+            f"the answers in {shipped.parent} were written with other {' and '.join(differing)}; the target "
+            "writes its own"
+        )
+    return not differing
+
+
+def prompt_key(target_weights: str, prompt: Prompt) -> str:
+    """32 hex digits for a prompt put to a target.
+
+    Args:
+        target_weights: hash of the target's weights.
+        prompt: the prompt.
+    """
+    tools = [prompt.tools] if prompt.tools else []
+    content = json.dumps([target_weights, prompt.as_dicts(), *tools], default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
-def write_answers(path: Path, answers: Answers) -> None:
-    """Writes answers as three arrays, atomically."""
+def write_answers(file: BinaryIO, answers: Answers) -> None:
+    """Writes answers as three arrays."""
     flat = [(key, tokens) for key, several in answers.items() for tokens in several]
-    temporary = path.with_suffix(".partial")
-    with temporary.open("wb") as file:
-        np.savez_compressed(
-            file,
-            keys=np.array([key for key, _ in flat], dtype="S32"),
-            lengths=np.array([len(tokens) for _, tokens in flat], dtype=np.int32),
-            tokens=np.array([t for _, tokens in flat for t in tokens], dtype=np.int32),
-        )
-    temporary.replace(path)
+    np.savez_compressed(
+        file,
+        keys=np.array([key for key, _ in flat], dtype="S32"),
+        lengths=np.array([len(tokens) for _, tokens in flat], dtype=np.int32),
+        tokens=np.array([t for _, tokens in flat for t in tokens], dtype=np.int32),
+    )
 
 
 def read_answers(path: Path) -> Answers:

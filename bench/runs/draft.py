@@ -27,7 +27,7 @@ from bench.records import CoverageRecord, FailureRecord, Record
 from bench.records.kinds import Done
 from bench.runs.environment import describe, known_hardware, now
 from bench.runs.folder import check_writable
-from bench.runs.pair import dtype_of, fingerprint_of
+from bench.runs.pair import dtype_of
 from bench.runs.run import Job, run_job
 from bench.runs.workloads import possible_sizes
 from bench.telemetry.watch import Watch
@@ -59,7 +59,8 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
 
     environment = {
         "pair": config.pair.label,
-        "draft_fingerprint": fingerprint_of(config.pair.draft, folder),
+        "draft_fingerprint": identity.parts[WEIGHTS],
+        "identity": {"draft": dict(identity.parts)},
         **_environment(device, draft, dtype),
     }
     return Job(environment, dtype, measure, _report, once, TASK)

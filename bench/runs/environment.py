@@ -18,6 +18,7 @@ from bench.config.gpu import match
 from bench.cost.hardware import HardwareSpec
 from bench.device import Device
 from bench.device.probe import probe
+from bench.identity import WEIGHTS
 from bench.measure.timing import timer_facts
 from bench.runs.pair import Pair
 from bench.sweep import num_allowed
@@ -71,8 +72,9 @@ def describe_run(pair: Pair, device: Device, data: dict[str, str]) -> dict[str, 
         "dtype": str(pair.dtype).removeprefix("torch."),
         "target_runner": pair.target.runner,
         "num_packed_linears": pair.target.num_packed,
-        "target_fingerprint": pair.target_fingerprint,
-        "draft_fingerprint": pair.draft_fingerprint,
+        "target_fingerprint": pair.target_identity.parts[WEIGHTS],
+        "draft_fingerprint": pair.draft_identity.parts[WEIGHTS],
+        "identity": {"target": dict(pair.target_identity.parts), "draft": dict(pair.draft_identity.parts)},
         "full_vocab_size": len(pair.draft.vocab),
         "data": data,
         **describe(device),

@@ -30,7 +30,7 @@ _ELSEWHERE = ("results_dir", "run", "out", "tag", "task", "resume", "export", "p
 # A run is only resumed if these are unchanged, because the results depend on them.
 _IDENTITY = (
     "device_name", "device", "cuda", "cpu_capability", "num_threads", "packages", "git", "dtype",
-    "target_fingerprint", "draft_fingerprint", "data", "task",
+    "target_fingerprint", "draft_fingerprint", "identity", "data", "task",
 )  # fmt: skip
 
 

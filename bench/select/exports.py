@@ -22,10 +22,10 @@ from bench.export.checkpoint import head_tensors, read_head, read_tensors, trim_
 from bench.export.files import replace_folder
 from bench.export.layouts import with_draft_vocab_size
 from bench.export.vocab_maps import Provenance, write_maps
+from bench.identity import WEIGHTS, Identity, index_sha256, of_model
 from bench.models.checkpoint import Purpose, resolve_draft
 from bench.models.draft_config import Layout
 from bench.models.fetching import resolve_model, resolve_tokenizer
-from bench.runs.pair import fingerprint_of, weights_sha256
 from bench.select.choose import Selection
 from bench.select.prepare import Context
 from bench.surface.choice import OPTIMUM
@@ -196,18 +196,25 @@ def _draft_of(run: Run) -> _Draft:
     pair = PairConfig(**{key: value for key, value in run.config["pair"].items() if key in known})
     folder = resolve_draft(pair.draft, pair.draft_revision, purpose=Purpose.TRIM)
     target = resolve_model(pair.target, pair.target_revision)
-    for what, now, then in (
-        ("draft", weights_sha256(folder), run.environment["draft_fingerprint"]),
-        ("target", fingerprint_of(pair.target, target), run.environment["target_fingerprint"]),
-    ):
-        if now != then:
+    for what, name, files in (("draft", pair.draft, folder), ("target", pair.target, target)):
+        if changed := _changed(run, what, name, files):
             raise CheckpointError(
-                f"the {what} {getattr(pair, what)} has changed since {run.folder.name} measured it "
-                f"(sha256 {then[:12]} then, {now[:12]} now); measure again, or restore those weights"
+                f"the {what} {name} has changed since {run.folder.name} measured it ({', '.join(changed)}); "
+                "measure again, or restore it"
             )
     source = resolve_tokenizer(pair.target, pair.target_revision, pair.trust_remote_code)
     tokenizer = load_tokenizer(source, pair.trust_remote_code)
     return _Draft(pair, folder, target, tokenizer)
+
+
+def _changed(run: Run, what: str, name: str, files: Path) -> list[str]:
+    """Ingredients of a model that are not those that the run recorded."""
+    recorded, weights = run.environment.get("identity", {}).get(what), run.environment[f"{what}_fingerprint"]
+    if recorded is None:
+        is_pinned = what == "target" and name in CATALOG
+        now = Identity({WEIGHTS: CATALOG[name].sha256 if is_pinned else index_sha256(files)})
+        return now.differences({WEIGHTS: weights})
+    return of_model(name, files).differences({**recorded, WEIGHTS: weights})
 
 
 def _folder_of(config: Config, run: Run, domain: str, is_only: bool) -> Path:

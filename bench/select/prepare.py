@@ -14,10 +14,11 @@ from bench.decoding.answers import AnswerStore
 from bench.device import open_device
 from bench.errors import CheckpointError, ConfigError, VocabError
 from bench.export.checkpoint import read_offsets
+from bench.identity import of_model
 from bench.models.checkpoint import Purpose, resolve_draft
 from bench.models.fetching import resolve_model, resolve_tokenizer
 from bench.models.target import Target, load_target
-from bench.runs.pair import ANSWERS_FILE, dtype_of, fingerprint_of
+from bench.runs.pair import ANSWERS_FILE, dtype_of
 from bench.select.choose import Vocabulary
 from bench.text import OddRows, Prompt, RowError
 from bench.text.domain_counts import AnswerWriter, DomainCounts, count_domain
@@ -189,8 +190,9 @@ class _AnswerWriter:
         if self._store is None:
             pair = self._config.pair
             folder = resolve_model(pair.target, pair.target_revision)
-            fingerprint = fingerprint_of(pair.target, folder)
-            self._store = AnswerStore(fingerprint, self._draft_folder / ANSWERS_FILE)
+            dtype = dtype_of(self._config.dtype, open_device(self._config.gpu.device))
+            identity = of_model(pair.target, folder)
+            self._store = AnswerStore(identity, str(dtype), self._draft_folder / ANSWERS_FILE)
         return self._store
 
     def _load_target(self) -> Target:

@@ -1,5 +1,6 @@
 """The host during a run: load of this run and of others, clock, temperature, and energy if readable."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,18 @@ POWERCAP = Path("/sys/class/powercap")
 _SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 
 
+# No CPU package takes more; a counter that rises faster was reset or read wrongly.
+_MOST_W = 5000.0
+
+# No CPU has another clock or temperature.
+_POSSIBLE = {"cpu_clock_mhz": (1.0, 20_000.0), "cpu_temperature_c": (-50.0, 150.0), "cpu_load": (0.0, 1.5)}
+
+
 class Rapl:
     """Energy counters of the CPU packages; each has its own maximum, after which it starts at 0 again.
+
+    After a reset that is no wrap, such as one by a resume from sleep, the sum starts at 0 as well, so that a
+    reader of the sum sees it go back.
 
     Args:
         folder: folder in which the kernel lists them.
@@ -24,6 +35,7 @@ class Rapl:
         zones = (zone for zone in folder.glob("intel-rapl:*") if zone.name.count(":") == 1)
         self._zones = sorted(zone for zone in zones if _name_of(zone) != "psys")
         self._last: dict[Path, int] = {}
+        self._last_s = time.monotonic()
         self._total_uj = 0
         self.why_not: str | None = None if self._zones else "this machine has no RAPL counters"
 
@@ -32,13 +44,17 @@ class Rapl:
         if self.why_not:
             return None
         try:
+            now_s = time.monotonic()
+            passed_s, self._last_s = now_s - self._last_s, now_s
             for zone in self._zones:
                 now = int((zone / "energy_uj").read_text())
                 moved = now - self._last.get(zone, now)
                 if moved < 0:
                     moved += int((zone / "max_energy_range_uj").read_text())
                 self._last[zone] = now
-                self._total_uj += moved
+                # A millisecond at least: two readings in a row may see an update that is older.
+                is_possible = 0 <= moved <= _MOST_W * 1e6 * max(passed_s, 1e-3)
+                self._total_uj = self._total_uj + moved if is_possible else 0
         except (OSError, ValueError) as error:
             self.why_not = f"RAPL cannot be read: {getattr(error, 'strerror', None) or error}"
             return None
@@ -50,6 +66,7 @@ class Host:
 
     Attributes:
         unsupported: by field, the reason why it is None. A reading that fails once is not tried again.
+        impossible: by field, the first answer that no sensor can give; such answers count as none.
     """
 
     def __init__(self, pid: int, rapl: Rapl | None = None):
@@ -61,6 +78,7 @@ class Host:
         self._process, self._rapl = psutil.Process(pid), rapl or Rapl()
         self._num_cpus = psutil.cpu_count() or 1
         self.unsupported: dict[str, str] = {}
+        self.impossible: dict[str, str] = {}
         self._before: tuple[float, float] | None = self._ask("cpu_load", self._busy_s)
 
     def read(self, passed_s: float) -> dict[str, Any]:
@@ -92,10 +110,9 @@ class Host:
             return {"cpu_load": None, "cpu_load_of_others": None}
         everything, own = (now - then for now, then in zip(self._before, before, strict=True))
         capacity = max(passed_s, 1e-9) * self._num_cpus
-        return {
-            "cpu_load": round(everything / capacity, 4),
-            "cpu_load_of_others": round(max(0.0, everything - own) / capacity, 4),
-        }
+        load = self._possible("cpu_load", round(everything / capacity, 4))
+        others = None if load is None else round(max(0.0, everything - own) / capacity, 4)
+        return {"cpu_load": load, "cpu_load_of_others": others}
 
     def _busy_s(self) -> tuple[float, float]:
         """CPU seconds spent so far: by all processes, and by this process."""
@@ -108,12 +125,21 @@ class Host:
         if field in self.unsupported:
             return None
         try:
-            return question()
+            return self._possible(field, question())
         except psutil.NoSuchProcess:
             raise
         except Exception as error:
             self.unsupported[field] = str(error) or type(error).__name__
             return None
+
+    def _possible(self, field: str, answer: Any) -> Any:
+        """The answer, if a sensor can give it."""
+        if isinstance(answer, int | float) and field in _POSSIBLE:
+            least, most = _POSSIBLE[field]
+            if not least <= answer <= most:
+                self.impossible.setdefault(field, str(answer))
+                return None
+        return answer
 
 
 def _clock_mhz() -> float:

@@ -45,6 +45,29 @@ _REASONS = {
 }
 
 
+# The least and the most that a reading can be; drivers answer with 0 or all bits set if they do not know.
+_POSSIBLE = {
+    "power_w": (0.1, 5000.0),
+    "energy_j": (0.0, 1e12),
+    "sm_clock_mhz": (1, 10_000),
+    "memory_clock_mhz": (1, 50_000),
+    "temperature_c": (-50, 150),
+    "utilization": (0.0, 1.0),
+    "memory_used_bytes": (0, 2**50),
+    "pcie_tx_bytes_per_s": (0, 10**13),
+    "pcie_rx_bytes_per_s": (0, 10**13),
+    "power_limit_w": (1.0, 5000.0),
+    "power_limit_default_w": (1.0, 5000.0),
+    "power_limit_range_w": (0.0, 5000.0),
+    "sm_clock_max_mhz": (1, 10_000),
+    "memory_clock_max_mhz": (1, 50_000),
+    "application_sm_clock_mhz": (1, 10_000),
+}
+
+# Members of NVML's value union by type.
+_VALUE_TYPES = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
+
+
 class NvmlError(Exception):
     """NVML or the GPU cannot be used, or not any more; the message says why."""
 
@@ -66,6 +89,7 @@ class NvmlGpu:
 
     Attributes:
         unsupported: by field, the reason why it is None.
+        impossible: by field, the first answer that no sensor can give; such answers count as none.
         is_mig: whether the device is a MIG slice. Memory and processes are then those of the slice; clocks,
             temperature and limits are those of the whole GPU; energy is not known.
     """
@@ -77,6 +101,7 @@ class NvmlGpu:
             NvmlError: the library, the driver or the GPU is not there.
         """
         self.unsupported: dict[str, str] = {}
+        self.impossible: dict[str, str] = {}
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
@@ -100,9 +125,7 @@ class NvmlGpu:
             "utilization": self._ask(
                 "utilization", lambda: get.nvmlDeviceGetUtilizationRates(handle).gpu / 100
             ),
-            "memory_used_bytes": self._ask(
-                "memory_used_bytes", lambda: get.nvmlDeviceGetMemoryInfo(self._own).used
-            ),
+            "memory_used_bytes": self._ask("memory_used_bytes", self._memory_used_bytes),
             "throttle_reasons": self._ask("throttle_reasons", self._throttle_reasons),
         }
 
@@ -198,7 +221,7 @@ class NvmlGpu:
         if field in self.unsupported:
             return None
         try:
-            return question()
+            return self._checked(field, question())
         except pynvml.NVMLError as error:
             if error.value in _GONE:
                 raise NvmlError(f"the GPU stopped answering: {error}") from error
@@ -209,15 +232,30 @@ class NvmlGpu:
             self.unsupported[field] = "not known to this driver"
             return None
 
+    def _checked(self, field: str, answer: Any) -> Any:
+        """The answer, if a sensor can give it."""
+        if field not in _POSSIBLE or answer is None:
+            return answer
+        least, most = _POSSIBLE[field]
+        if all(least <= value <= most for value in (answer if isinstance(answer, list) else [answer])):
+            return answer
+        self.impossible.setdefault(field, str(answer))
+        return None
+
     def _clock(self, kind: int) -> int:
         return pynvml.nvmlDeviceGetClockInfo(self._handle, kind)
+
+    def _memory_used_bytes(self) -> int:
+        memory = pynvml.nvmlDeviceGetMemoryInfo(self._own)
+        # More than there is cannot be used.
+        return memory.used if memory.used <= memory.total else -1
 
     def _power_w(self) -> float:
         """Power now. `nvmlDeviceGetPowerUsage` is a mean over the last second on most newer GPUs."""
         try:
             (field,) = pynvml.nvmlDeviceGetFieldValues(self._handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])
             if field.nvmlReturn == pynvml.NVML_SUCCESS:
-                return field.value.uiVal / 1e3
+                return getattr(field.value, _VALUE_TYPES.get(field.valueType, "uiVal")) / 1e3
         except pynvml.NVMLError as error:
             if error.value not in _NEVER:
                 raise
@@ -229,4 +267,7 @@ class NvmlGpu:
         except pynvml.NVMLError_FunctionNotFound:
             # The name before CUDA 13.
             bits = pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)
-        return [name for name, bit in _REASONS.items() if bits & bit]
+        known = sum(_REASONS.values())
+        # A reason that newer drivers know and this program does not is named by its bit.
+        unknown = [f"unknown_{1 << i:#x}" for i in range(64) if (bits & ~known) >> i & 1]
+        return [name for name, bit in _REASONS.items() if bits & bit] + unknown

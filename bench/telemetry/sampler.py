@@ -48,6 +48,7 @@ class Sampler:
         self._file, self._gpu, self._host = file, gpu, host
         self._own_pids, self._offset_s, self._energy_of_host = own_pids, offset_s, energy_of_host
         self._gpu_unsupported = gpu.unsupported if gpu else {}
+        self._gpu_impossible = gpu.impossible if gpu else {}
         self._began_s = self._now_s()
         self._last_slow_s: float | None = None
 
@@ -85,6 +86,10 @@ class Sampler:
     def unsupported(self) -> dict[str, str]:
         """By field, the reason why it is None."""
         return {**self._host.unsupported, **self._gpu_unsupported}
+
+    def impossible(self) -> dict[str, str]:
+        """By field, the first answer that no sensor can give."""
+        return {**self._host.impossible, **self._gpu_impossible}
 
     def _of_gpu(self, ask: Callable[[NvmlGpu], dict[str, Any]]) -> dict[str, Any]:
         if self._gpu is None:
@@ -131,7 +136,7 @@ def main() -> None:
         status = {"gpu": description, "error": error, "cpu_energy": energy_of_host}
         print(json.dumps(status), flush=True)
         why = run(sampler, options.interval_s, sys.stdin)
-        sampler.write_event(ended=why, unsupported=sampler.unsupported())
+        sampler.write_event(ended=why, unsupported=sampler.unsupported(), impossible=sampler.impossible())
     if gpu:
         gpu.close()
 

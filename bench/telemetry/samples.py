@@ -22,12 +22,14 @@ class Samples:
         ended: why sampling ended, one per session; `RUN_ENDED` without an error.
         lost: why a GPU stopped answering; sampling of the host continued.
         unsupported: by field, the reason why it is None.
+        impossible: by field, the first answer that no sensor can give; such answers are None in `rows`.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     unsupported: dict[str, str] = field(default_factory=dict)
+    impossible: dict[str, str] = field(default_factory=dict)
 
 
 def open_samples(path: Path) -> TextIO:
@@ -52,12 +54,15 @@ def read_samples(folder: Path) -> Samples:
             values = json.loads(line)
         except ValueError:
             continue
+        if not isinstance(values, dict) or not isinstance(values.get("time_s"), int | float):
+            continue
         if "began" in values:
             found.ended.extend([NO_WORD] if is_open else [])
             is_open = True
         elif "ended" in values:
             found.ended.append(values["ended"])
             found.unsupported.update(values.get("unsupported", {}))
+            found.impossible.update(values.get("impossible", {}))
             is_open = False
         elif "gpu_lost" in values:
             found.lost.append(values["gpu_lost"])

@@ -1,6 +1,5 @@
 """Token counts of one domain: of its own responses, or of responses that the target writes."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,8 +11,9 @@ import numpy as np
 
 from bench.assets import cache_dir
 from bench.caches import keep, read_kept
-from bench.config import DomainSource, Responses, VocabConfig
+from bench.config import DomainSource, Responses, Source, VocabConfig
 from bench.errors import DomainError
+from bench.identity import Identity
 from bench.text import content_id, load_conversations, load_prompts, source_name
 from bench.text.conversation import Prompt, Split, take_split
 from bench.text.counting import CountSettings, LeftOut, SideCounts, block_counts, count_responses
@@ -110,18 +110,7 @@ def _counted(
     progress: Callable[[int], None],
 ) -> tuple[SideCounts, OddRows]:
     settings = CountSettings(vocab.split_seed, vocab.held_out_share, domain.plain_text)
-    key = json.dumps(
-        [
-            _FORMAT,
-            source_id,
-            target.fingerprint,
-            asdict(settings),
-            asdict(domain.columns),
-            domain.roles,
-            domain.max_conversations,
-        ]
-    )
-    path = cache_dir() / "counts" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+    path = cache_dir() / "counts" / f"{_identity(domain, source_id, target, settings).digest[:32]}.npz"
     kept = read_kept(path, lambda found: _read(found, target.num_ids, source_name(domain)))
     if kept is not None:
         return kept
@@ -136,6 +125,22 @@ def _counted(
     odd.merge(sides.refused)
     keep(path, lambda file: _write(file, sides, odd))
     return sides, odd
+
+
+def _identity(
+    domain: DomainSource, source_id: str, target: TargetTokenizer, settings: CountSettings
+) -> Identity:
+    """What a count is made of."""
+    return target.identity.also(
+        format=_FORMAT,
+        data=source_id,
+        # How a file is read is decided by its name.
+        suffixes=Path(domain.path or "").suffixes if domain.source is Source.file else None,
+        columns=asdict(domain.columns),
+        roles=domain.roles,
+        max_conversations=domain.max_conversations,
+        **asdict(settings),
+    )
 
 
 def _written(

@@ -1,7 +1,5 @@
 """A target's tokenizer and vocabulary, without its weights."""
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from bench.cost.config_json import read_config
 from bench.errors import CheckpointError
+from bench.identity import Identity, of_tokenizer
 from bench.vocab.coverage import must_keep_ids
 from bench.vocab.draft_vocab import IntArray
 
@@ -30,13 +29,18 @@ class TargetTokenizer:
         vocab_size: V, rows of the target's LM head. It can be larger than the tokenizer's vocabulary
             (padding), or smaller: some tokens have no row, such as Gemma 3's for images.
         eos_token_ids: tokens that end an answer.
-        fingerprint: sha256 of vocabulary, merges and chat template.
+        identity: hashes of vocabulary, chat template and special tokens.
     """
 
     tokenizer: PreTrainedTokenizerBase
     vocab_size: int
     eos_token_ids: frozenset[int]
-    fingerprint: str
+    identity: Identity
+
+    @property
+    def fingerprint(self) -> str:
+        """One hash of all that decides how a conversation becomes tokens."""
+        return self.identity.digest
 
     @cached_property
     def num_ids(self) -> int:
@@ -90,7 +94,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> TargetToken
     if not isinstance(vocab_size, int) or vocab_size < 1:
         raise CheckpointError(f"{folder / 'config.json'}: vocab_size is missing")
     return TargetTokenizer(
-        tokenizer, vocab_size, _eos_ids(folder, config, tokenizer), _fingerprint(tokenizer)
+        tokenizer, vocab_size, _eos_ids(folder, config, tokenizer), of_tokenizer(tokenizer)
     )
 
 
@@ -128,11 +132,6 @@ def shared_ids(target: TargetTokenizer, draft_folder: Path, num_rows: int) -> In
         {token: name for name, token in v.items()} for v in (target.tokenizer.get_vocab(), own)
     )
     return ids[[names.get(i) == own_names.get(i) for i in ids.tolist()]]
-
-
-def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    content = [tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _byte_ids(vocab: dict[str, int]) -> set[int]:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from bench.assets import cache_dir
 from bench.errors import BenchError
+from bench.identity import of_model
 from bench.models.checkpoint import SHIPPED, load_draft
 from bench.models.draft import Placement
 from bench.models.draft_config import default_feature_layers
@@ -52,7 +53,7 @@ def _run(arguments: argparse.Namespace) -> None:
     target = load_target(folder, torch.device("cpu"), torch.float32)
     target.keep_features(default_feature_layers(target.config.num_hidden_layers))
     shards = arguments.work / "shards"
-    collect(target, shards, arguments.jobs)
+    collect(target, shards, of_model(TARGET, folder), arguments.jobs)
     weights = {name: t.float() for name, t in load_file(folder / "model.safetensors").items()}
     body = EagleBody(draft_config(target))
     init_from_last_layer(body, weights, target.config.num_hidden_layers)

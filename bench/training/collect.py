@@ -13,6 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.decoding.answers import Sampling, generate_batch
+from bench.errors import AssetError
+from bench.identity import Identity
 from bench.models.target import Target, TargetOutput
 from bench.training.plan import Job, jobs
 
@@ -22,6 +24,14 @@ MAX_PROMPT_TOKENS = 384
 
 # Number of prompt tokens that the draft attends to in training.
 CONTEXT_TOKENS = 192
+
+
+# What makes a shard, besides the target and the prompts of its job.
+_SETTINGS = {
+    "max_new_tokens": MAX_NEW_TOKENS,
+    "max_prompt_tokens": MAX_PROMPT_TOKENS,
+    "context_tokens": CONTEXT_TOKENS,
+}
 
 
 class _Recorder:
@@ -46,14 +56,37 @@ class _Recorder:
         return torch.cat([self.prompt_states[row // self.copies], *self.answer_states[row][:num_consumed]])
 
 
-def collect(target: Target, folder: Path, num_jobs: int | None = None) -> None:
-    """Writes the missing shards of all jobs (or of the first `num_jobs`) to `folder`."""
+def collect(target: Target, folder: Path, made_by: Identity, num_jobs: int | None = None) -> None:
+    """Writes the shards of all jobs (or the first `num_jobs`) that are missing in `folder`.
+
+    Args:
+        target: the target that answers.
+        folder: folder of the shards.
+        made_by: identity of the target. Shards of another target are refused.
+        num_jobs: number of batches to collect; None: all.
+
+    Raises:
+        AssetError: the folder has shards of another target or of other settings.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    _check_origin(folder, made_by.also(**_SETTINGS))
     wanted = list(jobs())[:num_jobs]
     for job in tqdm(wanted, desc="answers", unit="batch"):
         path = folder / f"{job.name}.safetensors"
         if not path.exists():
             _write_shard(target, job, path)
+
+
+def _check_origin(folder: Path, made_by: Identity) -> None:
+    path = folder / "made_by.json"
+    if any(folder.glob("*.safetensors")):
+        recorded = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        if changed := made_by.differences(recorded) or ([] if recorded else ["origin, which is unknown"]):
+            raise AssetError(
+                f"the shards in {folder} have another {' and '.join(changed)}; choose another --work folder, "
+                "or remove them"
+            )
+    path.write_text(json.dumps(dict(made_by.parts), indent=2) + "\n", "utf-8")
 
 
 def _write_shard(target: Target, job: Job, path: Path) -> None:

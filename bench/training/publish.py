@@ -14,9 +14,11 @@ from bench.config import DomainSource
 from bench.decoding.answers import Answers, prompt_key, write_answers
 from bench.decoding.decoder import Decoder
 from bench.decoding.rounds import Timeline
+from bench.identity import CHAT_TEMPLATE, WEIGHTS, of_model
 from bench.models.draft import Draft
 from bench.models.eagle import save_body
 from bench.models.eagle_body import EagleBody
+from bench.models.fetching import resolve_model
 from bench.models.target import Target
 from bench.runs.pair import ANSWERS_FILE
 from bench.text import Split, load_prompts, take_split
@@ -35,11 +37,17 @@ def publish(
 ) -> None:
     """Writes everything except the model card, whose numbers need the loaded draft."""
     save_body(body, out, {"format": "pt", "target": target})
-    fingerprint = CATALOG[target].sha256
-    write_answers(out / ANSWERS_FILE, _ranking_answers(shards, fingerprint))
+    made_by = of_model(target, resolve_model(target))
+    fingerprint = str(made_by.parts[WEIGHTS])
+    with (out / ANSWERS_FILE).open("wb") as file:
+        write_answers(file, _ranking_answers(shards, fingerprint))
     manifest = {
         "target": target,
         "target_fingerprint": fingerprint,
+        "answers_made_by": {
+            CHAT_TEMPLATE: made_by.parts[CHAT_TEMPLATE],
+            "max_new_tokens": MAX_NEW_TOKENS,
+        },
         "data_sha256": {name: CATALOG[name].sha256 for name in ("human-eval", "bfcl", "writing-bench")},
         "split": {"seed": SPLIT_SEED, "held_out_share": HELD_OUT_SHARE},
         "collection": {

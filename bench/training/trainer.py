@@ -1,7 +1,8 @@
 """Trains an EAGLE-3 body on collected shards: checkpointed, resumable, seeded."""
 
+import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -9,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from bench.errors import AssetError
+from bench.identity import hash_of
 from bench.models.draft_config import EagleConfig
 from bench.models.eagle_body import EagleBody, Unroll
 from bench.models.layers import RotaryTable
@@ -167,6 +170,7 @@ class Trainer:
 
     def _save(self, step: int, log: list[dict[str, float]]) -> None:
         state = {
+            "made_by": self._identity(),
             "step": step,
             "log": log,
             "body": self._body.state_dict(),
@@ -176,10 +180,22 @@ class Trainer:
         torch.save(state, temporary)
         temporary.replace(self._checkpoint)
 
+    def _identity(self) -> str:
+        """Of settings and data."""
+        tokens = hashlib.sha256()
+        for sequence in self._sequences:
+            tokens.update(sequence.tokens.to(torch.int32).numpy().tobytes())
+        return hash_of([asdict(self._settings), tokens.hexdigest()])
+
     def _resume(self) -> tuple[int, list[dict[str, float]]]:
         if not self._checkpoint.exists():
             return 0, []
         state = torch.load(self._checkpoint, weights_only=True)
+        if state.get("made_by") != self._identity():
+            raise AssetError(
+                f"{self._checkpoint} was trained with other settings or data; choose another --work folder, "
+                "or remove it"
+            )
         self._body.load_state_dict(state["body"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)

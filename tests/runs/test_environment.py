@@ -8,6 +8,7 @@ import torch
 from bench.cost.hardware import HardwareSpec
 from bench.cost.shape import DraftShape
 from bench.device import CpuDevice
+from bench.identity import Identity
 from bench.runs import environment
 from bench.telemetry.host import cpu_frequency
 
@@ -16,7 +17,8 @@ from bench.telemetry.host import cpu_frequency
 def pair(target, draft):
     return SimpleNamespace(
         name="tiny", dtype=torch.float32, target=target, draft=draft,
-        target_fingerprint="t", draft_fingerprint="d",
+        target_identity=Identity({"weights": "t", "tokenizer": "x"}),
+        draft_identity=Identity({"weights": "d"}),
         shape=DraftShape.from_config(CONFIG, "config.json"), target_config={},
     )  # fmt: skip
 
@@ -33,6 +35,11 @@ def described(pair, monkeypatch):
     spec = HardwareSpec("CPU", "a test", None, {"float32": 1.0}, 2.0, None, None)
     monkeypatch.setattr(environment, "probe", lambda device, dtype: spec)
     return environment.describe_run(pair, CpuDevice(), {"code": "sha256:abc"})
+
+
+def test_models_are_named_by_all_that_they_are_made_of(described):
+    assert (described["target_fingerprint"], described["draft_fingerprint"]) == ("t", "d")
+    assert described["identity"] == {"target": {"weights": "t", "tokenizer": "x"}, "draft": {"weights": "d"}}
 
 
 def test_the_data_is_named_by_its_content(described):

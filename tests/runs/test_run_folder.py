@@ -60,7 +60,9 @@ def test_another_configuration_is_another_run(tmp_path, overrides):
     assert begin(config(tmp_path)).path != begin(config(tmp_path, *overrides)).path
 
 
-@pytest.mark.parametrize("key", ["device_name", "dtype", "draft_fingerprint", "packages", "git", "task"])
+@pytest.mark.parametrize(
+    "key", ["device_name", "dtype", "draft_fingerprint", "identity", "packages", "git", "task"]
+)
 def test_another_machine_model_or_version_is_another_run(tmp_path, key):
     assert begin(config(tmp_path)).path != begin(config(tmp_path), {**HERE, key: "changed"}).path
 

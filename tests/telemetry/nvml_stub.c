@@ -5,6 +5,7 @@
  *   step <seconds>                              after nvmlInit, when power changes
  *   lost <seconds>                              after nvmlInit, from when every call says that the GPU is lost
  *   no_instant                                  the power field is not supported
+ *   garbage                                     every number that no sensor can give
  *   error <function> <code>                     what that function returns
  *   clock <file>                                time is the number in that file, in seconds after nvmlInit
  *
@@ -21,7 +22,7 @@ struct gpu { char uuid[96]; double watts[2]; unsigned pids[2]; };
 struct failure { char function[96]; int code; };
 static struct gpu gpus[MOST];
 static struct failure failures[MOST];
-static int num_gpus, num_failures, no_instant;
+static int num_gpus, num_failures, no_instant, garbage;
 static double began_s, step_s = 1e9, lost_s = 1e9;
 
 static char clock_file[256];
@@ -68,7 +69,7 @@ int nvmlInitWithFlags(unsigned flags) {
     *clock_file = 0;
     began_s = 0;
     began_s = now_s();
-    num_gpus = num_failures = no_instant = 0;
+    num_gpus = num_failures = no_instant = garbage = 0;
     step_s = lost_s = 1e9;
     while (file && fgets(line, sizeof line, file)) {
         struct gpu *gpu = &gpus[num_gpus];
@@ -81,6 +82,7 @@ int nvmlInitWithFlags(unsigned flags) {
         sscanf(line, "lost %lf", &lost_s);
         sscanf(line, "clock %255s", clock_file);
         no_instant |= !strncmp(line, "no_instant", 10);
+        garbage |= !strncmp(line, "garbage", 7);
     }
     if (file) fclose(file);
     ANSWER();
@@ -106,7 +108,7 @@ int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(struct gpu *slice, struct gpu *
 }
 int nvmlDeviceGetTotalEnergyConsumption(struct gpu *gpu, unsigned long long *mj) {
     ANSWER();
-    *mj = (unsigned long long)(energy_j(gpu) * 1e3);
+    *mj = garbage ? ~0ull : (unsigned long long)(energy_j(gpu) * 1e3);
     return OK;
 }
 int nvmlDeviceGetPowerUsage(struct gpu *gpu, unsigned *mw) {
@@ -119,23 +121,24 @@ int nvmlDeviceGetFieldValues(struct gpu *gpu, int n, struct field *fields) {
     ANSWER();
     for (int i = 0; i < n; i++) {
         fields[i].code = no_instant ? NOT_SUPPORTED : OK;
-        fields[i].value.u = (unsigned)(power_w(gpu) * 1e3);
+        fields[i].type = 1; /* unsigned int */
+        fields[i].value.u = garbage ? ~0u : (unsigned)(power_w(gpu) * 1e3);
     }
     return OK;
 }
-int nvmlDeviceGetClockInfo(struct gpu *gpu, int kind, unsigned *mhz) { (void)gpu; ANSWER(); *mhz = kind == 1 ? 1410 : 1215; return OK; }
-int nvmlDeviceGetTemperature(struct gpu *gpu, int sensor, unsigned *c) { (void)gpu; (void)sensor; ANSWER(); *c = 56; return OK; }
-int nvmlDeviceGetUtilizationRates(struct gpu *gpu, unsigned *rates) { (void)gpu; ANSWER(); rates[0] = 87; rates[1] = 5; return OK; }
+int nvmlDeviceGetClockInfo(struct gpu *gpu, int kind, unsigned *mhz) { (void)gpu; ANSWER(); *mhz = garbage ? 0 : kind == 1 ? 1410 : 1215; return OK; }
+int nvmlDeviceGetTemperature(struct gpu *gpu, int sensor, unsigned *c) { (void)gpu; (void)sensor; ANSWER(); *c = garbage ? 4000 : 56; return OK; }
+int nvmlDeviceGetUtilizationRates(struct gpu *gpu, unsigned *rates) { (void)gpu; ANSWER(); rates[0] = garbage ? 300 : 87; rates[1] = 5; return OK; }
 int nvmlDeviceGetMemoryInfo(struct gpu *gpu, unsigned long long *bytes) {
     ANSWER();
-    bytes[0] = 1000, bytes[1] = 600, bytes[2] = 400 + 100 * (unsigned long long)(gpu - gpus);
+    bytes[0] = 1000, bytes[1] = 600, bytes[2] = garbage ? 2000 : 400 + 100 * (unsigned long long)(gpu - gpus);
     return OK;
 }
 #ifndef OLD_DRIVER
-int nvmlDeviceGetCurrentClocksEventReasons(struct gpu *gpu, unsigned long long *bits) { (void)gpu; ANSWER(); *bits = 0x8 | 0x40; return OK; }
+int nvmlDeviceGetCurrentClocksEventReasons(struct gpu *gpu, unsigned long long *bits) { (void)gpu; ANSWER(); *bits = garbage ? 0x8 | 1ull << 40 : 0x8 | 0x40; return OK; }
 #endif
 int nvmlDeviceGetCurrentClocksThrottleReasons(struct gpu *gpu, unsigned long long *bits) { (void)gpu; ANSWER(); *bits = 0x4; return OK; }
-int nvmlDeviceGetPcieThroughput(struct gpu *gpu, int counter, unsigned *kb) { (void)gpu; ANSWER(); *kb = counter ? 20 : 10; return OK; }
+int nvmlDeviceGetPcieThroughput(struct gpu *gpu, int counter, unsigned *kb) { (void)gpu; ANSWER(); *kb = garbage ? ~0u : counter ? 20 : 10; return OK; }
 struct process { unsigned pid; unsigned long long memory; unsigned gi, ci; };
 #ifndef OLD_DRIVER
 int nvmlDeviceGetComputeRunningProcesses_v3(struct gpu *gpu, unsigned *count, struct process *found) {
@@ -150,7 +153,7 @@ int nvmlDeviceGetComputeRunningProcesses_v3(struct gpu *gpu, unsigned *count, st
 #endif
 int nvmlSystemGetDriverVersion(char *text, unsigned n) { ANSWER(); snprintf(text, n, "580.00"); return OK; }
 int nvmlDeviceGetVbiosVersion(struct gpu *gpu, char *text, unsigned n) { (void)gpu; ANSWER(); snprintf(text, n, "96.00"); return OK; }
-int nvmlDeviceGetEnforcedPowerLimit(struct gpu *gpu, unsigned *mw) { (void)gpu; ANSWER(); *mw = 400000; return OK; }
+int nvmlDeviceGetEnforcedPowerLimit(struct gpu *gpu, unsigned *mw) { (void)gpu; ANSWER(); *mw = garbage ? 0 : 400000; return OK; }
 int nvmlDeviceGetPowerManagementDefaultLimit(struct gpu *gpu, unsigned *mw) { (void)gpu; ANSWER(); *mw = 700000; return OK; }
 int nvmlDeviceGetPowerManagementLimitConstraints(struct gpu *gpu, unsigned *least, unsigned *most) {
     (void)gpu;
@@ -158,7 +161,7 @@ int nvmlDeviceGetPowerManagementLimitConstraints(struct gpu *gpu, unsigned *leas
     *least = 200000, *most = 700000;
     return OK;
 }
-int nvmlDeviceGetMaxClockInfo(struct gpu *gpu, int kind, unsigned *mhz) { (void)gpu; (void)kind; ANSWER(); *mhz = 1980; return OK; }
+int nvmlDeviceGetMaxClockInfo(struct gpu *gpu, int kind, unsigned *mhz) { (void)gpu; (void)kind; ANSWER(); *mhz = garbage ? ~0u : 1980; return OK; }
 int nvmlDeviceGetApplicationsClock(struct gpu *gpu, int kind, unsigned *mhz) { (void)gpu; (void)kind; ANSWER(); *mhz = 1755; return OK; }
 int nvmlDeviceGetEccMode(struct gpu *gpu, int *now, int *next) { (void)gpu; ANSWER(); *now = *next = 1; return OK; }
 int nvmlDeviceGetMigMode(struct gpu *gpu, unsigned *now, unsigned *next) { (void)gpu; ANSWER(); *now = *next = 0; return OK; }

@@ -29,6 +29,32 @@ def test_packages_are_added_and_a_wrap_is_counted_through(tmp_path):
     assert rapl.why_not is None
 
 
+@pytest.mark.parametrize("now_uj", [0, 100, 10**15])
+def test_a_counter_that_was_reset_is_no_wrap(tmp_path, now_uj):
+    """It would be 262 kJ in a moment; the sum goes back, and who reads it sees that."""
+    zone(tmp_path, "intel-rapl:0", 1_000_000, most_uj=262_143_328_850)
+    rapl = Rapl(tmp_path)
+    assert rapl.read_j() == 0
+    zone(tmp_path, "intel-rapl:0", 1_000_500, most_uj=262_143_328_850)
+    assert rapl.read_j() == 500 / 1e6
+    zone(tmp_path, "intel-rapl:0", now_uj, most_uj=262_143_328_850)
+    assert rapl.read_j() == 0
+    zone(tmp_path, "intel-rapl:0", now_uj + 700, most_uj=262_143_328_850)
+    assert rapl.read_j() == 700 / 1e6
+
+
+def test_an_answer_that_no_sensor_can_give_is_none_and_named(tmp_path, monkeypatch):
+    host = Host(os.getpid(), Rapl(tmp_path))
+    monkeypatch.setattr(psutil, "cpu_freq", lambda percpu: [SimpleNamespace(current=0.0)])
+    temperatures = {"coretemp": [SimpleNamespace(current=255.0)]}
+    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: temperatures)
+    monkeypatch.setattr(host, "_busy_s", lambda: (1e9, 0.0))
+    assert set(host.read(1.0).values()) == {None}
+    assert host.impossible["cpu_clock_mhz"] == "0.0" and host.impossible["cpu_temperature_c"] == "255.0"
+    assert float(host.impossible["cpu_load"]) > 1e6
+    assert not host.unsupported.keys() & host.impossible.keys()
+
+
 def test_counters_that_are_not_there_or_not_ours_say_so(tmp_path):
     assert Rapl(tmp_path).read_j() is None
     assert Rapl(tmp_path).why_not == "this machine has no RAPL counters"

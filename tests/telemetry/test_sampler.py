@@ -121,6 +121,7 @@ def test_whatever_fails_is_the_reason_why_there_is_no_more():
 
 def test_a_broken_driver_is_lost_and_the_host_sampled_on(tmp_path):
     class Broken:
+        impossible: dict = {}
         unsupported = {"ecc": "no"}
 
         def fast(self):

@@ -9,6 +9,7 @@ import pytest
 
 from bench.config import DomainSource, Responses, Source, VocabConfig
 from bench.errors import CheckpointError, DomainError
+from bench.identity import of_tokenizer
 from bench.models.fetching import resolve_tokenizer
 from bench.text.domain_counts import count_domain
 from bench.text.tokenizer import load_tokenizer, shared_ids
@@ -59,7 +60,7 @@ def test_a_token_without_a_row_costs_nothing_until_it_is_counted(tmp_path, monke
     monkeypatch.setenv("VOCABTRIM_CACHE", str(tmp_path / "cache"))
     larger = copy.deepcopy(target.tokenizer)
     larger.add_tokens(["<picture_soft>"])
-    found = replace(target, tokenizer=larger, fingerprint="larger")
+    found = replace(target, tokenizer=larger, identity=of_tokenizer(larger))
     assert (found.vocab_size, found.num_ids, target.num_ids) == (49152, 49153, 49152)
     path = tmp_path / "mine.jsonl"
     path.write_text("".join(chat("A wren.", number) for number in range(30)))

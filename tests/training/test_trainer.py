@@ -40,6 +40,7 @@ def test_training_lowers_the_loss(tmp_path):
 def test_a_resumed_training_ends_where_an_undisturbed_one_ends(tmp_path, monkeypatch):
     # The schedule depends on the number of steps, which is how the first half is stopped here.
     monkeypatch.setattr(Trainer, "_schedule", lambda self, step: 1.0)
+    monkeypatch.setattr(Trainer, "_identity", lambda self: "the same")
     for name in ("whole", "halves"):
         (tmp_path / name).mkdir()
     whole, log = train(tmp_path / "whole")
@@ -48,6 +49,12 @@ def test_a_resumed_training_ends_where_an_undisturbed_one_ends(tmp_path, monkeyp
     assert resumed_log == log
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    train(tmp_path, replace(SETTINGS, steps=2))
+    with pytest.raises(AssetError, match="checkpoint.pt was trained with other settings or data"):
+        train(tmp_path, replace(SETTINGS, steps=3))
 
 
 def test_batches_continue_exactly():
