@@ -18,6 +18,7 @@ from bench.decoding.parts import draft_parts
 from bench.device import Device
 from bench.device.graphs import executions
 from bench.errors import ConfigError
+from bench.identity import WEIGHTS, of_model
 from bench.measure.attempts import attempt
 from bench.measure.isolated import time_parts
 from bench.measure.timing import timer_facts
@@ -57,6 +58,7 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
         with console.status(f"timing {len(sizes)} vocabulary sizes, cold and warm"):
             yield from _timed(device, draft, sizes, context_length, config.timing, config.measure.seed, done)
 
+    identity = of_model(config.pair.draft, folder)
     environment = {
         "pair": config.pair.label,
         "draft_fingerprint": identity.parts[WEIGHTS],
