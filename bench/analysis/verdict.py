@@ -335,7 +335,8 @@ def origin(run: Run) -> str:
         f"{environment['dtype']}; torch {environment['packages']['torch']}, transformers "
         f"{environment['packages']['transformers']}; started {environment['started_at']}"
     )
-    return f"{text}{f'; target through the {runner} runner' if runner else ''}.{sessions(run)}"
+    notes = "".join(f" {note[0].upper()}{note[1:]}." for note in environment.get("notes", []))
+    return f"{text}{f'; target through the {runner} runner' if runner else ''}.{notes}{sessions(run)}"
 
 
 def sessions(run: Run) -> str:

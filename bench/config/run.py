@@ -34,6 +34,8 @@ class PairConfig:
         draft_revision: hub revision of the draft.
         trust_remote_code: lets the repository of the target, or of a decoder-LM draft, run its own Python
             code.
+        device_map: `auto` spreads the target over all GPUs, for a target that one cannot hold; null loads it
+            on `gpu.device`.
         layer_ids: the target's layers that the draft reads, if its configuration names some: as `vllm` takes
             the ids (state after so many layers), as `sglang` does (one later, from `eagle_config` only), or a
             list of layers.
@@ -46,6 +48,7 @@ class PairConfig:
     target_revision: str | None = None
     draft_revision: str | None = None
     trust_remote_code: bool = False
+    device_map: str | None = None
     layer_ids: Any = "vllm"
     ignore_keys: list[str] = field(default_factory=list)
 

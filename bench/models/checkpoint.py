@@ -13,6 +13,7 @@ from bench.models.draft_config import read_draft_keys
 from bench.models.eagle import load_eagle
 from bench.models.eagle_files import CONFIG, kind_of_files
 from bench.models.fetching import resolve_config, resolve_model
+from bench.models.target_config import plan_target
 
 SHIPPED = Path(__file__).resolve().parent.parent / "drafts"
 
@@ -50,13 +51,15 @@ def resolve_draft(
         CheckpointError: it is refused for its configuration.
     """
     folder = SHIPPED / name if (SHIPPED / name).is_dir() else resolve_config(name, revision)
-    check_draft_config(folder, purpose, ignored_keys)
+    check_draft_config(folder, purpose, ignored_keys, trust_remote_code)
     if weights and folder != SHIPPED / name:
         return resolve_model(name, revision, trust_remote_code)
     return folder
 
 
-def check_draft_config(folder: Path, purpose: Purpose, ignored_keys: Collection[str] = ()) -> DraftKind:
+def check_draft_config(
+    folder: Path, purpose: Purpose, ignored_keys: Collection[str] = (), trust_remote_code: bool = False
+) -> DraftKind:
     """The kind of draft that a configuration is of.
 
     Raises:
@@ -65,7 +68,11 @@ def check_draft_config(folder: Path, purpose: Purpose, ignored_keys: Collection[
     path = folder / CONFIG
     values = read_config(path)[1]
     kind = kind_of(values, str(path))
-    if purpose is Purpose.RUN and kind is not DraftKind.DECODER_LM and not _may_be_decoder_lm(kind, values):
+    if purpose is Purpose.TRIM or _may_be_decoder_lm(kind, values):
+        return kind
+    if kind is DraftKind.DECODER_LM:
+        plan_target(values, str(path), trust_remote_code)
+    else:
         read_draft_keys(values, str(path), kind, ignored_keys)
     return kind
 

@@ -4,7 +4,6 @@ A draft of this kind needs no features of a target: one step embeds a token, run
 of the key-value cache, and takes the LM head over the draft vocabulary.
 """
 
-import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from bench.cost.shape import DraftShape
 from bench.errors import CheckpointError
+from bench.models.causal_lm import (
+    cache_argument,
+    check_length,
+    decoder_of,
+    load_causal_lm,
+    logit_factor,
+    longest_text,
+)
 from bench.models.draft import Draft, Placement
+from bench.models.hybrid import HybridCache, cache_for
 from bench.models.layers import KVCache, pack_linears
-from bench.models.lean import KNOWN_MODEL_TYPES, LeanDecoder, LeanGemma, is_lean_gemma
+from bench.models.lean import LeanDecoder, LeanGemma, is_lean_gemma
+from bench.models.target_config import is_lean
 from bench.vocab.draft_vocab import DraftVocab
 
 Forward = Callable[[Tensor, KVCache], Tensor]
@@ -42,11 +50,13 @@ class DecoderLM(Draft):
         size = head_weight.shape[0]
         super().__init__(shape, DraftVocab(np.arange(size, dtype=np.int64), size), head_weight, embedding)
         self.logit_cap = getattr(config, "final_logit_softcapping", None)
-        self._num_layers: int = config.num_hidden_layers
-        decoder = model.get_decoder()
-        self.num_packed = pack_linears(decoder)
+        self._config, self._factor = config, logit_factor(config)
+        decoder = decoder_of(model)
+        is_hybrid = isinstance(cache_for(config), HybridCache)
+        self.num_packed = 0 if is_hybrid else pack_linears(decoder)
         self.runner, self._forward = _forward_of(decoder, config)
-        self._cache = KVCache(self._num_layers)
+        self._longest = longest_text(config)
+        self._cache = cache_for(self._config)
 
     @property
     def length(self) -> int:
@@ -55,7 +65,7 @@ class DecoderLM(Draft):
 
     def reset(self) -> None:
         """Forgets the conversation."""
-        self._cache = KVCache(self._num_layers)
+        self._cache = cache_for(self._config)
 
     def rewind(self, length: int) -> None:
         """Forgets the positions after the first `length`."""
@@ -68,19 +78,21 @@ class DecoderLM(Draft):
 
     def extend(self, next_ids: Tensor, features: Tensor) -> Tensor:
         """Reads tokens; there are no features to look at."""
+        check_length(self.length + len(next_ids), self._longest)
         return self._forward(next_ids[None], self._cache)[:, -1:]
 
     def step(self, next_id: Tensor, hidden: Tensor) -> Tensor:
         """Embedding, all decoder layers and the last norm of one token."""
+        check_length(self.length + 1, self._longest)
         return self._forward(next_id[None], self._cache)
 
     def normed(self, hidden: Tensor) -> Tensor:
-        """As they are: the decoder has normed them."""
-        return hidden
+        """As the decoder has normed them, with the factor that the model's logits have."""
+        return hidden if self._factor == 1 else hidden * self._factor
 
     def unroll(self, token_ids: Tensor, features: Tensor) -> "ReadText":
         """One pass over the text: a chain that was right so far has read nothing but the text."""
-        return ReadText(self._forward(token_ids[None], KVCache(self._num_layers)))
+        return ReadText(self._forward(token_ids[None], cache_for(self._config)))
 
 
 class ReadText:
@@ -102,17 +114,19 @@ class ReadText:
 
 def _forward_of(decoder: Any, config: Any) -> tuple[str, Forward]:
     """The runner's name, and the pass: a lean one where the architecture is known."""
-    if config.model_type in KNOWN_MODEL_TYPES:
+    if is_lean(config.to_dict()):
         llama = LeanDecoder(decoder)
         return "lean", lambda ids, cache: llama.forward(ids, cache)[0]
     if is_lean_gemma(config):
         return "lean", LeanGemma(decoder).forward
-    # Newer versions of transformers renamed it, model by model.
-    keyword = "cache" if "cache" in inspect.signature(decoder.forward).parameters else "past_key_values"
-    return (
-        "transformers",
-        lambda ids, cache: decoder(input_ids=ids, use_cache=True, **{keyword: cache}).last_hidden_state,
-    )
+    keyword = cache_argument(decoder)
+
+    def forward(ids: Tensor, cache: KVCache) -> Tensor:
+        read = cache.begin(ids) if isinstance(cache, HybridCache) else ids
+        output = decoder(input_ids=read, use_cache=True, **{keyword: cache})
+        return output.last_hidden_state[:, -ids.shape[1] :]
+
+    return "transformers", forward
 
 
 def load_decoder_lm(folder: Path, placement: Placement) -> DecoderLM:
@@ -127,11 +141,7 @@ def load_decoder_lm(folder: Path, placement: Placement) -> DecoderLM:
             f"{folder} is a decoder LM, which is measured alone, with task=draft; the draft of a pair is an "
             "EAGLE-3 checkpoint"
         )
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=placement.dtype, trust_remote_code=placement.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{folder} is not a causal LM that transformers can load: {reason}") from error
-    return DecoderLM(model.to(placement.device).eval().requires_grad_(False), DraftShape.read(folder))
+    model, notes = load_causal_lm(folder, placement.dtype, placement.trust_remote_code)
+    draft = DecoderLM(model.to(placement.device), DraftShape.read(folder))
+    draft.notes = notes
+    return draft

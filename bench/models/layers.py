@@ -431,7 +431,8 @@ def pack_linears(model: nn.Module) -> int:
     packed = 0
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear) and can_pack(child.weight):
+            # What is derived from it may do more: routers of experts, quantised layers.
+            if type(child) is nn.Linear and can_pack(child.weight):
                 setattr(module, name, PackedLinear(child.weight, child.bias))
                 packed += 1
     return packed

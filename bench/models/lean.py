@@ -11,11 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.models.causal_lm import too_long
 from bench.models.draft_config import LAST
 from bench.models.layers import StaticCache, TokenCache, apply_rotary, joined_linear, signed_sin
-
-# Architectures that are: RMSNorm, rotary attention over all positions, SwiGLU, two residuals.
-KNOWN_MODEL_TYPES = frozenset({"llama", "qwen2"})
 
 
 class LeanDecoder:
@@ -49,7 +47,7 @@ class LeanDecoder:
         """
         size, window = self._decoder.config.hidden_size, cache.window(ids.shape[1])
         if window.reach > len(self._cos):
-            raise ValueError(f"{window.reach} tokens exceed the model's {len(self._cos)} positions")
+            raise too_long(window.reach, len(self._cos))
         cos, sin = window.rows(self._cos), window.rows(self._sin)
         hidden = F.embedding(ids, self._decoder.embed_tokens.weight)
         features = [hidden] if 0 in self.feature_layers else []

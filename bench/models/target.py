@@ -1,6 +1,5 @@
 """The target model: any `transformers` causal LM, run at batch 1, with the features that its draft reads."""
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +7,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from bench.cost.config_json import read_config
 from bench.errors import CheckpointError
+from bench.models.causal_lm import (
+    cache_argument,
+    check_length,
+    decoder_of,
+    layers_of,
+    load_causal_lm,
+    logit_factor,
+    longest_text,
+    reason,
+)
 from bench.models.draft_config import LAST
+from bench.models.fetching import CONFIG, resolve_config, resolve_model
+from bench.models.hybrid import HybridCache, cache_for
 from bench.models.layers import KVCache, StaticCache, TokenCache, pack_linears
-from bench.models.lean import KNOWN_MODEL_TYPES, LeanDecoder
+from bench.models.lean import LeanDecoder
+from bench.models.target_config import is_lean, plan_target
 from bench.text.conversation import Prompt
 from bench.text.template import prompt_ids
 
@@ -22,6 +35,9 @@ from bench.text.template import prompt_ids
 transformers_logging.disable_progress_bar()
 
 transformers_logging.set_verbosity_error()
+
+# Of logits: above what two orders of summation leave in bfloat16, below what other arithmetic does.
+_MOST_ERROR = 0.1
 
 
 @dataclass
@@ -47,20 +63,22 @@ class Target:
         self.model = model
         # Kept before packing: drafts slice it. With tied embeddings it is the embedding itself.
         self.head_weight: Tensor = model.get_output_embeddings().weight
-        self.num_packed = pack_linears(model)
-        self.tokenizer = tokenizer
         self.config = model.config.get_text_config()
-        self.decoder = model.get_decoder()
-        self.lm_head = model.get_output_embeddings()
+        # Recurrent layers look at the weights of their linear layers, which packed ones do not have.
+        is_hybrid = isinstance(cache_for(self.config), HybridCache)
+        self.num_packed = 0 if is_hybrid else pack_linears(model)
+        self.tokenizer = tokenizer
+        self.decoder = decoder_of(model)
+        self.lm_head = TargetHead(model.get_output_embeddings(), self.config)
         self.embedding_weight: Tensor = model.get_input_embeddings().weight
         self.vocab_size: int = self.config.vocab_size
         self.feature_layers: tuple[int, ...] = ()
-        # transformers 5.24 gave it a shorter name.
-        accepted = inspect.signature(self.decoder.forward).parameters
-        self._cache_argument = "cache" if "cache" in accepted else "past_key_values"
-        self._lean = None
-        if self.config.model_type in KNOWN_MODEL_TYPES:
-            self._lean = LeanDecoder(self.decoder)
+        self.notes: tuple[str, ...] = ()
+        self.longest = longest_text(self.config)
+        self._cache_argument = cache_argument(self.decoder)
+        is_plain = type(self.decoder).__module__.startswith("transformers.")
+        self._lean = LeanDecoder(self.decoder) if is_plain and is_lean(self.config.to_dict()) else None
+        self._layers = layers_of(self.decoder)
         self._captured: dict[int, Tensor] = {}
         self._hooks: list[Any] = []
 
@@ -80,7 +98,7 @@ class Target:
 
     def new_cache(self) -> KVCache:
         """An empty key-value cache."""
-        return KVCache(self.config.num_hidden_layers)
+        return cache_for(self.config)
 
     @property
     def has_static_cache(self) -> bool:
@@ -113,6 +131,7 @@ class Target:
 
     def forward(self, ids: Tensor, cache: KVCache) -> TargetOutput:
         """Runs `ids` `(1, num_tokens)` on top of `cache`, which grows by them."""
+        check_length(cache.length + ids.shape[1], self.longest)
         if self._lean:
             return TargetOutput(*self._lean.forward(ids, cache))
         return self.forward_batch(ids, cache)
@@ -125,9 +144,13 @@ class Target:
     def forward_batch(self, ids: Tensor, cache: KVCache, **kwargs: Any) -> TargetOutput:
         """As `forward` for `(batch, num_tokens)`, with `attention_mask` and `position_ids`."""
         kwargs[self._cache_argument] = cache
-        output = self.decoder(input_ids=ids, use_cache=True, **kwargs)
-        hidden = output.last_hidden_state
-        kept = [hidden if layer == LAST else self._captured[layer] for layer in self.feature_layers]
+        num_tokens, read = ids.shape[1], ids
+        if isinstance(cache, HybridCache):
+            read = cache.begin(ids)
+        output = self.decoder(input_ids=read, use_cache=True, **kwargs)
+        hidden = output.last_hidden_state[:, -num_tokens:]
+        kept = [hidden if at == LAST else self._captured[at][:, -num_tokens:] for at in self.feature_layers]
+        kept = [states.to(self.device) for states in kept]
         return TargetOutput(hidden, torch.cat(kept, dim=-1) if kept else hidden[..., :0])
 
     def _kept(self, layer: int) -> Any:
@@ -140,22 +163,89 @@ class Target:
             self._captured[layer] = output[0] if isinstance(output, tuple) else output
 
         if layer == 0:
-            return self.decoder.layers[0].register_forward_pre_hook(before)
-        return self.decoder.layers[layer - 1].register_forward_hook(after)
+            return self._layers[0].register_forward_pre_hook(before)
+        return self._layers[layer - 1].register_forward_hook(after)
+
+
+class TargetHead:
+    """The LM head with what a model does to its logits after it: a factor, and a soft cap.
+
+    Args:
+        linear: the model's output layer.
+        config: of its text part.
+    """
+
+    def __init__(self, linear: Any, config: Any):
+        self._linear = linear
+        self.cap: float | None = getattr(config, "final_logit_softcapping", None)
+        self.factor = logit_factor(config)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Hidden states `(..., H)` to logits `(..., V)`."""
+        logits = self._linear(hidden)
+        if self.factor != 1:
+            logits = logits * self.factor
+        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
+
+
+def resolve_target(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Path:
+    """Folder of a target, whose configuration is judged before any weights are fetched.
+
+    Raises:
+        AssetError: it cannot be had.
+        CheckpointError: it is refused for its configuration.
+    """
+    path = resolve_config(name, revision) / CONFIG
+    plan_target(read_config(path)[1], str(path), trust_remote_code)
+    return resolve_model(name, revision, trust_remote_code)
 
 
 def load_target(
-    folder: Path, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
+    device_map: str | None = None,
 ) -> Target:
-    """Loads a target for inference.
+    """Loads a target for inference, and holds its logits against those of `transformers`.
+
+    Args:
+        folder: of the target.
+        device: of its weights, without a device map.
+        dtype: of its weights and arithmetic.
+        trust_remote_code: runs code that comes with the model.
+        device_map: how `transformers` spreads the weights over devices.
 
     Raises:
-        CheckpointError: the folder holds no causal LM that `transformers` can load.
+        CheckpointError: the folder holds no target that can run.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} is not a causal LM that transformers can load: {error}") from error
-    model = model.to(device).eval().requires_grad_(False)
-    return Target(model, tokenizer)
+    except Exception as error:  # what damaged or foreign files raise is whatever their code happens to
+        raise CheckpointError(
+            f"{folder} has no tokenizer that transformers can load: {reason(error)}"
+        ) from error
+    model, notes = load_causal_lm(folder, dtype, trust_remote_code, device_map)
+    target = Target(model if device_map else model.to(device), tokenizer)
+    _check_logits(target, folder)
+    target.notes = notes
+    return target
+
+
+@torch.inference_mode()
+def _check_logits(target: Target, folder: Path) -> None:
+    """Holds this package's pass and head against the model's own, over a few tokens in two pieces."""
+    ids = torch.arange(6, device=target.device)[None] % target.vocab_size
+    try:
+        expected = target.model(input_ids=ids).logits[0].float()
+        cache = target.new_cache()
+        pieces = [target.forward(ids[:, :4], cache).hidden, target.forward(ids[:, 4:], cache).hidden]
+        found = target.lm_head(torch.cat(pieces, dim=1))[0].float()
+    except Exception as error:  # as above
+        raise CheckpointError(f"{folder} cannot be run as a target: {reason(error)}") from error
+    error_share = float((found - expected).norm() / expected.norm().clamp(min=1e-9))
+    if not error_share < _MOST_ERROR:
+        raise CheckpointError(
+            f"{folder}: {target.config.model_type} cannot be run as a target: its logits in two pieces are "
+            f"{error_share:.0%} off those of transformers in one"
+        )

@@ -72,7 +72,7 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
     with console.status("loading the models"):
         pair = load_pair(config.pair, device, config.dtype)
     sizes = check_sizes(pair, config.vocab, config.measure, partial(console.print, soft_wrap=True))
-    for note in pair.draft.notes:
+    for note in (*pair.target.notes, *pair.draft.notes):
         console.print(note, soft_wrap=True, markup=False, highlight=False)
     rankings = _rank(pair, texts, config.vocab, console)
     workloads = [_workload(config, pair, texts[s.name], rankings, console) for s in config.domain.sources()]

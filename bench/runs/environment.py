@@ -76,6 +76,7 @@ def describe_run(pair: Pair, device: Device, data: dict[str, str]) -> dict[str, 
         "draft_fingerprint": pair.draft_identity.parts[WEIGHTS],
         "identity": {"target": dict(pair.target_identity.parts), "draft": dict(pair.draft_identity.parts)},
         "full_vocab_size": len(pair.draft.vocab),
+        "notes": [*pair.target.notes, *pair.draft.notes],
         "data": data,
         **describe(device),
         "shapes": {

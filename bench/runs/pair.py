@@ -13,8 +13,7 @@ from bench.identity import Identity, of_model
 from bench.models.checkpoint import load_draft, resolve_draft
 from bench.models.draft import Draft, Placement
 from bench.models.draft_config import LayerIds
-from bench.models.fetching import resolve_model
-from bench.models.target import Target, load_target
+from bench.models.target import Target, load_target, resolve_target
 
 ANSWERS_FILE = "answers.npz"
 
@@ -53,8 +52,10 @@ def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
     """
     dtype = dtype_of(dtype_name, device)
     draft_folder = resolve_draft(config.draft, config.draft_revision, ignored_keys=config.ignore_keys)
-    target_folder = resolve_model(config.target, config.target_revision, config.trust_remote_code)
-    target = load_target(target_folder, device.torch_device, dtype, config.trust_remote_code)
+    target_folder = resolve_target(config.target, config.target_revision, config.trust_remote_code)
+    target = load_target(
+        target_folder, device.torch_device, dtype, config.trust_remote_code, config.device_map
+    )
     draft = load_draft(draft_folder, Placement.beside(target, **placement_of(config)))
     target.keep_features(draft.feature_layers)
     identity = of_model(config.target, target_folder)

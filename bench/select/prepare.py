@@ -16,8 +16,8 @@ from bench.errors import CheckpointError, ConfigError, VocabError
 from bench.export.checkpoint import read_offsets
 from bench.identity import of_model
 from bench.models.checkpoint import Purpose, resolve_draft
-from bench.models.fetching import resolve_model, resolve_tokenizer
-from bench.models.target import Target, load_target
+from bench.models.fetching import resolve_tokenizer
+from bench.models.target import Target, load_target, resolve_target
 from bench.runs.pair import ANSWERS_FILE, dtype_of
 from bench.select.choose import Vocabulary
 from bench.text import OddRows, Prompt, RowError
@@ -189,7 +189,7 @@ class _AnswerWriter:
     def _open_store(self) -> AnswerStore:
         if self._store is None:
             pair = self._config.pair
-            folder = resolve_model(pair.target, pair.target_revision)
+            folder = resolve_target(pair.target, pair.target_revision, pair.trust_remote_code)
             dtype = dtype_of(self._config.dtype, open_device(self._config.gpu.device))
             identity = of_model(pair.target, folder)
             self._store = AnswerStore(identity, str(dtype), self._draft_folder / ANSWERS_FILE)
@@ -198,9 +198,11 @@ class _AnswerWriter:
     def _load_target(self) -> Target:
         if self._target is None:
             pair, device = self._config.pair, open_device(self._config.gpu.device)
-            folder = resolve_model(pair.target, pair.target_revision)
+            folder = resolve_target(pair.target, pair.target_revision, pair.trust_remote_code)
             dtype = dtype_of(self._config.dtype, device)
-            self._target = load_target(folder, device.torch_device, dtype, pair.trust_remote_code)
+            self._target = load_target(
+                folder, device.torch_device, dtype, pair.trust_remote_code, pair.device_map
+            )
         return self._target
 
     def _fits(self, prompt: Prompt, most: int, odd: OddRows) -> bool:

@@ -1,0 +1,126 @@
+"""Causal LMs of `transformers`, for targets and for drafts that are whole models."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from bench.cost.config_json import read_config
+from bench.errors import CheckpointError, DomainError
+from bench.models.fetching import CONFIG
+from bench.models.target_config import plan_target
+
+
+def load_causal_lm(
+    folder: Path, dtype: torch.dtype, trust_remote_code: bool = False, device_map: str | None = None
+) -> tuple[Any, tuple[str, ...]]:
+    """A model for inference, and what a reader of its results must know of its weights.
+
+    Of a vision-language model the whole is loaded, and the text part is used.
+
+    Args:
+        folder: of the model.
+        dtype: of its weights and arithmetic.
+        trust_remote_code: runs code that comes with it.
+        device_map: how `transformers` spreads the weights over devices; a CPU without it.
+
+    Raises:
+        CheckpointError: the folder holds none that `transformers` can load whole.
+    """
+    values = read_config(folder / CONFIG)[1]
+    plan = plan_target(values, str(folder / CONFIG), trust_remote_code)
+    try:
+        model, found = getattr(transformers, plan.auto_class).from_pretrained(
+            folder,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            device_map=device_map,
+            output_loading_info=True,
+        )
+    except Exception as error:  # what damaged or foreign files raise is whatever their code happens to
+        raise CheckpointError(
+            f"{folder} is not a causal LM that transformers can load: {reason(error)}"
+        ) from error
+    if missing := sorted(found["missing_keys"]):
+        raise CheckpointError(
+            f"{folder} lacks {len(missing)} weights of a {values.get('model_type')}, such as {missing[0]}; "
+            "fetch it again"
+        )
+    return model.eval().requires_grad_(False), _dequantised(model, values)
+
+
+def reason(error: Exception) -> str:
+    """What an error of others says, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def cache_argument(decoder: Any) -> str:
+    """What a decoder calls its cache; transformers 5.24 gave it a shorter name."""
+    return "cache" if "cache" in inspect.signature(decoder.forward).parameters else "past_key_values"
+
+
+def logit_factor(config: Any) -> float:
+    """What logits are multiplied by: Granite divides them, Cohere and Falcon-H1 multiply."""
+    factor = getattr(config, "logit_scale", None) or 1.0
+    factor *= getattr(config, "lm_head_multiplier", None) or 1.0
+    return factor / (getattr(config, "logits_scaling", None) or 1.0)
+
+
+def decoder_of(model: Any) -> Any:
+    """The module that turns token ids into the LM head's input."""
+    decoder = model.get_decoder()
+    # Some wrappers give the whole language model.
+    return decoder if hasattr(decoder, "lm_head") is False else decoder.model
+
+
+def layers_of(decoder: Any) -> Any:
+    """Its decoder layers, first to last.
+
+    Raises:
+        CheckpointError: they have another name.
+    """
+    for name in ("layers", "h", "blocks"):
+        if hasattr(decoder, name):
+            return getattr(decoder, name)
+    name = type(decoder).__name__
+    raise CheckpointError(f"{name} has no list of decoder layers, after which features are taken")
+
+
+def longest_text(config: Any) -> int | None:
+    """Positions that a target has; with longrope those before its other factors set in; None without any."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        return rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    return getattr(config, "max_position_embeddings", None)
+
+
+def check_length(length: int, longest: int | None) -> None:
+    """Refuses a text that a model has no positions for.
+
+    Raises:
+        DomainError: it is longer than `longest`.
+    """
+    if longest is not None and length > longest:
+        raise too_long(length, longest)
+
+
+def too_long(length: int, longest: int) -> DomainError:
+    """What to say of a text of `length` tokens."""
+    return DomainError(
+        f"{length} tokens are more than the model's {longest} positions; lower domain.max_prompt_tokens or "
+        "measure.max_new_tokens"
+    )
+
+
+def _dequantised(model: Any, values: dict[str, Any]) -> tuple[str, ...]:
+    """What a report must say of quantised weights."""
+    quantiser = getattr(model, "hf_quantizer", None)
+    if quantiser is None and not values.get("quantization_config"):
+        return ()
+    method = (values.get("quantization_config") or {}).get("quant_method")
+    settings = getattr(quantiser, "quantization_config", None)
+    if quantiser is None or getattr(settings, "dequantize", False):
+        return (f"the target's {method} weights ran dequantised, slower than an engine's kernels run them",)
+    return (f"the target's weights are quantised ({method})",)

@@ -1,0 +1,81 @@
+"""Every target of the zoo runs and equals `transformers` over a whole text, or is refused with the reason."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bench.errors import BenchError
+from bench.models.target import load_target
+from tests.conftest import VOCAB_SIZE
+from tests.zoo.targets import REFUSED, RUNS
+
+LENGTH = 20
+LAYERS = (1, 4, 8)
+CPU = torch.device("cpu")
+
+
+def test_the_zoo_is_large_enough():
+    names = [row.name for row in (*RUNS, *REFUSED)]
+    assert len(set(names)) == len(names) and len(names) >= 30
+
+
+@pytest.mark.parametrize("row", RUNS, ids=lambda row: row.name)
+@torch.inference_mode()
+def test_a_target_that_runs_equals_transformers(row, tmp_path):
+    target = load_target(row.write(tmp_path), CPU, torch.float32)
+    assert target.runner == row.runner and target.vocab_size == VOCAB_SIZE
+    ids = torch.randint(4, VOCAB_SIZE, (1, LENGTH), generator=torch.Generator().manual_seed(1))
+    model = row.model()
+    logits, states = of_transformers(model, ids)
+    target.keep_features(LAYERS)
+    cache = target.new_cache()
+    # A prompt; a verification of which two tokens are right, then one of which none is, then the rest.
+    pieces = [target.forward(ids[:, :7], cache)]
+    for first, right, wrong in ((7, 2, [3, 9, 11]), (9, 0, [5, 8])):
+        tried = torch.cat([ids[:, first : first + right], torch.tensor([wrong])], dim=1)
+        output = target.forward(tried, cache)
+        cache.rewind(first + right)
+        assert cache.length == first + right
+        if right:
+            pieces.append(cut(output, right))
+    pieces.append(target.forward(ids[:, 9:], cache))
+    hidden = torch.cat([piece.hidden for piece in pieces], dim=1)
+    torch.testing.assert_close(target.lm_head(hidden)[0], logits, rtol=1e-3, atol=2e-4)
+    features = torch.cat([piece.features for piece in pieces], dim=1)[0]
+    expected = torch.cat([states[layer] for layer in LAYERS], dim=-1)
+    torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    # Further back than the last pass, as a repeated measurement goes.
+    cache.rewind(7)
+    again = target.forward(ids[:, 7:], cache)
+    torch.testing.assert_close(target.lm_head(again.hidden)[0], logits[7:], rtol=1e-3, atol=2e-4)
+
+
+@torch.inference_mode()
+def of_transformers(model, ids):
+    """Logits over the whole text in one pass, and what every layer puts out."""
+    decoder = model.get_decoder()
+    decoder = decoder.model if hasattr(decoder, "lm_head") else decoder
+    layers, states = getattr(decoder, "layers", None) or decoder.h, {}
+    for index, layer in enumerate(layers, start=1):
+        layer.register_forward_hook(
+            lambda _m, _i, out, at=index: states.__setitem__(
+                at, (out[0] if isinstance(out, tuple) else out)[0]
+            )
+        )
+    return model(input_ids=ids, use_cache=False).logits[0], states
+
+
+def cut(output, number):
+    return type(output)(output.hidden[:, :number], output.features[:, :number])
+
+
+@pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.name)
+def test_a_target_that_cannot_run_is_refused_in_one_line(row, tmp_path):
+    folder = row.write(tmp_path)
+    if row.name == "weights left out":
+        tensors = load_file(folder / "model.safetensors")
+        del tensors["model.norm.weight"]
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BenchError, match=row.refusal) as caught:
+        load_target(folder, CPU, torch.float32)
+    assert "\n" not in str(caught.value)
