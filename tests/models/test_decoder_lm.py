@@ -137,7 +137,7 @@ def test_a_saved_model_is_loaded_without_a_tokenizer(tmp_path):
 def test_what_is_no_decoder_lm_is_refused(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="smollm2-135m-eagle3 is an EAGLE-3 draft.*task=bench"):
         resolve_lone_draft("smollm2-135m-eagle3")
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(CheckpointError, match="hidden_size is missing"):
         resolve_lone_draft(str(tmp_path))
     KINDS["llama"].save_pretrained(tmp_path)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bench.errors import AssetError
+from bench.errors import AssetError, DomainError
 from bench.models.draft_config import default_feature_layers
 from bench.models.fetching import resolve_model
 
@@ -32,7 +32,7 @@ def test_features_are_the_states_after_the_feature_layers(target):
 
 
 def test_too_long_a_prompt_is_refused(target):
-    with pytest.raises(ValueError, match="256 positions"):
+    with pytest.raises(DomainError, match="256 positions; lower domain.max_prompt_tokens"):
         target.forward(torch.zeros(1, 257, dtype=torch.long), target.new_cache())
 
 
