@@ -52,6 +52,12 @@ def _export(config: Config, console: Console) -> None:
     run_export(config, console)
 
 
+def _check(config: Config, console: Console) -> int:
+    from bench.select.check import run_check
+
+    return run_check(config, console)
+
+
 def _predict(config: Config, console: Console) -> None:
     from bench.predict import run_predict
 
@@ -103,6 +109,7 @@ _TASKS: dict[Task, Callable[[Config, Console], int | None]] = {
     Task.export: _export,
     Task.predict: _predict,
     Task.gpus: _gpus,
+    Task.check: _check,
     Task.fit: _fit,
     Task.report: _report,
     Task.compare: _report,

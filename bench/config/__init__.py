@@ -81,6 +81,7 @@ class Task(Enum):
     diff = "diff"
     draft = "draft"
     gpus = "gpus"
+    check = "check"
 
 
 # These tasks read finished runs or time a draft without a target.

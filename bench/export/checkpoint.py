@@ -89,19 +89,25 @@ def trim_eagle3(
     (out / CONFIG).write_text(config, "utf-8", newline="")
 
 
-def trim_lm_head(folder: Path, vocab: DraftVocab, out: Path) -> None:
-    """Writes the LM head of the decoder LM in `folder`, cut to `vocab`, with its maps.
+def trim_lm_head(folder: Path, vocab: DraftVocab, out: Path, target_head: Tensors | None = None) -> None:
+    """Writes the LM head of the draft in `folder`, cut to `vocab`, with its maps.
 
     No engine loads such a head instead of the draft's head. SGLang trims the head itself, with the exported
     token map. Use this file in your own engine, or to check others. If the head is tied to the input
     embedding, it becomes a copy of some rows; the embedding keeps its full size.
+
+    Args:
+        folder: of a decoder LM, or of a draft that uses the target's head.
+        vocab: the tokens to keep.
+        out: folder to make.
+        target_head: of the target, for a draft without a head of its own.
 
     Raises:
         AssetError: the model has no weights.
         CheckpointError: the model cannot be read or has another vocabulary.
         OutputError: the head cannot be written.
     """
-    head = read_head(folder)
+    head = dict(target_head) if target_head else read_head(folder)
     num_rows = _num_rows(head, folder)
     # Heads of one tokenizer can be padded to different sizes.
     if num_rows <= vocab.target_ids[-1]:

@@ -1,6 +1,7 @@
 """Finds a draft - shipped, in the catalogue, local or on the hub - and loads it, whatever its kind."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from bench.models.decoder_lm import load_decoder_lm
 from bench.models.draft import Draft, Placement
 from bench.models.draft_config import read_draft_keys
 from bench.models.eagle import load_eagle
-from bench.models.eagle_files import CONFIG, kind_of_files
+from bench.models.eagle_files import CONFIG, kind_of_files, open_eagle
 from bench.models.fetching import resolve_config, resolve_model
 from bench.models.target_config import plan_target
 
@@ -101,6 +102,19 @@ def resolve_lone_draft(
             "task=bench, or name a decoder LM as pair.draft (pair=gemma3-270m, say)"
         )
     return folder, shape
+
+
+def confirmed_shape(folder: Path) -> DraftShape:
+    """The shape of a draft as its weights confirm it: kind, layers and rows of the LM head.
+
+    Raises:
+        AssetError: there are no weights.
+        CheckpointError: the files are not those of a draft.
+    """
+    kind = kind_of_files(folder)
+    if kind is not DraftKind.DECODER_LM:
+        return open_eagle(folder, kind, may_be_quantised=True).config.shape
+    return replace(DraftShape.read(folder), kind=kind, feature_size=0)
 
 
 def load_draft(folder: Path, placement: Placement) -> Draft:

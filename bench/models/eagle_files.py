@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.cost.config_json import DraftKind, kind_of, read_config
 from bench.errors import CheckpointError, VocabError
-from bench.models.draft_config import EagleConfig, Layout, read_draft_keys, tensor_name
+from bench.models.draft_config import EagleConfig, Layout, eagle_config, read_draft_keys, tensor_name
 from bench.models.weights import EMBEDDING, HEAD, StoredTensor, as_integers, open_weights
 from bench.vocab.draft_vocab import DraftVocab
 
@@ -71,31 +71,37 @@ def kind_of_files(folder: Path) -> DraftKind:
     return DraftKind.EAGLE if "fc.weight" in names else DraftKind.DECODER_LM
 
 
-def open_eagle(folder: Path, kind: DraftKind, ignored: Collection[str] = ()) -> EagleFiles:
+def open_eagle(
+    folder: Path, kind: DraftKind, ignored: Collection[str] = (), may_be_quantised: bool = False
+) -> EagleFiles:
     """Opens a draft of `kind`.
 
     Args:
         folder: of the draft.
         kind: EAGLE-3 or EAGLE.
         ignored: keys of its configuration that the user takes the responsibility for.
+        may_be_quantised: whether it is opened to be described, and not to be run.
 
     Raises:
         AssetError: there are no weights.
         CheckpointError: keys or tensors are not those of a draft that can be run.
     """
     values = read_config(folder / CONFIG)[1]
-    config, _ = read_draft_keys(values, str(folder / CONFIG), kind, ignored)
+    if may_be_quantised:
+        config = eagle_config(values, kind, str(folder / CONFIG))
+    else:
+        config, _ = read_draft_keys(values, str(folder / CONFIG), kind, ignored)
     tensors = _named(open_weights(folder))
     maps: dict[str, StoredTensor] = {name: tensors.pop(name) for name in ("d2t", "t2d") if name in tensors}
     head, embedding = tensors.pop(HEAD, None), tensors.pop(EMBEDDING, None)
     vocab = read_vocab(maps, config.vocab_size, folder)
-    _check_head(head, vocab, config, folder)
-    _check_embedding(embedding, config, folder)
     _check_biases(values, tensors, folder)
-    _check_types(tensors, folder)
+    if not may_be_quantised:
+        _check_head(head, vocab, config, folder)
+        _check_embedding(embedding, config, folder)
+        _check_types(tensors, folder)
     tensors = _without_unread(tensors)
-    indexes = [int(name.split(".")[1]) for name in tensors if name.startswith("layers.")]
-    found, notes = (1 + max(indexes, default=-1), len(vocab)), []
+    found, notes = (num_layers_in(tensors), len(vocab)), []
     for key, said, counts in zip(
         ("num_hidden_layers", "draft_vocab_size"),
         (config.num_layers, config.draft_vocab_size),
@@ -129,6 +135,12 @@ def read_vocab(tensors: Mapping[str, StoredTensor], target_vocab_size: int, fold
     if len(mask) != target_vocab_size or not np.array_equal(np.flatnonzero(mask), vocab.target_ids):
         raise CheckpointError(f"{folder}: its maps d2t and t2d name different tokens")
     return vocab
+
+
+def num_layers_in(names: Collection[str]) -> int:
+    """Decoder layers that tensors of these names make up."""
+    numbered = [tensor_name(name, Layout.SPECULATORS) for name in names]
+    return 1 + max((int(name.split(".")[1]) for name in numbered if name.startswith("layers.")), default=-1)
 
 
 def _named(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:

@@ -16,7 +16,7 @@ from bench.analysis.summary import held_out_tokens
 from bench.analysis.surfaces import Surfaces
 from bench.assets import CATALOG
 from bench.config import POOLED, Config, PairConfig, SelectConfig
-from bench.cost.shape import DraftKind
+from bench.cost.config_json import DraftKind, read_config
 from bench.errors import CheckpointError, ConfigError
 from bench.export.checkpoint import head_tensors, read_head, read_tensors, trim_eagle3, trim_lm_head
 from bench.export.files import replace_folder
@@ -25,6 +25,8 @@ from bench.export.vocab_maps import Provenance, write_maps
 from bench.identity import WEIGHTS, Identity, index_sha256, of_model
 from bench.models.checkpoint import Purpose, resolve_draft
 from bench.models.draft_config import Layout
+from bench.models.eagle_files import open_eagle
+from bench.models.engines import SGLANG, VLLM, VLLM_RUNNER, needs_first_runner, objections
 from bench.models.fetching import resolve_model, resolve_tokenizer
 from bench.select.choose import Selection
 from bench.select.prepare import Context
@@ -137,7 +139,11 @@ def _write_checkpoints(out: Path, export: Export) -> None:
         return
     head = None
     if not head_tensors(read_tensors(folder)):
-        head = read_head(resolve_model(pair.target, pair.target_revision))
+        head = read_head(resolve_model(pair.target, pair.target_revision, pair.trust_remote_code))
+    if export.kind is DraftKind.EAGLE:
+        # Engines cut the head of these drafts, which is the target's, by a token map.
+        trim_lm_head(folder, chosen, out / "lm_head", head)
+        return
     for layout, place in ((Layout.SAFEAILAB, "draft"), (Layout.SPECULATORS, "draft-speculators")):
         trim_eagle3(folder, chosen, head, layout, out / place, pair.target)
 
@@ -182,7 +188,8 @@ def run_export(config: Config, console: Console) -> list[Path]:
         with console.status(f"writing {folder}"), replace_folder(folder, SUMMARY) as fresh:
             export = _export(config, run, draft, domain, size)
             write_exports(fresh, export)
-            told = _told(run, domain, gamma, export, _serve(draft, gamma, folder.resolve()))
+            serve = _serve(draft, gamma, folder.resolve(), fresh / EXPORTS, export)
+            told = _told(run, domain, gamma, export, serve)
             (fresh / SUMMARY).write_text(json.dumps(told, indent=2) + "\n", "utf-8")
         console.print(f"[bold]{domain}: {size:,} tokens, gamma = {gamma}: {folder}[/bold]", highlight=False)
         for engine, command in (told["serve"] or {}).items():
@@ -257,8 +264,7 @@ def _export(config: Config, run: Run, draft: _Draft, domain: str, size: int) -> 
         content_hash=chosen.content_hash,
         num_ranking_tokens=int(counts.sum()),
     )
-    # A run only measures EAGLE-3 drafts.
-    kind = DraftKind.EAGLE3
+    kind = DraftKind(run.environment["shapes"]["draft"]["kind"])
     return Export(chosen, counts, must_keep, provenance, draft.pair, draft.folder, kind, config.select)
 
 
@@ -273,15 +279,46 @@ def _told(run: Run, domain: str, gamma: int, export: Export, serve: dict[str, st
     }
 
 
-def _serve(draft: _Draft, gamma: int, folder: Path) -> dict[str, str]:
-    """Command lines that load the trimmed draft."""
+def _serve(draft: _Draft, gamma: int, folder: Path, written: Path, export: Export) -> dict[str, str]:
+    """By engine, the command line that loads the trimmed draft, or why it computes something else.
+
+    Args:
+        draft: that was measured.
+        gamma: draft length.
+        folder: where the export will stand.
+        written: where its files are now.
+        export: what they hold.
+    """
+    if not export.settings.checkpoint or export.kind is DraftKind.DECODER_LM:
+        return {}
     # Engines know hub ids, but not the names of our catalogue.
     target = draft.pair.target if draft.pair.target not in CATALOG else str(draft.target_folder)
-    path = str(folder / EXPORTS / "draft")
-    settings = json.dumps({"method": "eagle3", "model": path, "num_speculative_tokens": gamma})
+    source = draft.folder if export.kind is DraftKind.EAGLE else written / "draft"
+    files = open_eagle(source, export.kind, draft.pair.ignore_keys, may_be_quantised=True)
+    against = objections(files.config, read_config(source / "config.json")[1], files.layers)
+    if export.kind is DraftKind.EAGLE:
+        against[VLLM].append("it cuts no head of an EAGLE-1 or EAGLE-2 draft")
+    commands = _commands(target, gamma, folder, source, export.kind, needs_first_runner(files.config))
     return {
-        "vLLM": f"vllm serve {target} --speculative-config '{settings}'",
-        "SGLang": f"python -m sglang.launch_server --model-path {target} --speculative-algorithm EAGLE3 "
+        engine: f"not loaded as measured: {', '.join(reasons)}" if reasons else commands[engine]
+        for engine, reasons in against.items()
+    }
+
+
+def _commands(
+    target: str, gamma: int, folder: Path, source: Path, kind: DraftKind, needs_runner: bool
+) -> dict[str, str]:
+    """Command lines by engine."""
+    is_eagle3 = kind is DraftKind.EAGLE3
+    path = str(folder / EXPORTS / "draft") if is_eagle3 else str(source)
+    settings = json.dumps({"method": "eagle3", "model": path, "num_speculative_tokens": gamma})
+    runner = f"{VLLM_RUNNER} " if needs_runner else ""
+    map_path = folder / EXPORTS / "sglang" / "token_map.pt"
+    token_map = "" if is_eagle3 else f" --speculative-token-map {map_path}"
+    return {
+        VLLM: f"{runner}vllm serve {target} --speculative-config '{settings}'",
+        SGLANG: f"python -m sglang.launch_server --model-path {target} "
+        f"--speculative-algorithm {'EAGLE3' if is_eagle3 else 'EAGLE'} "
         f"--speculative-draft-model-path {path} --speculative-num-steps {gamma} --speculative-eagle-topk 1 "
-        f"--speculative-num-draft-tokens {gamma + 1}",
+        f"--speculative-num-draft-tokens {gamma + 1}{token_map}",
     }

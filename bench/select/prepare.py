@@ -15,7 +15,7 @@ from bench.device import open_device
 from bench.errors import CheckpointError, ConfigError, VocabError
 from bench.export.checkpoint import read_offsets
 from bench.identity import of_model
-from bench.models.checkpoint import Purpose, resolve_draft
+from bench.models.checkpoint import Purpose, confirmed_shape, resolve_draft
 from bench.models.fetching import resolve_tokenizer
 from bench.models.target import Target, load_target, resolve_target
 from bench.runs.pair import ANSWERS_FILE, dtype_of
@@ -70,6 +70,7 @@ def prepare(config: Config, status: Callable[[str], None]) -> Context:
     is_trimmed = shape.draft_vocab_size < shape.vocab_size
     if config.select.checkpoint or is_trimmed:
         draft_folder = resolve_draft(pair.draft, pair.draft_revision, purpose=Purpose.TRIM)
+        shape = confirmed_shape(draft_folder)
     must_keep = target.must_keep(config.select.byte_fallback)
     shared = shared_ids(target, draft_folder, shape.vocab_size)
     if shape.vocab_size != target.vocab_size and not (draft_folder / "tokenizer.json").exists():
