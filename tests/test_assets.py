@@ -1,10 +1,11 @@
 import errno
 import hashlib
 import zipfile
+from pathlib import Path
 
 import pytest
 
-from bench import assets
+from bench import assets, caches
 from bench.assets import SplitFile, Wheel, build_once, fetch, notice_of
 from bench.errors import AssetError
 
@@ -103,10 +104,73 @@ def test_a_full_disk_names_the_mend(tmp_path):
         build_once(tmp_path / "built", full)
 
 
-def test_a_cache_that_cannot_be_made_names_the_mend(tmp_path):
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """Where a process keeps what the cache does not take."""
+    monkeypatch.setattr(assets, "_temporary_folder", lambda: tmp_path / "own")
+    monkeypatch.setattr(caches, "_said", set())
+    return tmp_path / "own"
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, own_cache, capsys):
     (tmp_path / "file").write_text("")
-    with pytest.raises(AssetError, match="set VOCABTRIM_CACHE"):
-        build_once(tmp_path / "file" / "built", lambda folder: None)
+    target = tmp_path / "file" / "assets" / "built"
+    for _ in range(2):
+        found = build_once(target, lambda folder: (folder / "a").write_text("1"))
+        assert found == own_cache / "assets" / "built" and (found / "a").read_text() == "1"
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_user_without_a_home_has_a_cache_of_the_process(monkeypatch, own_cache, capsys):
+    for name in ("VOCABTRIM_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    assert assets.cache_dir() == own_cache
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no home folder is known" in line and "VOCABTRIM_CACHE" in line
+
+
+def test_a_damaged_folder_is_built_again(tmp_path, own_cache, capsys):
+    target = tmp_path / "built"
+    target.mkdir()
+
+    def is_whole(folder):
+        return (folder / "a").exists()
+
+    assert is_whole(build_once(target, lambda folder: (folder / "a").write_text("1"), is_whole))
+    assert "built in the cache is damaged; it is made again" in capsys.readouterr().err
+
+
+def test_a_damaged_asset_is_fetched_again_once(tmp_path, monkeypatch, own_cache):
+    fetched = []
+
+    def fetch(name):
+        folder = tmp_path / name
+        if not folder.exists():
+            folder.mkdir()
+            fetched.append(name)
+            (folder / "a").write_text("whole")
+        return folder
+
+    def read(folder):
+        if (folder / "a").read_text() != "whole":
+            raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+        return "read"
+
+    monkeypatch.setattr(assets, "fetch", fetch)
+    assert assets.read_asset("tiny", read) == "read" and fetched == ["tiny"]
+    (tmp_path / "tiny" / "a").write_text("who")
+    assert assets.read_asset("tiny", read) == "read" and fetched == ["tiny", "tiny"]
+
+    def never(folder):
+        raise ValueError("a defect\nand more")
+
+    with pytest.raises(AssetError, match="tiny cannot be read, although it was just fetched: a defect$"):
+        assets.read_asset("tiny", never)
 
 
 def make_part(folder, number, content):

@@ -8,6 +8,8 @@ before its weights are fetched; then the tokenizer, and one form of the weights.
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from bench.assets import CATALOG, build_once, cache_dir, fetch
 from bench.errors import AssetError
 from bench.models.weights import INDEXES, PICKLED, WEIGHTS, indexed_names
@@ -49,7 +51,8 @@ def resolve_model(name: str, revision: str | None = None, trust_remote_code: boo
     """
     if name in CATALOG:
         source = fetch(name)
-        return build_once(cache_dir() / "models" / source.name, lambda folder: _convert_gguf(source, folder))
+        folder = cache_dir() / "models" / source.name
+        return build_once(folder, lambda new: _convert_gguf(source, new), _is_whole)
     if Path(name).is_dir():
         return Path(name)
     folder = resolve_tokenizer(name, revision, trust_remote_code)
@@ -106,6 +109,15 @@ def _snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
             f"model {name!r} is neither in the catalogue ({', '.join(CATALOG)}) nor a folder, and the "
             f"hub did not give it: {reason} - check the name and the network, or give a local folder"
         ) from error
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a converted model was not cut short; only the header of its weights is read."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="numpy"):
+            return (folder / CONFIG).stat().st_size > 0 and (folder / "tokenizer.json").stat().st_size > 0
+    except (OSError, SafetensorError):
+        return False
 
 
 def _convert_gguf(source: Path, folder: Path) -> None:

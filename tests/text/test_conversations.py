@@ -6,7 +6,7 @@ import json
 import pandas as pd
 import pytest
 
-from bench import text as domains
+from bench import assets
 from bench.assets import CATALOG
 from bench.config import ColumnsConfig, DomainSource, HubConfig, Source
 from bench.errors import DomainError
@@ -38,7 +38,7 @@ def bfcl_folder(tmp_path, monkeypatch):
         json.dumps({"id": "simple_python_0", "ground_truth": calls})
     )
     folders = {"bfcl": tmp_path, "bfcl-answers": truth}
-    monkeypatch.setattr(domains, "fetch", lambda name: asked.append(name) or folders[name])
+    monkeypatch.setattr(assets, "fetch", lambda name: asked.append(name) or folders[name])
     return asked
 
 

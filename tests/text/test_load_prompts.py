@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bench import text as domains
+from bench import assets
 from bench.config import DomainSource, Source
 from bench.errors import DomainError
 from bench.text import embedded, load_conversations, load_prompts
@@ -16,7 +16,7 @@ from bench.text import embedded, load_conversations, load_prompts
 def fetched(tmp_path, monkeypatch):
     """Answers `fetch` with `tmp_path`; lists what was asked for."""
     asked = []
-    monkeypatch.setattr(domains, "fetch", lambda name: asked.append(name) or tmp_path)
+    monkeypatch.setattr(assets, "fetch", lambda name: asked.append(name) or tmp_path)
     return asked
 
 
