@@ -5,11 +5,15 @@ Imports are inside the functions: most need torch, which a report or a refused c
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from bench.config import Config, Task
 from bench.sweep import with_sweeps_opened
+
+if TYPE_CHECKING:
+    from bench.gpu_tables.tidy import Tables
 
 
 def run_task(config: Config, console: Console) -> int:
@@ -81,7 +85,22 @@ def _report(config: Config, console: Console) -> None:
     from bench.report.tasks import report_runs
 
     folders, out = _folders(config, config.runs or [config.run]), _out(config)
-    report_runs(folders, config.runs_dir, config.reports_dir, out, console)
+    report_runs(folders, config.runs_dir, config.reports_dir, out, console, _tables_at_hand(console))
+
+
+def _tables_at_hand(console: Console) -> "Tables | None":
+    """Published kernel latencies, if they are on this machine: nothing is downloaded for a report."""
+    from bench.assets import notice_of
+    from bench.errors import AssetError
+    from bench.gpu_tables.tidy import ASSET, published
+
+    if notice_of(ASSET) is not None:
+        return None
+    try:
+        return published()
+    except AssetError as error:
+        console.print(f"without published GPUs: {error}", soft_wrap=True, highlight=False, markup=False)
+        return None
 
 
 def _diff(config: Config, console: Console) -> int:

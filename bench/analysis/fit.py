@@ -90,7 +90,7 @@ def series_of(runs: Sequence[Run]) -> list[LatencySeries]:
             f"{run.folder} does not say the shape of its draft, as runs before this version do not; "
             "measure it again"
         )
-    context, width = _context(runs), DTYPE_BYTES[run.environment["dtype"]]
+    context, width = context_of(runs), DTYPE_BYTES[run.environment["dtype"]]
     found = []
     for component in (LM_HEAD, DRAFT_STEP, VERIFY):
         laps = _laps_of(runs, component)
@@ -134,7 +134,7 @@ def _grouped(laps: Iterable[list[_Block]]) -> tuple[list[Floats], list[IntArray]
     return samples, groups
 
 
-def _context(runs: Sequence[Run]) -> int:
+def context_of(runs: Sequence[Run]) -> int:
     """Mean number of positions held while decoding."""
     records: list[DecodeRecord] = []
     for run in runs:

@@ -47,14 +47,18 @@ def _sizes(rows: pd.DataFrame) -> str:
     low, high = rows["vocab_size"].min(), rows["vocab_size"].max()
     gammas = sorted(rows["draft_length"].unique())
     length = f"{gammas[0]}" if len(gammas) == 1 else f"{gammas[0]} to {gammas[-1]}"
-    return f"the fastest k is {low:,} to {high:,} on {len(rows)} GPUs, with gamma = {length}."
+    size = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    where = rows["gpu"].iloc[0] if len(rows) == 1 else f"{len(rows)} GPUs"
+    return f"the fastest k is {size} on {where}, with gamma = {length}."
 
 
 def _gains(rows: pd.DataFrame) -> str:
     gain = "speedup_vs_full_vocab"
     best, least = rows.nlargest(1, gain).iloc[0], rows.nsmallest(1, gain).iloc[0]
     losing = rows[~rows["trimming_pays"]]["gpu"].tolist()
-    ends = f"{least[gain]:.2f}x ({least['gpu']}) to {best[gain]:.2f}x ({best['gpu']})"
+    ends = f"{least[gain]:.2f}x ({least['gpu']})"
+    if len(rows) > 1:
+        ends += f" to {best[gain]:.2f}x ({best['gpu']})"
     text = f"It gains {ends} over the whole head."
     return text + (f" On {', '.join(losing)} the gain is not certain." if losing else "")
 
@@ -63,9 +67,10 @@ def _with_host(rows: pd.DataFrame) -> str:
     host = "host_speedup_vs_full_vocab"
     if host not in rows or rows[host].isna().all():
         return ""
-    return (
-        f" With the host's work of published rounds it is {rows[host].min():.2f}x to {rows[host].max():.2f}x."
-    )
+    ends = f"{rows[host].min():.2f}x"
+    if len(rows) > 1:
+        ends += f" to {rows[host].max():.2f}x"
+    return f" With the host's work of published rounds it is {ends}."
 
 
 def flops_sentence(found: GpusFindings) -> str:

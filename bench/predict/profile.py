@@ -52,7 +52,9 @@ def _of_run(run: Run, draft: DraftShape, domain: str | None) -> Lengths:
             f"{draft.draft_vocab_size:,} tokens: set predict.profile or predict.coverage instead"
         )
     source = run.plans[domain].source
-    items = [run.replays[domain][source][prompt].replayed() for prompt in run.prompts[domain]]
+    replayed = [replay.replayed() for _, replay in sorted(run.replays[domain][source].items())]
+    # An answer of one token leaves nothing to draft.
+    items = [item for item in replayed if item.num_tokens > 1]
     sizes = spread(run.rankings[source].num_must_keep, run.full_size)
     longest = Surfaces(run).of(domain).draft_lengths[-1]
     origin = f"acceptance: replay of run {run.folder.name} on {domain}, {len(items)} prompts"

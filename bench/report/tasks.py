@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
+from bench.analysis.beside import published_beside
 from bench.analysis.devices import DeviceFindings
 from bench.analysis.diff import judge_change
 from bench.analysis.doubts import write_doubts
@@ -18,9 +19,11 @@ from bench.analysis.run import find_run, is_of_draft_alone, read_draft_run, read
 from bench.analysis.selection import SelectionFindings
 from bench.analysis.surfaces import Surfaces, surface_frame
 from bench.errors import ConfigError, OutputError
+from bench.gpu_tables.tidy import Tables
 from bench.report.console import show
 from bench.report.drawing import REPORT_FORMATS, RUN_FORMATS, draw
 from bench.report.markdown import write_markdown
+from bench.report.of_beside import with_published
 from bench.report.of_devices import devices_report
 from bench.report.of_diff import diff_report
 from bench.report.of_draft import draft_report
@@ -118,7 +121,12 @@ def render_fit(folder: Path, console: Console) -> None:
 
 
 def report_runs(
-    folders: Sequence[Path], runs_dir: Path, reports_dir: Path, out: str | None, console: Console
+    folders: Sequence[Path],
+    runs_dir: Path,
+    reports_dir: Path,
+    out: str | None,
+    console: Console,
+    tables_of_gpus: Tables | None = None,
 ) -> Path:
     """Writes the page of one run, which may be unfinished, or of several side by side.
 
@@ -129,6 +137,7 @@ def report_runs(
         out: folder to write; None names one after the newest run. A draft that was measured alone is
             reported in the folder of its run.
         console: shown the answer.
+        tables_of_gpus: kernel latencies that others published, to stand beside; None without.
 
     Returns:
         The page.
@@ -146,6 +155,10 @@ def report_runs(
     folder = Path(out) if out else reports_dir / f"{newest}{more}"
     predict_all(runs)
     report, tables = _of_runs(runs)
+    beside = None if tables_of_gpus is None else published_beside(runs, tables_of_gpus)
+    report = with_published(report, beside)
+    if beside is not None:
+        tables |= {"published_steps": beside.steps, "published_errors": beside.errors}
 
     def write() -> None:
         write_tables(tables, folder / "tables")
