@@ -129,7 +129,7 @@ class ReferenceDraft:
             queries, keys = self.rotate(queries), self.rotate(keys)
             values = v[:, shared * dim : (shared + 1) * dim]
             for i in range(n):
-                scores = torch.stack([queries[i] @ keys[j] / math.sqrt(dim) for j in range(i + 1)])
+                scores = keys[: i + 1] @ queries[i] / math.sqrt(dim)
                 out[i, head * dim : (head + 1) * dim] = torch.softmax(scores, 0) @ values[: i + 1]
         return self.linear(out, f"{name}.o_proj")
 
@@ -137,14 +137,11 @@ class ReferenceDraft:
         """Turns pairs (i, i + half) of `(n, head_dim)` by the angle of their position."""
         half = self.head_dim // 2
         frequencies, factor = rope_frequencies(self.layer, self.head_dim)
-        turned = x.clone()
-        for position in range(len(x)):
-            for i in range(half):
-                angle = position * frequencies[i]
-                a, b = x[position, i], x[position, i + half]
-                turned[position, i] = factor * (a * math.cos(angle) - b * math.sin(angle))
-                turned[position, i + half] = factor * (b * math.cos(angle) + a * math.sin(angle))
-        return turned
+        angles = torch.arange(len(x), dtype=torch.float64)[:, None] * torch.tensor(frequencies).double()
+        a, b = x[:, :half], x[:, half:]
+        first = a * torch.cos(angles) - b * torch.sin(angles)
+        second = b * torch.cos(angles) + a * torch.sin(angles)
+        return factor * torch.cat([first, second], dim=-1)
 
     def norm(self, x: Tensor, name: str) -> Tensor:
         """Root-mean-square norm."""
