@@ -21,8 +21,7 @@ GIVEN = $(foreach name,$(KEYS),$(call quoted,$(name)=$(value $(name))))
 unexport $(KEYS) ARGS RUNS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench select export fit draft gpus selfcheck report compare diff train-draft test test-slow test-gpu \
-  test-launchers microbench check clean
+.PHONY: help setup bench select export fit draft gpus selfcheck report compare diff train-draft test test-slow test-gpu test-launchers microbench check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
