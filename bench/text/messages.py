@@ -199,6 +199,10 @@ def parsed(value: Any) -> Any:
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
     try:
-        return json.loads(value)
+        found = json.loads(value)
+        if "\\u" in value:
+            # An escaped half of a character only shows once the text is parsed; no tokenizer accepts it.
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except (ValueError, RecursionError):
         return value

@@ -1,5 +1,6 @@
 """Every known layout of a row, and what is said of one that is not."""
 
+import json
 import re
 
 import pytest
@@ -103,6 +104,16 @@ def test_calls_and_their_results_keep_their_roles():
     call = {"type": "function", "function": {"name": "f", "arguments": {}}}
     assert read(value).messages[1] == Message("assistant", "", {"tool_calls": [call]})
     assert read(value).group == "Hi"
+
+
+def test_half_a_character_inside_json_text_is_no_list_of_turns():
+    turns = json.dumps([{"role": "user", "content": "a\ud83d"}])
+    with pytest.raises(DomainError, match="messages is a text that is not the JSON of a list of turns"):
+        read({"messages": turns})
+    call = {"function": {"name": "f", "arguments": json.dumps({"x": "a\ud83d"})}}
+    found = read({"messages": [{"role": "user", "content": "Hi"}, {"role": "bot", "tool_calls": [call]}]})
+    # As text, in which the half is escaped, the arguments harm nobody.
+    assert found.messages[1].fields["tool_calls"][0]["function"]["arguments"] == '{"x": "a\\ud83d"}'
 
 
 def test_conversations_that_ask_the_same_share_a_group():
