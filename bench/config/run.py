@@ -153,9 +153,9 @@ class MeasureConfig:
         num_prompts: held-out prompts per domain.
         max_new_tokens: longest answer, in tokens.
         warmup_rounds: speculative rounds of every size before measurements count.
-        acceptance_prompts: held-out prompts whose acceptance is replayed, `num_prompts` among them. For the
-            others the target writes answers of up to 192 tokens once, which are kept. Sampled answers are
-            replayed on `num_prompts` only.
+        acceptance_prompts: held-out prompts whose acceptance is replayed, `num_prompts` among them; null takes
+            those alone. For the others the target writes answers of up to 192 tokens once, which are kept.
+            Sampled answers are replayed on `num_prompts` only.
         probe_rounds: rounds of one probe, which times the parts of a round. Every prompt has at least two
             probes of each size and each draft length.
         bootstrap_samples: resamples of every interval.
@@ -175,7 +175,7 @@ class MeasureConfig:
     num_prompts: int
     max_new_tokens: int
     warmup_rounds: int = 2
-    acceptance_prompts: int = 64
+    acceptance_prompts: int | None = None
     probe_rounds: int = 5
     bootstrap_samples: int = 2000
     seed: int = 0
@@ -199,7 +199,6 @@ class MeasureConfig:
             ("max_new_tokens", 2),
             ("warmup_rounds", 1),
             ("probe_rounds", 2),
-            ("acceptance_prompts", 1),
             ("bootstrap_samples", 100),
             ("seed", 0),
         ):

@@ -168,7 +168,7 @@ def _workload(
     # Sampled answers must come from the run's own sampler, not from those that are kept.
     wanted = measure.num_prompts
     if not measure.temperature:
-        wanted = max(wanted, measure.acceptance_prompts)
+        wanted = max(wanted, measure.acceptance_prompts or 0)
     found = held_out_prompts(pair, source, text.prompts, config.vocab, wanted, text.odd)
     held_out = [encoded for _, encoded in found[: measure.num_prompts]]
     with console.status(f"answers of {source.name}") as status:
