@@ -205,6 +205,10 @@ class MeasureConfig:
             require(getattr(self, name) >= least, f"measure.{name}", getattr(self, name), f"at least {least}")
         threads = self.num_threads
         require(threads is None or threads >= 1, "measure.num_threads", threads, "at least 1, or null")
+        replayed = self.acceptance_prompts
+        require(
+            replayed is None or replayed >= 1, "measure.acceptance_prompts", replayed, "at least 1, or null"
+        )
         require(self.temperature >= 0, "measure.temperature", self.temperature, "0 (greedy) or above")
         top_k, top_p = self.top_k, self.top_p
         require(top_k is None or top_k >= 1, "measure.top_k", top_k, "at least 1, or null")
