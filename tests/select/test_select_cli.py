@@ -162,7 +162,7 @@ def test_no_assistant_turn_anywhere_names_the_way_out(tmp_path):
         (["select.min_coverage=1.5"], ["select.min_coverage=1.5 is impossible", "between 0 and 1"]),
         (
             ["select.min_coverage=0.999", "select.k_min=5", "select.k_max=10"],
-            ["no k reaches select.min_coverage", "highest coverage"],
+            ["no k reaches select.min_coverage", "highest possible coverage"],
         ),
         (["select.vocab_size=60000"], ["vocabulary size 60000 is impossible", "49152"]),
         (["select.vocab_size=2"], ["vocabulary size 2 is impossible", "every draft must keep"]),
