@@ -154,10 +154,18 @@ def compare(runs: Sequence[Findings]) -> Comparison:
 def _restricted(run: Run, domain: str, prompts: Sequence[str]) -> Run:
     """A run of which one domain and some prompts are left."""
     kept = set(prompts)
+    left_out = set(run.prompts[domain]) - kept
     return replace(
         run,
         plans={domain: run.plans[domain]},
+        replays={
+            domain: {
+                source: {prompt: record for prompt, record in by_prompt.items() if prompt not in left_out}
+                for source, by_prompt in run.replays[domain].items()
+            }
+        },
         probes={domain: [probe for probe in run.probes[domain] if probe.prompt_id in kept]},
+        checks={domain: [probe for probe in run.checks.get(domain, []) if probe.prompt_id in kept]},
         decodes={
             domain: {
                 key: {prompt: record for prompt, record in by_prompt.items() if prompt in kept}
