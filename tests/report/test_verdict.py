@@ -75,8 +75,8 @@ def test_decoding_and_prediction_that_differ_have_the_reason_beside_them(tmp_pat
     folder = write_run(tmp_path, {100: 5.5, 10: 0.5})
     answer = answer_of(folder)
     assert answer.why_apart == ""
-    assert answer.over_full.predicted == pytest.approx(99 / 69)
-    assert answer.over_plain.predicted == pytest.approx(160 / 69)
+    assert answer.over_full.expected == pytest.approx(99 / 69)
+    assert answer.over_plain.expected == pytest.approx(160 / 69)
     lines = [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
     for values in lines:
         if values["kind"] == "decode" and values["vocab_size"] == 10:
