@@ -9,7 +9,7 @@ def test_the_default_list_works_for_any_draft():
     sizes = ["full", "32768", "24576", "8192", "512", "256"]
     assert possible_sizes(VocabConfig(sizes), 300, 32000, said.append) == [512, 8192, 24576, 32000]
     assert said == [
-        "vocab.sizes: left out 32,768, more than the 32,000 tokens that the draft has",
+        "vocab.sizes: left out 32,768, more than the 32,000 tokens of the draft",
         "vocab.sizes: left out 256, fewer than the 300 tokens that every draft must keep",
     ]
     said.clear()
