@@ -45,7 +45,7 @@ def cases(folder: Path) -> Counter:
     found: Counter = Counter()
     for record in read_records(folder):
         case = record.identity
-        if case and case[0] == "decode":
+        if case and case[0] in ("decode", "check"):
             planned = [r for r in read_records(folder) if isinstance(r, PlanRecord)]
             variants = [item.variant for item in planned[0].planned]
             case = (*case[:3], variants.index(record.variant))
@@ -88,7 +88,7 @@ def undisturbed(tmp_path_factory):
 
 
 def without_decodes(found: Counter) -> Counter:
-    return Counter({case: n for case, n in found.items() if case[0] != "decode"})
+    return Counter({case: n for case, n in found.items() if case[0] not in ("decode", "check")})
 
 
 @pytest.mark.timeout(900)
