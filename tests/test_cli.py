@@ -139,7 +139,10 @@ def test_results_that_cannot_be_written(tmp_path):
     [
         (['{"prompt": "fine"}', "{broken"], ["mine.jsonl, line 2"]),
         ([""], ["holds no prompts"]),
-        (['{"prompt": "a single one"}'], ["domain jsonl: its only prompt is not held out", "give more prompts"]),
+        (
+            ['{"prompt": "a single one"}'],
+            ["domain jsonl: its only prompt is not held out", "give more prompts"],
+        ),
     ],
 )
 def test_a_users_file_that_cannot_be_used(tmp_path, lines, parts):
