@@ -17,7 +17,7 @@ from bench.telemetry.samples import RUN_ENDED, RUN_KILLED
 
 FILE_NAME = "doubts.json"
 
-# A run is doubted beyond these; each is far above what a quiet machine shows and small enough to matter.
+# Limits beyond which a run is in doubt: far above what a quiet machine shows, and small enough to matter.
 _MOST_REPEATED = 0.05  # share of measurements that were disturbed and repeated
 
 _MOST_DRIFT = 0.05  # change of the same work from one half of the run to the other
@@ -98,7 +98,7 @@ def _drift(run: Run) -> Iterator[Doubt]:
 
 # Doubts that the samples beside a run raise: clocks, throttling, other processes, and samples that lack.
 
-# A run is doubted beyond these; each is far above what a quiet machine shows and small enough to matter.
+# Limits beyond which a run is in doubt: far above what a quiet machine shows, and small enough to matter.
 _MOST_OTHERS = 0.05  # load of other processes, as a share of all CPUs
 
 _MOST_CLOCK_SPREAD = 0.03  # of the GPU's SM clock while it is measured

@@ -11,7 +11,7 @@ from bench.stats.jackknife import log_interval
 from bench.surface.predict import Surface
 from bench.variant import PlannedDecode, Variant
 
-PLAIN, FULL, OPTIMUM, PAPER, LOSSLESS, EXTRA = "plain", "full", "optimum", "paper", "lossless", "extra"
+PLAIN, FULL, OPTIMUM, PAPER, EXTRA = "plain", "full", "optimum", "paper", "extra"
 
 
 @dataclass(frozen=True)
