@@ -23,7 +23,7 @@ case $3 in
   job=bad) echo "bench: gpu=9 does not exist" ; exit 2 ;;
   job=silent) exit 3 ;;
   job=killed) kill -9 $$ ;;
-  job=run*) mkdir -p runs/$3; REAL -c "from pathlib import Path; from bench.job_notes import note_run as note
+  job=run*) mkdir -p runs/$3; REAL -c "from pathlib import Path; from bench.sweep import note_run as note
 note(Path('runs/$3'))" ;;
   job=cores) REAL -c "import os; print('cores', *sorted(os.sched_getaffinity(0)))" ;;
   job=long) echo started; exec sleep 60 ;;

@@ -18,6 +18,9 @@ _MOST_W = 5000.0
 # No CPU has another clock or temperature.
 _POSSIBLE = {"cpu_clock_mhz": (1.0, 20_000.0), "cpu_temperature_c": (-50.0, 150.0), "cpu_load": (0.0, 1.5)}
 
+# The kernel counts each CPU in ticks of 10 ms; over a short time one tick more looks like a load above 1.
+_TICK_S = 0.01
+
 
 class Rapl:
     """Energy counters of the CPU packages; each has its own maximum, after which it starts at 0 again.
@@ -109,10 +112,14 @@ class Host:
             self.unsupported["cpu_load_of_others"] = self.unsupported["cpu_load"]
             return {"cpu_load": None, "cpu_load_of_others": None}
         everything, own = (now - then for now, then in zip(self._before, before, strict=True))
-        capacity = max(passed_s, 1e-9) * self._num_cpus
-        load = self._possible("cpu_load", round(everything / capacity, 4))
-        others = None if load is None else round(max(0.0, everything - own) / capacity, 4)
-        return {"cpu_load": load, "cpu_load_of_others": others}
+        capacity = max(passed_s, _TICK_S) * self._num_cpus
+        surely = max(0.0, everything - _TICK_S * self._num_cpus)
+        if self._possible("cpu_load", round(surely / capacity, 4)) is None:
+            return {"cpu_load": None, "cpu_load_of_others": None}
+        return {
+            "cpu_load": round(everything / capacity, 4),
+            "cpu_load_of_others": round(max(0.0, everything - own) / capacity, 4),
+        }
 
     def _busy_s(self) -> tuple[float, float]:
         """CPU seconds spent so far: by all processes, and by this process."""

@@ -163,7 +163,7 @@ def test_what_the_device_does_at_best_is_measured_once(tmp_path):
 def test_a_second_process_is_refused_and_a_dead_one_is_not_waited_for(tmp_path):
     path = begin(config(tmp_path)).path
     code = (
-        "import sys, time; from pathlib import Path; from bench.run_folder import _hold\n"
+        "import sys, time; from pathlib import Path; from bench.runs.folder import _hold\n"
         f"with _hold(Path({str(path)!r})):\n    print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
