@@ -180,6 +180,7 @@ def weights(
     own: list[int] | None = OWN,
     embedding: bool = False,
     seed: int = 0,
+    total: int = VOCAB_SIZE,
 ) -> dict[str, Tensor]:
     """Random tensors for a configuration.
 
@@ -193,6 +194,7 @@ def weights(
         own: tokens of the head; None for a draft that leaves its head to the target.
         embedding: whether the draft has its own.
         seed: of the random numbers.
+        total: tokens of the target.
     """
     layer = values.get("transformer_layer_config", values)
     generator = torch.Generator().manual_seed(seed)
@@ -239,9 +241,9 @@ def weights(
         norm("norm", size)
     if own is not None:
         found["lm_head.weight"] = matrix(len(own), size)
-        if len(own) < VOCAB_SIZE:
+        if len(own) < total:
             found["d2t"] = torch.tensor(own) - torch.arange(len(own))
-            found["t2d"] = torch.zeros(VOCAB_SIZE, dtype=torch.bool)
+            found["t2d"] = torch.zeros(total, dtype=torch.bool)
             found["t2d"][own] = True
     if embedding:
         found["embed_tokens.weight"] = matrix(layer["vocab_size"], size)
