@@ -142,6 +142,7 @@ def test_kept_answers_are_of_all_that_made_them(kept, monkeypatch):
     assert not knows(dtype="float32")
     assert not knows(prompt=user_prompt("p", "Hello"))
     assert not knows(prompt=replace(PROMPT, tools=[{"type": "function"}]))
+    assert not knows(prompt=replace(PROMPT, template="{{ messages }}"))
     for setting in answers._SETTINGS:
         with monkeypatch.context() as changed:
             changed.setitem(answers._SETTINGS, setting, 7)
@@ -203,6 +204,7 @@ def test_kept_counts_are_of_all_that_made_them(tmp_path, counting):
         {"roles": {"x": "user"}},
         {"max_conversations": 30},
         {"plain_text": True},
+        {"template": "plain"},
         {"path": str(shutil.copy(path, tmp_path / "mine.txt"))},
     ):
         assert counting(replace(domain, **change), target), change

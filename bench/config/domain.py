@@ -116,6 +116,9 @@ class DomainSource:
             each side of the split.
         max_conversations: the largest number of conversations to read; null reads all.
         plain_text: counts all text of a row, as in a general corpus, and not only assistant responses.
+        template: a Jinja file in place of the target's chat template, for a target that has none or whose
+            template refuses a conversation; `plain`: the contents alone, with a blank line between them;
+            null: the target's own.
         max_prompt_tokens: longer prompts are left out.
         roles: role of each name that the rows use, such as {lagoon-7b: assistant}: system, user, assistant
             or tool. Common names such as human and gpt are known.
@@ -132,6 +135,7 @@ class DomainSource:
     target_responses: int = 64
     max_conversations: int | None = None
     plain_text: bool = False
+    template: str | None = path_key(None)
     max_prompt_tokens: int = 512
     roles: dict[str, str] = field(default_factory=dict)
     max_bad_share: float = 0.05

@@ -125,7 +125,8 @@ def prompt_key(target_weights: str, prompt: Prompt) -> str:
         prompt: the prompt.
     """
     tools = [prompt.tools] if prompt.tools else []
-    content = json.dumps([target_weights, prompt.as_dicts(), *tools], default=str)
+    template = [] if prompt.template is None else [{"template": prompt.template}]
+    content = json.dumps([target_weights, prompt.as_dicts(), *tools, *template], default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 

@@ -98,6 +98,12 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
             yield from bar.follow(_BASELINE, campaign.compare_with_reference(workloads[0]))
 
     environment = describe_run(pair, device, data)
+    environment["notes"] += [
+        f"prompts of {source.name} are rendered by domain.template={source.template}, and not by the target's "
+        "chat template, which an engine takes"
+        for source in sources
+        if source.template is not None
+    ]
     environment["decoding"] = engine.facts
     environment["rows"] = {name: text.odd.as_dict() for name, text in texts.items()}
     environment["vocab_multiple"] = _multiple(config, device)

@@ -22,7 +22,7 @@ from bench.runs.pair import ANSWERS_FILE, dtype_of
 from bench.select.choose import Vocabulary
 from bench.text import OddRows, Prompt, RowError
 from bench.text.domain_counts import AnswerWriter, DomainCounts, count_domain
-from bench.text.template import prompt_ids
+from bench.text.template import prompt_ids, template_source
 from bench.text.tokenizer import TargetTokenizer, load_tokenizer, shared_ids
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
@@ -71,7 +71,8 @@ def prepare(config: Config, status: Callable[[str], None]) -> Context:
     if config.select.checkpoint or is_trimmed:
         draft_folder = resolve_draft(pair.draft, pair.draft_revision, purpose=Purpose.TRIM)
         shape = confirmed_shape(draft_folder)
-    must_keep = target.must_keep(config.select.byte_fallback)
+    templates = [template_source(source.template) for source in sources]
+    must_keep = target.must_keep(config.select.byte_fallback, filter(None, templates))
     shared = shared_ids(target, draft_folder, shape.vocab_size)
     if shape.vocab_size != target.vocab_size and not (draft_folder / "tokenizer.json").exists():
         say_once(

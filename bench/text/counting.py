@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from bench.text.conversation import Conversation, Split, split_of
 from bench.text.encoding import InexactError, ResponseEncoder
 from bench.text.left_out import as_text, read_fields
-from bench.text.odd_rows import OddRows, RowError
+from bench.text.odd_rows import OddRows
 from bench.text.responses import Asked, Response, ResponseFinder
-from bench.text.template import RefusedError
+from bench.text.template import RefusedError, refused_row
 from bench.text.tokenizer import TargetTokenizer
 from bench.vocab.blocks import NUM_BLOCKS, BlockCounts
 from bench.vocab.draft_vocab import IntArray
@@ -43,11 +43,13 @@ class CountSettings:
         split_seed: seed of the split by conversation.
         held_out_share: share of the conversations that are held out.
         plain_text: count all text of a row.
+        template: source of a chat template in place of the target's.
     """
 
     split_seed: int
     held_out_share: float
     plain_text: bool
+    template: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def count_responses(
         DomainError: the tokenizer has no chat template, or one that cannot be followed.
     """
     for use_words in (True, False):
-        worker = _Worker(target, settings.plain_text, use_words)
+        worker = _Worker(target, settings, use_words)
         items = (_to_item(c, settings) for c in conversations())
         try:
             return _count(items, worker, num_processes or os.cpu_count() or 1, progress)
@@ -172,11 +174,12 @@ def _to_item(conversation: Conversation, settings: CountSettings) -> _Item:
 class _Worker:
     """Counts one chunk at a time."""
 
-    def __init__(self, target: TargetTokenizer, plain_text: bool, use_words: bool):
-        self.vocab_size = target.num_ids
-        self._finder = None if plain_text else ResponseFinder(target.tokenizer)
+    def __init__(self, target: TargetTokenizer, settings: CountSettings, use_words: bool):
+        self.vocab_size, self._template = target.num_ids, settings.template
+        is_plain = settings.plain_text
+        self._finder = None if is_plain else ResponseFinder(target.tokenizer, settings.template)
         tail = self._finder.marks.tail if self._finder else ""
-        eos = None if plain_text else target.tokenizer.eos_token_id
+        eos = None if is_plain else target.tokenizer.eos_token_id
         self._encoder = ResponseEncoder(target.tokenizer, tail, eos, use_words)
 
     def count(self, items: list[_Item]) -> _Part:
@@ -184,11 +187,7 @@ class _Worker:
         refused = OddRows()
         for item, response in zip(items, responses, strict=True):
             if isinstance(response, RefusedError):
-                refused.leave(
-                    RowError(
-                        f"the target's chat template refuses the conversation: {response}", place=item.where
-                    )
-                )
+                refused.leave(refused_row(response, self._template, item.where))
         found = [[] if isinstance(r, RefusedError) else r for r in responses]
         encoded = self._encoder.encode([response.text for of_item in found for response in of_item])
         sizes = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))

@@ -18,6 +18,7 @@ from bench.text import content_id, load_conversations, load_prompts, source_name
 from bench.text.conversation import Prompt, Split, take_split
 from bench.text.counting import CountSettings, LeftOut, SideCounts, block_counts, count_responses
 from bench.text.odd_rows import OddRows
+from bench.text.template import template_source
 from bench.text.tokenizer import TargetTokenizer
 from bench.vocab.blocks import BlockCounts
 
@@ -109,7 +110,8 @@ def _counted(
     num_processes: int | None,
     progress: Callable[[int], None],
 ) -> tuple[SideCounts, OddRows]:
-    settings = CountSettings(vocab.split_seed, vocab.held_out_share, domain.plain_text)
+    template = template_source(domain.template)
+    settings = CountSettings(vocab.split_seed, vocab.held_out_share, domain.plain_text, template)
     path = cache_dir() / "counts" / f"{_identity(domain, source_id, target, settings).digest[:32]}.npz"
     kept = read_kept(path, lambda found: _read(found, target.num_ids, source_name(domain)))
     if kept is not None:
@@ -139,7 +141,8 @@ def _identity(
         columns=asdict(domain.columns),
         roles=domain.roles,
         max_conversations=domain.max_conversations,
-        **asdict(settings),
+        # The data's identity has the template.
+        **{name: value for name, value in asdict(settings).items() if name != "template"},
     )
 
 

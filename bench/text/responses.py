@@ -66,12 +66,16 @@ class TurnMarks:
 class ResponseFinder:
     """Finds the assistant responses of conversations.
 
+    Args:
+        tokenizer: of the target.
+        template: source of a template in place of the tokenizer's.
+
     Raises:
-        DomainError: the tokenizer has no chat template, or one that cannot be used.
+        DomainError: there is no chat template, or one that cannot be used.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self._template = ChatTemplate(tokenizer)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None):
+        self._template = ChatTemplate(tokenizer, template)
         self.marks = self._probe()
 
     def responses(self, conversations: Sequence[Asked]) -> list[list[Response] | RefusedError]:

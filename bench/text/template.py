@@ -4,8 +4,10 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -21,6 +23,37 @@ _GENERATION_MARK = re.compile(r"{%-?\s*generation\s*-?%}")
 # Length of a call's id that Mistral's templates require.
 _SHORT_ID = 9
 
+# What `domain.template=plain` stands for: the contents of all turns, with a blank line between them.
+PLAIN = (
+    "{% for m in messages %}{% if not loop.first %}{{ '\\n\\n' }}{% endif %}"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+    "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+)
+
+
+def template_source(name: str | None) -> str | None:
+    """The template of a `domain.template`; None where the target's own is asked for.
+
+    Raises:
+        DomainError: the file cannot be read, or is no Jinja template.
+    """
+    if name is None or name == "plain":
+        return name and PLAIN
+    try:
+        source = Path(name).read_text("utf-8")
+    except (OSError, UnicodeError) as error:
+        raise DomainError(
+            f"domain.template={name} cannot be read ({error}); name a Jinja file, or plain"
+        ) from error
+    try:
+        render_jinja_template([[{"role": "user", "content": ""}]], chat_template=source)
+    except TemplateSyntaxError as error:
+        reason = " ".join(str(error).split())
+        raise DomainError(f"domain.template={name}: line {error.lineno}: {reason}") from error
+    except Exception:  # what it makes of a conversation is judged row by row
+        return source
+    return source
+
 
 @cache
 def _marks_generation(source: str) -> bool:
@@ -34,17 +67,22 @@ class RefusedError(Exception):
 class ChatTemplate:
     """Renders conversations for the target.
 
+    Args:
+        tokenizer: of the target.
+        own: source of a template in place of the tokenizer's; None takes that.
+
     Raises:
-        DomainError: the tokenizer has no chat template.
+        DomainError: there is no chat template.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        if not tokenizer.chat_template:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, own: str | None = None):
+        if own is None and not tokenizer.chat_template:
             raise DomainError(
-                "the tokenizer has no chat template, so assistant turns cannot be found; use an "
-                "instruction-tuned target, or count all text with domain.plain_text=true"
+                "the tokenizer has no chat template, so assistant turns cannot be found; give one with "
+                "domain.template=FILE or domain.template=plain, use an instruction-tuned target, or count "
+                "all text with domain.plain_text=true"
             )
-        self._tokenizer = tokenizer
+        self._tokenizer, self._own = tokenizer, own
         self._special = dict(tokenizer.special_tokens_map)
 
     def source(self, tools: Tools | None) -> str:
@@ -53,6 +91,8 @@ class ChatTemplate:
         Raises:
             DomainError: there are several templates, and none is the default.
         """
+        if self._own is not None:
+            return self._own
         try:
             return self._tokenizer.get_chat_template(tools=tools)
         except ValueError as error:
@@ -155,7 +195,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, vocab_size: i
     Raises:
         RowError: the template refuses it, or it has a token without a row in the target's LM head.
     """
-    template, refused = ChatTemplate(tokenizer), None
+    template, refused = ChatTemplate(tokenizer, prompt.template), None
     for turns in ways_to_call(prompt.as_dicts()):
         try:
             text = template.render(turns, prompt.tools, open_turn=True)
@@ -163,10 +203,26 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, vocab_size: i
         except RefusedError as error:
             refused = refused or error
     else:
-        raise RowError(f"the target's chat template refuses the conversation: {refused}", place=prompt.place)
+        raise refused_row(refused, prompt.template, prompt.place)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if prompt.template == PLAIN:
+        ids = [*_start_of_text(tokenizer, text, ids), *ids]
     if ids and max(ids) >= vocab_size:
         token = tokenizer.convert_ids_to_tokens(max(ids))
         reason = f"the target has no row for token {token!r} (id {max(ids)})"
         raise RowError(reason, f"its vocabulary has {vocab_size}", prompt.place)
     return ids
+
+
+def refused_row(reason: RefusedError | None, own: str | None, place: str) -> RowError:
+    """A row that a template refuses; `own` is the source of a template other than the target's."""
+    whose = "the target's chat template" if own is None else "domain.template"
+    mend = "give a template that takes it with domain.template=FILE" if own is None else ""
+    return RowError(f"{whose} refuses the conversation: {reason}", mend, place)
+
+
+def _start_of_text(tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int]) -> list[int]:
+    """The token that a tokenizer puts before a text, which a chat template would write."""
+    start = tokenizer.bos_token_id
+    is_put = start is not None and tokenizer(text)["input_ids"][:1] == [start] != ids[:1]
+    return [start] if is_put else []

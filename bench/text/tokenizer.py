@@ -51,7 +51,7 @@ class TargetTokenizer:
         """A token as it is written, for messages."""
         return f"{self.tokenizer.convert_ids_to_tokens(token)!r} (id {token})"
 
-    def must_keep(self, byte_fallback: bool = False) -> list[int]:
+    def must_keep(self, byte_fallback: bool = False, templates: Iterable[str] = ()) -> list[int]:
         """Tokens that stay in a draft vocabulary of every size, ascending.
 
         These are the tokens that end an answer, the tokenizer's special tokens, and every added token that
@@ -59,16 +59,17 @@ class TargetTokenizer:
 
         Args:
             byte_fallback: also keep the tokens of single bytes, which can write any text.
+            templates: sources of further chat templates.
         """
-        kept = {*must_keep_ids(self.tokenizer, self.eos_token_ids), *self._template_ids()}
+        kept = {*must_keep_ids(self.tokenizer, self.eos_token_ids), *self._template_ids(templates)}
         if byte_fallback:
             kept |= _byte_ids(self.tokenizer.get_vocab())
         return sorted(token for token in kept if token < self.vocab_size)
 
-    def _template_ids(self) -> Iterable[int]:
+    def _template_ids(self, templates: Iterable[str]) -> Iterable[int]:
         template = self.tokenizer.chat_template
         texts = template.values() if isinstance(template, dict) else [template or ""]
-        source = "\n".join(texts)
+        source = "\n".join([*texts, *templates])
         # A line break in a token's text would be escaped in the template's source; no known token has one.
         return [token for text, token in self.tokenizer.get_added_vocab().items() if text in source]
 
