@@ -99,8 +99,8 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
 
     environment = describe_run(pair, device, data)
     environment["notes"] += [
-        f"prompts of {source.name} are rendered by domain.template={source.template}, and not by the target's "
-        "chat template, which an engine takes"
+        f"prompts of {source.name} are rendered by domain.template={source.template}, and not by the chat "
+        "template that an engine takes from the target"
         for source in sources
         if source.template is not None
     ]
