@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from bench.cost.config_json import read_config
@@ -23,13 +23,14 @@ from bench.models.causal_lm import (
     reason,
 )
 from bench.models.draft_config import LAST
-from bench.models.fetching import CONFIG, resolve_config, resolve_model
+from bench.models.fetching import CONFIG, resolve_config, resolve_model, resolve_tokenizer
 from bench.models.hybrid import HybridCache, cache_for
 from bench.models.layers import KVCache, StaticCache, TokenCache, pack_linears
 from bench.models.lean import LeanDecoder
 from bench.models.target_config import is_lean, plan_target
 from bench.text.conversation import Prompt
 from bench.text.template import prompt_ids
+from bench.text.tokenizer import check_tokenizer_files, read_tokenizer
 
 # Progress and errors are this program's to show.
 transformers_logging.disable_progress_bar()
@@ -189,14 +190,15 @@ class TargetHead:
 
 
 def resolve_target(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Path:
-    """Folder of a target, whose configuration is judged before any weights are fetched.
+    """Folder of a target, whose configuration and tokenizer are judged before any weights are fetched.
 
     Raises:
         AssetError: it cannot be had.
-        CheckpointError: it is refused for its configuration.
+        CheckpointError: it is refused for its configuration, or its tokenizer needs a library that is missing.
     """
     path = resolve_config(name, revision) / CONFIG
     plan_target(read_config(path)[1], str(path), trust_remote_code)
+    check_tokenizer_files(resolve_tokenizer(name, revision, trust_remote_code))
     return resolve_model(name, revision, trust_remote_code)
 
 
@@ -219,12 +221,7 @@ def load_target(
     Raises:
         CheckpointError: the folder holds no target that can run.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # what damaged or foreign files raise is whatever their code happens to
-        raise CheckpointError(
-            f"{folder} has no tokenizer that transformers can load: {reason(error)}"
-        ) from error
+    tokenizer = read_tokenizer(folder, trust_remote_code)
     model, notes = load_causal_lm(folder, dtype, trust_remote_code, device_map)
     target = Target(model if device_map else model.to(device), tokenizer)
     _check_logits(target, folder)
@@ -241,7 +238,7 @@ def _check_logits(target: Target, folder: Path) -> None:
         cache = target.new_cache()
         pieces = [target.forward(ids[:, :4], cache).hidden, target.forward(ids[:, 4:], cache).hidden]
         found = target.lm_head(torch.cat(pieces, dim=1))[0].float()
-    except Exception as error:  # as above
+    except Exception as error:  # what foreign files raise is whatever their code happens to
         raise CheckpointError(f"{folder} cannot be run as a target: {reason(error)}") from error
     error_share = float((found - expected).norm() / expected.norm().clamp(min=1e-9))
     if not error_share < _MOST_ERROR:

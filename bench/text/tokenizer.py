@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ from bench.errors import CheckpointError
 from bench.identity import Identity, of_tokenizer
 from bench.vocab.coverage import must_keep_ids
 from bench.vocab.draft_vocab import IntArray
+
+# Package and module of what reads a SentencePiece model.
+_FOR_SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
+
+# A token in base64 and its id; a SentencePiece model is a protocol buffer.
+_TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\r?\n")
 
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
@@ -74,17 +81,56 @@ class TargetTokenizer:
         return [token for text, token in self.tokenizer.get_added_vocab().items() if text in source]
 
 
+def check_tokenizer_files(folder: Path) -> None:
+    """Refuses a tokenizer that only a library that is not here can convert; reads no vocabulary.
+
+    Raises:
+        CheckpointError: such a library is missing; its name is given.
+    """
+    models = sorted(folder.glob("*.model"))
+    if not models or (folder / "tokenizer.json").exists():
+        return
+    with models[0].open("rb") as file:
+        is_tiktoken = _TIKTOKEN_LINE.match(file.read(64))
+    needed = {"tiktoken": "tiktoken"} if is_tiktoken else _FOR_SENTENCEPIECE
+    missing = [package for package, module in needed.items() if not _is_here(module)]
+    if missing:
+        raise CheckpointError(
+            f"{folder} has {models[0].name} and no tokenizer.json; transformers converts it with "
+            f"{' and '.join(needed)}, and {' and '.join(missing)} cannot be imported: pip install "
+            f"{' '.join(missing)}, or put the model's tokenizer.json beside it"
+        )
+
+
+def _is_here(module: str) -> bool:
+    try:
+        import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`, as `transformers` loads it.
+
+    Raises:
+        CheckpointError: there is none that can be loaded.
+    """
+    check_tokenizer_files(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:  # damaged or foreign files raise whatever their code happens to
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{folder} has no tokenizer that transformers can load: {reason}") from error
+
+
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> TargetTokenizer:
     """Loads the tokenizer and `config.json` of the target in `folder`.
 
     Raises:
         CheckpointError: there is no tokenizer, or it is not a fast one.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # damaged files raise whatever the library makes of them
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{folder} holds no tokenizer that transformers can load: {reason}") from error
+    tokenizer = read_tokenizer(folder, trust_remote_code)
     if not tokenizer.is_fast or not tokenizer.get_vocab():
         raise CheckpointError(
             f"{folder}: this tokenizer has no tokenizer.json; convert it to a fast tokenizer first"

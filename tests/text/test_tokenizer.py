@@ -11,8 +11,9 @@ from bench.config import DomainSource, Responses, Source, VocabConfig
 from bench.errors import CheckpointError, DomainError
 from bench.identity import of_tokenizer
 from bench.models.fetching import resolve_tokenizer
+from bench.text import tokenizer as tokenizer_module
 from bench.text.domain_counts import count_domain
-from bench.text.tokenizer import load_tokenizer, shared_ids
+from bench.text.tokenizer import check_tokenizer_files, load_tokenizer, read_tokenizer, shared_ids
 
 
 def test_the_embedded_target(target):
@@ -100,3 +101,42 @@ def test_a_padded_checkpoint_is_fine(tmp_path):
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="holds no tokenizer|not a readable"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("start", "here", "named"),
+    [
+        (b"\n\x0e\n\x05<unk>", [], "pip install sentencepiece protobuf, or"),
+        (b"\n\x0e\n\x05<unk>", ["sentencepiece"], "pip install protobuf, or"),
+        (b"IQ== 0\nIg== 1\n", ["sentencepiece", "google.protobuf"], "pip install tiktoken, or"),
+    ],
+)
+def test_what_converts_a_sentencepiece_model_is_named(tmp_path, monkeypatch, start, here, named):
+    monkeypatch.setattr(tokenizer_module, "_is_here", here.__contains__)
+    (tmp_path / "tokenizer.model").write_bytes(start)
+    with pytest.raises(CheckpointError, match=f"has tokenizer.model and no tokenizer.json.*{named}"):
+        read_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    check_tokenizer_files(tmp_path)
+
+
+def test_a_sentencepiece_model_alone_is_a_tokenizer(tmp_path):
+    pytest.importorskip("google.protobuf", reason="the extra `sentencepiece` is not installed")
+    library = pytest.importorskip("sentencepiece", reason="the extra `sentencepiece` is not installed")
+    words = [f"w{i}" for i in range(4, 97)]
+    library.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(words)] * 50),
+        model_prefix=str(tmp_path / "tokenizer"),
+        vocab_size=330,
+        model_type="bpe",
+        byte_fallback=True,
+        minloglevel=2,
+    )
+    settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text('{"vocab_size": 330}')
+    found = load_tokenizer(tmp_path)
+    plain = library.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    text = "w7 w88 hello"
+    assert found.tokenizer.encode(text, add_special_tokens=False) == plain.encode(text)
+    assert found.eos_token_ids == {2}
