@@ -24,6 +24,8 @@ _FOR_SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.prot
 # A token in base64 and its id; a SentencePiece model is a protocol buffer.
 _TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\r?\n")
 
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -120,6 +122,10 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # damaged or foreign files raise whatever their code happens to
+        if not any((folder / name).exists() for name in _VOCABULARIES):
+            raise CheckpointError(
+                f"{folder} holds no tokenizer: none of {', '.join(_VOCABULARIES)}; fetch the whole model"
+            ) from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(f"{folder} has no tokenizer that transformers can load: {reason}") from error
 

@@ -99,7 +99,7 @@ def test_a_padded_checkpoint_is_fine(tmp_path):
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match="holds no tokenizer|not a readable"):
+    with pytest.raises(CheckpointError, match="holds no tokenizer: none of tokenizer.json"):
         load_tokenizer(tmp_path)
 
 
