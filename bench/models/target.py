@@ -194,7 +194,7 @@ def resolve_target(name: str, revision: str | None = None, trust_remote_code: bo
 
     Raises:
         AssetError: it cannot be had.
-        CheckpointError: it is refused for its configuration, or its tokenizer needs a library that is missing.
+        CheckpointError: it is refused for its configuration, or its tokenizer needs a missing library.
     """
     path = resolve_config(name, revision) / CONFIG
     plan_target(read_config(path)[1], str(path), trust_remote_code)
