@@ -160,6 +160,12 @@ METRICS: Mapping[str, Metric] = {
     # A vocabulary chosen from text alone.
     "flops_reduction": Metric("R(k)", ".4f", "", "R(k)", None, -math.inf, 1),
     "utility": Metric("U(k)", ".4f", "", "U(k)"),
+    "script": Metric("script", short="script"),
+    "language": Metric("language", short="language"),
+    "num_tokens_heldout": _size("held-out tokens", "tokens"),
+    "share_heldout": _share("share of them", "share"),
+    "num_tokens_ranking": _size("ranking tokens"),
+    "share_ranking": _share("share of ranking tokens"),
     "tpe_vocab_size": _size("TPE k", "TPE k"),
     "tpe_regret": Metric("regret", ".2g", "", "regret", None, 0),
     # Published kernels of GPUs.

@@ -1,7 +1,7 @@
 """What a selection says: its folder read back, and its outcome in words."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,11 @@ import numpy as np
 import pandas as pd
 
 _MOST_LOST = 20  # tokens that are named
+
+_FAR_BELOW = 0.1  # a script or language that is covered so much less than its domain is a warning
+
+# Groups of tokens that `select.keep_scripts` cannot keep, or that always are.
+_NO_SCRIPT = ("special tokens", "Inherited", "Unknown")
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,60 @@ class SelectionFindings:
             lines.append(f"{seen['num_rows']:,} used without {what} (first: {seen['first']}).")
         lost = self.left_out()
         return [*lines, lost] if lost else lines
+
+    @property
+    def scripts(self) -> pd.DataFrame:
+        """Coverage of each script, by share of the text; empty in selections of older versions."""
+        return pd.DataFrame(self.summary.get("coverage_by_script", []))
+
+    @property
+    def languages(self) -> pd.DataFrame:
+        """Coverage of each language that rows of the data state, by share of the text."""
+        return pd.DataFrame(self.summary.get("coverage_by_language", []))
+
+    @property
+    def has_several_groups(self) -> bool:
+        """Whether the text has letters of several scripts, or several languages."""
+        letters = {*self.scripts.get("script", [])} - {*_NO_SCRIPT, "Common"}
+        return len(letters) > 1 or len(self.languages) > 1
+
+    def silenced(self) -> list[str]:
+        """Scripts and languages that the vocabulary covers much less than their domain."""
+        found = []
+        for kind, table in (("script", self.scripts), ("language", self.languages)):
+            for row in table.to_dict("records"):
+                found += self._far_below(kind, row)
+        return found
+
+    def _far_below(self, kind: str, row: Mapping[Hashable, Any]) -> list[str]:
+        name = row[kind]
+        is_held_out = row["num_tokens_heldout"] > 0
+        side, of_domain = ("heldout", "coverage_heldout") if is_held_out else ("ranking", "coverage_train")
+        covered, whole = row[f"coverage_{side}"], self.summary[of_domain]
+        if whole is None or whole - covered <= _FAR_BELOW:
+            return []
+        text = "held-out tokens" if is_held_out else "tokens in the responses that ranked it"
+        mend = "rank on more of such text, or raise select.min_coverage or select.vocab_size"
+        if kind == "script" and name not in _NO_SCRIPT:
+            mend = f"select.keep_scripts=[{name}] keeps every token of it"
+        return [
+            f"The vocabulary covers {covered:.1%} of the {row[f'num_tokens_{side}']:,} {text} of the {kind} "
+            f"{name}, {100 * (whole - covered):.0f} points less than of all text. A draft with it often "
+            f"proposes wrong tokens there: {mend}."
+        ]
+
+    def about_groups(self) -> str:
+        """How scripts and languages are told apart."""
+        scripts = (
+            "A token has the Unicode script of most of its letters; tokens of single bytes and of accents "
+            "have the script of the characters that they write. `Common` are spaces, digits, punctuation "
+            "and emoji."
+        )
+        stated = "Languages are what the rows of the data say; they are not detected."
+        none = "The rows of the data state no language (domain.columns.language); languages are not detected."
+        kept = self.summary.get("keep_scripts")
+        kept_too = f" Every token of {', '.join(kept)} is kept (select.keep_scripts)." if kept else ""
+        return f"{scripts} {stated if len(self.languages) else none}{kept_too}"
 
     def losses(self) -> str:
         """The most frequent tokens that are cut."""

@@ -60,6 +60,8 @@ class ColumnsConfig:
         messages: a column with a list of turns.
         turns: a column with a list of user texts.
         text: a column with formatted or plain text.
+        language: a column with the language of a row, for coverage by language. Null: `language` or `lang`,
+            if a row has one; the language of a text is not detected.
     """
 
     prompt: str | None = None
@@ -68,6 +70,7 @@ class ColumnsConfig:
     messages: str | None = None
     turns: str | None = None
     text: str | None = None
+    language: str | None = None
 
     def __post_init__(self) -> None:
         chosen = [name for name in ("prompt", "messages", "turns", "text") if getattr(self, name)]

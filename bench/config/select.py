@@ -30,6 +30,8 @@ class SelectConfig:
         seed: seed of the estimator and of the bootstrap.
         ranking: ranks the tokens on a mixture of domains, as name:weight; empty: each domain on itself.
         byte_fallback: keeps byte-fallback tokens such as `<0x0A>` at every size.
+        keep_scripts: keeps every token of these writing systems at every size, such as [Cyrillic, Greek], and
+            the tokens of single bytes that their characters need. Names are those of Unicode.
         vocab_size: exports this k; null: the exact optimum.
         bootstrap_samples: resamples of every coverage interval.
         num_processes: processes that count tokens; null: one per core.
@@ -48,6 +50,7 @@ class SelectConfig:
     seed: int = 42
     ranking: list[str] = field(default_factory=list)
     byte_fallback: bool = False
+    keep_scripts: list[str] = field(default_factory=list)
     vocab_size: int | None = None
     bootstrap_samples: int = 200
     num_processes: int | None = None
@@ -77,6 +80,7 @@ class SelectConfig:
         weights = self.ranking_weights()
         has_weight = not weights or (min(weights.values()) >= 0 and max(weights.values()) > 0)
         require(has_weight, "select.ranking", self.ranking, "[name:weight, ...] with weights above 0")
+        self.keep_scripts = [_script(name) for name in self.keep_scripts]
 
     def ranking_weights(self) -> dict[str, float]:
         """Weight by domain of the mixture that ranks the tokens; empty: each domain ranks its own."""
@@ -89,6 +93,18 @@ class SelectConfig:
                 name = ""
             require(bool(name), "select.ranking", entry, "name:weight, such as code:2")
         return weights
+
+
+def _script(name: str) -> str:
+    """The Unicode name of a script, from its name or four-letter code in any case."""
+    from fontTools.unicodedata import Scripts  # 30 ms, which few commands need
+
+    # Marks of no script are kept with every script; no token is in a script that is not assigned.
+    known = {code: long for code, long in Scripts.NAMES.items() if long not in ("Inherited", "Unknown")}
+    names = {short.casefold(): long for code, long in known.items() for short in (code, long)}
+    found = names.get(str(name).strip().replace(" ", "_").casefold())
+    require(found is not None, "select.keep_scripts", name, f"one of {', '.join(sorted(known.values()))}")
+    return str(found)
 
 
 @dataclass

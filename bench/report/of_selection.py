@@ -19,6 +19,11 @@ _BLUE, _ORANGE, _GREEN, _RED = _COLORS[:4]
 
 _GREY = "0.35"
 
+_GROUP = (
+    "num_tokens_heldout", "share_heldout", "coverage_heldout", "num_tokens_ranking", "share_ranking",
+    "coverage_ranking",
+)  # fmt: skip
+
 _OUTCOME = (
     "domain", "vocab_size", "coverage_heldout", "flops_reduction", "utility", "tpe_vocab_size", "tpe_regret",
 )  # fmt: skip
@@ -45,6 +50,7 @@ def selection_report(found: SelectionFindings) -> Section:
             is_folded=True,
         ),
         section("counted", "What was counted", Points(found.counted())),
+        _groups(found),
         section(
             "cross",
             "Coverage across domains",
@@ -62,6 +68,25 @@ def selection_report(found: SelectionFindings) -> Section:
     return Section("report", title, [part for part in parts if part])
 
 
+def _groups(found: SelectionFindings, is_brief: bool = False) -> Section | None:
+    """Coverage of each script and language, with warnings; None for a selection of an older version."""
+    if found.scripts.empty:
+        return None
+    domain = found.summary["domain"]
+    title = f"{domain}: coverage by script and language" if is_brief else "Coverage by script and language"
+    tables = [
+        Table(caption, frame, (name, *_GROUP), is_brief=is_brief)
+        for name, caption, frame in (
+            ("script", "Coverage of each script of the text.", found.scripts),
+            ("language", "Coverage of each language of the text.", found.languages),
+        )
+        if not frame.empty
+    ]
+    warnings = [Paragraph(text, is_brief, tone="bad") for text in found.silenced()]
+    about = None if is_brief else Paragraph(found.about_groups())
+    return section("groups", title, *warnings, *tables, about)
+
+
 def selections_report(found: Sequence[SelectionFindings]) -> Section:
     """The outcome of several selections, for the console: a row per domain, and where each report is."""
     table = pd.DataFrame([item.row for item in found])
@@ -71,9 +96,10 @@ def selections_report(found: Sequence[SelectionFindings]) -> Section:
         files += [f"{item.summary['domain']}: {lost}"] if lost else []
         files.append(f"{item.summary['domain']}: {item.folder}/report.md")
     title = f"Draft vocabulary: {found[0].summary['pair']}"
+    groups = [_groups(item, is_brief=True) for item in found if item.has_several_groups or item.silenced()]
     outcome = section("outcome", title, Table("", table, _OUTCOME, is_brief=True, brief_intervals=True))
     where = section("reports", "Reports", Points(files, is_brief=True, mark=""))
-    return Section("report", title, [part for part in (where, outcome) if part])
+    return Section("report", title, [part for part in (*groups, where, outcome) if part])
 
 
 @captioned(

@@ -116,6 +116,12 @@ def select(
     reduction = shape.latency_reduction(np.arange(1, len(order) + 1))
     exact = exact_optimum(judged.value, reduction, space)
     size = exact.vocab_size if settings.vocab_size is None else settings.vocab_size
+    num_kept = _num_kept(order, vocabulary)
+    if size < num_kept and settings.keep_scripts:
+        raise VocabError(
+            f"select.vocab_size={size} is smaller than the {num_kept} tokens that every draft must keep, "
+            f"such as end of turn{_and_scripts(settings)}; raise it"
+        )
     chosen = choose_vocab(ranking, vocabulary.must_keep, size, vocabulary.target_size)
     tpe = tpe_search(
         judged.value, reduction, space, settings.trials, settings.seed, lambda _trial: on_trial()
@@ -130,12 +136,12 @@ def _space(settings: SelectConfig, order: IntArray, vocabulary: Vocabulary) -> S
             f"select.k_max={settings.k_max} is larger than the draft's vocabulary of {largest} "
             "tokens; lower it"
         )
-    num_kept = int(np.isin(vocabulary.must_keep, order).sum())
+    num_kept = _num_kept(order, vocabulary)
     k_max = settings.k_max or largest
     if k_max < num_kept:
         raise VocabError(
             f"select.k_max={k_max} is smaller than the {num_kept} tokens that every draft must keep, such as "
-            "end of turn; raise it"
+            f"end of turn{_and_scripts(settings)}; raise it"
         )
     return SearchSpace(
         settings.coverage_weight,
@@ -143,4 +149,16 @@ def _space(settings: SelectConfig, order: IntArray, vocabulary: Vocabulary) -> S
         max(settings.k_min, num_kept),
         k_max,
         settings.multiple,
+    )
+
+
+def _num_kept(order: IntArray, vocabulary: Vocabulary) -> int:
+    return int(np.isin(vocabulary.must_keep, order).sum())
+
+
+def _and_scripts(settings: SelectConfig) -> str:
+    return (
+        f" and those of select.keep_scripts=[{', '.join(settings.keep_scripts)}]"
+        if settings.keep_scripts
+        else ""
     )

@@ -72,7 +72,9 @@ def prepare(config: Config, status: Callable[[str], None]) -> Context:
         draft_folder = resolve_draft(pair.draft, pair.draft_revision, purpose=Purpose.TRIM)
         shape = confirmed_shape(draft_folder)
     templates = [template_source(source.template) for source in sources]
-    must_keep = target.must_keep(config.select.byte_fallback, filter(None, templates))
+    must_keep = target.must_keep(
+        config.select.byte_fallback, filter(None, templates), config.select.keep_scripts
+    )
     shared = shared_ids(target, draft_folder, shape.vocab_size)
     if shape.vocab_size != target.vocab_size and not (draft_folder / "tokenizer.json").exists():
         say_once(
@@ -80,6 +82,7 @@ def prepare(config: Config, status: Callable[[str], None]) -> Context:
             "has no tokenizer to compare: equal ids are assumed to be equal tokens"
         )
     candidates = np.intersect1d(_own_vocabulary(draft_folder, shape), shared) if is_trimmed else shared
+    _say_what_is_lacking(draft_folder, target, config.select.keep_scripts, candidates)
     writer = _AnswerWriter(config, target, draft_folder, status)
     counts = {}
     for source in sources:
@@ -95,6 +98,19 @@ def prepare(config: Config, status: Callable[[str], None]) -> Context:
     has_all = len(candidates) == target.vocab_size
     vocabulary = Vocabulary(target.vocab_size, must_keep, None if has_all else candidates)
     return Context(config, target, draft_folder, shape, vocabulary, counts)
+
+
+def _say_what_is_lacking(
+    draft_folder: Path, target: TargetTokenizer, scripts: list[str], candidates: IntArray
+) -> None:
+    """Names the scripts of which a draft that is trimmed already has not all tokens."""
+    wanted = target.scripts.tokens_of(scripts)
+    wanted = wanted[wanted < target.vocab_size]
+    if lacking := len(np.setdiff1d(wanted, candidates)):
+        say_once(
+            f"{draft_folder}: its LM head lacks {lacking:,} of the {len(wanted):,} tokens of "
+            f"select.keep_scripts=[{', '.join(scripts)}]; they cannot be kept"
+        )
 
 
 def _check_shared(

@@ -14,6 +14,7 @@ from bench.config import Config
 from bench.export.files import refuse_foreign, replace_folder
 from bench.select.choose import Selection, rank, select
 from bench.select.exports import export_of, write_exports
+from bench.select.groups import coverage_by_language, coverage_by_script
 from bench.select.prepare import Context, prepare
 from bench.text.counting import LeftOut, SideCounts
 from bench.vocab.coverage import coverage_curve, cross_coverage, lost_tokens
@@ -111,6 +112,8 @@ SUMMARY, COUNTS, COVERAGE = "summary.json", "token_counts.npz", "coverage.parque
 
 CROSS_DOMAIN, LOST, TRIALS, PARETO = "cross_domain.csv", "lost_tokens.csv", "tpe_trials.csv", "pareto.csv"
 
+BY_SCRIPT, BY_LANGUAGE = "coverage_by_script.csv", "coverage_by_language.csv"
+
 _MOST_LOST = 100
 
 
@@ -127,6 +130,9 @@ def write_tables(
     trials = pd.DataFrame([vars(trial) for trial in selection.tpe.trials])
     trials.to_csv(folder / TRIALS, index_label="trial")
     _pareto(context, selection).to_csv(folder / PARETO, index=False)
+    pd.DataFrame(figures["coverage_by_script"]).to_csv(folder / BY_SCRIPT, index=False)
+    if figures["coverage_by_language"]:
+        pd.DataFrame(figures["coverage_by_language"]).to_csv(folder / BY_LANGUAGE, index=False)
     text = json.dumps(figures, indent=2)
     (folder / SUMMARY).write_text(text + "\n", "utf-8")
 
@@ -170,6 +176,7 @@ def summary(context: Context, name: str, selection: Selection) -> dict:
         "ranking": config.select.ranking_weights() or {name: 1.0},
         "responses": domain.responses.value,
         "num_must_keep": len(context.vocabulary.must_keep),
+        "keep_scripts": config.select.keep_scripts,
         "num_tokens": int(ranked.counts.sum()),
         "num_tokens_heldout": int(held_out.counts.sum()),
         "num_distinct_tokens": len(np.unique(ranked.token_ids)),
@@ -177,6 +184,8 @@ def summary(context: Context, name: str, selection: Selection) -> dict:
         "num_conversations_heldout": held_out.num_conversations,
         "num_conversations_without_response": domain.sides.num_silent,
         "rows": domain.odd.as_dict(),
+        "coverage_by_script": coverage_by_script(domain.sides, context.target.scripts, selection.chosen),
+        "coverage_by_language": coverage_by_language(domain.sides, selection.chosen),
         **_left_out(domain.sides, None if band is None else float(band.value[at])),
         "target_vocab_size": context.target.vocab_size,
         "content_hash": selection.chosen.content_hash,

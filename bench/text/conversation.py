@@ -51,6 +51,7 @@ class Prompt:
         tools: JSON schemas of the tools that the assistant may call; None if there are none.
         place: location of its row, for messages.
         template: source of the template that renders it; None for the target's own.
+        language: as its row states it; None if it does not.
     """
 
     prompt_id: str
@@ -59,6 +60,7 @@ class Prompt:
     tools: Tools | None = None
     place: str = ""
     template: str | None = None
+    language: str | None = None
 
     def as_dicts(self) -> list[Turn]:
         """The turns as chat templates expect them."""
@@ -113,6 +115,7 @@ class Conversation:
         place: location of its row, for messages.
         unseen: types of content without text, such as images, in turns of the user or of tools.
         unused: other columns of the row with text, if no response was found.
+        language: as the row states it; None if it does not.
     """
 
     conversation_id: str
@@ -123,6 +126,7 @@ class Conversation:
     place: str = ""
     unseen: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    language: str | None = None
 
     @property
     def has_response(self) -> bool:
@@ -144,7 +148,7 @@ class Conversation:
                 f"the prompt has content of type {self.unseen[0]!r}, which the target cannot read",
                 place=place,
             )
-        return Prompt(self.conversation_id, self.group, turns, self.tools, self.place)
+        return Prompt(self.conversation_id, self.group, turns, self.tools, self.place, self.language)
 
 
 def _end_of_prompt(messages: Sequence[Message]) -> int:

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import sys
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from bench.text.encoding import InexactError, ResponseEncoder
 from bench.text.left_out import as_text, read_fields
 from bench.text.odd_rows import OddRows
 from bench.text.responses import Asked, Response, ResponseFinder
+from bench.text.scripts import InContext
 from bench.text.template import RefusedError, refused_row
 from bench.text.tokenizer import TargetTokenizer
 from bench.vocab.blocks import NUM_BLOCKS, BlockCounts
@@ -33,6 +34,11 @@ _SMALL = 8 * _CHUNK
 _WARMUP_CHUNKS = 2
 
 _SIDES = (Split.RANKING, Split.HELD_OUT)
+
+# A column may hold something else than languages; counts of each need memory.
+_MOST_LANGUAGES = 64
+
+NO_LANGUAGE, OTHER_LANGUAGES = "not stated", "other languages"
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,8 @@ class SideCounts:
         left_out: text that is not counted because the chat template does not show it, by field.
         refused: conversations that the chat template refuses; they are not counted.
         num_silent: conversations without an assistant turn.
+        in_context: counts of the tokens whose script the text decides, of both sides.
+        languages: counts `(2, V)` of both sides by language, as the rows state it; empty if no row does.
     """
 
     ranking: BlockCounts
@@ -91,6 +99,8 @@ class SideCounts:
     left_out: dict[str, LeftOut] = field(default_factory=dict)
     refused: OddRows = field(default_factory=OddRows)
     num_silent: int = 0
+    in_context: tuple[InContext, InContext] = field(default_factory=lambda: (Counter(), Counter()))
+    languages: dict[str, IntArray] = field(default_factory=dict)
 
     @property
     def num_conversations(self) -> int:
@@ -105,6 +115,7 @@ class _Item(NamedTuple):
     place: int
     asked: Asked
     text: str | None
+    language: str | None
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,8 @@ class _Part:
     left_out: dict[str, LeftOut]
     refused: OddRows
     num_silent: int
+    in_context: tuple[InContext, InContext]
+    languages: dict[str, tuple[IntArray, IntArray]]
 
 
 def count_responses(
@@ -168,7 +181,8 @@ def _to_item(conversation: Conversation, settings: CountSettings) -> _Item:
     side = split_of(conversation, settings.split_seed, settings.held_out_share)
     place = _SIDES.index(side) * NUM_BLOCKS + _block_of(conversation.group)
     asked = Asked([message.as_turn() for message in conversation.messages], conversation.tools)
-    return _Item(conversation.place or conversation.conversation_id, place, asked, conversation.text)
+    name = conversation.place or conversation.conversation_id
+    return _Item(name, place, asked, conversation.text, conversation.language)
 
 
 class _Worker:
@@ -176,6 +190,7 @@ class _Worker:
 
     def __init__(self, target: TargetTokenizer, settings: CountSettings, use_words: bool):
         self.vocab_size, self._template = target.num_ids, settings.template
+        self._scripts = target.scripts
         is_plain = settings.plain_text
         self._finder = None if is_plain else ResponseFinder(target.tokenizer, settings.template)
         tail = self._finder.marks.tail if self._finder else ""
@@ -192,14 +207,42 @@ class _Worker:
         encoded = self._encoder.encode([response.text for of_item in found for response in of_item])
         sizes = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
         per_item = [len(of_item) for of_item in found]
-        places = np.repeat([item.place for item in items], per_item)
         tokens = np.concatenate([np.empty(0, dtype=np.int32), *encoded]).astype(np.int64)
-        keys, counts = np.unique(np.repeat(places, sizes) * self.vocab_size + tokens, return_counts=True)
+        rows = np.repeat(np.repeat(np.arange(len(items)), per_item), sizes)
+        places = np.array([item.place for item in items], dtype=np.int64)[rows]
+        keys, counts = np.unique(places * self.vocab_size + tokens, return_counts=True)
         sides = [item.place // NUM_BLOCKS for item, n in zip(items, per_item, strict=True) if n]
         num_conversations = np.bincount(np.asarray(sides, dtype=np.int64), minlength=len(_SIDES))
         left_out = self._left_out(items, found)
         num_silent = len(items) - len(sides) - refused.num_set_aside
-        return _Part(keys, counts.astype(np.int32), num_conversations, left_out, refused, num_silent)
+        return _Part(
+            keys,
+            counts.astype(np.int32),
+            num_conversations,
+            left_out,
+            refused,
+            num_silent,
+            self._in_context(tokens, sizes, places // NUM_BLOCKS),
+            self._languages(items, rows, places // NUM_BLOCKS * self.vocab_size + tokens),
+        )
+
+    def _in_context(self, tokens: IntArray, sizes: IntArray, sides: IntArray) -> tuple[InContext, InContext]:
+        found: tuple[InContext, InContext] = (Counter(), Counter())
+        places, scripts = self._scripts.in_context(tokens, sizes)
+        for side, script, token in zip(sides[places].tolist(), scripts, tokens[places].tolist(), strict=True):
+            found[side][script, token] += 1
+        return found
+
+    def _languages(
+        self, items: list[_Item], rows: IntArray, keys: IntArray
+    ) -> dict[str, tuple[IntArray, IntArray]]:
+        """Distinct keys `side * V + token` and their counts, by language that a row states."""
+        named = {item.language for item in items if item.language}
+        found = {}
+        for name in named:
+            of_item = np.array([item.language == name for item in items])
+            found[name] = np.unique(keys[of_item[rows]], return_counts=True)
+        return found
 
     def _left_out(self, items: list[_Item], found: list[list[Response]]) -> dict[str, LeftOut]:
         lost = [
@@ -305,6 +348,8 @@ class _Tally:
         self._left_out: dict[str, LeftOut] = {}
         self._refused = OddRows()
         self._num_silent = 0
+        self._in_context: tuple[InContext, InContext] = (Counter(), Counter())
+        self._languages: dict[str, IntArray] = {}
 
     def add(self, part: _Part) -> None:
         self._counts[part.keys] += part.counts  # keys are distinct
@@ -313,6 +358,16 @@ class _Tally:
             self._left_out[name] = self._left_out.get(name, LeftOut()) + more
         self._refused.merge(part.refused)
         self._num_silent += part.num_silent
+        for mine, its in zip(self._in_context, part.in_context, strict=True):
+            mine.update(its)
+        for name, (keys, counts) in part.languages.items():
+            self._of_language(name)[keys] += counts
+
+    def _of_language(self, name: str) -> IntArray:
+        if name not in self._languages and len(self._languages) >= _MOST_LANGUAGES:
+            name = OTHER_LANGUAGES
+        size = len(_SIDES) * self._vocab_size
+        return self._languages.setdefault(name, np.zeros(size, dtype=np.int64))
 
     def result(self) -> SideCounts:
         sides = []
@@ -322,4 +377,23 @@ class _Tally:
             total = int(self._num_conversations[side])
             sides.append(BlockCounts.from_parts([part], self._vocab_size, total))
         ranking, held_out = sides
-        return SideCounts(ranking, held_out, self._left_out, self._refused, self._num_silent)
+        languages = {name: counts.reshape(len(_SIDES), -1) for name, counts in self._languages.items()}
+        return SideCounts(
+            ranking,
+            held_out,
+            self._left_out,
+            self._refused,
+            self._num_silent,
+            self._in_context,
+            with_the_rest(languages, ranking.total(), held_out.total()),
+        )
+
+
+def with_the_rest(
+    languages: dict[str, IntArray], ranking: IntArray, held_out: IntArray
+) -> dict[str, IntArray]:
+    """Counts by language, with those of rows that state none if others do."""
+    if not languages:
+        return {}
+    rest = np.stack([ranking, held_out]) - np.sum(list(languages.values()), axis=0)
+    return languages | ({NO_LANGUAGE: languages.get(NO_LANGUAGE, 0) + rest} if rest.any() else {})

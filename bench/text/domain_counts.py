@@ -1,6 +1,7 @@
 """Token counts of one domain: of its own responses, or of responses that the target writes."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -16,13 +17,22 @@ from bench.errors import DomainError
 from bench.identity import Identity
 from bench.text import content_id, load_conversations, load_prompts, source_name
 from bench.text.conversation import Prompt, Split, take_split
-from bench.text.counting import CountSettings, LeftOut, SideCounts, block_counts, count_responses
+from bench.text.counting import (
+    CountSettings,
+    LeftOut,
+    SideCounts,
+    block_counts,
+    count_responses,
+    with_the_rest,
+)
 from bench.text.odd_rows import OddRows
+from bench.text.scripts import DATA_VERSION
 from bench.text.template import template_source
 from bench.text.tokenizer import TargetTokenizer
 from bench.vocab.blocks import BlockCounts
+from bench.vocab.draft_vocab import IntArray
 
-_FORMAT = 3  # format of cached counts; raise it when the counts change
+_FORMAT = 4  # format of cached counts; raise it when the counts change
 
 # Writes the target's answers to some of the prompts: (prompts, largest number, collects the prompts that
 # cannot be used) -> (prompt, ids) of each.
@@ -99,7 +109,12 @@ def _with_rows(domain: DomainSource, sides: SideCounts, target: TargetTokenizer)
             f"{total[missing[0]]:,} times, but the target's LM head has only {size:,} rows; use the "
             "tokenizer that belongs to the checkpoint, or leave these responses out"
         )
-    return replace(sides, ranking=sides.ranking.within(size), held_out=sides.held_out.within(size))
+    return replace(
+        sides,
+        ranking=sides.ranking.within(size),
+        held_out=sides.held_out.within(size),
+        languages={name: counts[:, :size] for name, counts in sides.languages.items()},
+    )
 
 
 def _counted(
@@ -135,6 +150,7 @@ def _identity(
     """What a count is made of."""
     return target.identity.also(
         format=_FORMAT,
+        scripts=DATA_VERSION,
         data=source_id,
         # How a file is read is decided by its name.
         suffixes=Path(domain.path or "").suffixes if domain.source is Source.file else None,
@@ -151,18 +167,28 @@ def _written(
 ) -> tuple[SideCounts, OddRows]:
     odd = OddRows()
     prompts = load_prompts(domain, odd)[: domain.max_conversations]
-    sides = []
+    sides, in_context = [], []
+    languages: dict[str, IntArray] = {}
     for split in (Split.RANKING, Split.HELD_OUT):
         chosen = take_split(prompts, split, vocab.split_seed, vocab.held_out_share)
         answers = write_answers(chosen, domain.target_responses, odd)
         num_prompts = len({prompt.prompt_id for prompt, _ in answers})
         grouped = [(prompt.group, ids) for prompt, ids in answers]
         sides.append(block_counts(grouped, target.vocab_size, num_prompts))
+        in_context.append(target.scripts.count(ids for _, ids in answers))
+        for prompt, ids in answers:
+            if prompt.language:
+                counts = languages.setdefault(
+                    prompt.language, np.zeros((2, target.vocab_size), dtype=np.int64)
+                )
+                np.add.at(counts[len(sides) - 1], ids, 1)
     odd.check(domain.name, domain.max_bad_share)
     if not sides[0].num_conversations:
         on_side = len(take_split(prompts, Split.RANKING, vocab.split_seed, vocab.held_out_share))
         raise DomainError(_why_no_answer(domain, len(prompts), on_side, vocab))
-    return SideCounts(sides[0], sides[1]), odd
+    ranking, held_out = sides
+    languages = with_the_rest(languages, ranking.total(), held_out.total())
+    return SideCounts(ranking, held_out, in_context=(in_context[0], in_context[1]), languages=languages), odd
 
 
 def _why_no_answer(domain: DomainSource, num_prompts: int, num_ranking: int, vocab: VocabConfig) -> str:
@@ -188,6 +214,8 @@ def _write(file: BinaryIO, sides: SideCounts, odd: OddRows) -> None:
         "odd": odd.as_dict(),
         "left_out": {name: asdict(lost) for name, lost in sides.left_out.items()},
         "num_silent": sides.num_silent,
+        "in_context": [[[*key, n] for key, n in side.items()] for side in sides.in_context],
+        "languages": list(sides.languages),
     }
     arrays: dict[str, np.ndarray] = {"notes": np.array(json.dumps(notes))}
     for name, side in (("ranking", sides.ranking), ("held_out", sides.held_out)):
@@ -197,6 +225,9 @@ def _write(file: BinaryIO, sides: SideCounts, odd: OddRows) -> None:
             f"{name}_counts": side.counts,
             f"{name}_conversations": np.array(side.num_conversations),
         }
+    for number, counts in enumerate(sides.languages.values()):
+        places = np.flatnonzero(counts)
+        arrays |= {f"language_{number}": np.stack([places, counts.ravel()[places]])}
     np.savez(file, allow_pickle=False, **arrays)
 
 
@@ -211,6 +242,19 @@ def _read(path: Path, vocab_size: int, source: str) -> tuple[SideCounts, OddRows
             )
             for name in ("ranking", "held_out")
         )
+        languages = {}
+        for number, name in enumerate(notes["languages"]):
+            places, counts = file[f"language_{number}"]
+            languages[name] = np.zeros((2, vocab_size), dtype=np.int64)
+            languages[name].flat[places] = counts
+    ranked, kept = (Counter({(script, token): n for script, token, n in s}) for s in notes["in_context"])
     left_out = {name: LeftOut(**lost) for name, lost in notes["left_out"].items()}
-    sides = SideCounts(ranking, held_out, left_out, num_silent=notes["num_silent"])
+    sides = SideCounts(
+        ranking,
+        held_out,
+        left_out,
+        num_silent=notes["num_silent"],
+        in_context=(ranked, kept),
+        languages=languages,
+    )
     return sides, OddRows.from_dict(source, notes["odd"])

@@ -4,7 +4,7 @@ If `columns` names no column, these are tried in this order: `conversations` or 
 with role/content, or from/value as in ShareGPT; also as JSON text); `turns` (Spec-Bench, MT-Bench,
 SPEED-Bench: a list of user texts. The first one is the prompt; later ones depend on answers that the row does
 not have); `prompt` with or without `response` or `completion`; `text`. `tools` or `functions` list what the
-assistant may call.
+assistant may call. `language` or `lang` is the language of the row.
 """
 
 import json
@@ -31,6 +31,8 @@ _NAME_THEM = "name other columns with domain.columns"
 
 _CHATS, _RESPONSES, _TOOLS = ("conversations", "messages"), ("response", "completion"), ("tools", "functions")
 
+_LANGUAGES = ("language", "lang")
+
 
 def to_conversation(
     row: Row, conversation_id: str, columns: ColumnsConfig, roles: Mapping[str, str]
@@ -56,7 +58,20 @@ def to_conversation(
         raise error.at(row.place) from error
     tools = next((tools for name in _TOOLS if (tools := read_tools(row.value.get(name)))), None)
     unused = () if used is None or found.has_response else _texts_beside(row.value, used)
-    return replace(found, place=row.place, tools=tools, unused=unused)
+    language = _language(row, columns)
+    return replace(found, place=row.place, tools=tools, unused=unused, language=language)
+
+
+def _language(row: Row, columns: ColumnsConfig) -> str | None:
+    """The language that the row states."""
+    if columns.language:
+        try:
+            value = _column(row.value, columns.language)
+        except RowError as error:
+            raise error.at(row.place) from error
+    else:
+        value = next((v for name in _LANGUAGES if isinstance(v := row.value.get(name), str)), None)
+    return str(value).strip() or None if isinstance(value, str | int) else None
 
 
 def _read(
@@ -87,7 +102,7 @@ def _read(
 
 def _texts_beside(value: dict, used: set[str]) -> tuple[str, ...]:
     """Other columns with text, which may be the response."""
-    known = {*used, *_TOOLS}
+    known = {*used, *_TOOLS, *_LANGUAGES}
     return tuple(
         sorted(str(k) for k, v in value.items() if k not in known and isinstance(v, str) and " " in v)
     )

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from bench.cost.config_json import read_config
 from bench.errors import CheckpointError
 from bench.identity import Identity, of_tokenizer
+from bench.text.scripts import TokenScripts
 from bench.vocab.coverage import must_keep_ids
 from bench.vocab.draft_vocab import IntArray
 
@@ -60,7 +61,14 @@ class TargetTokenizer:
         """A token as it is written, for messages."""
         return f"{self.tokenizer.convert_ids_to_tokens(token)!r} (id {token})"
 
-    def must_keep(self, byte_fallback: bool = False, templates: Iterable[str] = ()) -> list[int]:
+    @cached_property
+    def scripts(self) -> TokenScripts:
+        """The script of each token."""
+        return TokenScripts(self.tokenizer, self.num_ids)
+
+    def must_keep(
+        self, byte_fallback: bool = False, templates: Iterable[str] = (), scripts: Iterable[str] = ()
+    ) -> list[int]:
         """Tokens that stay in a draft vocabulary of every size, ascending.
 
         These are the tokens that end an answer, the tokenizer's special tokens, and every added token that
@@ -69,10 +77,12 @@ class TargetTokenizer:
         Args:
             byte_fallback: also keep the tokens of single bytes, which can write any text.
             templates: sources of further chat templates.
+            scripts: also keep every token that can write a part of a text in these scripts.
         """
         kept = {*must_keep_ids(self.tokenizer, self.eos_token_ids), *self._template_ids(templates)}
         if byte_fallback:
             kept |= _byte_ids(self.tokenizer.get_vocab())
+        kept |= {*self.scripts.tokens_of(scripts).tolist()}
         return sorted(token for token in kept if token < self.vocab_size)
 
     def _template_ids(self, templates: Iterable[str]) -> Iterable[int]:

@@ -5,7 +5,7 @@ import pytest
 
 from bench.config import CoverageOf, SelectConfig
 from bench.cost.shape import DraftShape
-from bench.errors import VocabError
+from bench.errors import ConfigError, VocabError
 from bench.select.choose import Vocabulary, rank, select
 from bench.vocab.blocks import BlockCounts
 from tests.cost.test_flops import SMOLLM2
@@ -50,6 +50,22 @@ def test_the_held_out_responses_can_decide():
 def test_a_size_that_is_asked_for_is_exported_beside_the_optimum():
     found = choose(vocab_size=17)
     assert len(found.chosen) == 17 and found.exact == choose().exact
+
+
+def test_a_size_without_room_for_kept_scripts_names_them():
+    vocabulary = Vocabulary(V, [*range(100, 160)])
+    assert len(choose(vocabulary, keep_scripts=["greek", "Cyrl"]).chosen) >= 60
+    with pytest.raises(VocabError, match=r"vocab_size=40 .* 60 tokens .*keep_scripts=\[Greek, Cyrillic\]"):
+        choose(vocabulary, keep_scripts=["greek", "Cyrl"], vocab_size=40)
+    with pytest.raises(VocabError, match=r"k_max=40 .* 60 tokens .*keep_scripts=\[Greek\]"):
+        choose(vocabulary, keep_scripts=["Greek"], k_max=40)
+
+
+@pytest.mark.parametrize("name", ["Danish", "Klingon", "", "Inherited", "Zzzz", "None"])
+def test_an_unknown_script_is_refused_with_the_names_that_are_known(name):
+    with pytest.raises(ConfigError, match=r"select.keep_scripts=.* Arabic, .*Cyrillic, .*Latin, ") as found:
+        SelectConfig(keep_scripts=[name])
+    assert "\n" not in str(found.value)
 
 
 def test_multiples_limits_and_constraint_hold():

@@ -11,6 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from bench.export.readers import read_map
+from bench.models.fetching import resolve_tokenizer
+from bench.text.tokenizer import load_tokenizer
+from tests.select.in_process import run_here
 from tests.test_cli import check_refused, run
 
 WORDS = [f"word{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
@@ -26,6 +29,15 @@ def conversations(tmp_path_factory):
             turns = [{"from": "human", "value": f"Question {number}?"}, {"from": "gpt", "value": answer}]
             file.write(json.dumps({"conversations": turns}) + "\n")
     return path
+
+
+def select_here(monkeypatch, path, out, *arguments):
+    return run_here(
+        monkeypatch,
+        *("task=select", "domain=jsonl", f"domain.path={path}", f"out={out}", "select.trials=1"),
+        "select.checkpoint=false",
+        *arguments,
+    )
 
 
 def select(path, out, *arguments):
@@ -168,6 +180,10 @@ def test_no_assistant_turn_anywhere_names_the_way_out(tmp_path):
         (["select.vocab_size=2"], ["vocabulary size 2 is impossible", "every draft must keep"]),
         (["select.ranking=[nosuch:1]"], ["select.ranking names nosuch"]),
         (["select.ranking=[code]"], ["select.ranking=code is impossible", "name:weight"]),
+        (
+            ["select.keep_scripts=[Danish]"],
+            ["select.keep_scripts=Danish is impossible", "Arabic, ", "Cyrillic, "],
+        ),
         (["select.eagle3_config=nosuch.json"], ["nosuch.json cannot be read"]),
     ],
 )
@@ -180,6 +196,82 @@ def test_a_folder_of_the_users_is_not_replaced(conversations, tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     check_refused(select(conversations, tmp_path), ["has no summary.json"])
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+TEXTS = {
+    "English": "many birds sing in old trees near our house while the river runs to another town",
+    "Danish": "fuglene synger i gamle træer nær vores hus mens åen løber videre til en øde by",
+    "Russian": "птицы поют на старых деревьях около нашего дома пока река бежит к городу",
+    "Greek": "τα πουλιά τραγουδούν στα παλιά δέντρα κοντά στο σπίτι μας",
+    "Chinese": "鸟 儿 在 我 家 附 近 的 老 树 上 唱 歌",
+}
+WORDS_OF = {language: text.split() for language, text in TEXTS.items()}
+
+
+@pytest.fixture(scope="module")
+def many_languages(tmp_path_factory):
+    """95% English, 5% in four other languages."""
+    rng = random.Random(1)
+    path = tmp_path_factory.mktemp("data") / "languages.jsonl"
+    with path.open("w") as file:
+        for number in range(800):
+            others = [*WORDS_OF][1:]
+            language = "English" if number % 20 else others[number // 20 % 4]
+            answer = " ".join(rng.choices(WORDS_OF[language], k=30))
+            row = {"prompt": f"Question {number}?", "response": answer, "language": language}
+            file.write(json.dumps(row) + "\n")
+    return path
+
+
+def test_a_vocabulary_that_silences_a_script_or_a_language_says_so(many_languages, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    done = select_here(monkeypatch, many_languages, out, "select.vocab_size=70")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    scripts = pd.read_csv(out / "coverage_by_script.csv").set_index("script")
+    languages = pd.read_csv(out / "coverage_by_language.csv").set_index("language")
+    assert {"Latin", "Cyrillic", "Greek", "Han"} <= set(scripts.index) and set(languages.index) == {*WORDS_OF}
+    for table in (scripts, languages):
+        held_out, covered = table["num_tokens_heldout"], table["coverage_heldout"]
+        assert held_out.sum() == summary["num_tokens_heldout"]
+        assert (held_out * covered).sum() / held_out.sum() == pytest.approx(summary["coverage_heldout"])
+        assert table["share_heldout"].sum() == pytest.approx(1)
+    tokenizer = load_tokenizer(resolve_tokenizer("smollm2-135m-instruct")).tokenizer
+    russian = [
+        row["response"]
+        for line in many_languages.read_text().splitlines()
+        if "Rus" in (row := json.loads(line))["language"]
+    ]
+    # A space can be a token of its own.
+    ids = [i for text in russian for i in tokenizer.encode(text) if tokenizer.decode(i) != " "]
+    assert scripts.loc["Cyrillic", ["num_tokens_heldout", "num_tokens_ranking"]].sum() == len(ids)
+    page = (out / "report.md").read_text()
+    below = summary["coverage_heldout"] - 0.1
+    for kind, table in (("script", scripts), ("language", languages)):
+        for name, covered in table["coverage_heldout"].items():
+            for text in (page, " ".join(done.stdout.split())):
+                assert (f"of the {kind} {name}, " in text) == (covered < below), (name, covered)
+    assert scripts.loc["Cyrillic", "coverage_heldout"] < below
+    assert languages.loc["Danish", "coverage_heldout"] < below < languages.loc["English", "coverage_heldout"]
+
+
+def test_kept_scripts_are_covered_whole_whatever_the_text_is(many_languages, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    done = select(
+        many_languages,
+        out,
+        "select.keep_scripts=[cyrillic,Hani]",
+        "select.coverage_weight=0",
+        "select.checkpoint=false",
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["keep_scripts"] == ["Cyrillic", "Han"]
+    assert summary["vocab_size"] == summary["num_must_keep"] > 300
+    scripts = pd.read_csv(out / "coverage_by_script.csv").set_index("script")
+    assert scripts.loc[["Cyrillic", "Han"], ["coverage_heldout", "coverage_ranking"]].to_numpy().min() == 1
+    assert scripts.loc["Latin", "coverage_heldout"] < 0.9
+    assert "Every token of Cyrillic, Han is kept" in (out / "report.md").read_text()
 
 
 def test_every_job_of_a_sweep_leaves_a_folder(conversations, tmp_path):

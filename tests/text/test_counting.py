@@ -137,6 +137,36 @@ def test_any_text_is_encoded_as_the_tokenizer_does(target, text):
     assert list(found) == [*target.tokenizer.encode(text, add_special_tokens=False), end]
 
 
+def test_languages_that_rows_state_are_counted_apart(target):
+    chats = hard_conversations(2500, seed=2)
+    stated = [None, "English", "Danish"]
+    # The first rows state none: nothing may be lost of them.
+    chats = [replace(c, language=None if i < 600 else stated[i % 3]) for i, c in enumerate(chats)]
+    found = count_responses(lambda: iter(chats), target, SETTINGS, num_processes=2)
+    assert set(found.languages) == {"English", "Danish", "not stated"}
+    for name, counts in found.languages.items():
+        own = [c for c in chats if (c.language or "not stated") == name]
+        for row, side in enumerate((Split.RANKING, Split.HELD_OUT)):
+            assert (counts[row] == slow_counts(own, target, side)).all()
+
+
+def test_a_column_of_names_makes_no_table_of_thousands(target):
+    chats = [replace(conversation(i, "x"), language=f"name {i}") for i in range(200)]
+    found = count_responses(lambda: iter(chats), target, SETTINGS)
+    assert len(found.languages) == 65 and "other languages" in found.languages
+    total = found.ranking.total() + found.held_out.total()
+    assert (sum(found.languages.values()).sum(axis=0) == total).all()
+
+
+def test_scripts_are_counted_the_same_in_one_process_and_in_several(target):
+    chats = hard_conversations(2500, seed=3)
+    one, two = (
+        count_responses(lambda: iter(chats), target, SETTINGS, num_processes=n).in_context for n in (1, 2)
+    )
+    assert one == two and sum(one[1].values()) > 100
+    assert {script for script, _ in one[1]} <= {"Han", "Common", "Latin"}
+
+
 def test_answers_that_are_ids_already():
     counts = block_counts([("a", [1, 1, 3]), ("b", []), ("a", [3])], 5, 2)
     assert counts.total().tolist() == [0, 2, 0, 2, 0] and counts.num_blocks == 1
