@@ -186,7 +186,7 @@ def counting(tmp_path, monkeypatch):
     return count
 
 
-def test_kept_counts_are_of_all_that_made_them(tmp_path, counting):
+def test_kept_counts_are_of_all_that_made_them(tmp_path, counting, monkeypatch):
     path = tmp_path / "mine.jsonl"
     rows = [{"prompt": f"q{i}", "response": f"a{i}", "other": "b"} for i in range(40)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -201,6 +201,7 @@ def test_kept_counts_are_of_all_that_made_them(tmp_path, counting):
         assert counting(domain, replace(target, identity=target.identity.also(**{part: "other"})))
     for change in (
         {"columns": ColumnsConfig(prompt="prompt", response="other")},
+        {"columns": ColumnsConfig(language="other")},
         {"roles": {"x": "user"}},
         {"max_conversations": 30},
         {"plain_text": True},
@@ -210,6 +211,9 @@ def test_kept_counts_are_of_all_that_made_them(tmp_path, counting):
         assert counting(replace(domain, **change), target), change
     assert counting(domain, target, VocabConfig(["full"], split_seed=1))
     assert counting(domain, target, VocabConfig(["full"], held_out_share=0.3))
+    with monkeypatch.context() as changed:
+        changed.setattr(domain_counts, "DATA_VERSION", "another")
+        assert counting(domain, target)
     assert not counting(domain, target)
     path.write_text(path.read_text() + "\n")
     assert counting(domain, target)

@@ -148,7 +148,7 @@ class Conversation:
                 f"the prompt has content of type {self.unseen[0]!r}, which the target cannot read",
                 place=place,
             )
-        return Prompt(self.conversation_id, self.group, turns, self.tools, self.place, self.language)
+        return Prompt(self.conversation_id, self.group, turns, self.tools, self.place, language=self.language)
 
 
 def _end_of_prompt(messages: Sequence[Message]) -> int:
