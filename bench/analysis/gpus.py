@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from bench.analysis.published import (
     table_errors,
 )
 from bench.cost.shape import Pass
-from bench.errors import BenchError, ConfigError, FitError
+from bench.errors import BenchError, ConfigError
 from bench.gpu_tables.attention import Attention
 from bench.gpu_tables.compose import TableLatency, model_bytes, worst
 from bench.gpu_tables.experts import ExpertTable
@@ -324,12 +324,15 @@ def compose(tables: Tables, published: Tables | None, layers: Products, wide: Pr
     """
     key = layers.key
     source = tables if tables.is_published or published is None else published
-    attention = Attention(source.attention(key.gpu, key.engine))
-    try:
-        experts = ExpertTable(source.experts(key.gpu, key.engine))
-    except ConfigError:
-        experts = None
+    experts = ExpertTable(partial(source.experts, key.gpu, key.engine))
+    attention = _attention_of(source, key.gpu, key.engine)
     return TableLatency(tables.gpus[key.gpu], layers, wide, attention, experts, tables.origin)
+
+
+@lru_cache(maxsize=32)
+def _attention_of(source: Tables, gpu: str, engine: str) -> Attention:
+    """The same for every dtype of the layers."""
+    return Attention(source.attention(gpu, engine))
 
 
 def _choose_all(
@@ -351,7 +354,7 @@ def _choose_all(
             try:
                 times = times_of(latency, pair.draft, pair.target, lengths, batch, context)
                 basis = _basis(latency, pair, lengths, batch, context)
-            except FitError as error:
+            except BenchError as error:
                 found.refused.append((*place, str(error)))
                 continue
             for name, host in hosts.items():

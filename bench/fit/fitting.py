@@ -283,15 +283,8 @@ def held_out_errors(model: LatencyModel, series: LatencySeries) -> Floats | None
 
     The smallest and the largest size are extrapolated.
     """
-    medians, work = series.medians_ms, series.work
-    errors = np.empty(len(work))
-    for place in range(len(work)):
-        rest = np.arange(len(work)) != place
-        if model.why_not(work.take(rest)) is not None:
-            return None
-        theta = model.solve(work.take(rest), medians[None, rest])
-        errors[place] = model.predict(theta, work.take(~rest))[0, 0] / medians[place] - 1
-    return errors
+    predicted = model.without_each(series.work, series.medians_ms)
+    return None if predicted is None else predicted / series.medians_ms - 1
 
 
 def _r2(measured_ms: Floats, predicted_ms: Floats) -> float | None:

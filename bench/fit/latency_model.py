@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.cost.hardware import DeviceLimits
 from bench.errors import FitError
@@ -93,6 +94,17 @@ class LatencyModel(ABC):
     def num_parameters(self, theta: Floats) -> int:
         """Free parameters of the fit in the first row."""
         return theta.shape[1]
+
+    def without_each(self, work: Work, medians_ms: Floats) -> Floats | None:
+        """What a fit to all other sizes predicts for each `(n,)`; None if they cannot determine it."""
+        found = np.empty(len(work))
+        for place in range(len(work)):
+            rest = np.arange(len(work)) != place
+            if self.why_not(work.take(rest)) is not None:
+                return None
+            theta = self.solve(work.take(rest), medians_ms[None, rest])
+            found[place] = self.predict(theta, work.take(~rest))[0, 0]
+        return found
 
 
 # The classes of all models that a fit tries, in the order of their definition.
@@ -195,7 +207,29 @@ def why_undetermined(design: Floats) -> str | None:
     num_sizes, num_columns = design.shape
     if num_sizes <= num_columns:
         return f"{num_sizes} sizes cannot judge {num_columns} parameters; measure at least {num_columns + 1}"
-    scale = design.max(axis=0)
-    if (scale <= 0).any() or np.linalg.cond(design / scale) > _MOST_CONDITION:
+    if not _tells_apart(design[None])[0]:
         return "over these sizes its parts grow alike, so that they cannot be told apart"
     return None
+
+
+def determined_without_each(design: Floats) -> NDArray[np.bool_]:
+    """Whether `design` `(n, p)` determines its parameters without each of its sizes `(n,)`."""
+    num_sizes, num_columns = design.shape
+    if num_sizes - 1 <= num_columns:
+        return np.zeros(num_sizes, dtype=bool)
+    places = np.arange(num_sizes)
+    rest = np.stack([np.delete(places, place) for place in places])
+    return _tells_apart(design[rest])
+
+
+def _tells_apart(designs: Floats) -> NDArray[np.bool_]:
+    """Of many designs `(many, n, p)`, which have columns that are not alike `(many,)`."""
+    scale = designs.max(axis=1)
+    there = (scale > 0).all(axis=1)
+    scaled = designs / np.where(scale > 0, scale, 1.0)[:, None, :]
+    return there & (np.linalg.cond(scaled) <= _MOST_CONDITION)
+
+
+def each_left_out(medians_ms: Floats) -> Floats:
+    """Latencies `(n, n)` of `n` fits, each without one size: a fit takes no notice of an infinite one."""
+    return np.where(np.eye(len(medians_ms), dtype=bool), np.inf, medians_ms[None])

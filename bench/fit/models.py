@@ -4,10 +4,11 @@ To add a model, write one class here, with `@latency_model` above it. Fits, judg
 another device use only what `LatencyModel` declares. A model that is a sum of terms is a `Linear`.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from abc import abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
@@ -23,6 +24,8 @@ from bench.fit.latency_model import (
     LatencyModel,
     SumOfTerms,
     Values,
+    determined_without_each,
+    each_left_out,
     larger_cache,
     latency_model,
     rate,
@@ -65,8 +68,75 @@ class Linear(SumOfTerms):
     def predict(self, theta: Floats, work: Work) -> Floats:
         return theta @ self._design(work).T
 
+    def without_each(self, work: Work, medians_ms: Floats) -> Floats | None:
+        design = self._design(work)
+        if not determined_without_each(design).all():
+            return None
+        theta = fit_nonnegative(design, each_left_out(medians_ms))
+        return np.einsum("np,np->n", theta, design)
+
     def _design(self, work: Work) -> Floats:
         return np.stack([term.column(work) for term in self.terms], axis=1)
+
+
+class Branched(LatencyModel):
+    """One of several sums of terms, which a number tells apart: the one that fits best."""
+
+    def why_not(self, work: Work) -> str | None:
+        reasons = [why_undetermined(self._design(work, branch)) for branch in self._candidates(work)]
+        return None if None in reasons else reasons[0]
+
+    def solve(self, work: Work, latencies_ms: Floats) -> Floats:
+        branches = [b for b in self._candidates(work) if why_undetermined(self._design(work, b)) is None]
+        return self._best(work, latencies_ms, branches, np.ones((len(branches), len(latencies_ms)), bool))
+
+    def without_each(self, work: Work, medians_ms: Floats) -> Floats | None:
+        places = np.arange(len(work))
+        tried = [self._candidates(work.take(places != place)) for place in places]
+        branches = list(dict.fromkeys(branch for of_place in tried for branch in of_place))
+        is_tried = np.array([[branch in of_place for of_place in tried] for branch in branches])
+        usable = np.zeros((len(branches), len(work)), bool)
+        for row, branch in enumerate(branches):
+            usable[row] = is_tried[row] & determined_without_each(self._design(work, branch))
+        if not len(branches) or not usable.any(axis=0).all():
+            return None
+        theta = self._best(work, each_left_out(medians_ms), branches, usable)
+        return np.diagonal(self.predict(theta, work)).copy()
+
+    @abstractmethod
+    def _candidates(self, work: Work) -> list[float]:
+        """Branches to try."""
+
+    @abstractmethod
+    def _design(self, work: Work, branch: float) -> Floats:
+        """Columns of a branch."""
+
+    @abstractmethod
+    def _theta(self, coefficients: Floats, branch: float) -> Floats:
+        """Parameters from the coefficients of a branch's columns."""
+
+    def _best(
+        self, work: Work, latencies_ms: Floats, branches: list[float], usable: NDArray[np.bool_]
+    ) -> Floats:
+        """Of the branches that a resample may use `(branches, resamples)`, the one with the lowest loss.
+
+        All branches are fitted roughly, and for every resample the best of them in full.
+        """
+
+        def solve(branch: float, rows: Floats, rounds: int) -> Floats:
+            coefficients = fit_nonnegative(self._design(work, branch), rows, max_rounds=rounds)
+            return self._theta(coefficients, branch)
+
+        losses = np.full(usable.shape, np.inf)
+        for place in np.flatnonzero(usable.any(axis=1)):
+            rows = latencies_ms[usable[place]]
+            errors = self.predict(solve(branches[place], rows, _ROUGH_ROUNDS), work) / rows - 1
+            losses[place, usable[place]] = robust_loss(errors)
+        choice = losses.argmin(axis=0)
+        best = {place: choice == place for place in np.unique(choice)}
+        order = np.argsort(np.concatenate([np.flatnonzero(rows) for rows in best.values()]))
+        solved = [solve(branches[p], latencies_ms[rows], _FULL_ROUNDS) for p, rows in best.items()]
+        return np.concatenate(solved)[order]
 
 
 @latency_model
@@ -102,7 +172,7 @@ class AffineBytes(Linear):
 
 
 @latency_model
-class Roofline(SumOfTerms):
+class Roofline(Branched, SumOfTerms):
     """t0 + max(F/P, B/W), with P and W fitted.
 
     Sizes with a high arithmetic intensity F/B are bound by compute, the others by memory; every cut between
@@ -112,19 +182,6 @@ class Roofline(SumOfTerms):
     name, label, precedence = "roofline", "t0 + max(F/P, B/W), fitted", 3
     terms = (LAUNCHES, FLOPS, BYTES)
 
-    def why_not(self, work: Work) -> str | None:
-        reasons = [why_undetermined(design) for design, _ in self._cuts(work)]
-        return None if None in reasons else reasons[0]
-
-    def solve(self, work: Work, latencies_ms: Floats) -> Floats:
-        def solve_cut(cut: tuple[Floats, list[int]], rows: Floats, rounds: int) -> Floats:
-            theta = np.zeros((len(rows), 3))
-            theta[:, cut[1]] = fit_nonnegative(cut[0], rows, max_rounds=rounds)
-            return theta
-
-        cuts = [cut for cut in self._cuts(work) if why_undetermined(cut[0]) is None]
-        return _best_branch(cuts, solve_cut, lambda theta: self.predict(theta, work), latencies_ms)
-
     def predict(self, theta: Floats, work: Work) -> Floats:
         compute, memory = theta[:, 1:2] * work.flops, theta[:, 2:3] * work.total_bytes
         return theta[:, :1] + np.maximum(compute, memory)
@@ -132,18 +189,28 @@ class Roofline(SumOfTerms):
     def num_parameters(self, theta: Floats) -> int:
         return 1 + int((theta[0, 1:] > 0).sum())
 
-    def _cuts(self, work: Work) -> list[tuple[Floats, list[int]]]:
-        """The design of every cut, and which parameters its columns belong to."""
-        intensity, ones = work.flops / work.total_bytes, np.ones(len(work))
-        memory_only = (np.stack([ones, work.total_bytes], axis=1), [0, 2])
+    def _candidates(self, work: Work) -> list[float]:
+        """From which intensity on sizes are bound by compute."""
+        intensity = work.flops / work.total_bytes
         if intensity.max() <= _ONE_REGIME * intensity.min():
-            return [memory_only]
-        cuts = [memory_only, (np.stack([ones, work.flops], axis=1), [0, 1])]
-        for threshold in np.unique(intensity)[1:]:
-            compute = intensity >= threshold
-            columns = [ones, np.where(compute, work.flops, 0), np.where(compute, 0, work.total_bytes)]
-            cuts.append((np.stack(columns, axis=1), [0, 1, 2]))
-        return cuts
+            return [np.inf]
+        return [np.inf, -np.inf, *np.unique(intensity)[1:].tolist()]
+
+    def _design(self, work: Work, branch: float) -> Floats:
+        compute = work.flops / work.total_bytes >= branch
+        flops, moved = np.where(compute, work.flops, 0), np.where(compute, 0, work.total_bytes)
+        columns = [np.ones(len(work)), flops, moved]
+        return np.stack([columns[place] for place in _of_cut(branch)], axis=1)
+
+    def _theta(self, coefficients: Floats, branch: float) -> Floats:
+        theta = np.zeros((len(coefficients), 3))
+        theta[:, _of_cut(branch)] = coefficients
+        return theta
+
+
+def _of_cut(intensity: float) -> list[int]:
+    """Which parameters of a roofline a cut determines."""
+    return [0, 1, 2] if np.isfinite(intensity) else [0, 2] if intensity > 0 else [0, 1]
 
 
 @latency_model
@@ -164,6 +231,13 @@ class DataSheetRoofline(SumOfTerms):
     def predict(self, theta: Floats, work: Work) -> Floats:
         return theta + self._limit_ms(work)
 
+    def without_each(self, work: Work, medians_ms: Floats) -> Floats | None:
+        ones = np.ones((len(work), 1))
+        if self.why_not(work) is not None or not determined_without_each(ones).all():
+            return None
+        limit = self._limit_ms(work)
+        return fit_nonnegative(ones, each_left_out(medians_ms), limit)[:, 0] + limit
+
     def factors(self, theta: Floats, here: DeviceLimits, there: DeviceLimits) -> Floats:
         slower_compute(here, there)  # Refuses a device without a peak.
         return super().factors(theta, here, there)
@@ -175,7 +249,7 @@ class DataSheetRoofline(SumOfTerms):
 
 
 @latency_model
-class CacheAware(LatencyModel):
+class CacheAware(Branched):
     """t0 + B/W_cache, and the weights beyond the cache at the slower W_memory.
 
     T = t0 + s B + e max(weights - C, 0) with s, e >= 0: W_cache = 1/s, W_memory = 1/(s + e). This assumes
@@ -197,19 +271,9 @@ class CacheAware(LatencyModel):
                 return f"the weights of every size fit into {size}"
             if work.weight_bytes.min() >= cache:
                 return f"the weights of no size fit into {size}"
-        designs = [self._design(work, candidate) for candidate in self._candidates(work)]
-        if not designs:
+        if not self._candidates(work):
             return "4 sizes are needed to find where a cache ends; measure more"
-        reasons = [why_undetermined(design) for design in designs]
-        return None if None in reasons else reasons[0]
-
-    def solve(self, work: Work, latencies_ms: Floats) -> Floats:
-        def solve_cache(cache: float, rows: Floats, rounds: int) -> Floats:
-            theta = fit_nonnegative(self._design(work, cache), rows, max_rounds=rounds)
-            return np.column_stack([theta, np.full(len(theta), cache)])
-
-        caches = [c for c in self._candidates(work) if why_undetermined(self._design(work, c)) is None]
-        return _best_branch(caches, solve_cache, lambda theta: self.predict(theta, work), latencies_ms)
+        return super().why_not(work)
 
     def predict(self, theta: Floats, work: Work) -> Floats:
         beyond = np.maximum(work.weight_bytes - theta[:, 3:], 0)
@@ -236,14 +300,18 @@ class CacheAware(LatencyModel):
         return None if self.device is None else self.device.cache_bytes
 
     def _candidates(self, work: Work) -> list[float]:
-        if self._cache_bytes is not None:
-            return [float(self._cache_bytes)]
+        cache, weights = self._cache_bytes, work.weight_bytes
+        if cache is not None:
+            return [float(cache)] if weights.min() < cache < weights.max() else []
         # At least two sizes on either side: a kink at the end would follow the error of one size.
-        return work.weight_bytes[1:-2].tolist()
+        return weights[1:-2].tolist()
 
-    def _design(self, work: Work, cache_bytes: float) -> Floats:
-        beyond = np.maximum(work.weight_bytes - cache_bytes, 0)
+    def _design(self, work: Work, branch: float) -> Floats:
+        beyond = np.maximum(work.weight_bytes - branch, 0)
         return np.stack([np.ones(len(work)), work.total_bytes, beyond], axis=1)
+
+    def _theta(self, coefficients: Floats, branch: float) -> Floats:
+        return np.column_stack([coefficients, np.full(len(coefficients), branch)])
 
 
 @latency_model
@@ -262,7 +330,7 @@ class CacheFitted(CacheAware):
 
 
 @latency_model
-class Waves(LatencyModel):
+class Waves(Branched):
     """t0 + B/W, and what a last wave of blocks that does not fill the device leaves idle.
 
     A kernel gives each multiprocessor a block of the head's rows at a time. T = t0 + s B + q I, with I the
@@ -278,16 +346,7 @@ class Waves(LatencyModel):
     def why_not(self, work: Work) -> str | None:
         if work.weight_bytes[0] == work.weight_bytes[-1]:
             return "its weights are the same at every size"
-        reasons = [why_undetermined(self._design(work, wave)) for wave in self._candidates]
-        return None if None in reasons else reasons[0]
-
-    def solve(self, work: Work, latencies_ms: Floats) -> Floats:
-        def solve_wave(wave: float, rows: Floats, rounds: int) -> Floats:
-            theta = fit_nonnegative(self._design(work, wave), rows, max_rounds=rounds)
-            return np.column_stack([theta, np.full(len(theta), wave)])
-
-        waves = [w for w in self._candidates if why_undetermined(self._design(work, w)) is None]
-        return _best_branch(waves, solve_wave, lambda theta: self.predict(theta, work), latencies_ms)
+        return super().why_not(work)
 
     def predict(self, theta: Floats, work: Work) -> Floats:
         idle = _idle_rows(work, theta[:, 3:])
@@ -307,13 +366,15 @@ class Waves(LatencyModel):
         slower = slower_memory(here, there)
         return np.array([1.0, slower, slower, there.num_multiprocessors / here.num_multiprocessors])
 
-    @property
-    def _candidates(self) -> list[float]:
+    def _candidates(self, work: Work) -> list[float]:
         assert self.device is not None and self.device.num_multiprocessors is not None
         return [float(rows * self.device.num_multiprocessors) for rows in _BLOCK_ROWS]
 
-    def _design(self, work: Work, wave: float) -> Floats:
-        return np.stack([np.ones(len(work)), work.total_bytes, _idle_rows(work, wave)], axis=1)
+    def _design(self, work: Work, branch: float) -> Floats:
+        return np.stack([np.ones(len(work)), work.total_bytes, _idle_rows(work, branch)], axis=1)
+
+    def _theta(self, coefficients: Floats, branch: float) -> Floats:
+        return np.column_stack([coefficients, np.full(len(coefficients), branch)])
 
 
 def _idle_rows(work: Work, wave: Floats | float) -> Floats:
@@ -358,25 +419,3 @@ def _curve(x: Floats, y: Floats, at: Floats) -> Floats:
     inside = PchipInterpolator(x, y)(np.clip(at, x[0], x[-1]))
     first, last = (np.diff(y) / np.diff(x))[[0, -1]]
     return inside + first * np.minimum(at - x[0], 0) + last * np.maximum(at - x[-1], 0)
-
-
-Branch = TypeVar("Branch")
-
-
-def _best_branch(
-    branches: list[Branch],
-    solve: Callable[[Branch, Floats, int], Floats],
-    predict: Callable[[Floats], Floats],
-    latencies_ms: Floats,
-) -> Floats:
-    """Of several fits per resample, the one with the lowest loss `(resamples, p)`.
-
-    All branches are fitted roughly, and for every resample the best of them in full.
-    """
-    rough = np.stack([solve(branch, latencies_ms, _ROUGH_ROUNDS) for branch in branches])
-    losses = np.stack([robust_loss(predict(theta) / latencies_ms - 1) for theta in rough])
-    theta, choice = np.empty_like(rough[0]), losses.argmin(axis=0)
-    for place in np.unique(choice):
-        rows = choice == place
-        theta[rows] = solve(branches[place], latencies_ms[rows], _FULL_ROUNDS)
-    return theta

@@ -1,5 +1,8 @@
 """Latency of a whole layer of experts on one GPU with one engine: router aside, all that replaces an MLP."""
 
+from collections.abc import Callable
+from functools import cached_property
+
 import numpy as np
 import pandas as pd
 
@@ -11,13 +14,23 @@ from bench.gpu_tables.target import Experts
 class ExpertTable:
     """Look-up in one table; routing is as skewed as the table's middle one, where it has several."""
 
-    def __init__(self, rows: pd.DataFrame):
-        self._rows = rows
+    def __init__(self, read: Callable[[], pd.DataFrame]):
+        """Reads nothing before it is asked: most targets have no experts.
+
+        Args:
+            read: the rows, as `bench.gpu_tables.tidy.Tables.experts` has them.
+        """
+        self._read = read
+
+    @cached_property
+    def _rows(self) -> pd.DataFrame:
+        return self._read()
 
     def at(self, experts: Experts, hidden_size: int, num_tokens: int) -> tuple[float, Basis]:
         """Latency of one layer in ms, and what it rests on.
 
         Raises:
+            ConfigError: there is no such table.
             FitError: no layer of these sizes is tabulated.
         """
         rows = self._rows

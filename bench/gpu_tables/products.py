@@ -217,7 +217,8 @@ class Products:
         self.key, self._memory = key, memory_bytes_per_s
         if scales is not None:
             rows = _without_scales(rows, scales)
-        places = rows["m"].to_numpy().argsort(kind="stable")
+        # In one order, so that slices of the same sizes share what depends on sizes alone.
+        places = np.lexsort([rows[name].to_numpy() for name in ("k", "n", "m")])
         self._rows = rows.iloc[places]
         self.tokens, starts = np.unique(self._rows["m"].to_numpy(), return_index=True)
         ends = [*starts[1:].tolist(), len(rows)]
@@ -225,7 +226,8 @@ class Products:
         whole = self.tokens[(self.tokens & (self.tokens - 1)) == 0]
         self._whole = whole if len(whole) > 1 else self.tokens
         self.kernels = sorted(rows["kernel"].unique())
-        self.slice = cache(self._slice)
+        self.slice, self._end = cache(self._slice), cache(self._end_of)
+        self._curves: dict[tuple[int, bytes, int], Floats] = {}
 
     def at(self, m: int, n: int, k: int) -> Latency:
         """Latency of one product.
@@ -252,9 +254,13 @@ class Products:
 
         Single rows scatter by some percent, which a choice between sizes must not follow.
         """
-        low, high, share = self._around(m)
-        first = self.slice(low).curve(n, k)
-        return first if low == high else first + share * (self.slice(high).curve(n, k) - first)
+        asked = (m, n.tobytes(), k)
+        if asked not in self._curves:
+            low, high, share = self._around(m)
+            first = self.slice(low).curve(n, k)
+            found = first if low == high else first + share * (self.slice(high).curve(n, k) - first)
+            self._curves[asked] = found
+        return self._curves[asked]
 
     def basis(self, m: int, n: int, k: int) -> Basis:
         """What a latency rests on."""
@@ -263,7 +269,7 @@ class Products:
         in_range = self.tokens[0] <= m <= self.tokens[-1] and self.slice(self._around(m)[0]).is_inside(n, k)
         return Basis.INTERPOLATED if in_range else Basis.EXTRAPOLATED
 
-    def _end(self, tokens: int, n: int, k: int) -> float:
+    def _end_of(self, tokens: int, n: int, k: int) -> float:
         rows = self.slice(tokens)
         place = rows.place(n, k)
         return rows.between(n, k) if place is None else float(rows.ms[place])

@@ -7,7 +7,7 @@ by a few percent of its own. Its four numbers are fixed. They were chosen over t
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,30 +76,29 @@ class Surface:
             The surface, and the log ratio of each row to what its neighbours say, NaN for those that are
             kept `(rows,)`.
         """
-        found, left = np.full(len(self.log_ratios), np.nan), np.arange(len(self.log_ratios))
-        inverse = self._inverse
-        while len(left) > _FEWEST:
-            logs = self.log_ratios[left]
-            errors = inverse @ (logs - _mean(inverse, logs)) / np.diag(inverse)
-            typical = _MAD_TO_SD * float(np.median(np.abs(errors - np.median(errors))))
+        logs, found = self.log_ratios, np.full(len(self.log_ratios), np.nan)
+        inverse, is_left = self._inverse.copy(), np.ones(len(logs), bool)
+        while is_left.sum() > _FEWEST:
+            # Rows and columns of what was taken out are 0.
+            weights = inverse @ (logs - _mean(inverse, logs))
+            errors = weights / np.where(is_left, np.diag(inverse), 1.0)
+            left = errors[is_left]
+            typical = _MAD_TO_SD * float(np.median(np.abs(left - np.median(left))))
             worst = int(np.argmax(np.abs(errors)))
             if abs(errors[worst]) <= max(most_deviations * typical, least_error):
                 break
-            found[left[worst]] = errors[worst]
-            rest = np.arange(len(left)) != worst
+            found[worst], is_left[worst] = errors[worst], False
             # The inverse without one row and column, by a rank-one change.
-            column = inverse[rest, worst]
-            inverse = inverse[np.ix_(rest, rest)] - np.outer(column, column) / inverse[worst, worst]
-            left = left[rest]
-        return Surface(self.places[left], self.log_ratios[left], inverse), found
+            column = inverse[worst].copy()
+            inverse -= np.outer(column, column / column[worst])
+            inverse[worst] = inverse[:, worst] = 0.0
+        return Surface(self.places[is_left], logs[is_left], inverse[np.ix_(is_left, is_left)]), found
 
     @cached_property
     def _inverse(self) -> Floats:
         if self.inverse is not None:
             return self.inverse
-        rows = len(self.log_ratios)
-        spread = _alike(self.places, self.places) + ROW_SD**2 * np.eye(rows)
-        return cho_solve(cho_factor(spread, lower=True), np.eye(rows))
+        return _inverse_at(np.ascontiguousarray(self.places).tobytes())
 
     @cached_property
     def _level(self) -> float:
@@ -108,6 +107,16 @@ class Surface:
     @cached_property
     def _weights(self) -> Floats:
         return self._inverse @ (self.log_ratios - self._level)
+
+
+@lru_cache(maxsize=64)
+def _inverse_at(places: bytes) -> Floats:
+    """Of the covariance of rows at `places` `(rows, 2)`, which most tables and numbers of tokens share."""
+    known = np.frombuffer(places).reshape(-1, 2)
+    spread = _alike(known, known) + ROW_SD**2 * np.eye(len(known))
+    found = cho_solve(cho_factor(spread, lower=True), np.eye(len(known)))
+    found.flags.writeable = False
+    return found
 
 
 def _mean(inverse: Floats, log_ratios: Floats) -> float:

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from bench.cost.hardware import DeviceLimits
 from bench.fit.fitting import FittedModel, fit, held_out_errors, resample_medians, score
-from bench.fit.models import AffineBytes, Monotone, Proportional
+from bench.fit.models import AffineBytes, Monotone, Proportional, all_models
 from bench.fit.series import LatencySeries, Work
 from tests.fit.synthetic import SIZES, bytes_law, series, step_work
 
@@ -74,3 +75,19 @@ def test_the_yardstick_has_no_criterion_of_parsimony():
     found = score(fitted(Monotone(), data), data)
     assert found.aicc is None
     assert found.mape < 1e-9 < found.loo_mape < 0.3
+
+
+DEVICE = DeviceLimits("X1", "bfloat16", 1e12, 1e11, 20 * 2**20, 16)
+
+
+@pytest.mark.parametrize("model", all_models(DEVICE), ids=lambda model: model.name)
+@pytest.mark.parametrize("scatter", [0.0, 0.05])
+def test_leaving_each_out_at_once_is_a_fit_to_all_others(model, scatter):
+    data = series(bytes_law(), shape_noise=scatter)
+    places = np.arange(len(data.work))
+    assert model.why_not(data.work) is None
+    for place, predicted in zip(places, model.without_each(data.work, data.medians_ms), strict=True):
+        rest = data.work.take(places != place)
+        theta = model.solve(rest, data.medians_ms[None, places != place])
+        one = model.predict(theta, data.work.take(places == place))[0, 0]
+        assert predicted == pytest.approx(one, rel=1e-5)
