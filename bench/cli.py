@@ -113,7 +113,7 @@ def jobs_of(overrides: list[str]) -> list[list[str]] | None:
 
 
 def main() -> NoReturn:
-    """Runs the command line and exits: 0 success, 1 slower or failed, 2 wrong input, 130 interrupted."""
+    """Runs the command line and exits: 0 success, 1 slower, INVALID or failed, 2 wrong input, 130 Ctrl-C."""
     # Otherwise Hydra prints its own traceback and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv[1:] = arrange(sys.argv[1:])

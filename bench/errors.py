@@ -47,6 +47,12 @@ class FailedCasesError(BenchError):
     exit_code = 1
 
 
+class InvalidVerdictError(BenchError):
+    """A verdict is INVALID: something was past its limit. What was measured is kept."""
+
+    exit_code = 1
+
+
 class OutputError(BenchError):
     """Results cannot be written to the requested place."""
 

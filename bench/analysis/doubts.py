@@ -8,8 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from bench.analysis.figures import (
+    ALL,
+    ENERGY,
+    ISOLATED,
+    OF_THE_MACHINE,
+    OVER_FULL,
+    OVER_PLAIN,
+    PREDICTION,
+    SPEED,
+)
 from bench.analysis.latency import drift_of, step_samples
-from bench.analysis.run import Run
+from bench.analysis.run import EAGER, Run
 from bench.analysis.telemetry import token_energy
 from bench.records import DecodeRecord, IsolatedRecord, ProbeRecord
 from bench.stats.estimates import median
@@ -31,11 +41,13 @@ class Doubt:
         code: short and stable, for programs.
         what: what was seen.
         remedy: what to do.
+        touches: names of the figures that it makes doubtful (`bench.analysis.figures`).
     """
 
     code: str
     what: str
     remedy: str
+    touches: tuple[str, ...]
 
     @property
     def text(self) -> str:
@@ -49,7 +61,7 @@ def doubts(run: Run) -> list[Doubt]:
 
 
 def write_doubts(found: Sequence[Doubt], folder: Path) -> None:
-    """`doubts.json`: a list of objects with `code`, `what` and `remedy`; empty where nothing is doubtful."""
+    """`doubts.json`: a list of objects with `code`, `what`, `remedy` and `touches`; empty without a doubt."""
     content = [asdict(doubt) for doubt in found]
     (folder / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
@@ -62,18 +74,12 @@ def _unfinished(run: Run) -> Iterator[Doubt]:
         "unfinished",
         f"the run has not measured everything that it was asked for (what is shown: {there})",
         "give the same command again, which resumes the run",
+        ALL,
     )
 
 
 def _disturbed(run: Run) -> Iterator[Doubt]:
-    measured = [record for probes in run.probes.values() for record in probes]
-    numbers = [record.num_repeats for record in measured]
-    numbers += [
-        record.num_repeats
-        for by_variant in run.decodes.values()
-        for by_prompt in by_variant.values()
-        for record in by_prompt.values()
-    ]
+    numbers = [record.num_repeats for domain in run.decodes for record in records_of(run, domain)]
     share = float(np.mean([number > 0 for number in numbers])) if numbers else 0.0
     if share <= _MOST_REPEATED:
         return
@@ -81,6 +87,7 @@ def _disturbed(run: Run) -> Iterator[Doubt]:
         "held_up",
         f"{share:.0%} of the measurements were disturbed by other work on the machine and repeated",
         "let nothing run beside a measurement",
+        ALL,
     )
 
 
@@ -93,6 +100,7 @@ def _drift(run: Run) -> Iterator[Doubt]:
         drift.phrase(".0%"),
         "warm the machine up, keep its clocks fixed, and measure again; ratios of what was interleaved hold "
         "better than absolute figures",
+        OF_THE_MACHINE,
     )
 
 
@@ -109,7 +117,7 @@ _MOST_ENERGY_SPREAD = 0.1  # of energy per token between two windows of the same
 
 _LEAST_CLOCKS = 10  # readings, for a spread
 
-_SLOWED = {
+SLOWED = {
     "power_cap": "its power limit",
     "hw_slowdown": "a hardware slowdown",
     "sw_thermal": "its temperature",
@@ -135,6 +143,7 @@ def _others(run: Run) -> Iterator[Doubt]:
         "other_load",
         f"other processes took {float(np.median(loads)):.0%} of the CPUs (median over the run)",
         "end them, or measure on a machine of its own",
+        ALL,
     )
 
 
@@ -147,6 +156,7 @@ def _clock(run: Run) -> Iterator[Doubt]:
         "moving_clock",
         f"the GPU's clock moved between {low:.0f} and {high:.0f} MHz while it was measured",
         f"fix it: nvidia-smi --lock-gpu-clocks={low:.0f} (as root), and --reset-gpu-clocks afterwards",
+        OF_THE_MACHINE,
     )
 
 
@@ -166,7 +176,7 @@ def _cpu_clock(run: Run) -> Iterator[Doubt]:
         if governor in (None, "performance"):
             return
         text = f"the governor {governor} sets the CPU's clock, and nothing sampled that clock"
-        yield Doubt("cpu_scaling", text, remedy)
+        yield Doubt("cpu_scaling", text, remedy, OF_THE_MACHINE)
         return
     low, high = spread
     if (high - low) / high <= _MOST_CPU_CLOCK_SPREAD:
@@ -174,14 +184,14 @@ def _cpu_clock(run: Run) -> Iterator[Doubt]:
     text = f"the CPU's clock moved between {low:.0f} and {high:.0f} MHz while it was measured"
     settings = {"governor": governor, "turbo": turbo}
     known = ", ".join(f"{name} {value}" for name, value in settings.items() if value)
-    yield Doubt("moving_cpu_clock", f"{text} ({known})" if known else text, remedy)
+    yield Doubt("moving_cpu_clock", f"{text} ({known})" if known else text, remedy, OF_THE_MACHINE)
 
 
 def _slowed(run: Run) -> Iterator[Doubt]:
     rows = [row["throttle_reasons"] for row in run.samples.rows if row.get("throttle_reasons") is not None]
-    shares = {text: 0.0 for text in _SLOWED.values()}
+    shares = {text: 0.0 for text in SLOWED.values()}
     for text in shares:
-        names = {name for name, of in _SLOWED.items() if of == text}
+        names = {name for name, of in SLOWED.items() if of == text}
         shares[text] = float(np.mean([bool(names & set(reasons)) for reasons in rows])) if rows else 0.0
     for text, share in shares.items():
         if share > 0.01:
@@ -189,6 +199,7 @@ def _slowed(run: Run) -> Iterator[Doubt]:
                 "throttled",
                 f"{text} slowed the GPU down in {share:.0%} of the samples",
                 "cool it, raise its power limit, or lower its clocks to what it can keep up",
+                OF_THE_MACHINE,
             )
 
 
@@ -197,18 +208,18 @@ def _other_gpu_processes(run: Run) -> Iterator[Doubt]:
     if found:
         pids = ", ".join(map(str, found[:5]))
         text = f"{len(found)} other processes were on the GPU (pid {pids})"
-        yield Doubt("shared_gpu", text, "end them, or choose another gpu=")
+        yield Doubt("shared_gpu", text, "end them, or choose another gpu=", ALL)
 
 
 def _cut_off(run: Run) -> Iterator[Doubt]:
     after = "figures after that moment have no telemetry"
     for why in run.samples.lost:
         seen = f"the GPU could not be sampled any more: {why}"
-        yield Doubt("telemetry_lost", seen, f"see the driver's log (dmesg); {after}")
+        yield Doubt("telemetry_lost", seen, f"see the driver's log (dmesg); {after}", (ENERGY,))
     for why in run.samples.ended:
         if why not in (RUN_ENDED, RUN_KILLED):
             seen = f"sampling ended early: {why}"
-            yield Doubt("telemetry_lost", seen, f"see the system's log; {after}")
+            yield Doubt("telemetry_lost", seen, f"see the system's log; {after}", (ENERGY,))
 
 
 def _unsteady_energy(run: Run) -> Iterator[Doubt]:
@@ -221,6 +232,7 @@ def _unsteady_energy(run: Run) -> Iterator[Doubt]:
         "unsteady_energy",
         f"energy per token of the same variant differed by up to {worst:.0%} between its two windows",
         "raise telemetry.steady_s, and keep clocks and temperature steady",
+        (ENERGY,),
     )
 
 
@@ -232,26 +244,27 @@ def _changed(run: Run) -> Iterator[Doubt]:
         values = list(dict.fromkeys(str(gpu[field]) for gpu in gpus if gpu.get(field) is not None))
         if len(values) > 1:
             text = f"the GPU's {name} changed between the sessions of this run ({' -> '.join(values)})"
-            yield Doubt("changed_gpu", text, "measure again from the start with resume=false")
+            yield Doubt("changed_gpu", text, "measure again from the start with resume=false", OF_THE_MACHINE)
 
 
 def _spread(run: Run, field: str) -> tuple[float, float] | None:
     """The 5% and 95% quantiles of a field while something was measured; None where it was read too seldom."""
-    values = [row[field] for row in _while_measured(run) if row.get(field)]
+    measured = [record for domain in run.decodes for record in records_of(run, domain)]
+    values = [row[field] for row in while_measured(run, measured) if row.get(field)]
     if len(values) < _LEAST_CLOCKS:
         return None
     low, high = np.quantile(values, [0.05, 0.95])
     return float(low), float(high)
 
 
-def _while_measured(run: Run) -> list[dict[str, Any]]:
-    """Samples that were taken while a probe or a decode ran: a device that waits may do as it likes."""
-    records: list[DecodeRecord | ProbeRecord] = []
-    for by_variant in run.decodes.values():
-        for by_prompt in by_variant.values():
-            records += by_prompt.values()
-    for probes in run.probes.values():
-        records += probes
+def records_of(run: Run, domain: str) -> list[DecodeRecord | ProbeRecord]:
+    """Every probe and decode of a domain."""
+    decodes = [record for by_prompt in run.decodes[domain].values() for record in by_prompt.values()]
+    return [*run.probes[domain], *run.checks.get(domain, []), *decodes]
+
+
+def while_measured(run: Run, records: Sequence[DecodeRecord | ProbeRecord]) -> list[dict[str, Any]]:
+    """Samples that were taken while one of these ran: a device that waits may do as it likes."""
     windows = sorted((r.start_s, r.end_s) for r in records if r.start_s is not None and r.end_s is not None)
     if not windows:
         return []
@@ -294,6 +307,7 @@ def _imprecise(run: Run) -> Iterator[Doubt]:
         f"{_MOST_HALF_WIDTH:.0%}, the worst ({worst.part}{f' at {size:,}' if size else ''}) to "
         f"{worst.relative_half_width:.0%}",
         "raise timing.budget_s",
+        (ISOLATED,),
     )
 
 
@@ -309,6 +323,7 @@ def _unsettled(run: Run) -> Iterator[Doubt]:
         f"{len(found)} of {len(run.isolated)} parts timed on their own ({names}) had not settled when their "
         f"warm-up ended, and changed by more than {_MOST_TREND:.0%} while they were timed",
         "raise timing.max_warmup_s",
+        (ISOLATED,),
     )
 
 
@@ -322,26 +337,48 @@ def _has_trend(samples_ms: list[float]) -> bool:
     return are_apart and abs(after.value / before.value - 1) > _MOST_TREND
 
 
-def _launches(run: Run) -> Iterator[Doubt]:
-    """Parts of a draft step that take longer to launch than to compute, so that a smaller head gains less."""
-    worst: tuple[float, int, str, float, float] | None = None
+@dataclass(frozen=True)
+class Launches:
+    """The part whose launches cost most, kernel by kernel, over the same as a CUDA graph.
+
+    Attributes:
+        ratio: of the two.
+        part: with its size, in words.
+        eager_ms: launched kernel by kernel.
+        graph_ms: as a graph.
+    """
+
+    ratio: float
+    part: str
+    eager_ms: float
+    graph_ms: float
+
+
+def launch_ratio(run: Run) -> Launches | None:
+    """Of LM head and draft step at every size; None where none was timed both ways."""
+    found = []
     for size in sorted({r.vocab_size for r in run.isolated if r.vocab_size is not None}):
         for name, parts in (("LM head", ("lm_head",)), ("draft step", ("layer", "lm_head", "select"))):
             eager, graph = (_sums(run.isolated, parts, size, how) for how in ("eager", "graph"))
             if eager is None or graph is None:
                 continue
             # Behind a queue or from an idle device: launches may hide in the one, and show in the other.
-            ratio, eager_ms, graph_ms = max((e / g, e, g) for e, g in zip(eager, graph, strict=True))
-            if worst is None or ratio > worst[0]:
-                worst = ratio, size, name, eager_ms, graph_ms
-    if worst is None or worst[0] <= _MOST_LAUNCH_RATIO:
+            times = max(zip(eager, graph, strict=True), key=lambda pair: pair[0] / pair[1])
+            found.append(Launches(times[0] / times[1], f"{name} of k = {size:,}", *times))
+    return max(found, key=lambda item: item.ratio, default=None)
+
+
+def _launches(run: Run) -> Iterator[Doubt]:
+    """Parts of a draft step that take longer to launch than to compute, so that a smaller head gains less."""
+    worst = launch_ratio(run)
+    if worst is None or worst.ratio <= _MOST_LAUNCH_RATIO or run.execution != EAGER:
         return
-    _, size, name, eager_ms, graph_ms = worst
     yield Doubt(
         "launch_bound",
-        f"rounds here are bound by launches: the {name} of k = {size:,} takes {eager_ms:.3g} ms launched "
-        f"kernel by kernel, and {graph_ms:.3g} ms as a CUDA graph",
+        f"rounds here are bound by launches: the {worst.part} takes {worst.eager_ms:.3g} ms launched kernel "
+        f"by kernel, and {worst.graph_ms:.3g} ms as a CUDA graph",
         "an engine with CUDA graphs gains more from a smaller head than is measured here: see latency.csv",
+        (SPEED, OVER_PLAIN, OVER_FULL),
     )
 
 
@@ -378,7 +415,12 @@ def _timer(run: Run) -> Iterator[Doubt]:
     if tick_ms is None or tick_ms > _MOST_RESOLUTION * head_ms:
         step = "stands still between marks" if tick_ms is None else f"has steps of {tick_ms * 1e3:.2g} us"
         what = f"the clock {step}, and the shortest LM head takes {head_ms * 1e3:.3g} us"
-        yield Doubt("coarse_timer", what, "update the driver; until then rely on whole decodes alone")
+        yield Doubt(
+            "coarse_timer",
+            what,
+            "update the driver; until then rely on whole decodes alone",
+            (OVER_PLAIN, OVER_FULL, PREDICTION),
+        )
         return
     # At draft length 1 no step is chained, and one mark ends the head.
     num_marks = _MARKS_PER_STEP if steps else 1
@@ -392,6 +434,7 @@ def _timer(run: Run) -> Iterator[Doubt]:
         f"the marks of a draft step cost {marks_ms * 1e3:.2g} us, more than {_MOST_MARKS:.0%} of the "
         f"shortest ({shortest_ms * 1e3:.3g} us)",
         "read the shortest parts as upper bounds",
+        (OVER_PLAIN, OVER_FULL, PREDICTION),
     )
 
 

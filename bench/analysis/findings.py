@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.analysis.doubts import Doubt, doubts
+from bench.analysis.figures import ALL
 from bench.analysis.fit import judge_draft, judge_run
 from bench.analysis.hardware import draft_shape_of
 from bench.analysis.latency import latency_frame, parts_by_setting, step_parts
@@ -28,6 +29,7 @@ from bench.analysis.verdict import (
     domain_facts,
     failure_fact,
     origin,
+    with_verdicts,
 )
 from bench.errors import FitError
 from bench.fit.series import DTYPE_BYTES
@@ -81,7 +83,11 @@ class Findings:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """One row for everything that was decoded."""
+        """One row for everything that was decoded, with the verdict of its domain."""
+        return with_verdicts(self._decoded, self.answers)
+
+    @cached_property
+    def _decoded(self) -> pd.DataFrame:
         return summary_frame(self.surfaces)
 
     @cached_property
@@ -167,7 +173,12 @@ class Findings:
     @cached_property
     def answers(self) -> list[Answer]:
         """One per domain."""
-        return answers_of(self.surfaces, self.summary)
+        return answers_of(self.surfaces, self._decoded)
+
+    @property
+    def invalid(self) -> list[str]:
+        """Domains with a headline that is INVALID."""
+        return [answer.domain for answer in self.answers if answer.invalid]
 
     @property
     def answer_table(self) -> pd.DataFrame:
@@ -238,7 +249,7 @@ def predict_all(found: list[Findings]) -> None:
 
 def _impossible(tables: dict[str, pd.DataFrame]) -> list[Doubt]:
     return [
-        Doubt("impossible_value", f"the table {name} says what cannot be: {text}", "report it as a bug")
+        Doubt("impossible_value", f"the table {name} says what cannot be: {text}", "report it as a bug", ALL)
         for name, table in tables.items()
         for text in impossible_values(table)
     ]

@@ -113,16 +113,16 @@ def drift_of(run: Run) -> Drift:
     Domains are measured one after the other and have prompts of other lengths, so that only answers of one
     domain are compared.
     """
-    worst = Drift(0.0, "")
-    for domain, by_variant in run.decodes.items():
-        records = [found.values() for variant, found in by_variant.items() if variant.is_plain]
-        plain = [record for found in records for record in found]
-        plain = sorted((r for r in plain if r.laps_ms.get("verify")), key=lambda record: record.order)
-        steps = [float(np.median(record.laps_ms["verify"])) for record in plain]
-        change = change_between_halves(steps) if len(steps) >= _LEAST_DECODES else None
-        if change is not None and abs(change) > abs(worst.change):
-            worst = Drift(change, domain)
-    return worst
+    found = [drift for domain in run.decodes if (drift := drift_in(run, domain))]
+    return max(found, key=lambda drift: abs(drift.change), default=Drift(0.0, ""))
+
+
+def drift_in(run: Run, domain: str) -> Drift | None:
+    """Of one domain; None where it has too few plain decodes."""
+    plain = [r for r in run.decodes[domain].get(run.plain, {}).values() if r.laps_ms.get("verify")]
+    steps = [float(np.median(r.laps_ms["verify"])) for r in sorted(plain, key=lambda record: record.order)]
+    change = change_between_halves(steps) if len(steps) >= _LEAST_DECODES else None
+    return None if change is None else Drift(change, domain)
 
 
 def step_parts(latency: pd.DataFrame) -> pd.DataFrame:

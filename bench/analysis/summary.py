@@ -22,12 +22,12 @@ SUMMARY_COLUMNS = [
     "predicted_ci_high", "prediction_error", "speedup_vs_autoregressive", "speedup_vs_autoregressive_ci_low",
     "speedup_vs_autoregressive_ci_high", "speedup_vs_full_vocab", "speedup_vs_full_vocab_ci_low",
     "speedup_vs_full_vocab_ci_high", "identical_output_frac", "replay_deviating_rounds", "num_prompts",
-    "num_tokens", "energy_j_per_token", "energy_spread",
+    "num_tokens", "energy_j_per_token", "energy_spread", "verdict", "invalid_figures", "invalid_because",
 ]  # fmt: skip
 
 
 def summary_frame(surfaces: Surfaces) -> pd.DataFrame:
-    """One row per domain and decoded variant, with `SUMMARY_COLUMNS`."""
+    """One row per domain and decoded variant, with `SUMMARY_COLUMNS`; those of the verdict are empty."""
     rows = [
         _summary_row(surfaces, domain, item)
         for domain in surfaces.run.decodes
@@ -73,6 +73,9 @@ def _summary_row(surfaces: Surfaces, domain: str, item: PlannedDecode) -> dict[s
         "num_tokens": int(tokens.sum()),
         "energy_j_per_token": energy.j_per_token,
         "energy_spread": energy.spread,
+        "verdict": None,
+        "invalid_figures": None,
+        "invalid_because": None,
     }
     return (
         row

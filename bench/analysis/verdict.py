@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import pandas as pd
 
+from bench.analysis.conditions import Condition, conditions_of, limits_of
+from bench.analysis.figures import ALL, OVER_FULL, OVER_PLAIN, Gain
 from bench.analysis.metrics import estimate_columns, format_estimate, format_value, format_variant
 from bench.analysis.run import Run, speedup
 from bench.analysis.summary import held_out_tokens
@@ -16,54 +19,18 @@ from bench.analysis.surfaces import (
 )
 from bench.analysis.telemetry import TokenEnergy, token_energy
 from bench.records import FailureRecord
-from bench.stats.estimates import Estimate
 from bench.surface.choice import cross_fitted_gain
 from bench.surface.predict import NEGLIGIBLE, Surface
 from bench.variant import Variant
 
 
 class Decision(Enum):
-    """What the measured interval over the full-vocabulary draft says."""
+    """What the measured interval over the full-vocabulary draft says; invalid: nothing."""
 
     trim = "trim"
     do_not_trim = "do_not_trim"
     ambiguous = "ambiguous"
-
-
-_ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Gain:
-    """Throughput over a baseline's.
-
-    Attributes:
-        estimate: from the acceptance of all replayed prompts and the latency of all probes. What the two
-            variants have in common is estimated once, so that the noise of a moment is in neither.
-        judged_apart: the same, of what one half of the prompts and probes chose, on the other half: without
-            the luck of the choice. None where there are too few to halve.
-        decoded: of whole decodes on the same prompts, as a test; None where one of the two was not decoded.
-        expected: what the decodes should come to, by the probes among them and their own prompts.
-    """
-
-    estimate: Estimate
-    judged_apart: Estimate | None
-    decoded: Estimate | None
-    expected: float | None
-
-    @property
-    def is_as_predicted(self) -> bool:
-        """Whether what was expected of the decodes lies in their interval."""
-        if self.decoded is None or self.expected is None:
-            return True
-        low, high = self.decoded.ci_low, self.decoded.ci_high
-        return low / (1 + _ROUNDING) <= self.expected <= high * (1 + _ROUNDING)
-
-    @property
-    def least(self) -> float:
-        """Lower end that a decision rests on: that of the choice judged apart counts too."""
-        ends = [e.ci_low for e in (self.estimate, self.judged_apart) if e is not None]
-        return min(ends)
+    invalid = "invalid"
 
 
 @dataclass(frozen=True)
@@ -84,6 +51,7 @@ class Answer:
         num_prompts: that all of this is measured on.
         advice: what the surface says beside it.
         why_apart: where decoding and prediction differ, by how much and through what; empty where they agree.
+        conditions: that it was measured under.
     """
 
     domain: str
@@ -99,10 +67,26 @@ class Answer:
     num_prompts: int
     advice: Advice
     why_apart: str
+    conditions: list[Condition]
+
+    def past_limits(self, *figures: str) -> list[Condition]:
+        """Conditions past their limit that touch one of these figures."""
+        return [item for item in self.conditions if item.is_exceeded and set(figures) & set(item.touches)]
+
+    def is_valid(self, figure: str) -> bool:
+        """Whether every condition that touches a figure is within its limit."""
+        return not self.past_limits(figure)
+
+    @property
+    def invalid(self) -> list[str]:
+        """Why headlines are INVALID, in words; empty where they stand."""
+        return [item.reason for item in self.past_limits(OVER_FULL, OVER_PLAIN)]
 
     @property
     def decision(self) -> Decision:
         """Whether to trim."""
+        if not self.is_valid(OVER_FULL):
+            return Decision.invalid
         if self.over_full is None or self.over_full.estimate.ci_high < 1:
             return Decision.do_not_trim
         return Decision.trim if self.over_full.least > 1 else Decision.ambiguous
@@ -115,6 +99,8 @@ class Answer:
     def headline(self) -> str:
         """What to do, without the gains."""
         what = self._what
+        if self.decision is Decision.invalid:
+            return f"INVALID: {'; '.join(c.reason for c in self.past_limits(OVER_FULL))}."
         if self.over_full is None:
             text = f"Do not trim: the full vocabulary is fastest, with gamma = {self.best.draft_length}."
         else:
@@ -123,12 +109,13 @@ class Answer:
                 Decision.do_not_trim: f"Do not trim: the best trimmed draft, {what}, is slower.",
                 Decision.ambiguous: f"Ambiguous: the best trimmed draft, {what}, may be faster or slower.",
             }[self.decision]
-        worth = "" if self._is_worth_it else " Speculation itself is not a clear gain here."
-        return text + worth
+        return f"{text}{self._worth(' Speculation itself is not a clear gain here.')}"
 
     def sentence(self) -> str:
         """What to do and what it buys, in one sentence."""
-        what, plain = self._what, format_estimate("speedup_vs_plain", self.over_plain.estimate)
+        what = self._what
+        if self.decision is Decision.invalid:
+            return f"{self.domain}: {self.headline()}"
         if self.over_full is None:
             advice = f"do not trim: the full vocabulary is fastest, with gamma = {self.best.draft_length}"
         else:
@@ -139,7 +126,11 @@ class Answer:
                 Decision.do_not_trim: f"do not trim: the best trimmed draft, {what}, is {full}",
                 Decision.ambiguous: f"ambiguous: the best trimmed draft, {what}, is {full}",
             }[self.decision]
-        worth = "" if self._is_worth_it else " - speculation itself is not a clear gain here"
+        if past := self.past_limits(OVER_PLAIN):
+            why = "; ".join(item.reason for item in past)
+            return f"{self.domain}: {advice}. The speed over plain decoding is INVALID: {why}."
+        plain = format_estimate("speedup_vs_plain", self.over_plain.estimate)
+        worth = self._worth(" - speculation itself is not a clear gain here")
         return f"{self.domain}: {advice}, {plain} as fast as plain decoding{worth}."
 
     @property
@@ -147,9 +138,11 @@ class Answer:
         size, gamma = self.best.vocab_size, self.best.draft_length
         return f"{size:,} tokens ({self.removed:.1%} fewer), gamma = {gamma}"
 
-    @property
-    def _is_worth_it(self) -> bool:
-        return self.over_plain.estimate.ci_low > 1
+    def _worth(self, doubt: str) -> str:
+        """What to add where speculation may be no gain; nothing is said of what is not known."""
+        if not self.is_valid(OVER_PLAIN):
+            return ""
+        return "" if self.over_plain.estimate.ci_low > 1 else doubt
 
     def _judged_apart(self) -> list[str]:
         gain = self.over_full
@@ -164,6 +157,12 @@ class Answer:
 
     def details(self) -> list[str]:
         """What else there is to know before acting on it."""
+        if self.decision is Decision.invalid:
+            return [
+                f"The advised draft had {self._what}; its figures are shown to find what went wrong, and "
+                "nothing follows from them.",
+                energy_fact(self.energy),
+            ]
         advice, paper = self.advice, self.advice.paper
         low, high = advice.confident_sizes
         even, fastest = advice.break_even, advice.surface.fastest
@@ -209,10 +208,23 @@ def answer_frame(device: str, answers: list[Answer]) -> pd.DataFrame:
             "coverage_heldout": answer.coverage,
             "energy_j_per_token": answer.energy.j_per_token,
             "num_prompts": answer.num_prompts,
+            "invalid_because": "; ".join(answer.invalid) or None,
         }
         for answer in answers
     ]
     return pd.DataFrame(rows)
+
+
+def with_verdicts(summary: pd.DataFrame, answers: list[Answer]) -> pd.DataFrame:
+    """The summary with the verdict of each domain: `verdict`, `invalid_figures` and `invalid_because`."""
+    of_domain = {answer.domain: answer for answer in answers}
+    found = [of_domain[domain] for domain in summary["domain"]]
+    columns: dict[str, Any] = {
+        "verdict": [answer.decision.value for answer in found],
+        "invalid_figures": [" ".join(f for f in ALL if not answer.is_valid(f)) or None for answer in found],
+        "invalid_because": ["; ".join(c.reason for c in a.past_limits(*ALL)) or None for a in found],
+    }
+    return summary.assign(**columns)
 
 
 def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
@@ -223,7 +235,8 @@ def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
     over_plain = _gain(surfaces, domain, best, plain)
     ranking = run.rankings[run.plans[domain].source]
     coverage = float(ranking.coverage_of(held_out_tokens(run, domain))[best.vocab_size - 1])
-    agree = all(gain.is_as_predicted for gain in (over_full, over_plain) if gain)
+    gains = {OVER_FULL: over_full, OVER_PLAIN: over_plain}
+    agree = all(gain.is_as_predicted for gain in gains.values() if gain)
     return Answer(
         domain=domain,
         best=best,
@@ -238,6 +251,7 @@ def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
         num_prompts=len(run.prompts[domain]),
         advice=surfaces.advice(domain),
         why_apart="" if agree else _why_apart(summary, domain, best, full),
+        conditions=conditions_of(run, domain, gains, limits_of(run)),
     )
 
 

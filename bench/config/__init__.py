@@ -16,6 +16,7 @@ from bench.config.run import (
     CacheState,
     DiffConfig,
     Execution,
+    LimitsConfig,
     MeasureConfig,
     PairConfig,
     TelemetryConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "GpuConfig",
     "GpusConfig",
     "HubConfig",
+    "LimitsConfig",
     "MeasureConfig",
     "PairConfig",
     "PredictConfig",
@@ -106,6 +108,7 @@ class Config:
         gpus: what `task=gpus` estimates.
         export: which vocabulary `task=export` writes.
         diff: how `task=diff` compares two runs.
+        limits: conditions beyond which a figure of a run is INVALID.
         advice: which of the variants that are as good as the fastest is advised. `robust`: the draft length
             with most of them, and of these the largest vocabulary, which loses least on text that nobody
             measured; `smallest`: the smallest of these; `fastest`: the very fastest.
@@ -139,6 +142,7 @@ class Config:
     gpus: GpusConfig = field(default_factory=GpusConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     diff: DiffConfig = field(default_factory=DiffConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
     advice: AdviceRule = AdviceRule.robust
     corpora: dict[str, DomainSource] = field(default_factory=dict)
     task: Task = Task.bench

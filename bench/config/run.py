@@ -244,6 +244,53 @@ class DiffConfig:
         require(0 <= self.threshold < 1, "diff.threshold", self.threshold, "at least 0 and below 1")
 
 
+@dataclass
+class LimitsConfig:
+    """Limits beyond which a figure is INVALID. A run keeps those that it was started with.
+
+    Each is judged on one domain. Past a limit, the figures that it touches are INVALID, the report says what
+    to do, and the program exits with 1. Null: the condition is not judged.
+
+    Attributes:
+        drift: change of the time of plain decoding from the first half of a domain's decodes to the second.
+            It touches tokens/s, predictions and the speed over plain decoding. The ratio of two drafts, which
+            are interleaved, survives it.
+        disturbed: share of the probes and decodes that other work disturbed and that were repeated. It
+            touches every figure.
+        foreign_load: share of the measuring time in which other programs took more of the CPUs than
+            `foreign_load_above`. It touches every figure of a run on the CPU; it is not judged on a GPU.
+        foreign_load_above: share of all CPUs.
+        throttled: share of the measuring time in which power, temperature or a fault slowed the GPU down. It
+            touches what `drift` touches.
+        launch_ratio: time of an LM head or a draft step launched kernel by kernel, over the same as a CUDA
+            graph, where rounds are executed eagerly. It touches tokens/s and both speedups.
+        half_width: half of the interval of a speedup, as a share of it. It touches that speedup.
+        residual: how far the expected speedup lies outside the interval of the decoded one, as a share. It
+            touches that speedup and predictions.
+    """
+
+    drift: float | None = 0.2
+    disturbed: float | None = 0.2
+    foreign_load: float | None = 0.1
+    foreign_load_above: float = 0.25
+    throttled: float | None = 0.1
+    launch_ratio: float | None = 3.0
+    half_width: float | None = 0.25
+    residual: float | None = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("drift", "half_width", "residual"):
+            limit = getattr(self, name)
+            require(limit is None or limit > 0, f"limits.{name}", limit, "above 0, or null")
+        for name in ("disturbed", "foreign_load", "throttled"):
+            limit = getattr(self, name)
+            require(limit is None or 0 <= limit <= 1, f"limits.{name}", limit, "from 0 to 1, or null")
+        ratio = self.launch_ratio
+        require(ratio is None or ratio >= 1, "limits.launch_ratio", ratio, "at least 1, or null")
+        above = self.foreign_load_above
+        require(0 < above < 1, "limits.foreign_load_above", above, "between 0 and 1")
+
+
 class TelemetryMode(Enum):
     """Whether power, clocks and load are sampled during a run."""
 

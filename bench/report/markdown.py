@@ -46,7 +46,7 @@ def _card(card: Card) -> Iterator[str]:
     yield from (card.note, "") if card.note else ()
     facts = "; ".join(f"{name}: {value}" for name, value in card.facts)
     yield from (f"- {facts[:1].upper()}{facts[1:]}.", *(f"- {text}" for text in card.details))
-    yield from (f"- Export: `{card.command}`", "")
+    yield from (f"- Export: `{card.command}`", "") if card.command else ("",)
 
 
 def _table(grid: Grid) -> str:

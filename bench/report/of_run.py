@@ -6,11 +6,12 @@ from typing import Any
 
 import pandas as pd
 
+from bench.analysis.figures import OVER_FULL, OVER_PLAIN, SPEED, Gain
 from bench.analysis.findings import Findings
 from bench.analysis.latency_models import ComponentFindings, LatencyFindings
 from bench.analysis.metrics import ROLE_LEGEND, format_estimate, format_value
 from bench.analysis.run import Run
-from bench.analysis.verdict import Answer, Gain
+from bench.analysis.verdict import Answer
 from bench.report import run_figures
 from bench.report.drawing import Captioned, Sampled, telemetry_figure
 from bench.report.latency_figures import fit_captioned, roofline_figure
@@ -318,7 +319,7 @@ def doubt_section(runs: Sequence[Findings], is_brief: bool = False) -> Section |
 
 # The answer that a report opens with: per domain and device, what to use and what it buys.
 
-_TONES = {"trim": "good", "do_not_trim": "bad", "ambiguous": "unsure"}
+_TONES = {"trim": "good", "do_not_trim": "bad", "ambiguous": "unsure", "invalid": "bad"}
 
 
 def cards(runs: Sequence[Findings], is_brief: bool = False) -> list[Card]:
@@ -333,10 +334,14 @@ def export_command(run: Findings, domain: str) -> str:
 
 def _card(run: Findings, answer: Answer, is_brief: bool) -> Card:
     kind = answer.decision.value
-    gains = [("over the full-vocabulary draft", answer.over_full), ("over plain decoding", answer.over_plain)]
-    rows = [[name, *_gain(gain)] for name, gain in gains if gain is not None]
+    gains = [
+        ("over the full-vocabulary draft", OVER_FULL, answer.over_full),
+        ("over plain decoding", OVER_PLAIN, answer.over_plain),
+    ]
+    rows = [[_named(name, figure, answer), *_gain(gain)] for name, figure, gain in gains if gain is not None]
     speeds = (answer.predicted_tokens_per_s, answer.tokens_per_s)
-    rows.append(["tokens/s", *(format_value("tokens_per_s", speed) for speed in speeds)])
+    tokens_per_s = (format_value("tokens_per_s", speed) for speed in speeds)
+    rows.append([_named("tokens/s", SPEED, answer), *tokens_per_s])
     energy = format_value("energy_j_per_token", answer.energy.j_per_token, with_unit=True)
     return Card(
         title=answer.domain,
@@ -352,10 +357,14 @@ def _card(run: Findings, answer: Answer, is_brief: bool) -> Card:
             ("energy per token", energy or "not known"),
             ("prompts", str(answer.num_prompts)),
         ],
-        command=export_command(run, answer.domain),
+        command="" if kind == "invalid" else export_command(run, answer.domain),
         details=answer.details(),
         is_brief=is_brief,
     )
+
+
+def _named(name: str, figure: str, answer: Answer) -> str:
+    return name if answer.is_valid(figure) else f"{name} (INVALID)"
 
 
 def _gain(gain: Gain) -> tuple[str, str]:
@@ -365,7 +374,7 @@ def _gain(gain: Gain) -> tuple[str, str]:
 
 _ANSWERS = (
     "domain", "device", "verdict", "vocab_size", "draft_length", "tokens_per_s", "speedup_vs_full",
-    "speedup_vs_plain", "coverage_heldout", "energy_j_per_token", "num_prompts",
+    "speedup_vs_plain", "coverage_heldout", "energy_j_per_token", "num_prompts", "invalid_because",
 )  # fmt: skip
 
 

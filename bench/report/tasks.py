@@ -18,7 +18,7 @@ from bench.analysis.load import label_runs, load_runs, read_finished
 from bench.analysis.run import find_run, is_of_draft_alone, read_draft_run, read_run, read_settings
 from bench.analysis.selection import SelectionFindings
 from bench.analysis.surfaces import Surfaces, surface_frame
-from bench.errors import ConfigError, OutputError
+from bench.errors import ConfigError, InvalidVerdictError, OutputError
 from bench.gpu_tables.tidy import Tables
 from bench.report.console import show
 from bench.report.drawing import REPORT_FORMATS, RUN_FORMATS, draw
@@ -44,6 +44,7 @@ def render(folder: Path, console: Console) -> None:
 
     Raises:
         OutputError: the folder is not a run, or cannot be written.
+        InvalidVerdictError: everything is written, but a headline is INVALID.
     """
     found = Findings.of(read_run(folder))
     report = run_report(found)
@@ -61,6 +62,7 @@ def render(folder: Path, console: Console) -> None:
     _write(write, folder, _KEPT)
     show(report, console)
     _print_path("Report:", folder / "report.md", console)
+    _refuse_invalid([found])
 
 
 def render_draft(folder: Path, console: Console) -> Path:
@@ -145,6 +147,7 @@ def report_runs(
     Raises:
         ConfigError: a run is named twice.
         OutputError: a folder is no run, or the page cannot be written.
+        InvalidVerdictError: the page is written, but a headline on it is INVALID.
     """
     is_one = len(folders) == 1 and (folders[0] / "records.jsonl").exists()
     if is_one and is_of_draft_alone(read_settings(folders[0])[0]):
@@ -167,7 +170,16 @@ def report_runs(
     _write(write, folder, "set out")
     show(report, console)
     _print_path("Page:", folder / "index.html", console)
+    _refuse_invalid(runs)
     return folder / "index.html"
+
+
+def _refuse_invalid(runs: Sequence[Findings]) -> None:
+    found = [f"{run.label}, {where}" if len(runs) > 1 else where for run in runs for where in run.invalid]
+    if found:
+        raise InvalidVerdictError(
+            f"INVALID: {', '.join(found)}; the report says why and what to do, and all records are kept"
+        )
 
 
 def _of_runs(runs: list[Findings]) -> tuple[Section, dict[str, pd.DataFrame]]:

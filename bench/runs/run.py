@@ -14,7 +14,7 @@ from rich.console import Console
 from bench.config import Config
 from bench.device import Device, open_device
 from bench.device.lock import hold_device, physical_id
-from bench.errors import BenchError, FailedCasesError, OutputError
+from bench.errors import BenchError, FailedCasesError, InvalidVerdictError, OutputError
 from bench.records import EndRecord, FailureRecord, Record, RecordWriter, SessionRecord
 from bench.records.kinds import Done
 from bench.runs.environment import measured_hardware, now
@@ -71,6 +71,7 @@ def run_job(config: Config, prepare: Callable[[Config, Device, Console], Job], c
 
     Raises:
         FailedCasesError: the run ended, but some cases could not be measured.
+        InvalidVerdictError: the run and its report are written, but a headline is INVALID.
         LostDeviceError: the device failed.
         BenchError: wrong input.
         InterruptedRunError: Ctrl-C after the first measurement.
@@ -102,7 +103,7 @@ def _run_on_locked_device(
 
     try:
         job.report(run.path, console)
-    except OutputError:
+    except (OutputError, InvalidVerdictError):
         # After failures there may be no report; the list of failures must be shown anyway.
         if not failures:
             raise

@@ -150,6 +150,7 @@ def test_doubts_are_written_for_programs(run, tmp_path):
             "code": "other_load",
             "what": "other processes took 30% of the CPUs (median over the run)",
             "remedy": "end them, or measure on a machine of its own",
+            "touches": ["tokens_per_s", "over_plain", "over_full", "prediction"],
         }
     ]
 
@@ -213,6 +214,10 @@ def test_rounds_that_are_bound_by_launches(run):
 def test_rounds_whose_launches_hide_or_of_which_no_graph_was_timed(run):
     assert codes(replace(run, isolated=[*step("eager", 0.14, 0.14), *step("graph", 0.1, 0.1)])) == []
     assert codes(replace(run, isolated=step("eager", 0.2, 0.4))) == []
+    # Rounds that are graphs launch nothing one by one.
+    bound = replace(run, isolated=[*step("eager", 0.08, 0.1), *step("graph", 0.02, 0.1)])
+    as_graphs = {**run.environment, "decoding": {"execution": "graph"}}
+    assert codes(replace(bound, environment=as_graphs)) == []
     # Warm times stand in only where no cold ones could be had.
     warm = [isolated("lm_head", FULL, how, ms, ms, "warm") for how, ms in (("eager", 0.4), ("graph", 0.1))]
     assert codes(replace(run, isolated=warm)) == ["launch_bound"]

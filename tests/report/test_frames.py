@@ -74,6 +74,9 @@ def test_a_trimmed_row_by_hand(run):
         "num_tokens": 16,
         "energy_j_per_token": None,
         "energy_spread": None,
+        "verdict": None,
+        "invalid_figures": None,
+        "invalid_because": None,
     }
 
 
