@@ -73,4 +73,6 @@ def test_a_draft_alone_goes_by_its_own_name():
 def test_layer_ids_are_an_engine_or_layers(ids):
     with pytest.raises(ConfigError, match="pair.layer_ids="):
         PairConfig("p", "t", "d", layer_ids=ids)
+    with pytest.raises(ConfigError, match="pair.device_map=cuda is impossible: it must be auto, balanced"):
+        PairConfig("p", "t", "d", device_map="cuda")
     assert PairConfig("p", "t", "d", layer_ids=[2, 15, 27]).layer_ids == [2, 15, 27]

@@ -62,6 +62,10 @@ def token_energy(run: Run, domain: str, variant: Variant) -> TokenEnergy:
             for r in run.decodes[domain][variant].values()
             if r.start_s is not None and r.end_s is not None
         ]
+    devices = run.environment.get("target_devices", [])
+    if len(devices) > 1:
+        reason = f"the target ran on {' and '.join(devices)}, and the sensors of one device were read"
+        return TokenEnergy(None, None, reason)
     telemetry = run.environment.get("telemetry") or {}
     of_gpu = bool(run.environment.get("cuda"))
     if not run.samples.rows or not windows or (of_gpu and telemetry.get("why_not")):

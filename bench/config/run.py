@@ -14,6 +14,9 @@ FULL = "full"
 
 OWN, POOLED = "own", "pooled"
 
+# How `transformers` can spread a model over GPUs.
+_DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+
 # Names, in results, of the pairs that come with this program.
 _SHIPPED = {
     ("smollm2-135m-instruct", "smollm2-135m-eagle3"): "smollm2-135m",
@@ -34,8 +37,8 @@ class PairConfig:
         draft_revision: hub revision of the draft.
         trust_remote_code: lets the repository of the target, or of a decoder-LM draft, run its own Python
             code.
-        device_map: `auto` spreads the target over all GPUs, for a target that one cannot hold; null loads it
-            on `gpu.device`.
+        device_map: `auto` spreads the target over all GPUs, for a target that one cannot hold, from the first
+            on; null loads it on `gpu.device`.
         layer_ids: the target's layers that the draft reads, if its configuration names some: as `vllm` takes
             the ids (state after so many layers), as `sglang` does (one later, from `eagle_config` only), or a
             list of layers.
@@ -54,6 +57,8 @@ class PairConfig:
 
     def __post_init__(self) -> None:
         expand_paths(self, "pair.")
+        valid = self.device_map in (None, *_DEVICE_MAPS)
+        require(valid, "pair.device_map", self.device_map, f"{', '.join(_DEVICE_MAPS)} or null")
         self._check_layer_ids()
         self._is_derived = self.name is None
         if self.name is None:

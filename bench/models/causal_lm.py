@@ -1,6 +1,7 @@
 """Causal LMs of `transformers`, for targets and for drafts that are whole models."""
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 import transformers
 
 from bench.cost.config_json import read_config
-from bench.errors import CheckpointError, DomainError
+from bench.errors import CheckpointError, DeviceError, DomainError
 from bench.models.fetching import CONFIG
 from bench.models.target_config import plan_target
 
@@ -49,6 +50,38 @@ def load_causal_lm(
             "fetch it again"
         )
     return model.eval().requires_grad_(False), _dequantised(model, values)
+
+
+def devices_of(model: Any) -> tuple[str, ...]:
+    """Where a model's weights are, by name: one device, or all that a device map spreads them over."""
+    spread = getattr(model, "hf_device_map", None) or {"": model.get_input_embeddings().weight.device}
+    names = {f"cuda:{place}" if isinstance(place, int) else str(place) for place in spread.values()}
+    return tuple(sorted(names))
+
+
+def check_devices(devices: Sequence[str], main: str, folder: Path) -> None:
+    """Refuses a target spread over devices that a measurement cannot be made on.
+
+    Args:
+        devices: as of `devices_of`.
+        main: the device whose clock is read, where the draft is.
+        folder: of the target.
+
+    Raises:
+        CheckpointError: a part of it is on none, or on a slower one.
+        DeviceError: it does not begin on `main`.
+    """
+    slow = [name for name in devices if name == "disk" or (name == "cpu" and len(devices) > 1)]
+    if slow:
+        raise CheckpointError(
+            f"{folder} does not fit: pair.device_map leaves a part of it on {' and '.join(slow)}, and what "
+            "would be measured is how fast that is copied; use more or larger GPUs, or a smaller target"
+        )
+    if main not in devices:
+        raise DeviceError(
+            f"pair.device_map puts the target on {' and '.join(devices)}, and the measured device is {main}; "
+            f"choose one of them with gpu="
+        )
 
 
 def reason(error: Exception) -> str:

@@ -14,8 +14,10 @@ from bench.cost.config_json import read_config
 from bench.errors import CheckpointError
 from bench.models.causal_lm import (
     cache_argument,
+    check_devices,
     check_length,
     decoder_of,
+    devices_of,
     layers_of,
     load_causal_lm,
     logit_factor,
@@ -65,19 +67,22 @@ class Target:
         # Kept before packing: drafts slice it. With tied embeddings it is the embedding itself.
         self.head_weight: Tensor = model.get_output_embeddings().weight
         self.config = model.config.get_text_config()
-        # Recurrent layers look at the weights of their linear layers, which packed ones do not have.
+        self.devices = devices_of(model)
+        is_spread = len(self.devices) > 1
+        # Recurrent layers look at the weights of their linear layers, which packed ones do not have; what
+        # moves states from one device to the next hangs on the modules that are there.
         is_hybrid = isinstance(cache_for(self.config), HybridCache)
-        self.num_packed = 0 if is_hybrid else pack_linears(model)
+        self.num_packed = 0 if is_hybrid or is_spread else pack_linears(model)
         self.tokenizer = tokenizer
         self.decoder = decoder_of(model)
-        self.lm_head = TargetHead(model.get_output_embeddings(), self.config)
         self.embedding_weight: Tensor = model.get_input_embeddings().weight
+        self.lm_head = TargetHead(model.get_output_embeddings(), self.config, self.device)
         self.vocab_size: int = self.config.vocab_size
         self.feature_layers: tuple[int, ...] = ()
         self.notes: tuple[str, ...] = ()
         self.longest = longest_text(self.config)
         self._cache_argument = cache_argument(self.decoder)
-        is_plain = type(self.decoder).__module__.startswith("transformers.")
+        is_plain = type(self.decoder).__module__.startswith("transformers.") and not is_spread
         self._lean = LeanDecoder(self.decoder) if is_plain and is_lean(self.config.to_dict()) else None
         self._layers = layers_of(self.decoder)
         self._captured: dict[int, Tensor] = {}
@@ -94,7 +99,7 @@ class Target:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Where the weights are, or the first of them: token ids come from there, and logits go there."""
         return self.embedding_weight.device
 
     def new_cache(self) -> KVCache:
@@ -174,16 +179,17 @@ class TargetHead:
     Args:
         linear: the model's output layer.
         config: of its text part.
+        device: where logits go.
     """
 
-    def __init__(self, linear: Any, config: Any):
-        self._linear = linear
+    def __init__(self, linear: Any, config: Any, device: torch.device):
+        self._linear, self._device = linear, device
         self.cap: float | None = getattr(config, "final_logit_softcapping", None)
         self.factor = logit_factor(config)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Hidden states `(..., H)` to logits `(..., V)`."""
-        logits = self._linear(hidden)
+        logits = self._linear(hidden).to(self._device)
         if self.factor != 1:
             logits = logits * self.factor
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
@@ -223,10 +229,20 @@ def load_target(
     """
     tokenizer = read_tokenizer(folder, trust_remote_code)
     model, notes = load_causal_lm(folder, dtype, trust_remote_code, device_map)
+    if device_map:
+        main = device.type if device.index is None and device.type == "cpu" else f"cuda:{device.index or 0}"
+        check_devices(devices_of(model), main, folder)
     target = Target(model if device_map else model.to(device), tokenizer)
     _check_logits(target, folder)
-    target.notes = notes
+    target.notes = (*notes, *_spread_note(target.devices))
     return target
+
+
+def _spread_note(devices: Sequence[str]) -> tuple[str, ...]:
+    if len(devices) == 1:
+        return ()
+    others = f"{' and '.join(devices[1:])} were neither reserved nor watched"
+    return (f"the target ran on {' and '.join(devices)}; {others}, and its energy is not known",)
 
 
 @torch.inference_mode()

@@ -159,7 +159,9 @@ def _check_quantisation(values: Any, where: str) -> None:
         return
     from transformers.quantizers import AutoHfQuantizer
 
-    method = values.get("quant_method") if isinstance(values, Mapping) else values
+    if not isinstance(values, Mapping):
+        raise CheckpointError(f"{where}: quantization_config={values!r} is no block of settings; correct it")
+    method = values.get("quant_method")
     try:
         AutoHfQuantizer.from_config(dict(values), pre_quantized=True).validate_environment(device_map=None)
     except (ImportError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:

@@ -278,6 +278,10 @@ def test_energy_of_a_gpu_is_never_that_of_the_host(run):
     cuda = {**run.environment, "cuda": {"driver": None}}
     silent = sampled(replace(on_cpu, environment=cuda), *rows)
     assert token_energy(silent, "code", Variant(FULL, 0)).reason == "no energy or power was sampled"
+    spread = replace(on_cpu, environment={**run.environment, "target_devices": ["cuda:0", "cuda:1"]})
+    assert token_energy(spread, "code", Variant(FULL, 0)).reason == (
+        "the target ran on cuda:0 and cuda:1, and the sensors of one device were read"
+    )
     told = replace(silent, environment={**cuda, "telemetry": {"why_not": "NVML does not start"}})
     told = sampled(told, *rows)
     assert token_energy(told, "code", Variant(FULL, 0)).reason == "NVML does not start"

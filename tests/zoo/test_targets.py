@@ -1,11 +1,15 @@
 """Every target of the zoo runs and equals `transformers` over a whole text, or is refused with the reason."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
-from bench.errors import BenchError
-from bench.models.target import load_target
+from bench.errors import BenchError, CheckpointError, DeviceError
+from bench.models.causal_lm import check_devices
+from bench.models.target import Target, load_target
 from tests.conftest import VOCAB_SIZE
 from tests.zoo.targets import REFUSED, RUNS
 
@@ -79,3 +83,49 @@ def test_a_target_that_cannot_run_is_refused_in_one_line(row, tmp_path):
     with pytest.raises(BenchError, match=row.refusal) as caught:
         load_target(folder, CPU, torch.float32)
     assert "\n" not in str(caught.value)
+
+
+SPREAD = ("Llama", "Qwen3", "Gemma 2: soft caps, sliding window", "LFM2: convolutions")
+
+
+@pytest.mark.parametrize("row", [r for r in RUNS if r.name in SPREAD], ids=lambda row: row.name)
+@torch.inference_mode()
+def test_a_target_in_several_places_equals_the_whole_one(row, tmp_path):
+    """A CPU has no second device: layers fetched for each pass go the same way as those of another."""
+    row.write(tmp_path)
+    parts = [name for name, _ in row.model().model.named_children() if name != "layers"]
+    names = {"lm_head": "cpu", **{f"model.{name}": "cpu" for name in parts}}
+    names |= {f"model.layers.{i}": "disk" if i in (2, 3) else "cpu" for i in range(8)}
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.float32, device_map=names, offload_folder=tmp_path / "offloaded"
+    )
+    target = Target(model.eval().requires_grad_(False), None)
+    assert target.devices == ("cpu", "disk") and (target.runner, target.num_packed) == ("transformers", 0)
+    ids = torch.randint(4, VOCAB_SIZE, (1, LENGTH), generator=torch.Generator().manual_seed(1))
+    logits, states = of_transformers(row.model(), ids)
+    target.keep_features(LAYERS)
+    cache = target.new_cache()
+    pieces = [target.forward(ids[:, :9], cache)]
+    cache.rewind(7)
+    pieces = [cut(pieces[0], 7), target.forward(ids[:, 7:], cache)]
+    found = torch.cat([target.lm_head(piece.hidden) for piece in pieces], dim=1)[0]
+    torch.testing.assert_close(found, logits, rtol=1e-3, atol=2e-4)
+    features = torch.cat([piece.features for piece in pieces], dim=1)[0]
+    expected = torch.cat([states[layer] for layer in LAYERS], dim=-1)
+    torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_what_a_device_map_leaves_beside_the_gpus_is_refused():
+    folder = Path("target")
+    check_devices(("cuda:0", "cuda:1"), "cuda:0", folder)
+    check_devices(("cpu",), "cpu", folder)
+    for devices in (("cpu", "cuda:0"), ("cuda:0", "disk")):
+        with pytest.raises(CheckpointError, match="target does not fit: .* on (cpu|disk), and"):
+            check_devices(devices, "cuda:0", folder)
+    with pytest.raises(DeviceError, match="on cuda:0 and cuda:1, and the measured device is cuda:2; choose"):
+        check_devices(("cuda:0", "cuda:1"), "cuda:2", folder)
+
+
+def test_a_device_map_on_one_device_is_an_ordinary_target(tmp_path):
+    target = load_target(RUNS[0].write(tmp_path), CPU, torch.float32, device_map="auto")
+    assert (target.devices, target.runner, target.notes) == (("cpu",), "lean", ())
