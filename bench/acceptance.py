@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.variant import Variant
 from bench.vocab.draft_vocab import Floats, IntArray
 
 
@@ -62,10 +63,10 @@ class Intervals:
             columns = columns[place[columns] < len(low)]
         return Acceptance(edges, num_rounds, accepted_at)
 
-    def accepted_by_round(self, vocab_size: int, draft_length: int) -> list[int]:
+    def accepted_by_round(self, variant: Variant) -> list[int]:
         """Accepted tokens of every round of one decode, as the decode itself counts them."""
-        inside = (self.low <= vocab_size) & (vocab_size < self.high)
-        counts, place, found = inside[:, :draft_length].sum(axis=1), 0, []
+        inside = (self.low <= variant.vocab_size) & (variant.vocab_size < self.high)
+        counts, place, found = inside[:, : variant.draft_length].sum(axis=1), 0, []
         while place < len(counts):
             found.append(int(counts[place]))
             place += found[-1] + 1

@@ -59,7 +59,7 @@ def _export(config: Config, console: Console) -> None:
 def _check(config: Config, console: Console) -> int:
     from bench.select.check import run_check
 
-    return run_check(config, console)
+    return run_check(config.pair, console)
 
 
 def _predict(config: Config, console: Console) -> None:
@@ -84,7 +84,7 @@ def _fit(config: Config, console: Console) -> None:
 def _report(config: Config, console: Console) -> None:
     from bench.report.tasks import report_runs
 
-    folders, out = _folders(config, config.runs or [config.run]), _out(config)
+    folders, out = _folders(config.runs_dir, config.runs or [config.run]), _text(config.out_dir)
     report_runs(folders, config.runs_dir, config.reports_dir, out, console, _tables_at_hand(console))
 
 
@@ -106,18 +106,18 @@ def _tables_at_hand(console: Console) -> "Tables | None":
 def _diff(config: Config, console: Console) -> int:
     from bench.report.tasks import diff_runs
 
-    folders, out = _folders(config, config.runs), _out(config)
+    folders, out = _folders(config.runs_dir, config.runs), _text(config.out_dir)
     return diff_runs(folders, config.diff.threshold, config.reports_dir, out, console)
 
 
-def _out(config: Config) -> str | None:
-    return None if config.out_dir is None else str(config.out_dir)
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
-def _folders(config: Config, names: list[str]) -> list[Path]:
+def _folders(runs_dir: Path, names: list[str]) -> list[Path]:
     from bench.report.tasks import find_folders
 
-    return with_sweeps_opened(find_folders(config.runs_dir, names))
+    return with_sweeps_opened(find_folders(runs_dir, names))
 
 
 _TASKS: dict[Task, Callable[[Config, Console], int | None]] = {

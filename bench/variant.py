@@ -35,6 +35,11 @@ class Variant:
         return self.draft_length == 0
 
     @property
+    def columns(self) -> dict[str, int]:
+        """As rows of tables name it."""
+        return {"vocab_size": self.vocab_size, "draft_length": self.draft_length}
+
+    @property
     def key(self) -> tuple[int, ...]:
         """As cases of records name it: k and gamma, and the batch where it is not one sequence."""
         batch = () if self.batch_size == 1 else (self.batch_size,)

@@ -192,8 +192,7 @@ def _best_row(entry: Entry) -> dict[str, Any]:
     run, domain, surface = entry.run, entry.domain, entry.surface
     plain, full, decoded = baselines(run, domain)
     measured, advice = measured_tokens_per_s(run, domain), entry.surfaces.advice(domain)
-    size, gamma = advice.best.vocab_size, advice.best.draft_length
-    row, column = surface.draft_lengths.index(gamma), surface.column(size)
+    place = surface.place(advice.best)
     energy, plain_energy = token_energy(run, domain, decoded), token_energy(run, domain, plain)
     confident = advice.confident_sizes
     return {
@@ -201,13 +200,12 @@ def _best_row(entry: Entry) -> dict[str, Any]:
         "domain": domain,
         "device": entry.device,
         "num_prompts": entry.num_prompts,
-        "vocab_size": size,
+        **advice.best.columns,
         "confident_low": confident[0],
         "confident_high": confident[1],
-        "draft_length": gamma,
-        "predicted_tokens_per_s": float(surface.tokens_per_s[row, column]),
-        "predicted_ci_low": float(surface.ci_low[row, column]),
-        "predicted_ci_high": float(surface.ci_high[row, column]),
+        "predicted_tokens_per_s": surface.at(advice.best),
+        "predicted_ci_low": float(surface.ci_low[place]),
+        "predicted_ci_high": float(surface.ci_high[place]),
         "tokens_per_s": measured[decoded],
         "plain_tokens_per_s": measured[plain],
         "full_tokens_per_s": measured[full],
@@ -324,10 +322,10 @@ def acceptance_curves(comparison: Comparison) -> list[AcceptanceCurve]:
     """Of every panel, at the fastest draft length of every device."""
     groups: dict[tuple[str, str, bytes, int], list[Entry]] = defaultdict(list)
     for entry in comparison.entries:
-        surface, gamma = entry.surface, entry.surface.fastest.draft_length
-        row = surface.draft_lengths.index(gamma)
+        surface, fastest = entry.surface, entry.surface.fastest
+        row, _ = surface.place(fastest)
         at_sizes = surface.mean_acceptance_length[row, [surface.column(k) for k in _COMPARED_SIZES]]
-        groups[entry.case, entry.domain, at_sizes.tobytes(), gamma].append(entry)
+        groups[entry.case, entry.domain, at_sizes.tobytes(), fastest.draft_length].append(entry)
     found = []
     for (case, domain, _, gamma), alike in groups.items():
         surface = alike[0].surface

@@ -43,7 +43,7 @@ def shown_order(variant: Variant) -> tuple[bool, int, int]:
 
 def _summary_row(surfaces: Surfaces, domain: str, item: PlannedDecode) -> dict[str, Any]:
     run, variant = surfaces.run, item.variant
-    size, gamma = variant.vocab_size, variant.draft_length
+    gamma = variant.draft_length
     by_prompt = run.decodes[domain][variant]
     tokens, times = decode_series(by_prompt)
     plain, full, _ = baselines(run, domain)
@@ -59,8 +59,7 @@ def _summary_row(surfaces: Surfaces, domain: str, item: PlannedDecode) -> dict[s
         "device_name": run.environment["device_name"],
         "dtype": run.environment["dtype"],
         "role": item.role,
-        "vocab_size": size,
-        "draft_length": gamma,
+        **variant.columns,
         "acceptance_rate": sum(accepted) / (len(accepted) * gamma) if accepted else None,
         "mean_acceptance_length": 1 + sum(accepted) / len(accepted) if accepted else 1.0,
         "tokens_per_s": measured,
@@ -101,19 +100,18 @@ def _latencies(run: Run, domain: str, variant: Variant) -> dict[str, float]:
 
 def _of_a_draft(surfaces: Surfaces, domain: str, variant: Variant, measured: float) -> dict[str, Any]:
     run, surface = surfaces.run, surfaces.of_decodes(domain)
-    size, gamma = variant.vocab_size, variant.draft_length
     source = run.plans[domain].source
     ranking = run.rankings[source]
-    row, column = surface.draft_lengths.index(gamma), surface.column(size)
-    predicted = float(surface.tokens_per_s[row, column])
+    place, size = surface.place(variant), variant.vocab_size
+    predicted = float(surface.tokens_per_s[place])
     return {
         "source": source,
         "coverage_train": float(ranking.coverage()[size - 1]),
         "coverage_heldout": float(ranking.coverage_of(held_out_tokens(run, domain))[size - 1]),
-        "predicted_mean_acceptance_length": float(surface.mean_acceptance_length[row, column]),
+        "predicted_mean_acceptance_length": float(surface.mean_acceptance_length[place]),
         "predicted_tokens_per_s": predicted,
-        "predicted_ci_low": float(surface.ci_low[row, column]),
-        "predicted_ci_high": float(surface.ci_high[row, column]),
+        "predicted_ci_low": float(surface.ci_low[place]),
+        "predicted_ci_high": float(surface.ci_high[place]),
         "prediction_error": predicted / measured - 1,
     }
 

@@ -115,7 +115,7 @@ class Advice:
     @property
     def confident_sizes(self) -> tuple[int, int]:
         """Smallest and largest size that is as good at the advised draft length."""
-        row = self.surface.draft_lengths.index(self.best.draft_length)
+        row, _ = self.surface.place(self.best)
         equal = self.surface.is_equal[row]
         sizes = np.append(self.surface.sizes[equal], self.best.vocab_size)
         return int(sizes.min()), int(sizes.max())
@@ -144,10 +144,10 @@ class Advice:
         once = np.ones((1, latency.num_blocks))
         sizes = np.array([size, self.surface.sizes[-1]])
         head, full = latency.head_ms(sizes, once)[0] * gamma
-        row = self.surface.draft_lengths.index(gamma)
+        row, column = self.surface.place(self.best)
         tau = self.surface.mean_acceptance_length[row]
         rest = float(latency.round_ms(gamma, sizes, once)[0, -1]) - full
-        return BreakEven(tau[self.surface.column(size)] / tau[-1], head / full, full / rest)
+        return BreakEven(tau[column] / tau[-1], head / full, full / rest)
 
 
 def plain_steps(run: Run, domain: str) -> list[ProbeRecord]:
@@ -216,15 +216,13 @@ def cross_frame(surfaces: Surfaces) -> pd.DataFrame:
     unfinished = {domain for domain in run.rankings if domain in _domains(run)} - set(run.decodes)
     for source in (name for name in run.rankings if name not in unfinished):
         chosen = _chosen_on(surfaces, source)
-        size, gamma = chosen.vocab_size, chosen.draft_length
         for domain in run.decodes:
             surface = surfaces.of(domain, source)
-            row, column = surface.draft_lengths.index(gamma), surface.column(size)
+            row, column = surface.place(chosen)
             rows.append({
                 "source": source,
                 "domain": domain,
-                "vocab_size": size,
-                "draft_length": gamma,
+                **chosen.columns,
                 "mean_acceptance_length": surface.mean_acceptance_length[row, column],
                 "full_mean_acceptance_length": surface.mean_acceptance_length[row, -1],
                 "predicted_speedup_vs_full_vocab": _relative(surface)[row, column],
@@ -254,11 +252,11 @@ def _chosen_on(surfaces: Surfaces, source: str) -> Variant:
     return Variant(int(sizes[column]), over[0].draft_lengths[row])
 
 
-def acceptance_by_position(surfaces: Surfaces, domain: str, vocab_size: int, draft_length: int) -> Floats:
+def acceptance_by_position(surfaces: Surfaces, domain: str, variant: Variant) -> Floats:
     """Share of rounds that accept the draft token at each position, unconditional `(draft length,)`."""
-    run, size = surfaces.run, np.array([vocab_size])
+    run, size = surfaces.run, np.array([variant.vocab_size])
     replays = run.replays[domain][run.plans[domain].source]
-    walks = [replays[prompt].replayed().walk(draft_length).at(size) for prompt in run.prompts[domain]]
+    walks = [replays[prompt].replayed().walk(variant.draft_length).at(size) for prompt in run.prompts[domain]]
     num_rounds = sum(rounds[0] for rounds, _ in walks)
     return np.sum([at[:, 0] for _, at in walks], axis=0) / num_rounds
 
@@ -275,7 +273,7 @@ def replay_deviation(run: Run, domain: str, variant: Variant) -> int | None:
         replayed = replays[prompt].replayed()
         if not isinstance(replayed, Intervals):
             return None
-        expected = replayed.accepted_by_round(variant.vocab_size, variant.draft_length)
+        expected = replayed.accepted_by_round(variant)
         differing += sum(a != b for a, b in zip(expected, record.accepted, strict=False))
         differing += abs(len(expected) - len(record.accepted))
     return differing
@@ -297,7 +295,7 @@ def position_frame(surfaces: Surfaces, domain: str) -> pd.DataFrame:
         (advice.best.vocab_size, f"optimum, k = {advice.best.vocab_size:,}"),
         (advice.paper.vocab_size, f"paper's, k* = {advice.paper.vocab_size:,}"),
     ):
-        accepted = acceptance_by_position(surfaces, domain, size, longest)
+        accepted = acceptance_by_position(surfaces, domain, Variant(size, longest))
         values = {"domain": domain, "vocabulary": label, "position": np.arange(1, longest + 1)}
         frames.append(pd.DataFrame({**values, "accepted": accepted}))
     return pd.concat(frames, ignore_index=True)

@@ -170,14 +170,13 @@ class DraftShape:
         round.
         """
         hidden, query, key_value = self.hidden_size, self._query_size, self._key_value_size
-        # EAGLE-3 reads the embedding and the hidden state side by side in its first layer.
-        widths = [
-            2 * hidden if self._is_eagle3 and layer == 0 else hidden for layer in range(self.num_layers)
-        ]
+        widths = [hidden] * self.num_layers
+        if self.has_wide_first_layer:
+            widths[0] *= 2
         attention = sum(2 * width * (query + 2 * key_value) + 2 * query * hidden for width in widths)
         matrices = 3 if self.gated_mlp else 2
         return TokenFlops(
-            fc=2 * self._fc_width * hidden,
+            fc=2 * self.fc_width * hidden,
             attention=attention,
             mlp=2 * matrices * hidden * self.intermediate_size * self.num_layers,
             lm_head=2 * hidden * vocab_size,
@@ -212,22 +211,24 @@ class DraftShape:
             HEAD: _products(matrices.lm_head, self.hidden_size + rows, 1, run),
             SELECTION: self._selection(rows, run),
         }
-        if self._fc_width and (with_fc or self._is_eagle):
-            parts[FC] = _products(matrices.fc, self._fc_width + self.hidden_size, 1, run)
+        if self.fc_width and (with_fc or self.has_fc_in_every_step):
+            parts[FC] = _products(matrices.fc, self.fc_width + self.hidden_size, 1, run)
         return parts
 
     @property
-    def _is_eagle3(self) -> bool:
+    def has_wide_first_layer(self) -> bool:
+        """Whether the first layer reads the embedding and the hidden state side by side, as EAGLE-3 does."""
         return self.kind is DraftKind.EAGLE3
 
     @property
-    def _is_eagle(self) -> bool:
+    def has_fc_in_every_step(self) -> bool:
+        """Whether every step runs `fc`, over the embedding and the features, as EAGLE-1 and 2 do."""
         return self.kind is DraftKind.EAGLE
 
     @property
-    def _fc_width(self) -> int:
-        """What `fc` reads: features alone, or in EAGLE-1 and 2 the embedding too, in every step."""
-        return self.feature_size + (self.hidden_size if self._is_eagle else 0)
+    def fc_width(self) -> int:
+        """What `fc` reads: features alone, or the embedding too; 0 where there is no `fc`."""
+        return self.feature_size + (self.hidden_size if self.has_fc_in_every_step else 0)
 
     @property
     def _query_size(self) -> int:
@@ -249,9 +250,8 @@ class DraftShape:
     def _norms(self, run: Pass) -> PassCost:
         # One before the head; EAGLE-3 norms embedding and hidden state apart before its first layer. EAGLE-1
         # and 2 have neither a norm before the head nor one before the first layer.
-        num_norms = (
-            self.norms_per_layer * self.num_layers + 1 + int(self._is_eagle3) - 2 * int(self._is_eagle)
-        )
+        num_norms = self.norms_per_layer * self.num_layers + 1
+        num_norms += int(self.has_wide_first_layer) - 2 * int(self.has_fc_in_every_step)
         width_bytes = self.hidden_size * run.dtype_bytes
         return PassCost(
             weight_bytes=num_norms * width_bytes,
@@ -265,7 +265,7 @@ class DraftShape:
         output = query + hidden
         elements = self.num_layers * (3 * hidden + query + 2 * key_value + output + residual)
         launches = self.num_layers * (4 + 1)
-        if self._is_eagle3:
+        if self.has_wide_first_layer:
             # The first layer's input is twice as wide, and concatenated before.
             elements += 3 * hidden + 4 * hidden
             launches += 1

@@ -38,8 +38,8 @@ _LOGIT_BYTES = 4  # engines choose tokens from float32
 # Two norms with the residual added, rotary embedding, and the gate's product: as engines fuse them.
 _SMALL_PER_LAYER = 4
 
-# EAGLE-3 norms embedding and features apart and joins them.
-_SMALL_OF_EAGLE = 3
+# A wide first layer norms embedding and features apart and joins them.
+_SMALL_OF_WIDE_LAYER = 3
 
 _SMALL_PER_PASS = 2  # embedding, last norm
 
@@ -140,26 +140,23 @@ class TableLatency:
         rows, hidden, layers = run.rows, model.hidden_size, model.num_layers
         query = model.num_attention_heads * model.head_dim
         key_value = model.num_key_value_heads * model.head_dim
-        is_eagle = model.kind is DraftKind.EAGLE3
+        is_wide = model.has_wide_first_layer
         is_draft = model.kind is not DraftKind.DECODER_LM
         table = self.wide if is_draft else self.layers
-        # An EAGLE-3 layer reads the embedding and the features side by side.
-        width = 2 * hidden if is_eagle else hidden
+        width = 2 * hidden if is_wide else hidden
         found = {
             QKV: self._products(table, rows, query + 2 * key_value, width, 1),
             OUT: self._products(table, rows, hidden, query, layers),
             ATTENTION: self._context(model, run),
         }
-        if layers > 1 or not is_eagle:
-            rest = layers - 1 if is_eagle else layers
+        if layers > 1 or not is_wide:
+            rest = layers - 1 if is_wide else layers
             others = self._products(table, rows, query + 2 * key_value, hidden, rest)
-            found[QKV] = others if not is_eagle else _sum([found[QKV], others])
+            found[QKV] = others if not is_wide else _sum([found[QKV], others])
         found |= self._feed_forward(model, rows, table)
-        if model.feature_size and (with_fc or model.kind is DraftKind.EAGLE):
-            # EAGLE-1 and 2 read the embedding beside the features, in every step.
-            joined = model.feature_size + (hidden if model.kind is DraftKind.EAGLE else 0)
-            found[FC] = self._products(self.wide, rows, hidden, joined, 1)
-        small = _SMALL_PER_LAYER * layers + _SMALL_PER_PASS + (_SMALL_OF_EAGLE if is_eagle else 0)
+        if model.fc_width and (with_fc or model.has_fc_in_every_step):
+            found[FC] = self._products(self.wide, rows, hidden, model.fc_width, 1)
+        small = _SMALL_PER_LAYER * layers + _SMALL_PER_PASS + (_SMALL_OF_WIDE_LAYER if is_wide else 0)
         # Each reads and writes a state or two.
         found[SMALL] = Part(self._small(small, 3 * small * rows * hidden * _BYTES), None)
         return {name: found[name] for name in PARTS if name in found}

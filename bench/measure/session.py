@@ -96,8 +96,7 @@ class Session:
         return ProbeRecord(
             domain=domain,
             prompt_id=prompt.prompt_id,
-            vocab_size=step.variant.vocab_size,
-            draft_length=step.variant.draft_length,
+            **step.variant.columns,
             is_pilot=False,
             order=self._next_order(),
             laps_ms=timed.laps_ms,
@@ -113,8 +112,7 @@ class Session:
         return DecodeRecord(
             domain=domain,
             prompt_id=prompt.prompt_id,
-            vocab_size=variant.vocab_size,
-            draft_length=variant.draft_length,
+            **variant.columns,
             order=self._next_order(),
             num_prompt_tokens=len(prompt.token_ids),
             token_ids=timed.decoded.token_ids,

@@ -9,7 +9,7 @@ import yaml
 from bench.analysis.coverage_table import CoverageTable, read_coverage
 from bench.analysis.run import find_run, read_run
 from bench.analysis.surfaces import Surfaces
-from bench.config import Config
+from bench.config import Config, PredictConfig
 from bench.cost.shape import DraftShape
 from bench.errors import ConfigError
 from bench.fit.series import IntArray
@@ -51,11 +51,12 @@ def known_acceptance(config: Config, draft: DraftShape) -> Known:
         ConfigError: a run or a table does not say it, or is of another draft.
     """
     if config.predict.run:
-        return _of_run(config, draft)
+        return _of_run(config.predict, config.runs_dir, draft)
     if config.predict.profile:
-        return _of_profile(config, Path(config.predict.profile), draft)
+        return _of_profile(Path(config.predict.profile), config.predict.draft_length, draft)
     if config.predict.coverage:
-        return _of_table(config, Path(config.predict.coverage), draft)
+        lengths, weight = config.measure.draft_lengths, config.select.coverage_weight
+        return _of_table(Path(config.predict.coverage), config.predict, lengths, weight, draft)
     gamma = config.predict.draft_length or _USUAL_DRAFT_LENGTH
     return _spread(draft.draft_vocab_size), (gamma,), Acceptance()
 
@@ -90,8 +91,8 @@ def read_profile(path: Path, draft: DraftShape) -> Lengths:
     return of_profile(values, draft, f"predict.profile={path}")
 
 
-def _of_profile(config: Config, path: Path, draft: DraftShape) -> Known:
-    found, wanted = read_profile(path, draft), config.predict.draft_length
+def _of_profile(path: Path, wanted: int | None, draft: DraftShape) -> Known:
+    found = read_profile(path, draft)
     gammas = found.draft_lengths if wanted is None else (wanted,)
     if gammas[0] not in found.draft_lengths:
         lengths = ", ".join(map(str, found.draft_lengths))
@@ -100,8 +101,8 @@ def _of_profile(config: Config, path: Path, draft: DraftShape) -> Known:
     return found.sizes, gammas, Acceptance(found.mean[0, rows], found.origin)
 
 
-def _of_run(config: Config, draft: DraftShape) -> Known:
-    wanted, run = config.predict, read_run(find_run(config.runs_dir, str(config.predict.run)))
+def _of_run(wanted: PredictConfig, runs_dir: Path, draft: DraftShape) -> Known:
+    run = read_run(find_run(runs_dir, str(wanted.run)))
     domain = wanted.domain or next(iter(run.decodes))
     if domain not in run.decodes:
         raise ConfigError(f"predict.domain={domain}: the run measured {', '.join(run.decodes)}")
@@ -127,15 +128,16 @@ def _of_run(config: Config, draft: DraftShape) -> Known:
     return sizes, tuple(gammas), Acceptance(tau, origin)
 
 
-def _of_table(config: Config, path: Path, draft: DraftShape) -> Known:
-    wanted = config.predict
+def _of_table(
+    path: Path, wanted: PredictConfig, draft_lengths: list[int], weight: float, draft: DraftShape
+) -> Known:
     table = read_coverage(path, "predict.coverage", wanted.domain, "predict.domain")
     sizes, coverage = _coverage(table, path, draft.draft_vocab_size)
-    weight, accepted = config.select.coverage_weight, wanted.full_acceptance
+    accepted = wanted.full_acceptance
     if accepted is None:
         gamma = wanted.draft_length or _USUAL_DRAFT_LENGTH
         return sizes, (gamma,), Acceptance(coverage=coverage, coverage_weight=weight)
-    lengths = config.measure.draft_lengths if wanted.draft_length is None else [wanted.draft_length]
+    lengths = draft_lengths if wanted.draft_length is None else [wanted.draft_length]
     gammas = tuple(sorted(set(lengths)))
     tau = np.stack([acceptance_from_coverage(coverage, accepted, gamma) for gamma in gammas])
     origin = (

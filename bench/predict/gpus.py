@@ -6,7 +6,7 @@ from rich.console import Console
 
 from bench.analysis.gpus import GpusFindings, Question, ask_gpus, nearest_width
 from bench.assets import notice_of
-from bench.config import Config
+from bench.config import Config, GpusConfig
 from bench.gpu_tables.ready import Pair, pair_of_files, ready_pair
 from bench.gpu_tables.tidy import ASSET, Tables, published, read_csv
 from bench.predict.profile import known_lengths
@@ -20,7 +20,7 @@ def run_gpus(config: Config, console: Console) -> GpusFindings:
         BenchError: anything the user can fix.
     """
     wanted = config.gpus
-    pair = _pair(config)
+    pair = _pair(wanted)
     lengths = known_lengths(config, pair.draft, pair.profile)
     question = Question(
         pair,
@@ -30,26 +30,21 @@ def run_gpus(config: Config, console: Console) -> GpusFindings:
         sorted(wanted.contexts),
         wanted.judge_widths or [nearest_width(pair.draft.hidden_size)],
     )
-    found = ask_gpus(tables_of(config, console), question, wanted.names, wanted.engines)
+    found = ask_gpus(_tables(config.gpu_tables, console), question, wanted.names, wanted.engines)
     folder = config.out_dir or config.reports_dir / f"gpus-{_file_name(pair.name)}"
     render_gpus(found, folder, console)
     return found
 
 
-def tables_of(config: Config, console: Console) -> list[Tables]:
-    """The published tables, and the user's own beside them.
-
-    Raises:
-        BenchError: they cannot be fetched or read.
-    """
-    own = [] if config.gpu_tables is None else [read_csv(Path(config.gpu_tables))]
+def _tables(own_folder: str | None, console: Console) -> list[Tables]:
+    """The published tables, and the user's own beside them."""
+    own = [] if own_folder is None else [read_csv(Path(own_folder))]
     if notice := notice_of(ASSET):
         console.print(notice, soft_wrap=True, highlight=False)
     return [published(), *own]
 
 
-def _pair(config: Config) -> Pair:
-    wanted = config.gpus
+def _pair(wanted: GpusConfig) -> Pair:
     if wanted.target is None or wanted.draft is None:
         return ready_pair(wanted.shape, "gpus.shape")
     return pair_of_files(Path(wanted.target), Path(wanted.draft))

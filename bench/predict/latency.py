@@ -7,7 +7,7 @@ from rich.console import Console
 from bench.analysis.gpus import compose
 from bench.analysis.published import products_of
 from bench.assets import notice_of
-from bench.config import Config
+from bench.config import GpuConfig, PredictConfig
 from bench.cost.hardware import HardwareSpec
 from bench.errors import AssetError, ConfigError
 from bench.gpu_tables.compose import TableLatency
@@ -18,12 +18,18 @@ _SIXTEEN_BITS = ("bfloat16", "float16")
 
 
 def latency_of(
-    config: Config, spec: HardwareSpec, dtype: str, calibration: Calibration, console: Console
+    gpu: GpuConfig,
+    predict: PredictConfig,
+    spec: HardwareSpec,
+    dtype: str,
+    calibration: Calibration,
+    console: Console,
 ) -> tuple[LatencySource, str]:
     """The latency of a GPU, and what the figures are from, in words.
 
     Args:
-        config: `predict.source` says which; null for tables where there are any.
+        gpu: by its name a table is found.
+        predict: `source` says which; null for tables where there are any.
         spec: the data sheet.
         dtype: of weights and arithmetic.
         calibration: of the data sheet.
@@ -33,20 +39,20 @@ def latency_of(
         ConfigError: tables are asked for where there are none, or with values that only a data sheet takes.
         AssetError: tables are asked for and cannot be fetched.
     """
-    wanted, sheet = config.predict.source, DataSheetLatency(spec, dtype, calibration)
+    wanted, sheet = predict.source, DataSheetLatency(spec, dtype, calibration)
     sheet_keys = ("calibration", "launch_us")
-    only_sheet = [f"predict.{key}" for key in sheet_keys if getattr(config.predict, key) is not None]
+    only_sheet = [f"predict.{key}" for key in sheet_keys if getattr(predict, key) is not None]
     if wanted == "tables" and only_sheet:
         raise ConfigError(f"{' and '.join(only_sheet)} says nothing of tables: use predict.source=data_sheet")
-    if wanted == "data_sheet" or (wanted is None and (only_sheet or not config.gpu.name_pattern)):
+    if wanted == "data_sheet" or (wanted is None and (only_sheet or not gpu.name_pattern)):
         return sheet, f"the data sheet of {spec.name}"
-    reason = _why_no_table(config, dtype)
+    reason = _why_no_table(gpu, dtype)
     if reason is None:
         try:
             if notice := notice_of(ASSET):
                 console.print(notice, soft_wrap=True, highlight=False)
             tables = published()
-            key = _key(tables, str(config.gpu.name_pattern))
+            key = _key(tables, str(gpu.name_pattern))
         except AssetError as error:
             if wanted == "tables":
                 raise
@@ -59,8 +65,8 @@ def latency_of(
     return sheet, f"the data sheet of {spec.name}: {reason}"
 
 
-def _why_no_table(config: Config, dtype: str) -> str | None:
-    if not config.gpu.name_pattern:
+def _why_no_table(gpu: GpuConfig, dtype: str) -> str | None:
+    if not gpu.name_pattern:
         return "name a GPU, such as gpu=h100-sxm"
     if dtype not in _SIXTEEN_BITS:
         return f"the tables here are in 16 bits, not {dtype}"

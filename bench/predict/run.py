@@ -1,6 +1,7 @@
 """From configurations to a prediction on the console: shapes, device, calibration."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from rich import box
@@ -10,9 +11,9 @@ from rich.table import Table
 
 from bench.analysis.fit import series_of
 from bench.analysis.hardware import draft_shape_of, hardware_of
-from bench.analysis.run import find_run, read_run
+from bench.analysis.run import Run, find_run, read_run
 from bench.assets import notice_of
-from bench.config import Config
+from bench.config import Config, GpuConfig, PairConfig, PredictConfig
 from bench.config.gpu import data_sheet, match
 from bench.cost.config_json import read_config
 from bench.cost.hardware import HardwareSpec
@@ -37,11 +38,12 @@ def run_predict(config: Config, console: Console) -> Prediction:
     Raises:
         BenchError: wrong input.
     """
-    draft, target = _shapes(config, console)
-    dtype = _dtype(config)
-    spec = _spec(config, dtype)
+    draft, target = _shapes(config.pair, console)
+    dtype = config.predict.dtype or (_DEFAULT_DTYPE if config.dtype == "auto" else config.dtype)
+    spec = _spec(config.gpu, dtype)
     sizes, gammas, acceptance = known_acceptance(config, draft)
-    latency, origin = latency_of(config, spec, dtype, _calibration(config), console)
+    calibration = _calibration(config.predict, config.runs_dir)
+    latency, origin = latency_of(config.gpu, config.predict, spec, dtype, calibration, console)
     setting = Setting(dtype, gammas, config.predict.context_length)
     found = predict_draft(draft, target, latency, sizes, setting, acceptance)
     show_prediction(f"{config.pair.label} on {spec.name}", found, console)
@@ -49,12 +51,11 @@ def run_predict(config: Config, console: Console) -> Prediction:
     return found
 
 
-def _shapes(config: Config, console: Console) -> tuple[DraftShape, DraftShape]:
+def _shapes(pair: PairConfig, console: Console) -> tuple[DraftShape, DraftShape]:
     # Imported late: they bring in torch, which a refused configuration does not need.
     from bench.models.checkpoint import resolve_draft
     from bench.models.fetching import resolve_tokenizer
 
-    pair = config.pair
     if notice := notice_of(pair.draft):
         console.print(notice, soft_wrap=True, highlight=False)
     folders = (
@@ -66,19 +67,13 @@ def _shapes(config: Config, console: Console) -> tuple[DraftShape, DraftShape]:
     return draft, target
 
 
-def _dtype(config: Config) -> str:
-    if config.predict.dtype is not None:
-        return config.predict.dtype
-    return _DEFAULT_DTYPE if config.dtype == "auto" else config.dtype
-
-
-def _spec(config: Config, dtype: str) -> HardwareSpec:
+def _spec(gpu: GpuConfig, dtype: str) -> HardwareSpec:
     """The data sheet of a named GPU, present or not; else of the device here, by name or measured.
 
     Raises:
         ConfigError: it has no unit for `dtype`.
     """
-    spec = _rates(config, dtype)
+    spec = _rates(gpu, dtype)
     if spec.peak(dtype) is None:
         others = [name for name in ("float16", "bfloat16", "float32") if spec.peak(name) is not None]
         raise ConfigError(
@@ -87,30 +82,30 @@ def _spec(config: Config, dtype: str) -> HardwareSpec:
     return spec
 
 
-def _rates(config: Config, dtype: str) -> HardwareSpec:
-    if config.gpu.name_pattern:
-        return data_sheet(config.gpu)
+def _rates(gpu: GpuConfig, dtype: str) -> HardwareSpec:
+    if gpu.name_pattern:
+        return data_sheet(gpu)
     import torch
 
     from bench.device import open_device
     from bench.device.probe import probe
 
-    device = open_device(config.gpu.device)
+    device = open_device(gpu.device)
     return match(device.name) or probe(device, getattr(torch, dtype))
 
 
-def _calibration(config: Config) -> Calibration:
+def _calibration(wanted: PredictConfig, runs_dir: Path) -> Calibration:
     """Which share of its limits a device reaches, by a measured run if one is given, and the launch time."""
-    found = Calibration() if config.predict.calibration is None else _measured(config)
-    launch_us = config.predict.launch_us
+    found, launch_us = Calibration(), wanted.launch_us
+    if wanted.calibration is not None:
+        found = _measured(read_run(find_run(runs_dir, wanted.calibration)), wanted.context_length)
     if launch_us is None:
         return found
     given = f"every kernel is launched in {launch_us:g} us (predict.launch_us)"
     return replace(found, launch_us=launch_us, launch_origin=given)
 
 
-def _measured(config: Config) -> Calibration:
-    run = read_run(find_run(config.runs_dir, str(config.predict.calibration)))
+def _measured(run: Run, context_length: int) -> Calibration:
     where = f"predict.calibration={run.folder.name}"
     spec, shape = hardware_of(run), draft_shape_of(run)
     series = next((item for item in series_of([run]) if item.component == DRAFT_STEP), None)
@@ -124,7 +119,7 @@ def _measured(config: Config) -> Calibration:
     if t0_ms is None or rate is None:
         raise ConfigError(f"{where}: its sizes do not bound the bandwidth")
     size, width = int(fitted.work.sizes[-1]), DTYPE_BYTES[run.environment["dtype"]]
-    step = total_cost(shape.cost(Pass(1, config.predict.context_length, 1, width), size))
+    step = total_cost(shape.cost(Pass(1, context_length, 1, width), size))
     return Calibration.measured(t0_ms, rate, step, spec, str(run.environment["device_name"]))
 
 

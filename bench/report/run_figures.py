@@ -227,8 +227,8 @@ def surface_figure(found: Findings) -> Figure:
             (advice.best, "*", "optimum"),
             (advice.paper, "D", "paper's k* at its best gamma"),
         ):
-            size, place = variant.vocab_size, surface.draft_lengths.index(variant.draft_length)
-            axis.plot(size, place, marker, color="white", markeredgecolor="black", markersize=11, label=label)
+            size, row = variant.vocab_size, surface.place(variant)[0]
+            axis.plot(size, row, marker, color="white", markeredgecolor="black", markersize=11, label=label)
         axis.plot([], [], color="red", label=f"not significantly more than {NEGLIGIBLE:.0%} slower")
         log_k_axis(axis, outlined_sizes(found.run.full_size))
         axis.set_xlim(min(_SMALLEST, edges[-2]), edges[-1])

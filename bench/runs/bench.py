@@ -78,10 +78,10 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
     workloads = [_workload(config, pair, texts[s.name], rankings, console) for s in config.domain.sources()]
     _say_what_lacks(texts, workloads, config.measure.num_prompts, console)
 
-    engine = _engine(pair, device, config.measure)
+    engine, multiple = _engine(pair, device, config.measure), _multiple(config.vocab, device)
 
     def measure(done: Done, seen: Watch) -> Generator[Record, None, None]:
-        campaign = Campaign(engine, sizes, config.measure, config.advice, _multiple(config, device), done)
+        campaign = Campaign(engine, sizes, config.measure, config.advice, multiple, done)
         num_steps = {workload.domain: campaign.num_steps(workload) for workload in workloads}
         windows = _energy_windows(config.telemetry, seen)
         stages = _stages(num_steps, windows is not None, config.timing.isolated)
@@ -106,7 +106,7 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
     ]
     environment["decoding"] = engine.facts
     environment["rows"] = {name: text.odd.as_dict() for name, text in texts.items()}
-    environment["vocab_multiple"] = _multiple(config, device)
+    environment["vocab_multiple"] = multiple
     kept, vocab_size = num_kept(pair), pair.target.vocab_size
     once: list[Record] = [ranking.record(kept, vocab_size) for ranking in rankings.values()]
     return Job(environment, pair.dtype, measure, _report, once)
@@ -126,9 +126,9 @@ def _engine(pair: Pair, device: Device, measure: MeasureConfig) -> TorchEngine:
     return TorchEngine(*what, sampler, capture)
 
 
-def _multiple(config: Config, device: Device) -> int:
+def _multiple(vocab: VocabConfig, device: Device) -> int:
     """That an advised size must be of."""
-    return config.vocab.multiple or (64 if device.torch_device.type == "cuda" else 1)
+    return vocab.multiple or (64 if device.torch_device.type == "cuda" else 1)
 
 
 def _energy_windows(telemetry: TelemetryConfig, seen: Watch) -> tuple[float, float] | None:

@@ -78,7 +78,9 @@ def open_run(config: Config, environment: dict[str, Any], of: str | None = None)
     values = plain(asdict(config))
     environment = {**environment, "signature": _signature(values, environment)}
     unfinished = _find_unfinished(config.runs_dir, environment["signature"]) if config.resume else None
-    path = unfinished or _make_folder(config, of or config.domain.name, str(environment["device"]))
+    path = unfinished or _make_folder(
+        config.runs_dir, config.pair.label, of or config.domain.name, str(environment["device"])
+    )
     with _hold(path):
         if unfinished:
             was_torn = cut_torn_line(path)
@@ -194,21 +196,21 @@ def _has_ended(folder: Path) -> bool:
         return (folder / "records.jsonl").exists()
 
 
-def _make_folder(config: Config, of: str, device: str) -> Path:
+def _make_folder(runs_dir: Path, pair: str, of: str, device: str) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     # Runs of several machines can be copied into one folder, so their names must differ.
     host = re.sub(r"[^\w-]+", "_", socket.gethostname().partition(".")[0])
-    name = f"{stamp}-{config.pair.label}-{of}-{device.replace(':', '')}-{host}"
+    name = f"{stamp}-{pair}-{of}-{device.replace(':', '')}-{host}"
     for attempt in range(100):
-        folder = config.runs_dir / (name if not attempt else f"{name}-{attempt}")
+        folder = runs_dir / (name if not attempt else f"{name}-{attempt}")
         try:
             folder.mkdir(parents=True)
             return folder
         except FileExistsError:
             continue
         except OSError as error:
-            raise _cannot_write(config.runs_dir, error) from error
-    raise OutputError(f"{config.runs_dir} already holds a hundred runs of this second")
+            raise _cannot_write(runs_dir, error) from error
+    raise OutputError(f"{runs_dir} already holds a hundred runs of this second")
 
 
 @contextmanager

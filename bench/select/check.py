@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from bench.config import Config, PairConfig
+from bench.config import PairConfig
 from bench.cost.config_json import DraftKind, kind_of, read_config
 from bench.errors import AssetError, BenchError, VocabError
 from bench.export.files import stated_hash
@@ -50,13 +50,13 @@ class Findings:
             return None
 
 
-def run_check(config: Config, console: Console) -> int:
+def run_check(pair: PairConfig, console: Console) -> int:
     """Prints the findings.
 
     Returns:
         The exit code: 2 where there is a problem.
     """
-    found = check_pair(config.pair)
+    found = check_pair(pair)
     for line in found.lines:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     for problem in found.problems:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.caches import say_once
-from bench.config import Config, DomainSource
+from bench.config import Config, DomainSource, PairConfig
 from bench.cost.config_json import read_config
 from bench.cost.shape import DraftShape
 from bench.decoding.answers import AnswerStore
@@ -83,7 +83,7 @@ def prepare(config: Config, status: Callable[[str], None]) -> Context:
         )
     candidates = np.intersect1d(_own_vocabulary(draft_folder, shape), shared) if is_trimmed else shared
     _say_what_is_lacking(draft_folder, target, config.select.keep_scripts, candidates)
-    writer = _AnswerWriter(config, target, draft_folder, status)
+    writer = _AnswerWriter(pair, config.dtype, config.gpu.device, target, draft_folder, status)
     counts = {}
     for source in sources:
 
@@ -165,9 +165,16 @@ class _AnswerWriter:
     """Lets the target write answers. Its weights are only loaded if answers are missing."""
 
     def __init__(
-        self, config: Config, tokenizer: TargetTokenizer, draft_folder: Path, status: Callable[[str], None]
+        self,
+        pair: PairConfig,
+        dtype: str,
+        device: str,
+        tokenizer: TargetTokenizer,
+        draft_folder: Path,
+        status: Callable[[str], None],
     ):
-        self._config, self._tokenizer, self._draft_folder = config, tokenizer, draft_folder
+        self._pair, self._dtype, self._device = pair, dtype, device
+        self._tokenizer, self._draft_folder = tokenizer, draft_folder
         self._status = status
         self._target: Target | None = None
         self._store: AnswerStore | None = None
@@ -206,18 +213,18 @@ class _AnswerWriter:
 
     def _open_store(self) -> AnswerStore:
         if self._store is None:
-            pair = self._config.pair
+            pair = self._pair
             folder = resolve_target(pair.target, pair.target_revision, pair.trust_remote_code)
-            dtype = dtype_of(self._config.dtype, open_device(self._config.gpu.device))
+            dtype = dtype_of(self._dtype, open_device(self._device))
             identity = of_model(pair.target, folder)
             self._store = AnswerStore(identity, str(dtype), self._draft_folder / ANSWERS_FILE)
         return self._store
 
     def _load_target(self) -> Target:
         if self._target is None:
-            pair, device = self._config.pair, open_device(self._config.gpu.device)
+            pair, device = self._pair, open_device(self._device)
             folder = resolve_target(pair.target, pair.target_revision, pair.trust_remote_code)
-            dtype = dtype_of(self._config.dtype, device)
+            dtype = dtype_of(self._dtype, device)
             self._target = load_target(
                 folder, device.torch_device, dtype, pair.trust_remote_code, pair.device_map
             )

@@ -121,7 +121,7 @@ class Surface:
     @cached_property
     def equal_margin(self) -> Floats:
         """By how much the logarithm of each speed is above what is significantly slower than the fastest."""
-        row, column = self._place(self.fastest)
+        row, column = self.place(self.fastest)
         gap = np.log(self.tokens_per_s / self.tokens_per_s[row, column])
         samples = [
             left - left[:, row, column][:, None, None] for left in (self.prompt_left_out, self.block_left_out)
@@ -134,7 +134,7 @@ class Surface:
             if self.plain is None:
                 raise ValueError("no plain step was timed")
             return self.plain
-        row, column = self._place(variant)
+        row, column = self.place(variant)
         left_out = tuple(
             left[:, row, column].astype(np.float64) for left in (self.prompt_left_out, self.block_left_out)
         )
@@ -150,9 +150,10 @@ class Surface:
 
     def at(self, variant: Variant) -> float:
         """Predicted tokens/s at a size of the grid."""
-        return float(self.tokens_per_s[self._place(variant)])
+        return float(self.tokens_per_s[self.place(variant)])
 
-    def _place(self, variant: Variant) -> tuple[int, int]:
+    def place(self, variant: Variant) -> tuple[int, int]:
+        """Row and column of a variant."""
         return self.draft_lengths.index(variant.draft_length), self.column(variant.vocab_size)
 
 

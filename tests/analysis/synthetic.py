@@ -24,6 +24,7 @@ from bench.records import (
     RecordWriter,
     ReplayRecord,
 )
+from bench.variant import Variant
 
 FULL = 49152
 SIZES = (512, 2048, 8192, 24576, FULL)
@@ -122,7 +123,7 @@ class _Maker:
                 laps = self._laps(size, gamma, 3, pace)
                 yield ProbeRecord(domain, prompt, size, gamma, False, self._next(), laps)
         for size, gamma, _ in VARIANTS:
-            accepted = Intervals(low, high).accepted_by_round(size, gamma) if gamma else []
+            accepted = Intervals(low, high).accepted_by_round(Variant(size, gamma)) if gamma else []
             if gamma:
                 laps = self._laps(size, gamma, len(accepted), pace)
             else:

@@ -11,6 +11,7 @@ from bench.decoding.decoder import Decoder
 from bench.decoding.replay import read_answer, replay
 from bench.decoding.rounds import Timeline
 from bench.models.draft import DraftHead
+from bench.variant import Variant
 from bench.vocab.draft_vocab import choose_vocab
 from tests.conftest import VOCAB_SIZE, make_decoder_lm, make_draft, make_target
 
@@ -48,7 +49,7 @@ def test_accepted_counts_equal_those_of_a_decode(kind, prompt, seed, max_new_tok
         head = draft.head(choose_vocab(order, [], size, VOCAB_SIZE))
         decoded = decoder.speculative(prefill, draft, head, draft_length, silent())
         assert found[name].num_tokens == len(decoded.token_ids)
-        assert found[name].accepted_by_round(size, draft_length) == decoded.accepted
+        assert found[name].accepted_by_round(Variant(size, draft_length)) == decoded.accepted
 
 
 def test_small_blocks_change_nothing(monkeypatch):
@@ -88,7 +89,7 @@ def test_equal_logits_go_to_the_lowest_id_in_decode_and_replay():
         for size in (20, 60, VOCAB_SIZE):
             head = twins.head(choose_vocab(order, [], size, VOCAB_SIZE))
             decoded = decoder.speculative(prefill, twins, head, 3, silent())
-            assert found["a"].accepted_by_round(size, 3) == decoded.accepted
+            assert found["a"].accepted_by_round(Variant(size, 3)) == decoded.accepted
 
 
 def test_a_draft_that_lacks_tokens_never_drafts_them():
@@ -100,7 +101,7 @@ def test_a_draft_that_lacks_tokens_never_drafts_them():
     for size in (5, 30, 50):
         head = trimmed.head(choose_vocab(order, [], size, VOCAB_SIZE))
         decoded = decoder.speculative(prefill, trimmed, head, 2, silent())
-        assert found["a"].accepted_by_round(size, 2) == decoded.accepted
+        assert found["a"].accepted_by_round(Variant(size, 2)) == decoded.accepted
 
 
 @pytest.mark.parametrize("longest", [1, 3])

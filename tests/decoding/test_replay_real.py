@@ -10,6 +10,7 @@ from bench.device import CpuDevice
 from bench.runs.pair import load_pair
 from bench.runs.workloads import count_answers, held_out_prompts, make_rankings
 from bench.text import load_prompts
+from bench.variant import Variant
 from bench.vocab.draft_vocab import choose_vocab
 
 pytestmark = pytest.mark.slow
@@ -49,6 +50,6 @@ def test_replay_equals_decoding(pair, domain):
             trimmed = draft.head(choose_vocab(orders[domain], [], size, pair.target.vocab_size))
             decoded = decoder.speculative(prefill, draft, trimmed, draft_length, silent())
             case = (prompt.prompt_id, size, draft_length)
-            assert found.accepted_by_round(size, draft_length) == decoded.accepted, case
+            assert found.accepted_by_round(Variant(size, draft_length)) == decoded.accepted, case
             accepted += sum(decoded.accepted)
     assert accepted > 0

@@ -120,7 +120,7 @@ def test_a_coverage_is_a_source_with_an_acceptance_rate(published, files):
 def source_of(gpu=H100, dtype="bfloat16", **predict):
     config = config_of(gpu, **predict)
     spec = latency.HardwareSpec("h100", "by hand", None, {}, 3.35e12, None, None)
-    return latency.latency_of(config, spec, dtype, Calibration(), quiet())
+    return latency.latency_of(config.gpu, config.predict, spec, dtype, Calibration(), quiet())
 
 
 def test_a_prediction_takes_tables_where_there_are_any_and_says_so(published):

@@ -14,6 +14,7 @@ from bench.records import (
     ReplayRecord,
     read_records,
 )
+from bench.variant import Variant
 
 RECORDS = [
     RankingRecord("code", [0, 3], [4.0, 2.5], 1, None),
@@ -85,4 +86,4 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 def test_replays_come_back_as_intervals():
     found = RECORDS[2].replayed()
     assert found.num_tokens == 3
-    assert found.accepted_by_round(6, 1) == [1]
+    assert found.accepted_by_round(Variant(6, 1)) == [1]

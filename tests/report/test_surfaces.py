@@ -69,8 +69,8 @@ def test_across_sources_by_hand(surfaces):
 
 
 def test_acceptance_by_position(surfaces):
-    assert list(acceptance_by_position(surfaces, "code", 10, 2)) == [1, 1]
-    assert list(acceptance_by_position(surfaces, "code", 9, 3)) == [0, 0, 0]
+    assert list(acceptance_by_position(surfaces, "code", Variant(10, 2))) == [1, 1]
+    assert list(acceptance_by_position(surfaces, "code", Variant(9, 3))) == [0, 0, 0]
 
 
 def test_the_confidence_set_of_the_table_is_that_of_the_report():

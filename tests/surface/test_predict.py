@@ -186,7 +186,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
         right = rng.random((num_tokens - 1, 1)) < rng.uniform(0.2, 0.8)
         return Intervals(np.where(right, 1, FULL + 1), np.full((num_tokens - 1, 1), FULL + 1))
 
-    rounds = np.mean([len(draw().accepted_by_round(1, 1)) for _ in range(4000)])
+    rounds = np.mean([len(draw().accepted_by_round(Variant(1, 1))) for _ in range(4000)])
     truth = (num_tokens - 1) / (4 + rounds * (1.25 + 3 + 21 + 0.5) - 3) * 1e3
     hits = 0
     for _ in range(draws):

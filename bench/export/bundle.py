@@ -1,0 +1,131 @@
+"""The files of one export, and the commands that serve it with each engine."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.config import PairConfig, SelectConfig
+from bench.cost.config_json import DraftKind, read_config
+from bench.errors import CheckpointError
+from bench.export.checkpoint import head_tensors, read_head, read_tensors, trim_eagle3, trim_lm_head
+from bench.export.layouts import with_draft_vocab_size
+from bench.export.vocab_maps import Provenance, write_maps
+from bench.models.draft_config import Layout
+from bench.models.eagle_files import open_eagle
+from bench.models.engines import SGLANG, VLLM, VLLM_RUNNER, needs_first_runner, objections
+from bench.models.fetching import resolve_model
+from bench.vocab.draft_vocab import DraftVocab, IntArray
+
+EXPORTS = "exports"
+
+
+@dataclass(frozen=True)
+class Export:
+    """A vocabulary and the draft to trim.
+
+    Attributes:
+        chosen: the vocabulary.
+        counts: counts of every target token in the domain's ranking responses `(V,)`.
+        must_keep: ids in every vocabulary, of any size.
+        provenance: origin of the vocabulary, written with every file.
+        pair: target and draft.
+        draft_folder: the draft's files.
+        kind: kind of draft.
+        settings: `checkpoint` and `eagle3_config` say what to write.
+    """
+
+    chosen: DraftVocab
+    counts: IntArray
+    must_keep: list[int]
+    provenance: Provenance
+    pair: PairConfig
+    draft_folder: Path
+    kind: DraftKind
+    settings: SelectConfig
+
+
+def write_exports(folder: Path, export: Export) -> None:
+    """Writes every file of an export into `folder`/exports.
+
+    Raises:
+        CheckpointError: the draft, or the configuration that the user gave, cannot be trimmed.
+    """
+    out = folder / EXPORTS
+    out.mkdir()
+    write_maps(export.chosen, export.counts, export.must_keep, export.provenance, out)
+    _write_config(out, export)
+    if export.settings.checkpoint:
+        _write_checkpoints(out, export)
+
+
+def serve_commands(export: Export, target: str, gamma: int, folder: Path, written: Path) -> dict[str, str]:
+    """By engine, the command line that loads the trimmed draft, or why it computes something else.
+
+    Args:
+        export: what was written.
+        target: the folder or hub id that engines load.
+        gamma: draft length.
+        folder: where the export will stand.
+        written: where its files are now.
+    """
+    if not export.settings.checkpoint or export.kind is DraftKind.DECODER_LM:
+        return {}
+    source = export.draft_folder if export.kind is DraftKind.EAGLE else written / "draft"
+    files = open_eagle(source, export.kind, export.pair.ignore_keys, may_be_quantised=True)
+    against = objections(files.config, read_config(source / "config.json")[1], files.layers)
+    if export.kind is DraftKind.EAGLE:
+        against[VLLM].append("it cuts no head of an EAGLE-1 or EAGLE-2 draft")
+    commands = _commands(target, gamma, folder, source, export.kind, needs_first_runner(files.config))
+    return {
+        engine: f"not loaded as measured: {', '.join(reasons)}" if reasons else commands[engine]
+        for engine, reasons in against.items()
+    }
+
+
+def _commands(
+    target: str, gamma: int, folder: Path, source: Path, kind: DraftKind, needs_runner: bool
+) -> dict[str, str]:
+    """Command lines by engine."""
+    is_eagle3 = kind is DraftKind.EAGLE3
+    path = str(folder / EXPORTS / "draft") if is_eagle3 else str(source)
+    settings = json.dumps({"method": "eagle3", "model": path, "num_speculative_tokens": gamma})
+    runner = f"{VLLM_RUNNER} " if needs_runner else ""
+    map_path = folder / EXPORTS / "sglang" / "token_map.pt"
+    token_map = "" if is_eagle3 else f" --speculative-token-map {map_path}"
+    return {
+        VLLM: f"{runner}vllm serve {target} --speculative-config '{settings}'",
+        SGLANG: f"python -m sglang.launch_server --model-path {target} "
+        f"--speculative-algorithm {'EAGLE3' if is_eagle3 else 'EAGLE'} "
+        f"--speculative-draft-model-path {path} --speculative-num-steps {gamma} --speculative-eagle-topk 1 "
+        f"--speculative-num-draft-tokens {gamma + 1}{token_map}",
+    }
+
+
+def _write_config(out: Path, export: Export) -> None:
+    """An EAGLE-3 configuration with the new size: the user's, or else that of the draft."""
+    given = export.settings.eagle3_config
+    if given is None and export.kind is not DraftKind.EAGLE3:
+        return
+    path = Path(given) if given else export.draft_folder / "config.json"
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"select.eagle3_config={path} cannot be read: {error}") from error
+    edited = with_draft_vocab_size(text, len(export.chosen), str(path))
+    (out / "eagle3_config.json").write_bytes(edited.encode("utf-8"))
+
+
+def _write_checkpoints(out: Path, export: Export) -> None:
+    folder, chosen, pair = export.draft_folder, export.chosen, export.pair
+    if export.kind is DraftKind.DECODER_LM:
+        trim_lm_head(folder, chosen, out / "lm_head")
+        return
+    head = None
+    if not head_tensors(read_tensors(folder)):
+        head = read_head(resolve_model(pair.target, pair.target_revision, pair.trust_remote_code))
+    if export.kind is DraftKind.EAGLE:
+        # Engines cut the head of these drafts, which is the target's, by a token map.
+        trim_lm_head(folder, chosen, out / "lm_head", head)
+        return
+    for layout, place in ((Layout.SAFEAILAB, "draft"), (Layout.SPECULATORS, "draft-speculators")):
+        trim_eagle3(folder, chosen, head, layout, out / place, pair.target)
