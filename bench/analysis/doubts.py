@@ -104,9 +104,8 @@ def _drift(run: Run) -> Iterator[Doubt]:
     )
 
 
-# Doubts that the samples beside a run raise: clocks, throttling, other processes, and samples that lack.
+# Doubts that the samples beside a run raise: clocks, throttling, other processes, and missing samples.
 
-# Limits beyond which a run is in doubt: far above what a quiet machine shows, and small enough to matter.
 _MOST_OTHERS = 0.05  # load of other processes, as a share of all CPUs
 
 _MOST_CLOCK_SPREAD = 0.03  # of the GPU's SM clock while it is measured

@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.decoding.decoder import Answer, Prefill
 from bench.decoding.rounds import Timeline
 from bench.decoding.rules import Draws, Proposal, Rule
-from bench.models.draft import Draft, DraftHead
+from bench.models.draft import CapturableDraft, Draft, DraftHead
 from bench.models.target import Target
 from bench.variant import DRAFT, OTHER, PREFILL, VERIFY
 
@@ -41,7 +41,7 @@ def capture_obstacle(target: Target, draft: Draft) -> str | None:
     """Why rounds of a pair cannot be captured; None where they can."""
     if not target.has_static_cache:
         return f"a target of type {target.config.model_type} runs through transformers"
-    if not draft.has_static_cache:
+    if not isinstance(draft, CapturableDraft):
         return f"{draft.kind.label} has no cache of fixed room"
     return None
 
@@ -104,7 +104,7 @@ class StaticDecoder:
     def __init__(
         self,
         target: Target,
-        draft: Draft,
+        draft: CapturableDraft,
         rule: Rule,
         max_new_tokens: int,
         room: int,

@@ -19,7 +19,7 @@ from bench.decoding.replay import read_answer, replay, replay_sampled
 from bench.decoding.rounds import Timeline
 from bench.decoding.rules import GreedyRule, Rule, SampledRule, Sampler
 from bench.decoding.static import Capture, StaticDecoder, needed_room
-from bench.models.draft import Draft, DraftHead
+from bench.models.draft import CapturableDraft, Draft, DraftHead
 from bench.models.layers import uses_flash
 from bench.models.target import Target
 from bench.variant import Variant
@@ -182,7 +182,7 @@ class TorchEngine:
         return self._decoder.speculative(prefill, self._draft, head, gamma, timeline, max_rounds)
 
     def _static_for(self, prefill: Prefill, draft_length: int) -> StaticDecoder:
-        assert self._capture is not None
+        assert self._capture is not None and isinstance(self._draft, CapturableDraft)
         room = needed_room(len(prefill.prompt_ids), self._max_new_tokens, draft_length)
         if room not in self._static:
             width = prefill.features.shape[-1]

@@ -10,7 +10,8 @@ take in what the target verified:
         draft.rewind(length)
         hidden = draft.extend(verified_ids, features)
 
-A new kind is one file with a subclass of `Draft` and its loader, and a line in `bench.models.checkpoint`.
+A new kind is one file with a subclass of `Draft`, or of `CapturableDraft` if its rounds can be a graph, and
+its loader; and a line in `bench.models.checkpoint`.
 """
 
 import copy
@@ -93,7 +94,6 @@ class Draft(ABC):
         feature_layers: the target's layers whose outputs it reads, as of `Target.keep_features`; empty for a
             draft that reads tokens alone.
         logit_cap: its soft cap on logits; None without.
-        has_static_cache: whether it runs on `static_cache`, so that rounds can be captured.
         runner: which forward pass a step takes: this package's lean one, or `transformers`' own.
         num_packed: linear layers that were packed for the CPU's matrix kernel.
         notes: what a reader of its results must know of how it was read.
@@ -101,7 +101,6 @@ class Draft(ABC):
 
     feature_layers: tuple[int, ...] = ()
     logit_cap: float | None = None
-    has_static_cache = False
     runner = "lean"
     num_packed = 0
     notes: tuple[str, ...] = ()
@@ -173,18 +172,6 @@ class Draft(ABC):
             features: the target's, of all but the last token `(1, n, width)`.
         """
 
-    def static_cache(self, room: int) -> StaticCache:
-        """A cache of fixed room for `read` and `continue_from`."""
-        raise NotImplementedError
-
-    def read(self, next_ids: Tensor, features: Tensor, cache: TokenCache) -> Tensor:
-        """As `extend`, on another cache than its own; hidden states of every new position `(1, n, H)`."""
-        raise NotImplementedError
-
-    def continue_from(self, next_id: Tensor, hidden: Tensor, cache: TokenCache) -> Tensor:
-        """As `step`, on another cache than its own."""
-        raise NotImplementedError
-
     def fork(self) -> Self:
         """The same weights with an empty cache of its own."""
         other = copy.copy(self)
@@ -218,6 +205,22 @@ class Draft(ABC):
         What a head costs depends on how many rows it has, not on which.
         """
         return self.head(DraftVocab(self.vocab.target_ids[:vocab_size], self.vocab.target_vocab_size))
+
+
+class CapturableDraft(Draft):
+    """A draft that also runs on a cache of fixed room, so that its rounds can be captured as a graph."""
+
+    @abstractmethod
+    def static_cache(self, room: int) -> StaticCache:
+        """A cache of fixed room for `read` and `continue_from`."""
+
+    @abstractmethod
+    def read(self, next_ids: Tensor, features: Tensor, cache: TokenCache) -> Tensor:
+        """As `extend`, on another cache than its own; hidden states of every new position `(1, n, H)`."""
+
+    @abstractmethod
+    def continue_from(self, next_id: Tensor, hidden: Tensor, cache: TokenCache) -> Tensor:
+        """As `step`, on another cache than its own."""
 
 
 @dataclass(frozen=True)

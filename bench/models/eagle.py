@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.cost.config_json import DraftKind
 from bench.errors import CheckpointError
-from bench.models.draft import Draft, Placement
+from bench.models.draft import CapturableDraft, Placement
 from bench.models.draft_config import EagleConfig, Layout, feature_layers, layer_note, tensor_name
 from bench.models.eagle_body import EagleBody, Unroll
 from bench.models.eagle_files import CONFIG, EagleFiles, open_eagle
@@ -26,7 +26,7 @@ from bench.models.weights import WEIGHTS
 from bench.vocab.draft_vocab import DraftVocab
 
 
-class EagleDraft(Draft):
+class EagleDraft(CapturableDraft):
     """An EAGLE draft, which takes in hidden states of the target `(1, n, width)`.
 
     Its hidden states are what its next step reads.
@@ -38,8 +38,6 @@ class EagleDraft(Draft):
         embedding: of the target's tokens `(V, H)`.
         feature_layers: the target's.
     """
-
-    has_static_cache = True
 
     def __init__(
         self,
@@ -83,17 +81,17 @@ class EagleDraft(Draft):
         return self.continue_from(next_id, hidden, self._cache)
 
     def static_cache(self, room: int) -> StaticCache:
-        """As of `Draft`."""
+        """As of `CapturableDraft`."""
         config = self.body.config
         heads, width = config.num_key_value_heads, config.head_dim
         return StaticCache(len(self.body.layers), heads, width, room, self.embedding)
 
     def read(self, next_ids: Tensor, features: Tensor, cache: TokenCache) -> Tensor:
-        """As of `Draft`."""
+        """As of `CapturableDraft`."""
         return self._run(next_ids, self.body.fuse(features), cache)
 
     def continue_from(self, next_id: Tensor, hidden: Tensor, cache: TokenCache) -> Tensor:
-        """As of `Draft`."""
+        """As of `CapturableDraft`."""
         return self._run(next_id, hidden, cache)
 
     def normed(self, hidden: Tensor) -> Tensor:
