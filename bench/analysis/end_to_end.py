@@ -60,9 +60,9 @@ def end_to_end_rows(tables: Tables, latency: TableLatency, key: TableKey) -> lis
 
 def _comparable(table: pd.DataFrame, key: TableKey) -> pd.DataFrame:
     dtype = table["gemm_quant_mode"].map(_DTYPES).where(table["gemm_quant_mode"].notna(), "bfloat16")
-    alone = (table["tp_size"] == 1) & (table["pp_size"] == 1) & (table["mode"] == "agg")
+    on_one_gpu = (table["tp_size"] == 1) & (table["pp_size"] == 1) & (table["mode"] == "agg")
     here = (table["system"] == key.gpu) & (table["backend"] == key.engine) & (dtype == key.dtype)
-    return table[alone & here & table["model_path"].isin(_MODELS)]
+    return table[on_one_gpu & here & table["model_path"].isin(_MODELS)]
 
 
 def _row(
@@ -159,8 +159,8 @@ def published_rounds(tables: Tables, latency: TableLatency, key: TableKey) -> pd
             continue
         lengths = of_profile(profile, pair.draft, name)
         size, context = int(known["vocab_size"]), int(known["context"])
-        alone = replace(lengths, sizes=np.array([size, pair.draft.vocab_size]))
-        times = times_of(latency, pair.draft, pair.target, alone, 1, context)
+        at_sizes = replace(lengths, sizes=np.array([size, pair.draft.vocab_size]))
+        times = times_of(latency, pair.draft, pair.target, at_sizes, 1, context)
         kernels = times.rounds(np.array(lengths.draft_lengths, dtype=float), Host())[:, 0]
         place, source = (name, key.gpu, key.engine, size), known["source"]
         plain = float(known["plain_ms"])
@@ -205,12 +205,12 @@ def truth_summary(truth: pd.DataFrame) -> pd.DataFrame:
     for place, rows in judged_rows(truth).groupby(["model", "gpu", "engine", "dtype"], sort=True):
         errors, narrow = rows["error"].astype(float), rows["error_fp8_keys"].astype(float)
         decode = rows[rows["prefill_share"].astype(float) <= 0.1]
-        alone = (rows["step_ms"].astype(float) / rows["measured_ms"] - 1).median()
+        step_error = (rows["step_ms"].astype(float) / rows["measured_ms"] - 1).median()
         above = rows["measured_ms"] >= 0.9 * rows["step_ms"].astype(float)
         between = above & (rows["measured_ms"] <= 1.1 * rows["composed_ms"].astype(float))
         found.append((
             *place, len(rows), errors.median(), errors.abs().median(), errors.abs().max(),
-            narrow.abs().median(), len(decode), decode["error"].astype(float).abs().median(), alone,
+            narrow.abs().median(), len(decode), decode["error"].astype(float).abs().median(), step_error,
             float(between.mean()),
         ))  # fmt: skip
     names = [

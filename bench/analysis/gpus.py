@@ -193,7 +193,7 @@ def ask_gpus(
         hosts[WITH_HOST] = host
     found = in_parallel([partial(_of_gpu, *place, question, published, hosts) for place in places])
     parts = [part for of_gpu, _ in found for part in of_gpu]
-    told = list(dict.fromkeys(text for part in parts for text in part.assumptions))
+    assumptions = list(dict.fromkeys(text for part in parts for text in part.assumptions))
     return GpusFindings(
         question=question,
         origins=[f"{tables.origin} ({tables.licence})" for tables in sources],
@@ -209,7 +209,7 @@ def ask_gpus(
         truth=_frame([row for part in parts for row in part.truth], TRUTH_COLUMNS),
         rounds=rounds,
         hosts=hosts,
-        assumptions=told,
+        assumptions=assumptions,
     )
 
 

@@ -1,4 +1,4 @@
-"""What is said of a pair on published GPUs, in sentences and small tables."""
+"""The results for a pair on published GPUs, as sentences and small tables."""
 
 import pandas as pd
 
@@ -31,16 +31,16 @@ def usual(found: GpusFindings) -> pd.DataFrame:
 
 def headline(found: GpusFindings) -> list[str]:
     """What to use, in a sentence per dtype, and whether FLOPs would have done."""
-    rows, told = usual(found), []
+    rows, sentences = usual(found), []
     for dtype in found.question.dtypes:
         chosen = rows[rows["dtype"] == dtype]
         if chosen.empty:
             continue
-        told.append(f"{dtype}: {_sizes(chosen)} {_gains(chosen)}{_with_host(chosen)}")
-    if not told:
-        told.append("Nothing could be composed from these tables; the reasons are below.")
-        return told
-    return [*told, flops_sentence(found)]
+        sentences.append(f"{dtype}: {_sizes(chosen)} {_gains(chosen)}{_with_host(chosen)}")
+    if not sentences:
+        sentences.append("Nothing could be composed from these tables; the reasons are below.")
+        return sentences
+    return [*sentences, flops_sentence(found)]
 
 
 def _sizes(rows: pd.DataFrame) -> str:
@@ -81,11 +81,11 @@ def flops_sentence(found: GpusFindings) -> str:
     worst = rows.nlargest(1, "flops_loss").iloc[0]
     share = float((rows["flops_loss"] > 0.01).mean())
     where = f"{worst['gpu']}, {worst['engine']}, {worst['dtype']}, batch {worst['batch']}"
-    told = (
+    loss = (
         f"FLOPs lose at most {worst['flops_loss']:.1%} of the speed over {len(rows)} settings ({where}, "
         f"{worst['context']:,} positions: k = {worst['flops_vocab_size']:,}, not {worst['vocab_size']:,})"
     )
-    return f"{told}; more than 1% in {share:.0%} of them."
+    return f"{loss}; more than 1% in {share:.0%} of them."
 
 
 def flops_losses(found: GpusFindings) -> pd.DataFrame:
@@ -100,14 +100,14 @@ def batch_table(found: GpusFindings) -> pd.DataFrame:
     Over all engines of a GPU: the smallest of any.
     """
     rows = found.choices[found.choices["host"] == KERNELS]
-    told = []
+    lines = []
     for (gpu, dtype), of_gpu in rows.groupby(["gpu", "dtype"], sort=True):
         line: dict[str, object] = {"gpu": gpu, "dtype": dtype}
         for context in found.question.contexts:
             of_context = of_gpu[of_gpu["context"] == context]
             line[f"{context:,} positions"] = _stops(of_context)
-        told.append(line)
-    return pd.DataFrame(told)
+        lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def _stops(rows: pd.DataFrame) -> str:
@@ -141,14 +141,14 @@ def missing(found: GpusFindings) -> list[str]:
 def _goal(found: GpusFindings) -> str:
     rows = found.errors[found.errors["dtype"] == "bfloat16"]
     rows = rows[rows["engine"] == rows["gpu"].map(_usual_engines(rows))]
-    told = []
+    results = []
     for name, column in (("a row", "row_error"), ("a whole size", "size_error")):
         middle, worst = rows[column].median(), rows[column].max()
         met = "meets it" if middle <= GOAL and worst <= WORST else "misses it"
         where = rows.nlargest(1, column)["gpu"].iloc[0]
-        told.append(f"with {name} left out {middle:.1%} and {worst:.1%} ({where}), which {met}")
+        results.append(f"with {name} left out {middle:.1%} and {worst:.1%} ({where}), which {met}")
     asked = f"{GOAL:.0%} in the median over the GPUs and {WORST:.0%} at worst"
-    return f"Goal of {asked} in bfloat16: {'; '.join(told)}."
+    return f"Goal of {asked} in bfloat16: {'; '.join(results)}."
 
 
 def _usual_engines(rows: pd.DataFrame) -> dict[str, str]:
@@ -161,14 +161,14 @@ def _usual_engines(rows: pd.DataFrame) -> dict[str, str]:
 
 def doubts(found: GpusFindings) -> list[str]:
     """What makes the figures doubtful, in sentences."""
-    told = [
+    sentences = [
         "All latencies are others' measurements; whether their caches were warm is not recorded. Rows that "
         "run above the memory's rate are left out as warm, slower ones may be warm in part."
     ]
     heads = found.errors[found.errors["dtype"] == "bfloat16"]
     beyond = heads["beyond_error"].astype(float)
     if len(beyond):
-        told.append(
+        sentences.append(
             f"Heads of more than 65,536 rows are extrapolated: predicting the largest tabulated heads from "
             f"those a third as large is off by {beyond.median():.1%} in the median over the tables, "
             f"{beyond.max():.1%} at worst."
@@ -176,22 +176,22 @@ def doubts(found: GpusFindings) -> list[str]:
     warm = found.errors[found.errors["warm_share"].astype(float) > 0.02]
     if len(warm):
         places = sorted({f"{row.gpu} with {row.engine}" for row in warm.itertuples()})
-        told.append(
+        sentences.append(
             f"Rows faster than memory: {', '.join(places)}; {len(found.flags):,} doubtful rows are listed."
         )
     if len(found.question.lengths.sizes) == 1:
-        told.append("The acceptance is known at one size only, so that no size can be chosen.")
+        sentences.append("The acceptance is known at one size only, so that no size can be chosen.")
     if not found.question.lengths.has_interval:
-        told.append("The acceptance has no interval: those of the speeds carry table errors alone.")
+        sentences.append("The acceptance has no interval: those of the speeds carry table errors alone.")
     summary = truth_summary(found.truth)
     if len(summary):
         decode = summary.loc[summary["num_decode_rows"] > 0, "decode_median_absolute_error"].astype(float)
-        told.append(
+        sentences.append(
             f"Composed whole models are off by {decode.min():.1%} to {decode.max():.1%} where measured times "
             "are published (median by model, GPU and engine, of rows that are mostly decoding); host work "
             "in between is left out."
         )
     if found.refused["batch"].isna().any():
         reasons = sorted(set(found.refused.loc[found.refused["batch"].isna(), "reason"]))
-        told.append(f"Left out: {'; '.join(reasons)}.")
-    return told
+        sentences.append(f"Left out: {'; '.join(reasons)}.")
+    return sentences

@@ -14,7 +14,7 @@ TITLES = {LM_HEAD: "LM head", DRAFT_STEP: "draft step", VERIFY: "verification"}
 
 _CURVE_POINTS = 200
 
-# Curves that are nowhere further apart cannot be told apart on paper: they are drawn as one.
+# Curves that are nowhere further apart look the same in a figure: they are drawn as one.
 _SAME_CURVE = 0.002
 
 WHY_NO_UTILITY = (
@@ -145,7 +145,7 @@ def _component(judgement: Judgement, name: str) -> ComponentFindings:
 
 
 def _curves(judged: JudgedComponent) -> list[Curve]:
-    """Models by curve, those that cannot be told apart together; the best one's first."""
+    """Models by curve, with models of the same curve together; the best first."""
     measured = judged.series.work.sizes
     dense = np.geomspace(measured[0], measured[-1], _CURVE_POINTS).round().astype(np.int64)
     dense = np.unique(np.concatenate([dense, measured]))

@@ -212,8 +212,8 @@ class PredictConfig:
             self.coverage,
             "null if predict.run is set, whose measured acceptance is better",
         )
-        alone = accepted is not None and self.coverage is None
-        require(not alone, "predict.full_acceptance", accepted, "null if predict.coverage is not set")
+        is_unused = accepted is not None and self.coverage is None
+        require(not is_unused, "predict.full_acceptance", accepted, "null if predict.coverage is not set")
 
 
 # A pair on every published GPU.

@@ -1,6 +1,6 @@
 """A model's `config.json`: read in one place, its sizes under one set of names.
 
-Families of models call the same size by different names, or leave the usual value out.
+Model families use different names for the same size, or leave out the usual value.
 """
 
 import json
@@ -31,7 +31,7 @@ _LABELS = {
     DraftKind.DECODER_LM: "a decoder LM",
 }
 
-# Words in the names of architectures and keys, and the drafts that they stand for.
+# Words in the names of architectures and keys, and the kind of draft that they mean.
 _OTHER_KINDS = {
     "dflash": "DFlash",
     "dspark": "DSpark",
@@ -57,7 +57,7 @@ _PLAIN_MLP = (
 # Model types whose MLP is four times as wide as the hidden state unless they say otherwise.
 _FOUR_TIMES_WIDE = ("gpt2", "falcon", "bloom", "gptj", "codegen", "gpt_bigcode", "mpt")
 
-# Model types that norm what attention and MLP put out, too.
+# Model types that also norm the output of attention and MLP.
 _FOUR_NORMS = ("gemma2", "gemma3", "gemma3_text", "glm4")
 
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -121,9 +121,9 @@ def sizes_of(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def kind_of(values: Mapping[str, Any], where: str) -> DraftKind:
-    """The kind of draft that a configuration is of, as far as it tells.
+    """The kind of draft, as far as its configuration shows it.
 
-    EAGLE-1, EAGLE-2 and HASS drafts look like a Llama of one layer; their weights tell them apart.
+    EAGLE-1, EAGLE-2 and HASS drafts look like a Llama of one layer; only their weights differ.
 
     Raises:
         CheckpointError: it is of a kind that is not supported, which is named.

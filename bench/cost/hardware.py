@@ -1,4 +1,4 @@
-"""What a device can do at best, from a data sheet (`bench.config.gpu`) or a probe (`bench.device.probe`)."""
+"""Peak rates of a device, from a data sheet (`bench.config.gpu`) or a probe (`bench.device.probe`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,12 +8,12 @@ from bench.errors import ConfigError
 
 @dataclass(frozen=True)
 class DeviceLimits:
-    """Peak rates of one device in one dtype: what a latency model knows of hardware.
+    """Peak rates of one device in one dtype, for latency models.
 
     Attributes:
         name: of the device, for messages.
         dtype: of the arithmetic, as torch names it.
-        flops_per_s: dense peak; None where the device has no unit for the dtype or the vendor no figure.
+        flops_per_s: dense peak; None if the device has no unit for the dtype, or the vendor gives no figure.
         bytes_per_s: bandwidth of its memory.
         cache_bytes: last cache before memory; None where unknown.
         num_multiprocessors: that run a kernel's blocks side by side; None where unknown.
@@ -57,7 +57,7 @@ class HardwareSpec:
             raise ConfigError(f"hardware {self.name}: rates must be above 0, not {rates}")
 
     def peak(self, dtype: str) -> float | None:
-        """Dense FLOP/s in `dtype`; None where the device has no unit for it or the vendor no figure."""
+        """Dense FLOP/s in `dtype`; None if the device has no unit for it, or the vendor gives no figure."""
         return self.peak_flops_per_s.get(dtype)
 
     def limits(self, dtype: str) -> DeviceLimits:
@@ -66,5 +66,5 @@ class HardwareSpec:
         return DeviceLimits(self.name, dtype, peak, rate, self.cache_bytes, self.num_multiprocessors)
 
     def with_cache(self, cache_bytes: int) -> "HardwareSpec":
-        """The same where the data sheet says nothing of the cache and the device does."""
+        """The same with the cache size that the device reports, if the data sheet has none."""
         return self if self.cache_bytes is not None else replace(self, cache_bytes=cache_bytes)

@@ -1,7 +1,7 @@
-"""The sizes of a draft, and what it costs: FLOPs of a token as published; FLOPs, bytes, launches of a pass.
+"""The sizes of a draft and its cost: FLOPs of a token as published; FLOPs, bytes and launches of a pass.
 
-The paper's count (arXiv 2603.05210) is that of the matrices alone. A pass adds what that leaves out and
-hardware pays for: attention over the context, weights, activations and keys and values that move through
+The paper (arXiv 2603.05210) counts only the matrices. A pass adds the rest of what hardware
+does: attention over the context, weights, activations and keys and values that move through
 memory, and launches. Conventions:
 
 - 2 FLOPs per multiply-add. Norms, activations, rotary embedding, softmax and argmax count 0.
@@ -10,7 +10,7 @@ memory, and launches. Conventions:
 - Every operation reads its inputs and writes its output once; caches between operations are ignored.
 - Masked positions are computed, as the kernels do: n new tokens attend to context + n positions each.
 - Launches are an estimate for eager PyTorch without fusion; compiled or captured graphs launch fewer.
-- A sliding window is not modelled: the context is to be no longer than it.
+- A sliding window is not modelled: the context must not be longer than the window.
 """
 
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ class TokenFlops:
 
     @property
     def lm_head_share(self) -> float:
-        """Part of the total that trimming can reach."""
+        """Share of the total that trimming can reduce."""
         return self.lm_head / self.total
 
 
@@ -102,7 +102,7 @@ class PassCost:
 
     @property
     def total_bytes(self) -> int:
-        """Everything that moves."""
+        """All bytes read and written."""
         return self.weight_bytes + self.activation_bytes + self.kv_bytes
 
     def __add__(self, other: "PassCost") -> "PassCost":
@@ -240,7 +240,7 @@ class DraftShape:
 
     def _embedding(self, run: Pass) -> PassCost:
         row_bytes = self.hidden_size * run.dtype_bytes
-        # Only the rows of the tokens at hand are read.
+        # Only the rows of the new tokens are read.
         return PassCost(
             weight_bytes=run.rows * row_bytes,
             activation_bytes=run.rows * (row_bytes + _ID_BYTES),

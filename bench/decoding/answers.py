@@ -75,7 +75,7 @@ class AnswerStore:
         wanted: int,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[list[int]]:
-        """Answers to every prompt that has some; the target writes them until `wanted` prompts do.
+        """All known answers; the target first writes answers until `wanted` prompts have one.
 
         Args:
             target: writes what is missing, greedily and in batches.
@@ -182,7 +182,7 @@ def generate_batch(
     sampling: Sampling,
     observe: Observer | None = None,
 ) -> list[list[int]]:
-    """The target's answers, end-of-turn token included where it came.
+    """The target's answers; each includes the end-of-turn token if it ends with one.
 
     Args:
         target: model and tokenizer.
@@ -191,7 +191,7 @@ def generate_batch(
         observe: sees every forward pass.
 
     Returns:
-        Token ids of the answers, prompt by prompt and within it temperature by temperature.
+        Token ids of the answers, ordered by prompt and then by temperature.
     """
     copies = len(sampling.temperatures)
     batch = _Batch(target, len(prompts) * copies, sampling)
@@ -221,7 +221,7 @@ def generate_batch(
 
 
 class _Batch:
-    """The answers in progress: which rows still run, and what each has said."""
+    """The answers in progress: which rows still run, and their tokens so far."""
 
     def __init__(self, target: Target, num_answers: int, sampling: Sampling):
         device = target.device

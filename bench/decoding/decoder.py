@@ -24,8 +24,8 @@ class Answer:
     """One answer, decoded after the prefill.
 
     Attributes:
-        token_ids: the answer, first token from the prefill, end token included where it came.
-        accepted: drafted tokens that survived, round by round; empty for plain decoding.
+        token_ids: the answer from its first token, which the prefill gives, to its end token if it has one.
+        accepted: number of accepted drafted tokens of each round; empty for plain decoding.
     """
 
     token_ids: list[int]
@@ -49,7 +49,7 @@ class Prefill:
     features: Tensor
 
     def restart(self) -> KVCache:
-        """The cache with nothing but the prompt in it."""
+        """The cache, rewound to the end of the prompt."""
         self.cache.rewind(len(self.prompt_ids))
         return self.cache
 
@@ -73,7 +73,7 @@ class Decoder:
 
     @torch.inference_mode()
     def prefill(self, prompt: Sequence[int]) -> Prefill:
-        """Reads a prompt once, for all the ways to decode it."""
+        """Reads a prompt once; every variant decodes from there."""
         target, cache = self._target, self._target.new_cache()
         prompt_ids = torch.tensor(list(prompt), device=target.device)
         output = target.forward(prompt_ids[None], cache)
@@ -121,7 +121,7 @@ class Decoder:
             logits = target.lm_head(output.hidden)[0]
             count, new_ids = self.rule.verify(head, logits, drafted, proposals, draws)
             timeline.lap(VERIFY)
-            # The only place where the host waits: for all that it must know of a round at once.
+            # The only place where the host waits for the device: one transfer for a whole round.
             num_accepted, *found = torch.cat([count, new_ids]).tolist()
             new_ids = new_ids[: num_accepted + 1]
             self._append(tokens, found[: num_accepted + 1])

@@ -1,7 +1,7 @@
-"""What every engine can do: the one way in which measurements decode.
+"""The interface of every engine; measurements decode through nothing else.
 
-An engine holds a target and a draft. It is told in which order tokens enter the draft's vocabulary, and then
-decodes prompts in any `Variant` of it. A new engine is one file with a class that does what `Engine` says.
+An engine holds a target and a draft. It gets the order in which tokens enter the draft's vocabulary, and then
+decodes prompts in any `Variant` of it. A new engine is one file with a class that implements `Engine`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,12 +39,12 @@ class Decoded:
     """One answer, decoded after its prompt was read.
 
     Attributes:
-        token_ids: the answer, first token from the prefill, end token included where it came.
-        accepted: drafted tokens that survived, round by round; empty for plain decoding.
+        token_ids: the answer from its first token, which the prefill gives, to its end token if it has one.
+        accepted: number of accepted drafted tokens of each round; empty for plain decoding.
         decode_ms: from the end of the target's prefill to the end of the answer, on the engine's clock.
         wall_ms: the same on the host's clock.
-        laps_ms: duration of every part of every round by name, as of `bench.variant`; empty where the engine
-            does not know them, or was not asked.
+        laps_ms: duration of every part of every round, by its name in `bench.variant`; empty if the engine
+            cannot time parts, or was not asked to.
     """
 
     token_ids: list[int]
@@ -56,7 +56,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What drafts of every size would have had accepted of one answer.
+    """Which tokens of one answer a draft of every size has accepted.
 
     Attributes:
         token_ids: the target's answer.
@@ -75,7 +75,7 @@ class PartKey:
     """Which part of a round.
 
     Attributes:
-        part: the lap's name, as of `bench.variant`.
+        part: the lap's name in `bench.variant`.
         vocab_size: k, for parts whose cost depends on it.
         num_tokens: tokens taken in at once, for parts whose cost depends on that.
     """
@@ -99,7 +99,7 @@ class Engine(Protocol):
         name: as it appears in results.
         full_size: tokens that the untrimmed draft can propose.
         can_probe: whether it can stop after some rounds and times every part of a round.
-        can_replay: whether it knows what drafts of every size would have had accepted.
+        can_replay: whether it can compute the acceptance of drafts of every size from one answer.
     """
 
     name: str
@@ -111,13 +111,13 @@ class Engine(Protocol):
         """From now on the draft's vocabulary of k tokens is the first k of `order` `(full_size,)`."""
 
     def reseed(self, *context: object) -> None:
-        """Starts the random numbers of sampling anew, the same for the same context."""
+        """Restarts the random numbers of sampling; the same context gives the same numbers."""
 
     def prepare(self, prompt_ids: Sequence[int]) -> Prepared:
-        """Reads a prompt once, for all the ways to decode it."""
+        """Reads a prompt once; every variant decodes from there."""
 
     def load(self, variant: Variant, prepared: Sequence[Prepared] = ()) -> None:
-        """Makes what a variant needs, its LM head for example, before decodes of these prompts are timed."""
+        """Builds what a variant needs, such as its LM head, before decodes of these prompts are timed."""
 
     def decode(
         self, prepared: Prepared, variant: Variant, max_rounds: int | None = None, with_laps: bool = True
@@ -129,7 +129,7 @@ class Engine(Protocol):
             variant: how to decode.
             max_rounds: stop after so many rounds (steps of plain decoding), where the engine can probe; None
                 decodes to the end.
-            with_laps: whether every part is timed, where the engine can probe; else only the whole is.
+            with_laps: whether every part is timed, if the engine can probe; otherwise only the total is.
         """
 
     def replay(
@@ -140,7 +140,7 @@ class Engine(Protocol):
         longest_draft: int,
         answer: Sequence[int] | None = None,
     ) -> Replayed:
-        """The target's own answer, and what each size under each order would have had accepted.
+        """The target's own answer, and which of its tokens a draft of each size and order has accepted.
 
         Args:
             prepared: the prompt.
@@ -153,10 +153,10 @@ class Engine(Protocol):
     def parts(
         self, prepared: Prepared, sizes: Sequence[int], draft_lengths: Sequence[int]
     ) -> Mapping[PartKey, Part]:
-        """The parts of its rounds, each a call that can be repeated; none where it cannot be taken apart."""
+        """The parts of its rounds as repeatable calls; empty if the engine cannot run them one by one."""
 
     def reference(self, prompt_ids: Sequence[int], num_tokens: int) -> None:
-        """As many tokens from the same weights by `transformers.generate`, which everybody knows."""
+        """Generates `num_tokens` with `transformers.generate` from the same weights, as a known baseline."""
 
     def synchronize(self) -> None:
         """Waits until all work is done."""

@@ -75,7 +75,7 @@ def draft_parts(
 
 
 class _Drafting:
-    """The parts of a draft that has read a context and takes one more token."""
+    """The parts of a draft step after a context."""
 
     @torch.inference_mode()
     def __init__(self, draft: Draft, prompt_ids: Tensor, read_id: Tensor, next_id: Tensor, features: Tensor):

@@ -1,8 +1,8 @@
 """Acceptance of every vocabulary size and draft length from one teacher-forced pass.
 
-The draft is unrolled over the target's own answer with its whole LM head. As long as it was right, what it
-drafted is the answer, so one pass stands for the decodes of every size: see `bench.acceptance`. A greedy
-answer gives every size; a sampled one gives the expected acceptance of a grid of sizes.
+The draft is unrolled over the target's own answer with its whole LM head. As long as it is right, its
+tokens are those of the answer, so one pass replaces the decodes of every size: see `bench.acceptance`. A
+greedy answer gives every size; a sampled one gives the expected acceptance of a grid of sizes.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from bench.decoding.rules import GreedyRule, Rule, Sampler
 from bench.models.draft import Chains, Draft, DraftHead
 from bench.models.target import Target
 
-# Chains that are unrolled together, and rows of logits that exist at a time: what bounds the memory.
+# Chains that are unrolled together, and rows of logits at a time: they limit the memory in use.
 CHAINS, LOGIT_ROWS = 256, 64
 
 _GREEDY = GreedyRule()
@@ -189,7 +189,7 @@ def replay_sampled(
     sampler: Sampler,
     longest_draft: int,
 ) -> dict[str, Ratios]:
-    """How likely a draft of each size would have had each token of an answer accepted.
+    """How likely each token of an answer is accepted from a draft of each size.
 
     Args:
         draft: its cache is neither read nor written.
@@ -243,5 +243,5 @@ class _Columns:
         ranks = self._ranks[places]
         own = weights.gather(1, ranks.clamp(max=weights.shape[1] - 1)[:, None])
         of_all = weights.cumsum(-1)[:, self._sizes - 1]
-        # In a small vocabulary every weight may round to nothing beside the largest of the whole.
+        # In a small vocabulary all weights may round to 0, as they are relative to the largest of all.
         return torch.where(ranks[:, None] < self._sizes, own / of_all.clamp(min=1e-300), 0)

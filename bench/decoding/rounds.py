@@ -14,7 +14,7 @@ MakeMark = Callable[[], Any]
 class Timeline:
     """Consecutive laps: every instant between the first and the last mark belongs to one lap.
 
-    Reading the clock is left to the owner of the device, once it has synchronised.
+    The owner of the device reads the clock, after it has synchronised.
 
     Args:
         mark: makes a mark.
@@ -37,7 +37,7 @@ class Timeline:
             self._names.append(name)
 
     def stop(self) -> None:
-        """The end, where the last lap is not."""
+        """Marks the end, if no lap ends there."""
         if not self._with_laps:
             self._marks.append(self._mark())
 
@@ -61,7 +61,7 @@ def probes_of(
 ) -> list[Variant]:
     """What to probe on one prompt: every size and every draft length at least twice, in random pairs.
 
-    Head time depends on k alone and the rest of a round on gamma alone, so the pairs need not all occur.
+    Head time depends only on k, and the rest of a round only on gamma, so not every pair must occur.
     """
     num_probes = 2 * max(len(sizes), len(draft_lengths))
     columns = []
@@ -72,7 +72,7 @@ def probes_of(
 
 
 def shuffled(items: Sequence[T], seed: int, *context: object) -> list[T]:
-    """A seeded random order, another one for every `context`: drift then favours no variant."""
+    """A seeded random order, different for every `context`, so that drift favours no variant."""
     order = list(items)
     random.Random(repr((seed, *context))).shuffle(order)
     return order

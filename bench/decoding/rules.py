@@ -1,4 +1,4 @@
-"""How tokens are chosen: greedily, or by sampling. Both leave the output the target's own.
+"""How tokens are chosen: greedily, or by sampling. Neither changes the output of the target.
 
 Sampling follows arXiv 2211.17192 and arXiv 2302.01318, with a draft whose vocabulary is trimmed.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.models.draft import DraftHead
 
-# What a rule remembers of one drafted token until its verification.
+# What a rule needs of one drafted token for its verification.
 Proposal = Any
 
 
@@ -40,16 +40,16 @@ class Draws:
         """New numbers; never waits for the device."""
         self.accepting.uniform_(generator=self._generator)
         for noise in (self.drafting, self.following):
-            # Zero, which is possible though unlikely, could not be divided by.
+            # Zero is possible though unlikely, and must not be divided by.
             noise.exponential_(generator=self._generator).clamp_(min=torch.finfo(noise.dtype).tiny)
         return self
 
 
 class Rule(Protocol):
-    """What differs between greedy and sampled decoding. Nothing of it waits for the device."""
+    """What differs between greedy and sampled decoding. No method waits for the device."""
 
     def reseed(self, seed: int) -> None:
-        """Starts the random numbers again."""
+        """Restarts the random numbers."""
 
     def next_id(self, logits: Tensor) -> Tensor:
         """The target's token `(1,)` from its logits `(1, V)`."""
@@ -63,7 +63,7 @@ class Rule(Protocol):
         """A drafted token's target id `(1,)` from the draft's logits `(1, k)`.
 
         Args:
-            head: that gave the logits.
+            head: which gave the logits.
             logits: the draft's.
             draws: of this round.
             depth: tokens that were drafted before it in this round.
@@ -77,7 +77,7 @@ class Rule(Protocol):
         proposals: list[Proposal],
         draws: Draws | None,
     ) -> tuple[Tensor, Tensor]:
-        """How many drafted tokens are accepted, and what the answer goes on with.
+        """How many drafted tokens are accepted, and how the answer continues.
 
         Args:
             head: that drafted; None where nothing was.
@@ -87,12 +87,12 @@ class Rule(Protocol):
             draws: of this round.
 
         Returns:
-            The number `(1,)`, and ids `(gamma + 1,)`: those accepted and one more, then what means nothing.
+            The number `(1,)`, and ids `(gamma + 1,)`: the accepted ones and one more; the rest are undefined.
         """
 
 
 class GreedyRule:
-    """The likeliest token; a drafted token survives only where the target's own argmax is that token."""
+    """The likeliest token; a drafted token is accepted only if it is the target's argmax."""
 
     def reseed(self, seed: int) -> None:
         """Nothing is random."""
@@ -120,7 +120,7 @@ class GreedyRule:
     ) -> tuple[Tensor, Tensor]:
         """Drafted tokens up to the first that is not the target's argmax, then that argmax."""
         best = logits.argmax(-1)
-        # Where a drafted token survives it is the argmax.
+        # An accepted token is the argmax.
         return (best[:-1] == drafted).long().cumprod(0).sum(0, keepdim=True), best
 
 
@@ -130,7 +130,7 @@ class Sampler:
 
     Attributes:
         temperature: above 0.
-        top_k: only the so many likeliest tokens; None for all.
+        top_k: how many of the likeliest tokens are kept; None for all.
         top_p: only the likeliest tokens that together reach this probability; None for all.
     """
 
@@ -163,7 +163,7 @@ class Sampler:
     def draft_probs(self, logits: Tensor) -> Tensor:
         """The distribution that is proposed from, `(..., k)`: the draft's own, at the same temperature.
 
-        Any proposal is lossless; cutting its tail as well would only propose from fewer tokens.
+        Any proposal is lossless. Top-k and top-p would only make the draft propose from fewer tokens.
         """
         return torch.softmax(logits.float() / self.temperature, dim=-1)
 
@@ -181,7 +181,7 @@ class SampledRule:
         self._generator = torch.Generator(device=device)
 
     def reseed(self, seed: int) -> None:
-        """Starts the random numbers again."""
+        """Restarts the random numbers."""
         self._generator.manual_seed(seed)
 
     def next_id(self, logits: Tensor) -> Tensor:
@@ -224,8 +224,8 @@ class SampledRule:
 def sample(probs: Tensor, noise: Tensor) -> Tensor:
     """One index per row `(n,)` of `probs` `(n, size)`, which need not be normalised.
 
-    Of exponential clocks with these rates the first to ring is each with its probability. Unlike
-    `torch.multinomial` it never waits for a GPU.
+    The smallest of exponential variables with these rates is at each index with its probability.
+    Unlike `torch.multinomial` it never waits for a GPU.
 
     Args:
         probs: not negative.

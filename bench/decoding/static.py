@@ -1,9 +1,9 @@
-"""Decoding in rounds whose work depends on no number that the host knows, so that they can be captured.
+"""Decoding in rounds that the host can replay without knowing their lengths, so that they can be captured.
 
-A round is two calls: the draft's chain, which begins with taking in what the round before verified, and the
-verification, which also does the bookkeeping. Tokens, counts and lengths stay on the device, and the host
-reads one small tensor a round. A step of plain decoding is a verification of nothing that was drafted. The
-answers are those of `bench.decoding.decoder`, from the same random numbers too.
+A round is two calls: the draft's chain, which first reads what the round before verified, and the
+verification, which also updates counts and lengths. Tokens, counts and lengths stay on the device, and the
+host reads one small tensor a round. A step of plain decoding is a verification without drafted tokens. The
+answers equal those of `bench.decoding.decoder`; sampling uses the same random numbers.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,10 @@ from bench.models.draft import CapturableDraft, Draft, DraftHead
 from bench.models.target import Target
 from bench.variant import DRAFT, OTHER, PREFILL, VERIFY
 
-# Makes a call repeatable without its Python: as a CUDA graph, say.
+# Makes a call repeatable without its Python code, for example as a CUDA graph.
 Capture = Callable[[Callable[[], object]], Callable[[], object]]
 
-# Prompts whose texts need about the same room share their calls; attention may read the whole room.
+# Prompts of about the same length share their captured calls; attention may read the whole room.
 _ROOM = 256
 
 
@@ -51,7 +51,8 @@ class _Round:
     """What one round leaves for the next, at one draft length.
 
     Attributes:
-        found: accepted tokens, then the ids that the answer goes on with `(gamma + 2,)`; see `Rule.verify`.
+        found: number of accepted tokens, then the ids that continue the answer `(gamma + 2,)`; see
+            `Rule.verify`.
         features: the target's, of the position before each of those ids `(1, gamma + 1, width)`.
         drafted: ids `(gamma,)`.
     """
@@ -88,7 +89,7 @@ class _Calls:
 
 
 class StaticDecoder:
-    """Plain and speculative decoding of texts up to a length, in memory that stays where it is.
+    """Plain and speculative decoding of texts up to a length, in memory at fixed addresses.
 
     Args:
         target: verifies; its passes must be this package's own.
@@ -123,7 +124,7 @@ class StaticDecoder:
 
     @torch.inference_mode()
     def load(self, head: DraftHead | None, draft_length: int) -> None:
-        """Captures the calls of a head and a draft length, unless they are; None and 0 for plain decoding."""
+        """Captures the calls of a head and a draft length once; None and 0 for plain decoding."""
         key = (head.size if head else 0, draft_length)
         if key in self._calls:
             return
@@ -136,7 +137,7 @@ class StaticDecoder:
         chain = None
         if head:
             chain = self._capture(lambda: self._chain(head, state, proposals, draws))
-            # A capture does nothing, and what the verification will be warmed up with must be tokens.
+            # Capturing does not run the call, but the warm-up of the verification needs valid token ids.
             chain()
         if draws:
             verify = self._capture(lambda: self._verify(head, state, proposals, draws))
@@ -148,7 +149,7 @@ class StaticDecoder:
         self._calls[key] = _Calls(chain, verify, draws, [head, proposals])
 
     def forget_heads(self) -> None:
-        """Drops what was captured with heads; others of the same sizes may come."""
+        """Drops the calls that were captured with heads, as new heads can have the same sizes."""
         self._calls = {key: calls for key, calls in self._calls.items() if not key[1]}
 
     @torch.inference_mode()
@@ -202,7 +203,7 @@ class StaticDecoder:
         state.features[:, :1] = prefill.features[:, -1:]
 
     def _chain(self, head: DraftHead, state: _Round, proposals: list[Proposal], draws: Draws | None) -> None:
-        """Takes in what was verified, padded to the longest it can be, and drafts from its last token."""
+        """Reads the verified tokens, padded to the longest case, and drafts from the last of them."""
         draft, cache = self._draft, self._draft_cache
         cache.rewind(self._draft_length)
         hidden = draft.read(state.new_ids, state.features, cache).index_select(1, state.num_accepted)

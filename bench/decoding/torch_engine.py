@@ -1,4 +1,4 @@
-"""This package's own engine at batch 1, on the clock of one device.
+"""This package's own engine at batch 1, timed on one device.
 
 It decodes by the loops of `bench.decoding.decoder`, or by the rounds of `bench.decoding.static`, captured.
 """
@@ -36,7 +36,7 @@ class TorchEngine:
         max_new_tokens: longest answer.
         seed: of sampling.
         sampler: how the target samples; None decodes greedily.
-        capture: decodes in rounds that this has captured; None runs the loops.
+        capture: captures rounds, which are then replayed; None runs the loops.
 
     """
 
@@ -103,7 +103,7 @@ class TorchEngine:
         """As of `Engine`.
 
         Raises:
-            ValueError: of several sequences side by side, which these loops cannot decode.
+            ValueError: the variant has several sequences, which these loops cannot decode.
         """
         if variant.batch_size != 1:
             raise ValueError(f"the {self.name} engine decodes one sequence at a time: {variant}")

@@ -207,8 +207,8 @@ def why_undetermined(design: Floats) -> str | None:
     num_sizes, num_columns = design.shape
     if num_sizes <= num_columns:
         return f"{num_sizes} sizes cannot judge {num_columns} parameters; measure at least {num_columns + 1}"
-    if not _tells_apart(design[None])[0]:
-        return "over these sizes its parts grow alike, so that they cannot be told apart"
+    if not _separates(design[None])[0]:
+        return "over these sizes its parts grow in the same way, so that they cannot be separated"
     return None
 
 
@@ -219,10 +219,10 @@ def determined_without_each(design: Floats) -> NDArray[np.bool_]:
         return np.zeros(num_sizes, dtype=bool)
     places = np.arange(num_sizes)
     rest = np.stack([np.delete(places, place) for place in places])
-    return _tells_apart(design[rest])
+    return _separates(design[rest])
 
 
-def _tells_apart(designs: Floats) -> NDArray[np.bool_]:
+def _separates(designs: Floats) -> NDArray[np.bool_]:
     """Of many designs `(many, n, p)`, which have columns that are not alike `(many,)`."""
     scale = designs.max(axis=1)
     there = (scale > 0).all(axis=1)

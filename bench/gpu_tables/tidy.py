@@ -333,13 +333,13 @@ def _attention(path: Path, is_context: bool) -> pd.DataFrame:
 
 def _experts(path: Path) -> pd.DataFrame:
     table = _parquet(path)
-    alone = table[(table["moe_tp_size"] == 1) & (table["moe_ep_size"] == 1)]
+    on_one_gpu = table[(table["moe_tp_size"] == 1) & (table["moe_ep_size"] == 1)]
     names = {
         "kernel_source": "kernel", "moe_dtype": "dtype", "distribution": "routing", "num_tokens": "tokens",
         "hidden_size": "hidden_size", "inter_size": "expert_size", "topk": "experts_per_token",
         "num_experts": "num_experts", "latency": "latency_ms",
     }  # fmt: skip
-    return alone[list(names)].rename(columns=names)
+    return on_one_gpu[list(names)].rename(columns=names)
 
 
 def _gpu(path: Path, table: Path, origin: str) -> Gpu:

@@ -27,8 +27,8 @@ _FATAL = (
 def attempt(case: Case, work: Callable[[], T]) -> T | FailureRecord:
     """What `work` returns, or why it did not.
 
-    Only what a machine does to a measurement is caught: memory that ran out, what torch reports of a device,
-    and what a device cannot do. A defect of this program keeps its traceback.
+    Only failures of the machine are caught: memory that ran out, errors that torch reports of a device, and
+    what a device cannot do. A bug of this program keeps its traceback.
 
     Raises:
         LostDeviceError: the device cannot be used any more by this process.
@@ -44,7 +44,7 @@ def attempt(case: Case, work: Callable[[], T]) -> T | FailureRecord:
                 f"the device failed while measuring {' '.join(map(str, case))}: {failure.message}; the "
                 "same command resumes the run in a new process"
             ) from error
-    # Outside of the handler, whose traceback holds on to tensors.
+    # Outside of the handler, because its traceback keeps tensors alive.
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
@@ -52,7 +52,7 @@ def attempt(case: Case, work: Callable[[], T]) -> T | FailureRecord:
 
 
 def _is_lost(error: Exception) -> bool:
-    """Whether the device is of no more use: by what the error says, else by whether it still answers."""
+    """Whether the device is lost: by the text of the error, or because the device no longer answers."""
     text = str(error).lower()
     if any(sign in text for sign in _FATAL):
         return True

@@ -1,4 +1,4 @@
-"""All that is measured of one domain: replays and probes, the choice they lead to, decodes that test it."""
+"""Everything measured on one domain: replays, probes, the choice made from them, and decodes that test it."""
 
 import math
 import time
@@ -47,14 +47,14 @@ _GRID_SIZES = 24
 
 
 class Campaign:
-    """Measures workloads one after the other, and nothing that earlier sessions of a run measured.
+    """Measures workloads one after the other, without what earlier sessions of the run measured.
 
     Args:
-        engine: decodes; it must probe and replay, which is what a plan is made of.
+        engine: decodes; a plan needs its probes and replays.
         sizes: vocabulary sizes at which latency is probed, ascending, the full one among them.
         measure: what to measure, and the seed of every random order.
-        rule: by which a variant is advised.
-        multiple: that an advised size must be of.
+        rule: how the advised variant is chosen.
+        multiple: an advised size is a multiple of it.
         done: records of earlier sessions.
 
     Raises:
@@ -91,13 +91,13 @@ class Campaign:
         return num_replayed * len(workload.orders) + num_prompts * (num_probes + 2 * num_planned)
 
     def run(self, workload: Workload) -> Iterator[Record]:
-        """Measures one domain; yields records as they come, those of failures among them.
+        """Measures one domain; yields records as they are made, including those of failures.
 
         First everything that acceptance and latency need, then one plan, then decodes that test it.
 
         Raises:
             DomainError: the target's answers leave nothing to decode.
-            LostDeviceError: the device is of no more use to this process.
+            LostDeviceError: this process cannot use the device any more.
         """
         self._engine.use_order(workload.order)
         replays: list[Replay] = []
@@ -105,7 +105,7 @@ class Campaign:
         for prompt in workload.prompts:
             found = yield from self._replay(workload, prompt)
             replays += found
-            # Answers of one token leave nothing to decode, and so nothing to probe.
+            # An answer of one token leaves nothing to decode or probe.
             if found and len(found[0].token_ids) > 1:
                 steps = self._probes.steps(self._measure.seed, workload.domain, prompt.prompt_id)
                 probed = yield from self._measured(workload, prompt, steps)
@@ -130,7 +130,7 @@ class Campaign:
         Args:
             workload: the domain.
             seconds: how long each time, at least.
-            enough_s: where all of its decodes lasted that long, they tell energy too, and nothing is done.
+            enough_s: nothing is done if every decode lasted that long: those then show the energy.
         """
         domain = workload.domain
         if self._shortest_s[domain] < enough_s:
@@ -183,7 +183,7 @@ class Campaign:
         if isinstance(found, FailureRecord):
             yield found
             return []
-        # A killed session may have left some of them, of the same answer.
+        # A killed session may have left some of them, for the same answer.
         for item, case in zip(found, cases, strict=True):
             if not self._done.take(case):
                 yield item
@@ -200,7 +200,7 @@ class Campaign:
         for prompt in workload.prompts:
             context = (self._measure.seed, workload.domain, prompt.prompt_id, DECODE)
             found = yield from self._measured(workload, prompt, shuffled(steps, *context))
-            # An answer of one token takes no time, and is compared with none.
+            # An answer of one token takes no time, so there is nothing to compare.
             lasted_s = [r.wall_ms / 1e3 for r in found if isinstance(r, DecodeRecord) if len(r.token_ids) > 1]
             shortest_s = self._shortest_s[workload.domain]
             self._shortest_s[workload.domain] = min([shortest_s, *lasted_s])
@@ -208,7 +208,7 @@ class Campaign:
     def _measured(
         self, workload: Workload, prompt: EncodedPrompt, steps: list[Step]
     ) -> Generator[DecodeRecord | ProbeRecord | FailureRecord, None, list[Any]]:
-        """Measures what earlier sessions have not; returns what there is of all steps."""
+        """Measures what earlier sessions did not; returns the records of all steps."""
         found: list[Any] = []
         missing = []
         for step in steps:
@@ -224,13 +224,13 @@ class Campaign:
         return found
 
     def _warm_up(self, workload: Workload) -> None:
-        """Once a domain, before its first measurement."""
+        """Runs once per domain, before its first measurement."""
         if self._warm_domain != workload.domain:
             self._warm_domain = workload.domain
             self._session.warm_up(workload.prompts[0], self._probes, self._measure.warmup_rounds)
 
     def _grid(self, workload: Workload) -> IntArray:
-        """Sizes at which the acceptance of sampled answers is replayed; of greedy ones all are."""
+        """Sizes at which the acceptance of sampled answers is replayed; greedy answers need no grid."""
         sizes = self._probes.sizes
         spread = np.geomspace(1, sizes[-1], _GRID_SIZES).round().astype(np.int64)
         also = [variant.vocab_size for variant in self._measure.also()]
@@ -271,7 +271,7 @@ def replay_prompt(
     sizes: IntArray,
     longest: int,
 ) -> list[Replay]:
-    """What drafts would have had accepted of the target's answer to a prompt: one record per order of tokens.
+    """Which tokens of the target's answer drafts have accepted: one record for each order of tokens.
 
     Args:
         engine: replays.

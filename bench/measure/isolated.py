@@ -38,14 +38,14 @@ class _Way:
 def time_parts(
     device: Device, parts: Mapping[PartKey, Part], timing: TimingConfig, seed: int, done: Done
 ) -> Iterator[IsolatedRecord | FailureRecord]:
-    """Times parts, those of one kind in turns, with the cache cold and warm, unless they are done.
+    """Times parts with a cold and a warm cache; parts of one kind take turns. Those in `done` are left out.
 
-    Where the device does not say how large its cache is, the warm times are all there are.
+    A device that does not report the size of its cache gets warm times only.
 
     Args:
         device: where they run.
         parts: what to time.
-        timing: effort and execution; its cache state is not looked at.
+        timing: effort and execution; its cache state is not used.
         seed: of the order.
         done: records of earlier sessions.
 
@@ -72,7 +72,7 @@ def _time_kind(
     timing: TimingConfig,
     seed: int,
 ) -> Iterator[IsolatedRecord | FailureRecord]:
-    """Parts of one kind; a part that cannot be prepared or that fails does so alone."""
+    """Parts of one kind; a part that cannot be prepared or that fails does not stop the others."""
     ready: dict[_Way, Callable[[], object]] = {}
     for way in missing:
         case = ("isolated", way.key.part, way.key.vocab_size, way.key.num_tokens, way.execution.value)

@@ -1,4 +1,4 @@
-"""What one engine is timed at: probes of rounds, whole decodes, and windows of steady decoding."""
+"""Times one engine: probes of rounds, whole decodes, and windows of steady decoding."""
 
 import gc
 import time
@@ -52,12 +52,12 @@ class Session:
         self._verify_ms: list[float] = []
 
     def warm_up(self, prompt: EncodedPrompt, probes: Probes, rounds: int) -> None:
-        """A few rounds with every size, and keeps nothing."""
+        """Decodes a few rounds with every size and keeps no result."""
         prepared = self._engine.prepare(prompt.token_ids)
         for size in probes.sizes:
             self._engine.decode(prepared, Variant(size, max(probes.draft_lengths)), rounds)
         self._engine.decode(prepared, Variant(probes.sizes[-1], 0), rounds)
-        # What is loaded by now stays; leaving it out makes every later collection short.
+        # Freezing what is loaded by now keeps later garbage collections short.
         gc.collect()
         gc.freeze()
 
@@ -125,11 +125,11 @@ class Session:
         )
 
     def _timed(self, prepared: Prepared, variant: Variant, rounds: int | None = None) -> _Timed:
-        """One attempt, or the next where something else on the machine disturbed it."""
+        """One measurement, repeated if something else on the machine disturbed it."""
         self._engine.load(variant, [prepared])
         for num_repeats in range(_MOST_REPEATS):
             timed = self._time_once(prepared, variant, rounds)
-            # Of all steps only the target's take about the same time whatever is measured.
+            # Only the target's steps take about the same time in every measurement.
             usual_ms = {VERIFY: float(np.median(self._verify_ms))} if self._verify_ms else {}
             if not was_disturbed(timed.decoded.laps_ms, usual_ms):
                 self._verify_ms += timed.laps_ms.get(VERIFY, [])
@@ -158,12 +158,12 @@ _SHARE = 0.1
 
 
 def was_disturbed(laps_ms: Mapping[str, Sequence[float]], usual_ms: Mapping[str, float]) -> bool:
-    """Whether a tenth of all time went into what single laps took beyond five times the median of their like.
+    """Whether a tenth of the time was spent in laps, beyond five times the median lap of their name.
 
     Args:
         laps_ms: durations of every step by name.
-        usual_ms: what steps usually take, as far as it is known; a step of which it is not, and that came
-            less than three times, is not judged.
+        usual_ms: the usual durations that are known. A step without one that ran less than three times is
+            not judged.
     """
     excess = 0.0
     for name, samples in laps_ms.items():
@@ -174,7 +174,7 @@ def was_disturbed(laps_ms: Mapping[str, Sequence[float]], usual_ms: Mapping[str,
     return bool(excess > _SHARE * sum(map(sum, laps_ms.values())))
 
 
-# How often a GPU's sensors are read inside of it; some see only a part of that time, always the same.
+# Period at which a GPU reads its own sensors; some average only over a part of it, always the same.
 _SENSOR_PERIOD_S = 0.1
 
 
@@ -187,9 +187,9 @@ def run_steadily(
     seed: int,
     done: Done,
 ) -> Iterator[SteadyRecord | FailureRecord]:
-    """Variants decoding without a pause, one after the other, for sensors of energy that are slow.
+    """Decodes each variant without a pause for a while, because energy sensors are slow.
 
-    Two windows of every variant, but those that earlier sessions have.
+    Every variant gets two windows, without those that earlier sessions measured.
 
     Args:
         engine: decodes.
@@ -214,9 +214,9 @@ def run_steadily(
 
 
 def in_windows(variants: Sequence[Variant], seed: int, domain: str) -> list[tuple[Variant, int]]:
-    """Two windows of each, numbered: a seeded random order, then the same backwards.
+    """Two numbered windows of each variant: in a seeded random order, then in reverse.
 
-    A device that warms up steadily then favours none: the mean place of all is the same.
+    All variants have the same mean place, so that a device that warms up steadily favours none.
     """
     order = shuffled(variants, seed, "steady", domain)
     return [(variant, 0) for variant in order] + [(variant, 1) for variant in reversed(order)]
@@ -230,7 +230,7 @@ def decode_steadily(
     seconds: float,
     window: int,
 ) -> SteadyRecord:
-    """Decodes prompt after prompt with one variant, at least once each and until the time is over.
+    """Decodes prompt after prompt with one variant: each at least once, and until the time is over.
 
     Args:
         engine: decodes.
@@ -253,7 +253,7 @@ def decode_steadily(
 def _wait_for_phase(
     window: int, clock: Callable[[], float] = now_s, sleep: Callable[[float], None] = time.sleep
 ) -> float:
-    """Half a period apart for two windows; returns the time when it is over."""
+    """Waits so that two windows start half a period apart; returns the time after it."""
     phase_s = (window % 2) * _SENSOR_PERIOD_S / 2
     sleep((phase_s - clock()) % _SENSOR_PERIOD_S)
     return clock()

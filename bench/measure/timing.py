@@ -1,9 +1,9 @@
-"""Times callables against each other: interleaved in random blocks, until the median is known well enough.
+"""Times callables against each other: interleaved in random blocks, until each median is precise enough.
 
 Two times of every variant are kept. *Device time* lies between two marks on the device's clock while the
-host queues ahead, one synchronisation per block: what the work costs where the host keeps up. *Wall time* is
-the host's, from an idle device to an idle device: what somebody who waits for the result pays, launches and
-Python included. On a device that is not asynchronous they are one and the same.
+host queues ahead, one synchronisation per block: what the work costs if the host keeps up. *Wall time* is
+the host's, from an idle device to an idle device: how long a caller waits for the result, with launches and
+Python. On a device that is not asynchronous the two are equal.
 """
 
 import gc
@@ -25,7 +25,7 @@ from bench.measure.attempts import attempt
 from bench.records import FailureRecord
 from bench.stats.estimates import median
 
-# Calls per warm-up window, and calls after which a warm-up ends whatever the clock says.
+# Calls per warm-up window, and calls after which a warm-up ends in any case.
 _WINDOW, _MAX_WARMUP_CALLS = 8, 100_000
 
 
@@ -33,7 +33,7 @@ Clock = Callable[[], int]
 
 
 class Stopped(StrEnum):
-    """Why a variant was sampled no further."""
+    """Why the sampling of a variant ended."""
 
     precise = "precise"
     budget = "budget"
@@ -57,7 +57,7 @@ class TimedSeries:
         device_ms: device time of every sample, in the order in which they were taken.
         wall_ms: synchronised wall time, as many; taken in the same blocks but not of the same calls.
         num_warmup: calls before the first sample.
-        warmup_stable: whether the median had settled by then; else the warm-up ran out of time.
+        warmup_stable: whether the median was stable by then; otherwise the warm-up ran out of time.
         calls_per_sample: calls that share one sample, because one would be too short to time.
         stopped: why there are no more samples.
         relative_half_width: half of the 95% interval of the median device time, over the median.
@@ -86,9 +86,9 @@ def time_variants(
 ) -> Iterator[TimedSeries | FailureRecord]:
     """Times every variant until its median is precise enough, or its samples or its time are used up.
 
-    Variants are warmed up one after the other. Then every block gives each one that is not done its turn,
-    in a seeded random order, so that a slow drift of the machine favours none of them. One that fails leaves,
-    and the others are timed.
+    Variants are warmed up one after the other. Then every block times each unfinished variant once, in a
+    seeded random order, so that a slow drift of the machine favours none of them. A variant that fails is
+    dropped, and the others are timed.
 
     Args:
         device: where the variants run.
@@ -98,11 +98,11 @@ def time_variants(
         clock_ns: the host's clock.
 
     Yields:
-        One series per variant as soon as it is done, or why there is none; the case of a failure is the name.
+        One series per variant as soon as it is done, or its failure, whose case is the variant's name.
 
     Raises:
-        DeviceError: a cold cache was asked for on a device that does not say how large its cache is.
-        LostDeviceError: the device is of no more use to this process.
+        DeviceError: a cold cache was asked for on a device that does not report the size of its cache.
+        LostDeviceError: this process cannot use the device any more.
     """
     if config.cache is CacheState.cold and device.cache_bytes is None:
         raise DeviceError(f"{device.name} does not say how large its cache is; set timing.cache=warm")
@@ -174,7 +174,7 @@ class _Sampler:
         self._is_cold = config.cache is CacheState.cold
 
     def warm_up(self, name: str, call: Callable[[], object]) -> Growing:
-        """Calls until two windows in a row have about the same median, within the times allowed."""
+        """Calls the variant until two windows in a row have about the same median, or the time is over."""
         config, begin_ns = self._config, self._clock_ns()
         times_ms: list[float] = []
         stable = False
@@ -201,7 +201,7 @@ class _Sampler:
         config, calls = self._config, series.calls_per_sample
         count = min(config.samples_per_block, config.max_samples - len(series.device_ms))
         begin_ns = self._clock_ns()
-        # The variant before this one left its own code and data in the caches, which is not what is timed.
+        # The variant before this one left its own code and data in the caches.
         series.call()
         self._device.synchronize()
         device_ms = self._device_ms(series.call, calls, count)
@@ -276,7 +276,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 _NUM_MARKS = 513
 
-# Work that is queued before the marks, doubled until the device is busy for longer than they take to make.
+# Work that is queued before the marks; doubled until the device is busy for longer than marking takes.
 _FIRST_WORKS, _MOST_WORKS = 64, 8192
 
 _MATRIX = 2048
@@ -290,11 +290,11 @@ class TimerFacts:
     """A device's clock.
 
     Attributes:
-        resolution_ms: its step: the smallest difference seen between two distances of marks; None where they
-            were all zero.
-        mark_ms: usual distance between two marks with nothing in between: what a mark adds to a lap.
-        is_device_pace: whether that is the device's time for a mark. On an asynchronous device that could
-            not be kept busy it is the host's for making one, which laps of a busy device do not contain.
+        resolution_ms: its step: the smallest difference between two distances of marks; None if all distances
+            were zero.
+        mark_ms: median distance between two marks with nothing in between: what a mark adds to a lap.
+        is_device_pace: whether that is the device's time for a mark. If an asynchronous device could not be
+            kept busy, it is the host's time for making one, which laps of a busy device do not contain.
     """
 
     resolution_ms: float | None
@@ -305,8 +305,8 @@ class TimerFacts:
 def timer_facts(device: Device, clock_ns: Clock = time.perf_counter_ns) -> TimerFacts:
     """Makes marks one after the other, in less than a second.
 
-    An idle device passes every mark as soon as the host has made it, so that their distances are the host's
-    pace. An asynchronous device is therefore given work first, and gets to the marks when all are queued.
+    An idle device passes every mark as soon as the host has made it, so that the distances show the speed of
+    the host. An asynchronous device therefore gets work first, and reaches the marks when all are queued.
 
     Args:
         device: its marks are made.
@@ -334,7 +334,7 @@ def timer_facts(device: Device, clock_ns: Clock = time.perf_counter_ns) -> Timer
 
 
 def _work(device: Device) -> Callable[[], object]:
-    """Something that takes the device much longer than it takes the host to queue."""
+    """Work that takes the device much longer than the host needs to queue it."""
     if device.cache_bytes is not None:
         return device.evict_cache
     matrix = torch.ones(_MATRIX, _MATRIX, device=device.torch_device)

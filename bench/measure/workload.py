@@ -10,7 +10,7 @@ from bench.vocab.draft_vocab import IntArray
 
 PROBE = ProbeRecord.kind
 
-# Plain decoding is half of every speedup over it, so its steps are timed more often than any one size.
+# Every speedup is over plain decoding, so its steps are timed more often than those of any one size.
 _PLAIN_PROBES = 4
 
 
@@ -24,7 +24,7 @@ class EncodedPrompt:
 
 @dataclass(frozen=True)
 class AnsweredPrompt(EncodedPrompt):
-    """A held-out prompt and the target's greedy answer to it, which is known from before."""
+    """A held-out prompt and the target's greedy answer, which was known before the run."""
 
     answer_ids: list[int]
 
@@ -61,7 +61,7 @@ class Probes:
     rounds: int
 
     def steps(self, seed: int, *context: object) -> list[Step]:
-        """In a seeded random order, another one for every `context`; plain decoding is among them."""
+        """All steps, plain decoding included, in a seeded random order that differs for every `context`."""
         variants = probes_of(self.sizes, self.draft_lengths, seed, *context)
         plain = [Variant(self.sizes[-1], 0)] * _PLAIN_PROBES
         return [Step(PROBE, variant) for variant in shuffled([*variants, *plain], seed, *context)]
@@ -75,7 +75,7 @@ class Workload:
         domain: its name.
         prompts: held-out prompts that are probed and decoded.
         source: which ranking its vocabularies follow.
-        orders: of every ranking, the draft's tokens as they enter a vocabulary.
+        orders: for every ranking, the draft's tokens in the order in which they enter a vocabulary.
         paper_size: k* of the paper's utility under `source`.
         least_size: tokens that every vocabulary must keep, so that no smaller one is advised.
         answered: further held-out prompts, of which acceptance is replayed over known answers.

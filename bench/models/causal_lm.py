@@ -17,7 +17,7 @@ from bench.models.target_config import plan_target
 def load_causal_lm(
     folder: Path, dtype: torch.dtype, trust_remote_code: bool = False, device_map: str | None = None
 ) -> tuple[Any, tuple[str, ...]]:
-    """A model for inference, and what a reader of its results must know of its weights.
+    """A model for inference, and sentences for reports about its weights.
 
     Of a vision-language model the whole is loaded, and the text part is used.
 
@@ -40,7 +40,7 @@ def load_causal_lm(
             device_map=device_map,
             output_loading_info=True,
         )
-    except Exception as error:  # what damaged or foreign files raise is whatever their code happens to
+    except Exception as error:  # damaged or foreign files can raise anything
         raise CheckpointError(
             f"{folder} is not a causal LM that transformers can load: {reason(error)}"
         ) from error
@@ -85,7 +85,7 @@ def check_devices(devices: Sequence[str], main: str, folder: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What an error of others says, on one line."""
+    """The message of an error of another library, on one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -130,7 +130,7 @@ def longest_text(config: Any) -> int | None:
 
 
 def check_length(length: int, longest: int | None) -> None:
-    """Refuses a text that a model has no positions for.
+    """Refuses a text that is longer than the positions of a model.
 
     Raises:
         DomainError: it is longer than `longest`.
@@ -140,7 +140,7 @@ def check_length(length: int, longest: int | None) -> None:
 
 
 def too_long(length: int, longest: int) -> DomainError:
-    """What to say of a text of `length` tokens."""
+    """The message about a text of `length` tokens."""
     return DomainError(
         f"{length} tokens are more than the model's {longest} positions; lower domain.max_prompt_tokens or "
         "measure.max_new_tokens"
@@ -148,7 +148,7 @@ def too_long(length: int, longest: int) -> DomainError:
 
 
 def _dequantised(model: Any, values: dict[str, Any]) -> tuple[str, ...]:
-    """What a report must say of quantised weights."""
+    """The sentences of a report about quantised weights."""
     quantiser = getattr(model, "hf_quantizer", None)
     if quantiser is None and not values.get("quantization_config"):
         return ()

@@ -1,4 +1,4 @@
-"""Finds a draft - shipped, in the catalogue, local or on the hub - and loads it, whatever its kind."""
+"""Finds a draft - shipped, in the catalogue, local or on the hub - and loads it, of any kind."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -20,7 +20,7 @@ SHIPPED = Path(__file__).resolve().parent.parent / "drafts"
 
 
 class Purpose(Enum):
-    """What a draft is to be used for: what cannot be run may still be trimmed, as it is."""
+    """What a draft is used for: some drafts cannot run here, but can be trimmed."""
 
     RUN = "run"
     TRIM = "trim"
@@ -44,7 +44,7 @@ def resolve_draft(
         revision: of the hub.
         purpose: what it is to be used for.
         weights: fetch them from the hub; else its `config.json` only.
-        ignored_keys: of its configuration, which the user takes the responsibility for.
+        ignored_keys: keys of its configuration that the user has decided to ignore.
         trust_remote_code: fetch its code from the hub, too.
 
     Raises:
@@ -79,7 +79,7 @@ def check_draft_config(
 
 
 def _may_be_decoder_lm(kind: DraftKind, values: dict) -> bool:
-    """Whether only the weights can tell a draft from a decoder LM of one layer."""
+    """Whether only the weights show if this is a draft or a decoder LM of one layer."""
     names = [str(name).lower() for name in values.get("architectures") or []]
     return kind is DraftKind.EAGLE and not any("eagle" in name for name in names)
 
@@ -87,7 +87,7 @@ def _may_be_decoder_lm(kind: DraftKind, values: dict) -> bool:
 def resolve_lone_draft(
     name: str, revision: str | None = None, weights: bool = True, trust_remote_code: bool = False
 ) -> tuple[Path, DraftShape]:
-    """As `resolve_draft`, with its shape, for a draft that is to run without a target.
+    """As `resolve_draft`, with its shape, for a draft that runs without a target.
 
     Raises:
         AssetError: it cannot be had.

@@ -35,8 +35,8 @@ Forward = Callable[[Tensor, KVCache], Tensor]
 class DecoderLM(Draft):
     """A causal LM at batch 1, ready to draft on one device.
 
-    Its hidden states are normed already, and a step does not look at the one before. On a CPU the weights are
-    packed for the matrix kernel, in place.
+    Its hidden states are normed already, and a step does not read the hidden state of the one before. On a
+    CPU the weights are packed for the matrix kernel, in place.
 
     Args:
         model: of `transformers`.
@@ -77,7 +77,7 @@ class DecoderLM(Draft):
         return self.extend(torch.cat([prompt_ids, next_id]), features)
 
     def extend(self, next_ids: Tensor, features: Tensor) -> Tensor:
-        """Reads tokens; there are no features to look at."""
+        """Reads tokens; such a draft has no features."""
         check_length(self.length + len(next_ids), self._longest)
         return self._forward(next_ids[None], self._cache)[:, -1:]
 
@@ -96,7 +96,7 @@ class DecoderLM(Draft):
 
 
 class ReadText:
-    """Chains of a draft that reads tokens alone.
+    """Chains of a draft that reads only tokens.
 
     Args:
         hidden: of every token of a text `(1, n + 1, H)`.

@@ -1,4 +1,4 @@
-"""What every kind of draft model can do.
+"""The interface of every kind of draft model.
 
 A decoding loop reads a prompt into the draft, drafts a chain from it, forgets the chain, and lets the draft
 take in what the target verified:
@@ -92,11 +92,11 @@ class Draft(ABC):
         head_weight: as given.
         has_tied_head: whether the LM head is the embedding, so that a trimmed head needs memory of its own.
         feature_layers: the target's layers whose outputs it reads, as of `Target.keep_features`; empty for a
-            draft that reads tokens alone.
+            draft that reads only tokens.
         logit_cap: its soft cap on logits; None without.
         runner: which forward pass a step takes: this package's lean one, or `transformers`' own.
         num_packed: linear layers that were packed for the CPU's matrix kernel.
-        notes: what a reader of its results must know of how it was read.
+        notes: sentences for reports on how its files were read.
     """
 
     feature_layers: tuple[int, ...] = ()
@@ -200,7 +200,7 @@ class Draft(ABC):
         return self.head(self.vocab)
 
     def head_of_size(self, vocab_size: int) -> DraftHead:
-        """The LM head over its first tokens, for what depends on their number alone.
+        """The LM head over its first tokens, for measurements that depend only on their number.
 
         What a head costs depends on how many rows it has, not on which.
         """
@@ -230,10 +230,10 @@ class Placement:
     Attributes:
         device: of its weights.
         dtype: of its weights.
-        target: whose tokens it drafts; None for a draft that is measured alone.
+        target: the draft proposes its tokens; None for a draft without a target.
         trust_remote_code: whether code that comes with a model may run.
         layer_ids: whose reading of explicit target layers is taken, or the layers.
-        ignored_keys: of the draft's configuration, which the user takes the responsibility for.
+        ignored_keys: keys of the draft's configuration that the user has decided to ignore.
     """
 
     device: torch.device
@@ -245,5 +245,5 @@ class Placement:
 
     @classmethod
     def beside(cls, target: Target, **kwargs: Any) -> "Placement":
-        """In the target's device and dtype."""
+        """On the target's device, in its dtype."""
         return cls(target.device, target.embedding_weight.dtype, target, **kwargs)

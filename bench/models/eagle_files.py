@@ -34,7 +34,7 @@ _BIASES = {
 
 @dataclass(frozen=True)
 class EagleFiles:
-    """An EAGLE draft that has not been loaded.
+    """An EAGLE draft before its weights are loaded.
 
     Attributes:
         folder: of it.
@@ -56,7 +56,7 @@ class EagleFiles:
 
 
 def kind_of_files(folder: Path) -> DraftKind:
-    """The kind of a draft, by its configuration and, where that does not tell, the names of its tensors.
+    """The kind of a draft, by its configuration or, if that is not enough, the names of its tensors.
 
     Raises:
         AssetError: there are no weights.

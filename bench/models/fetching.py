@@ -1,8 +1,8 @@
 """Models by name: of the catalogue, a local folder, or a repository of the hub, as local folders.
 
-From the hub comes what is read and nothing twice: the configuration first, so that a model can be refused
-before its weights are fetched; then the tokenizer, and one form of the weights. Code comes only with
-`trust_remote_code`.
+From the hub only the files that are read are fetched, each once: the configuration first, so that a model can
+be refused before its weights are fetched; then the tokenizer, and one form of the weights. Code comes only
+with `trust_remote_code`.
 """
 
 from collections.abc import Collection, Sequence

@@ -1,8 +1,8 @@
 """A cache for models whose layers keep recurrent states (Mamba, gated delta nets, short convolutions).
 
-A state cannot forget its newest tokens as a list of keys and values can. So it is kept as it was before the
-last pass; rolled back to anywhere after that, the cache owes the tokens between, and the next pass reads them
-again before its own. What is rolled back further is read again from the start.
+A recurrent state cannot drop its newest tokens, as keys and values can. So the state before the last pass is
+kept. After a rollback to a position behind it, the next pass first reads the tokens since that state again.
+After a rollback further back, it reads the whole text again.
 """
 
 from typing import Any
@@ -39,7 +39,7 @@ class HybridCache(KVCache):
 
     @property
     def length(self) -> int:
-        """Tokens held or owed."""
+        """Tokens of the text, also those that the next pass must read again."""
         return self._length
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

@@ -12,7 +12,7 @@ from bench.models.rope import Rope
 
 
 class RotaryTable:
-    """Cos and signed sin of every position, which grows when longer texts come.
+    """Cos and signed sin of every position; the table grows for longer texts.
 
     Args:
         rope: the embedding.
@@ -47,7 +47,7 @@ def signed_sin(sin: Tensor) -> Tensor:
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates `(..., n, head_dim)` by tables `(n, head_dim)`, halves paired as in Llama.
 
-    At batch 1 a kernel costs a GPU about the same however little it does, so this takes only four.
+    At batch 1 a small kernel costs a GPU as much as a large one, so this uses only four.
 
     Args:
         x: queries or keys.
@@ -260,8 +260,8 @@ def uses_flash(like: Tensor) -> bool:
 class StaticCache:
     """Keys and values of at most `room` positions. How many are held is a number on the device.
 
-    A pass stores its new tokens after the `length` held and does not change that: what was accepted is the
-    caller's to decide, and what is not is overwritten. Its work depends on no number that the host knows.
+    A pass stores its new tokens after the `length` held and does not change `length`: the caller sets it to
+    what was accepted, and the next pass overwrites the rest. The work of a pass does not depend on `length`.
 
     Args:
         num_layers: of the model.
@@ -279,7 +279,7 @@ class StaticCache:
     def __init__(self, num_layers: int, kv_heads: int, head_dim: int, room: int, like: Tensor):
         self.room = room
         shape = (num_layers, 1, kv_heads, self.room, head_dim)
-        # Zeros: what is masked has weight zero, and zero times what memory happens to hold may be NaN.
+        # Zeros: masked positions have weight zero, and zero times uninitialised memory may be NaN.
         self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
         self.length = torch.zeros(1, dtype=torch.long, device=like.device)
         self.uses_flash = uses_flash(like)
@@ -408,7 +408,7 @@ def make_linear(weight: Tensor) -> nn.Module:
 def joined_linear(*linears: nn.Module) -> nn.Module | None:
     """One layer that gives the outputs of several linear ones side by side; None where one of them is packed.
 
-    Their weights become views of its own, so that nothing is held twice.
+    Their weights become views of its weight, so that no memory is used twice.
     """
     plain = [linear for linear in linears if type(linear) is nn.Linear]
     if len(plain) < len(linears) or len({linear.bias is None for linear in plain}) > 1:
@@ -431,7 +431,7 @@ def pack_linears(model: nn.Module) -> int:
     packed = 0
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            # What is derived from it may do more: routers of experts, quantised layers.
+            # Subclasses may compute more: routers of experts, quantised layers.
             if type(child) is nn.Linear and can_pack(child.weight):
                 setattr(module, name, PackedLinear(child.weight, child.bias))
                 packed += 1

@@ -1,8 +1,8 @@
-"""Batch-1 forward pass over a Llama-like model's own weights with a fraction of the Python steps.
+"""Batch-1 forward pass over the weights of a Llama-like model, with few Python steps.
 
-At batch 1 a small model spends as long in the host's Python as in its matrices. Speculation must be
-judged against the fastest plain loop that the weights allow, so the target runs through this pass
-where its architecture is known. The modules are the `transformers` model's, not copies.
+At batch 1 a small model spends as much time in Python on the host as in its matrices. Speculation must be
+compared with the fastest plain loop that the weights allow, so the target runs through this pass
+if its architecture is known. The modules are the `transformers` model's, not copies.
 """
 
 from typing import Any
@@ -112,7 +112,7 @@ class _LayerParts:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
-# Batch-1 forward pass over Gemma 3's own weights with a fraction of the Python steps.
+# Batch-1 forward pass over the weights of Gemma 3, with few Python steps.
 
 
 def is_lean_gemma(config: Any) -> bool:

@@ -34,7 +34,7 @@ from bench.text.conversation import Prompt
 from bench.text.template import prompt_ids
 from bench.text.tokenizer import check_tokenizer_files, read_tokenizer
 
-# Progress and errors are this program's to show.
+# This program shows its own progress and errors.
 transformers_logging.disable_progress_bar()
 
 transformers_logging.set_verbosity_error()

@@ -25,7 +25,7 @@ WEIGHTS, PICKLED = "model.safetensors", "pytorch_model.bin"
 
 INDEXES = (f"{WEIGHTS}.index.json", f"{PICKLED}.index.json")
 
-# What reading absent or damaged files raises, here and in safetensors.
+# Errors of reading absent or damaged files, here and in safetensors.
 READ_ERRORS = (OSError, SafetensorError, RuntimeError, KeyError, ValueError)
 
 # Tensors are read and written in parts of this size.
@@ -182,7 +182,7 @@ def load_pickled(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to spell
+    except Exception as error:  # a damaged pickle can raise anything
         raise ValueError("damaged, or holds more than tensors, numbers, lists and dicts") from error
 
 

@@ -65,7 +65,7 @@ def run_check(pair: PairConfig, console: Console) -> int:
 
 
 def check_pair(pair: PairConfig) -> Findings:
-    """Everything that configurations and the map tell of a pair."""
+    """Everything that configurations and the map say about a pair."""
     found = Findings()
     target = found.attempt(lambda: _target(pair, found))
     folder = found.attempt(lambda: _folder_of_draft(pair))

@@ -1,4 +1,4 @@
-"""Resampling: prompts or samples drawn anew, and the medians of what was drawn."""
+"""Bootstrap resampling of prompts and samples, and medians of the resamples."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ def grouped_median(samples: Floats, groups: IntArray, num_resamples: int, seed: 
 
 
 def draw_counts(count: int, num_resamples: int, rng: np.random.Generator) -> IntArray:
-    """How often each of `count` things is drawn, in resamples of as many `(num_resamples, count)`."""
+    """How often each of `count` items is drawn in each resample `(num_resamples, count)`."""
     return rng.multinomial(count, np.full(count, 1 / count), size=num_resamples)
 
 
@@ -42,7 +42,7 @@ def resample_group_medians(
     num_resamples: int,
     rng: np.random.Generator,
 ) -> Floats:
-    """Medians of several series over groups drawn anew for all at once `(num_resamples, series)`.
+    """Medians of several series over the same resampled groups `(num_resamples, series)`.
 
     Args:
         pairs: samples of every series, above 0, and the number of the group of each.
@@ -53,7 +53,7 @@ def resample_group_medians(
     """
     picks = draw_counts(count, num_resamples, rng).astype(np.float64)
     drawn = np.stack([_weighted_medians(samples, group, picks) for samples, group in pairs], axis=1)
-    # n / (n - 1), as a resample's variance is that of its n draws; and the scale as unsure as it is.
+    # n / (n - 1) corrects the variance of n draws; the factor adds the uncertainty of the scale.
     scale = np.sqrt(count / rng.chisquare(count - 1, (num_resamples, 1)))
     deviation = scale * np.log(drawn / medians)
     return medians * np.exp(np.clip(deviation, -_MOST_DEVIATION, _MOST_DEVIATION))
@@ -66,7 +66,7 @@ def estimates_of(values: Floats, resampled: Floats) -> list[Estimate]:
 
 
 def resample_median(samples: Floats, num_resamples: int, rng: np.random.Generator) -> Floats:
-    """Medians of resamples of independent samples `(num_resamples,)`, without drawing those.
+    """Medians of resamples of independent samples `(num_resamples,)`, without drawing the resamples.
 
     The i-th smallest of n draws is the sample at place n U, U the i-th smallest of n uniform numbers, which
     is beta distributed; the next one is the smallest of the numbers above it.
@@ -96,7 +96,7 @@ def _weighted_medians(samples: Floats, groups: IntArray, picks: Floats) -> Float
     total = picks @ below[-1]
     ordered = samples[order]
     half = [ordered[_first_beyond(below, picks, limit)] for limit in (total / 2 - 0.25, total / 2 + 0.25)]
-    # A draw of prompts none of which has a sample of this size says nothing of it.
+    # A draw of prompts without any sample of this size gives no median.
     return np.where(total > 0, (half[0] + half[1]) / 2, np.median(samples))
 
 
@@ -108,9 +108,9 @@ def _first_beyond(below: Floats, picks: Floats, limits: Floats) -> IntArray:
         middle = (low + high) // 2
         reached = np.einsum("rg,rg->r", picks, below[middle]) > limits
         low, high = np.where(reached, low, middle + 1), np.where(reached, middle, high)
-    # A draw without any sample never gets beyond; others take more rounds, in which its place runs on.
+    # A draw without any sample never exceeds the limit; its place keeps moving while others finish.
     return np.minimum(low, len(below) - 1)
 
 
-# Keeps draws finite where two prompts say nothing of their spread: a factor of e on either side.
+# Keeps draws finite if two prompts do not show their spread: at most a factor of e on either side.
 _MOST_DEVIATION = 1.0

@@ -1,6 +1,6 @@
-"""The confidence level, and estimates with intervals: what samples say, and how firmly.
+"""The confidence level, and estimates with their intervals.
 
-Bootstraps are seeded, so that a report made twice is the same.
+Bootstraps are seeded, so that a report is the same each time it is made.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ CONFIDENCE = 0.95  # of every interval and every verdict
 
 ALPHA = 1 - CONFIDENCE
 
-TAIL = ALPHA / 2  # what an interval leaves out on either side
+TAIL = ALPHA / 2  # probability that an interval leaves out on either side
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def percentile_interval(
         draws: one per resample along `axis`.
         axis: of the resamples.
         tail: what is left out on either side.
-        of_draws: whether the ends must be draws themselves, as of sizes, or where some are infinite.
+        of_draws: whether the ends must be draws, which sizes and infinite draws need.
     """
     if of_draws:
         low = np.quantile(draws, tail, axis=axis, method="lower")
@@ -47,7 +47,7 @@ def percentile_interval(
 
 
 def change_between_halves(values: Sequence[float]) -> float | None:
-    """Drift: median of the second half over that of the first, less 1; None of fewer than two values.
+    """Drift: median of the second half over that of the first, less 1; None for fewer than two values.
 
     Args:
         values: of the same work, in the order of their measurement. The middle one of an odd number is in
@@ -79,7 +79,7 @@ def median_ratio(a: Floats, b: Floats, confidence: float = CONFIDENCE) -> Estima
     """
     ratios = np.sort(a / b)
     n = len(ratios)
-    # Largest r with P(fewer than r of n below the median) <= half of what may go wrong.
+    # Largest r with P(fewer than r of n below the median) <= half of 1 - confidence.
     below = bdtr(np.arange(n), n, 0.5)
     r = int(np.searchsorted(below, (1 - confidence) / 2, side="right"))
     if r == 0:

@@ -1,10 +1,10 @@
 """Intervals of estimates that rest on several independent samples, such as prompts and blocks of time.
 
 Each sample is left out one block at a time (jackknife); the variances of the samples add up, and the
-interval takes the t quantile whose degrees of freedom follow from how many blocks each variance rests on
-(F. Satterthwaite, An approximate distribution of estimates of variance components, 1946). Of eight blocks a
-percentile bootstrap covers too little; this covers 95% (a test holds it). Estimates should be on a scale on
-which errors are symmetric: logarithms of speeds and of their ratios.
+interval takes the t quantile whose degrees of freedom follow from the number of blocks of each variance
+(F. Satterthwaite, An approximate distribution of estimates of variance components, 1946). With eight blocks a
+percentile bootstrap covers less than its level; this covers 95% (a test checks it). Estimates should be on a
+scale on which errors are symmetric: logarithms of speeds and of their ratios.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from bench.stats.estimates import CONFIDENCE, Estimate, Floats
 
 @dataclass(frozen=True)
 class Spread:
-    """How far an estimate may be off.
+    """The uncertainty of an estimate.
 
     Attributes:
         variance: of the estimate `(...)`.
@@ -36,7 +36,7 @@ class Spread:
 
         Args:
             samples: for each sample `(blocks, ...)`, the same trailing shape in all of them. A sample of one
-                block says nothing of its spread: the variance is then infinite.
+                block does not show its spread: the variance is then infinite.
         """
         variances = [_variance(left_out) for left_out in samples]
         total = np.sum(variances, axis=0)

@@ -1,8 +1,8 @@
 """Paired statistics of two runs: ratios of what both measured on the same prompt.
 
 The shown interval is the exact bootstrap of the median ratio (`bench.stats.estimates.median`). Decisions do
-not rest on it: with few prompts a bootstrap promises too much. They rest on the sign test, which is exact
-for any distribution: if the median ratio were at most a bound, each prompt would be above it with a chance
+not use it: with few prompts a bootstrap interval is too narrow. They use the sign test, which is exact for
+any distribution: if the median ratio were at most a bound, each prompt would be above it with a chance
 of at most one half.
 """
 
@@ -21,7 +21,7 @@ class PairedRatio:
     Attributes:
         num_prompts: pairs.
         ratio: median over prompts of after / before, with its 95% bootstrap interval.
-        p_slower: of the sign test that the median ratio is at most 1 + threshold.
+        p_slower: p-value of the sign test that the median ratio is at most 1 + threshold.
         p_not_slower: that it is at least 1 + threshold; small where such a slowdown can be excluded.
         p_faster: that it is at least 1 / (1 + threshold).
         p_not_faster: that it is at most 1 / (1 + threshold).
@@ -68,18 +68,18 @@ class PairedRatio:
         needed = least_count(self.num_prompts, level)
         if needed is None:
             return None
-        # The weakest of the prompts that must lie above the threshold has to be lifted over it.
+        # The lowest of the prompts that must lie above the threshold decides.
         return float((1 + threshold) * np.exp(-self.residuals[self.num_prompts - needed]) - 1)
 
 
 def sign_test(differences: Floats) -> float:
-    """One-sided p of the hypothesis that the median is at most 0, from `(n,)`; zeros speak for it."""
+    """One-sided p of the hypothesis that the median is at most 0, from `(n,)`; zeros count as at most 0."""
     above, n = int((differences > 0).sum()), len(differences)
     return 1.0 if above == 0 else float(bdtrc(above - 1, n, 0.5))
 
 
 def least_count(num_prompts: int, alpha: float) -> int | None:
-    """How many of the prompts must lie above a bound for p <= alpha; None where all are not enough."""
+    """How many of the prompts must lie above a bound for p <= alpha; None if all are not enough."""
     if not num_prompts:
         return None
     tails = bdtrc(np.arange(num_prompts), num_prompts, 0.5)
@@ -88,14 +88,14 @@ def least_count(num_prompts: int, alpha: float) -> int | None:
 
 
 def least_prompts(level: float) -> int:
-    """Prompts that can show anything at this level: where all of n lie above a bound, p is 1 / 2^n."""
+    """Fewest prompts that can be significant at this level: if all of n lie above a bound, p is 1 / 2^n."""
     return int(np.ceil(-np.log2(level)))
 
 
 def primary_first(p_values: Floats) -> Floats:
-    """Adjusted p-values of a family whose first member is the question, and the others where the answer lies.
+    """Adjusted p-values of a family whose first member is the main question.
 
-    Half of alpha is the first's alone, however many others there are; they share the other half by Holm's
+    The first member gets half of alpha, however many others there are. They share the other half by Holm's
     procedure. Those at most alpha hold together with confidence 1 - alpha (Bonferroni's inequality).
 
     Args:
@@ -106,7 +106,7 @@ def primary_first(p_values: Floats) -> Floats:
 
 
 def strictest_levels(num_comparisons: int) -> Floats:
-    """What a p-value must not exceed under `primary_first`, whatever the others are `(m,)`."""
+    """Limits that p-values must not exceed under `primary_first`, for any values of the others `(m,)`."""
     others = np.full(num_comparisons - 1, ALPHA / 2 / max(num_comparisons - 1, 1))
     return np.concatenate([[ALPHA / 2], others])
 

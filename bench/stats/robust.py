@@ -1,9 +1,9 @@
 """Robust least squares with coefficients that cannot be negative, for many resamples at once.
 
 Minimises sum of soft_l1(relative error) over coefficients >= 0, the objective of
-`scipy.optimize.least_squares(loss="soft_l1", bounds=(0, inf))` on a linear model; a test holds the two
-together. Bootstrap intervals and cross-validation need thousands of such fits, which are solved here in
-one go, by iteratively reweighted least squares. Relative errors, as sizes span two decades of latency.
+`scipy.optimize.least_squares(loss="soft_l1", bounds=(0, inf))` on a linear model; a test compares the two.
+Bootstrap intervals and cross-validation need thousands of such fits, which are solved here in one go, by
+iteratively reweighted least squares. Relative errors, as sizes span two decades of latency.
 """
 
 from itertools import combinations
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# Relative errors above it count linearly instead of squared: a size that is off by more is a kernel that
-# suits its shape badly, which should not bend the whole curve.
+# Relative errors above it count linearly instead of squared: a size with a larger error has a kernel that
+# does not suit its shape, and must not bend the whole curve.
 SOFT_LIMIT = 0.02
 
 _TOLERANCE = 1e-7
 
-# Keeps a singular choice of columns solvable; its fit is then beaten by a smaller one.
+# Keeps a singular choice of columns solvable; a choice with fewer columns then fits better.
 _RIDGE = 1e-13
 
 _ROUNDING = 1e-9
@@ -43,7 +43,7 @@ def fit_nonnegative(
     columns = (design / scale).T[:, None, :] / latencies_ms
     goal = np.ones_like(latencies_ms) if fixed_ms is None else 1 - fixed_ms / latencies_ms
     found = _weighted(columns, goal, np.ones_like(goal))
-    # Resamples come to rest one by one; rounds go on with those that still move.
+    # Resamples converge one by one; rounds continue with the others.
     left, rows, goals = np.arange(len(goal)), columns, goal
     for _ in range(max_rounds):
         errors = np.einsum("prn,rp->rn", rows, found[left]) - goals
@@ -54,7 +54,7 @@ def fit_nonnegative(
             break
         if not moves.all():
             left, rows, goals = left[moves], rows[:, moves], goals[moves]
-    # A share of less than a billionth of every latency is rounding, not a coefficient.
+    # Less than a billionth of every latency is rounding, not a coefficient.
     return np.where(found * columns.max(axis=2).T > _ROUNDING, found / scale, 0.0)
 
 

@@ -1,7 +1,7 @@
-"""Drafted chains that were timed as one lap, taken apart into what depends on k and on gamma.
+"""Splits drafted chains that were timed as one lap into what depends on k and what depends on gamma.
 
-Where a round is a few graphs there is no mark between a chain's layers, heads and selections. Probes of many
-(k, gamma) show the parts all the same: a chain takes a(gamma) + gamma h(k), with the extension and the layers
+A round of a few graphs has no mark between the layers, heads and selections of a chain. Probes of many
+(k, gamma) still show the parts: a chain takes a(gamma) + gamma h(k), with the extension and the layers
 in a(gamma) and LM head and selection in h(k).
 """
 

@@ -1,4 +1,4 @@
-"""Which (k, gamma) a surface advises, and which are decoded to see whether it is right."""
+"""Which (k, gamma) a surface leads to, and which are decoded to test it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,14 +32,14 @@ class Advice:
 def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
     """Chooses among all that is not significantly more than a negligible bit slower than the fastest.
 
-    A surface is flat around its top, so its very maximum is a matter of chance. `robust` takes the draft
-    length that holds most of the sizes that are as good, and of these the largest: it loses least on text
-    that nobody measured. `smallest` takes the smallest of them, `fastest` the maximum itself.
+    A surface is flat around its top, so the exact maximum depends on chance. `robust` takes the draft
+    length that holds most of the sizes that are as good, and of these the largest: it loses least on other
+    text. `smallest` takes the smallest of them, `fastest` the maximum itself.
 
     Args:
         surface: predictions; sizes that are multiples of `multiple` must be on its grid.
         rule: as named.
-        multiple: that an advised size must be of; the whole vocabulary always is allowed.
+        multiple: an advised size is a multiple of it; the whole vocabulary is always allowed.
     """
     sizes = surface.sizes
     allowed = (sizes % multiple == 0) | (sizes == sizes[-1])
@@ -50,7 +50,7 @@ def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
         as_good[column] = True
     else:
         equal = surface.is_equal & allowed
-        if not equal.any():  # the fastest lies between two multiples, and both are slower
+        if not equal.any():  # the fastest is between two multiples, and both are slower
             equal = speeds == speeds.max()
         # Each size stands for those from the allowed size below it on.
         held = np.diff(sizes[allowed], prepend=0)
@@ -65,7 +65,7 @@ def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
 def cross_fitted_gain(
     folds: Sequence[tuple[Surface, Surface]], choose: Callable[[Surface], tuple[Variant, Variant]]
 ) -> Estimate:
-    """Gain of what one part of the prompts chose, on the other part: free of the winner's curse.
+    """Gain of the choice of one part of the prompts, measured on the other part: without selection bias.
 
     Args:
         folds: pairs of surfaces of disjoint prompts and blocks; the first chooses, the second judges.

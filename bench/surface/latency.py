@@ -34,8 +34,8 @@ class _Samples:
     def means(self, weights: Floats) -> Floats:
         """Mean by resample and level `(resamples, levels)`, for weights `(resamples, blocks)`.
 
-        A resample without a sample of some level, as of answers that end in their first round, takes the mean
-        of all blocks; what never happened takes no time.
+        A resample without a sample of some level takes the mean of all blocks; a level without any sample
+        takes no time. Answers that end in their first round have such levels.
         """
         count = weights @ self.count.T
         overall = self.total.sum(1) / np.maximum(self.count.sum(1), 1)
@@ -44,7 +44,7 @@ class _Samples:
 
 @dataclass(frozen=True)
 class RoundLatency:
-    """Measured latency of a round's parts, by block: what was probed on one prompt, in one stretch of time.
+    """Measured latency of a round's parts, by block: the probes of one prompt, made one after the other.
 
     Attributes:
         blocks: prompt ids, in the order of every array here.
@@ -72,7 +72,7 @@ class RoundLatency:
         place = {prompt: index for index, prompt in enumerate(prompts)}
         sizes = np.array(sorted({p.vocab_size for p in probes}))
         gammas = np.array(sorted({p.draft_length for p in probes}))
-        # A size that was probed with gamma = 1 alone has no layer: nothing was chained.
+        # A size that was probed with gamma = 1 only has no layer: nothing was chained.
         chained = np.array(sorted({p.vocab_size for p in probes if p.laps_ms.get(LAYER)}) or sizes[:1])
         levels_of = {PREFILL: np.zeros(1, int), LAYER: chained, HEAD: sizes, SELECT: sizes}
         parts: dict[str, _Samples] = {}
@@ -115,7 +115,7 @@ class RoundLatency:
     def layer_ms(self, sizes: IntArray, weights: Floats) -> Floats:
         """The layer of one chained step among heads of each size `(resamples, len(sizes))`, as `head_ms`.
 
-        Sizes count by their samples, of which some have few: a size may have been probed with short drafts.
+        Sizes are weighted by their samples: a size that was probed with short drafts has few.
         """
         samples = self._by_part[LAYER]
         counts = np.maximum(samples.count.sum(1), 1)
@@ -123,7 +123,7 @@ class RoundLatency:
         return np.stack(rising) @ _interpolation(samples.levels, sizes)
 
     def fixed_ms(self, draft_length: int, weights: Floats) -> Floats:
-        """What of a round does not depend on the vocabulary `(resamples,)`."""
+        """The part of a round that does not depend on the vocabulary `(resamples,)`."""
         return np.sum([self._mean(part, draft_length, weights) for part in PER_ROUND], axis=0)
 
     def round_ms(self, draft_length: int, sizes: IntArray, weights: Floats) -> Floats:
@@ -133,9 +133,9 @@ class RoundLatency:
         return draft_length * head + (draft_length - 1) * layer + fixed
 
     def once_ms(self, draft_length: int, weights: Floats) -> Floats:
-        """What an answer takes beside its rounds `(resamples,)`: the draft's prefill, less one extension.
+        """Time of an answer outside its rounds `(resamples,)`: the draft's prefill, less one extension.
 
-        The last round of an answer is followed by none.
+        The last round of an answer has no extension.
         """
         prefill = weights @ self.prefill_ms / np.maximum(weights.sum(1), 1)
         return prefill - self._mean(EXTEND, draft_length, weights)

@@ -1,4 +1,4 @@
-"""Mean acceptance lengths of every size and draft length, with draws for intervals, of a profile or a replay.
+"""Mean acceptance lengths by size and draft length, from a profile or a replay, with draws for intervals.
 
 A profile's values, as of a YAML or JSON file:
 
@@ -67,9 +67,7 @@ def of_profile(values: Mapping[str, Any], draft: DraftShape, where: str) -> Leng
     try:
         return _of_known(values, draft, where)
     except (TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"{where}: a value is no number, or not laid out as it should be ({error})"
-        ) from error
+        raise ConfigError(f"{where}: a value is not a number, or has the wrong form ({error})") from error
 
 
 def _of_known(values: Mapping[str, Any], draft: DraftShape, where: str) -> Lengths:
@@ -95,10 +93,10 @@ def _of_known(values: Mapping[str, Any], draft: DraftShape, where: str) -> Lengt
         factor = factor / np.interp(np.log(own), np.log(known), rates)
     mean = 1 + (lengths - 1)[..., None] * factor
     mean = np.minimum(mean, 1 + np.array(gammas)[:, None])
-    told = f"acceptance: {values.get('source', where)}"
+    origin = f"acceptance: {values.get('source', where)}"
     if curve is not None:
-        told += f"; its change with k: {values.get('by_size_source', where)}"
-    return Lengths(sizes, gammas, mean, told, bool(values.get("num_drafts")))
+        origin += f"; its change with k: {values.get('by_size_source', where)}"
+    return Lengths(sizes, gammas, mean, origin, bool(values.get("num_drafts")))
 
 
 def of_replay(

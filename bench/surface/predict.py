@@ -1,10 +1,10 @@
 """tokens/s of every (k, gamma): replayed acceptance times measured latency, with intervals.
 
 speed(k, gamma) = tokens / sum over prompts of (draft prefill + rounds(k, gamma) * T_round(k, gamma)). What
-two variants have in common is estimated once, from all that was probed: a gain is made of what differs
-between two sizes, and of the number of rounds, which the replay knows. Acceptance is known of many prompts,
-latency of a few of them, each probed in a block of time of its own with every size and gamma in it. The two
-are independent samples: each interval leaves out one prompt of the first, then one block of the second
+two variants have in common is estimated once, from all probes: a gain comes only from what differs between
+two sizes, and from the number of rounds, which the replay gives. Acceptance is known for many prompts.
+Latency is known for a few of them, each probed in a block of its own with every size and gamma. The two are
+independent samples: each interval leaves out one prompt of the first, then one block of the second
 (`bench.stats.jackknife`).
 """
 
@@ -22,8 +22,8 @@ from bench.surface.latency import RoundLatency
 from bench.variant import Variant
 from bench.vocab.draft_vocab import Floats, IntArray
 
-# What nobody would choose a vocabulary for. Sizes of equal acceptance differ by the head's cost alone, which
-# every interval orders the same way, so that without a margin 0.1% would be significant.
+# A gain too small to choose a vocabulary for. Sizes of equal acceptance differ only by the cost of the head,
+# which every interval orders in the same way, so that without this margin 0.1% would be significant.
 NEGLIGIBLE = 0.01
 
 _MOST_MULTIPLES = 1000
@@ -88,7 +88,7 @@ class Surface:
 
     @property
     def fastest(self) -> Variant:
-        """Fastest size and draft length; of equals the smallest size."""
+        """Fastest size and draft length; the smallest size if several are equal."""
         row, column = np.unravel_index(int(np.argmax(self.tokens_per_s)), self.tokens_per_s.shape)
         return Variant(int(self.sizes[column]), self.draft_lengths[row])
 
@@ -120,7 +120,7 @@ class Surface:
 
     @cached_property
     def equal_margin(self) -> Floats:
-        """By how much the logarithm of each speed is above what is significantly slower than the fastest."""
+        """How far the logarithm of each speed is above the limit at which it is significantly slower."""
         row, column = self.place(self.fastest)
         gap = np.log(self.tokens_per_s / self.tokens_per_s[row, column])
         samples = [
@@ -145,7 +145,7 @@ class Surface:
         return self.draft_lengths[int(np.argmax(self.tokens_per_s[:, self.column(vocab_size)]))]
 
     def column(self, vocab_size: int) -> int:
-        """Where a size stands: the grid size at or below it."""
+        """Column of a size: that of the grid size at or below it."""
         return int(np.searchsorted(self.sizes, vocab_size, side="right")) - 1
 
     def at(self, variant: Variant) -> float:
@@ -173,7 +173,7 @@ def predict(
         full_size: k of the untrimmed draft.
         extra_sizes: sizes that must be on the grid.
         least_size: no vocabulary is smaller.
-        multiple: puts multiples of it on the grid as well, a thousand at most.
+        multiple: its multiples are put on the grid too, at most a thousand.
     """
     found = list(replayed.values())
     gammas = [int(gamma) for gamma in latency.draft_lengths]
@@ -213,7 +213,7 @@ def _plain_speed(latency: RoundLatency, weights: Floats, num_prompts: int) -> Sp
     step_ms = latency.plain_ms(weights)
     if step_ms is None:
         return None
-    # A token a step, whatever the prompt: leaving prompts out changes nothing.
+    # One token per step for every prompt, so leaving prompts out changes nothing.
     return Speed(float(np.log(1e3 / step_ms[0])), (np.zeros(num_prompts), np.log(step_ms[0] / step_ms[1:])))
 
 

@@ -11,13 +11,13 @@ from bench.stats.estimates import Estimate, percentile_interval
 from bench.stats.robust import Floats
 from bench.surface.lengths import NUM_DRAWS, Lengths
 
-# What nobody would choose a vocabulary for.
+# A gain too small to choose a vocabulary for.
 NEGLIGIBLE = 0.01
 
 
 @dataclass(frozen=True)
 class Host:
-    """Work of the host that kernels wait for, in ms.
+    """Time in ms that kernels wait for the host.
 
     Attributes:
         pass_ms: between two passes of plain decoding.
@@ -53,7 +53,7 @@ class Choice:
 
     Attributes:
         vocab_size: of the best speed.
-        draft_length: of the best speed; 0 where plain decoding is faster.
+        draft_length: of the best speed.
         mean_acceptance_length: there.
         vs_plain: speed over plain decoding.
         vs_full: speed over the whole head at its own best draft length.
@@ -67,7 +67,7 @@ class Choice:
         flops_loss: share of the best speed that this gives away.
         basis: of the heads: the least certain.
         curve: speed over plain decoding at each size, at its best draft length `(m,)`.
-        trims: whether trimming pays beyond a negligible bit in the whole interval.
+        trims: whether the whole interval of the gain over the full head is above a negligible gain.
     """
 
     vocab_size: int
@@ -181,7 +181,7 @@ def _by_flops(
 ) -> tuple[int, float]:
     """The k that a draft step proportional to the paper's FLOPs would choose, and what that loses.
 
-    The step with the whole head takes what the tables say; smaller ones as much less as FLOPs say.
+    The step with the whole head takes the time of the tables; smaller heads reduce it in proportion to FLOPs.
     """
     flops = draft.total_flops(lengths.sizes).astype(float)
     steps = (times.step + times.head[-1]) * flops / flops[-1]
