@@ -204,7 +204,7 @@ def test_a_verification_does_not_tell_launches_from_bytes():
     work = verify_work(decoder_lm(), np.arange(1, 9), 200)
     data = LatencySeries(VERIFY, work, [np.array([40.0])] * 8)
     result = fitted(AffineBytes(), data, num_resamples=50)
-    assert isinstance(result, Unfit) and "cannot be told apart" in result.reason
+    assert isinstance(result, Unfit) and "cannot be separated" in result.reason
     assert isinstance(fitted(AffineFlops(), data, num_resamples=50), FittedModel)
 
 
