@@ -15,13 +15,13 @@ RUN_LIST = $(call quoted,runs=[$(subst $(space),$(comma),$(patsubst %,"%",$(stri
 
 # `make bench domain=code` is the same as `make bench ARGS="domain=code"`: all variables given to make are passed on.
 # Values arrive as they were given: make reads no `$` in them, also not to export them.
-OURS := PYTHON VENV PY ARGS RUNS
+OURS := PYTHON VENV PY ARGS RUNS CLAIM
 KEYS := $(foreach name,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)))
 GIVEN = $(foreach name,$(KEYS),$(call quoted,$(name)=$(value $(name))))
-unexport $(KEYS) ARGS RUNS
+unexport $(KEYS) ARGS RUNS CLAIM
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench select export fit draft gpus selfcheck report compare diff train-draft test test-slow test-gpu test-launchers microbench check clean
+.PHONY: help setup bench select export fit draft gpus selfcheck report compare diff verify train-draft test test-slow test-gpu test-launchers microbench check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ compare: report ## Same as report
 
 diff: setup ## Is the second run slower than the first (exit code 1)? RUNS="before after"
 	$(PY) -m bench task=diff $(RUN_LIST) $(GIVEN) $(value ARGS)
+
+verify: setup ## Recompute the headlines of a claim.json from its records: CLAIM=file (default: the newest run)
+	$(PY) -m bench task=verify $(if $(strip $(value CLAIM)),$(call quoted,claim=$(value CLAIM))) $(GIVEN) $(value ARGS)
 
 train-draft: setup ## Train the shipped draft again (hours on a CPU; can be resumed)
 	$(PY) -m bench.training $(ARGS)

@@ -114,6 +114,15 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
+def _verify(config: Config, console: Console) -> None:
+    from bench.analysis.claims import verify
+    from bench.analysis.run import find_run
+
+    path = find_run(config.runs_dir, config.run) if config.claim is None else Path(config.claim)
+    for line in verify(path):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
 def _folders(runs_dir: Path, names: list[str]) -> list[Path]:
     from bench.report.tasks import find_folders
 
@@ -133,4 +142,5 @@ _TASKS: dict[Task, Callable[[Config, Console], int | None]] = {
     Task.report: _report,
     Task.compare: _report,
     Task.diff: _diff,
+    Task.verify: _verify,
 }

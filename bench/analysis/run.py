@@ -120,6 +120,11 @@ class Run:
         return {domain: sorted(next(iter(by_key.values()))) for domain, by_key in self.decodes.items()}
 
     @property
+    def num_processes(self) -> int:
+        """Fresh processes whose probes are pooled."""
+        return len({probe.process for probes in self.probes.values() for probe in probes})
+
+    @property
     def plain(self) -> Variant:
         """Decoding without a draft."""
         return Variant(self.full_size, 0)

@@ -84,10 +84,11 @@ class Task(Enum):
     draft = "draft"
     gpus = "gpus"
     check = "check"
+    verify = "verify"
 
 
 # These tasks read finished runs or time a draft without a target.
-_WITHOUT_TARGET = (Task.draft, Task.report, Task.fit, Task.compare, Task.diff, Task.gpus)
+_WITHOUT_TARGET = (Task.draft, Task.report, Task.fit, Task.compare, Task.diff, Task.gpus, Task.verify)
 
 
 @dataclass
@@ -123,6 +124,7 @@ class Config:
             version, kernel, dtype, m, n, k and latency_ms, beside the published tables. Null: none.
         runs: the runs that `task=report`, `compare` and `diff` read: run ids or folders, also from other
             machines. A sweep's folder stands for its runs.
+        claim: the `claim.json` that `task=verify` checks, or its folder; null: that of `run`.
         out: output folder of `task=select`, `export`, `gpus`, `report`, `compare` and `diff`; null chooses a
             folder in `results_dir`.
         tag: puts the output of these tasks into a folder of this name, in `out` or in `results_dir`; null: no
@@ -152,6 +154,7 @@ class Config:
     resume: bool = True
     gpu_tables: str | None = path_key(None)
     runs: list[str] = path_key(default_factory=list)
+    claim: str | None = path_key(None)
     out: str | None = path_key(None)
     tag: str | None = None
 

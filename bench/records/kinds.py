@@ -190,6 +190,7 @@ class ProbeRecord(Record):
         end_s: end time.
         is_check: taken among the decodes that test the plan, to judge the prediction at their speed of the
             machine; the plan and what it buys do not rest on it.
+        process: number of the process that took it, from 0; see `measure.repeats`.
     """
 
     kind = "probe"
@@ -206,6 +207,7 @@ class ProbeRecord(Record):
     start_s: float | None = None
     end_s: float | None = None
     is_check: bool = False
+    process: int = 0
 
     @property
     def variant(self) -> Variant:
@@ -238,6 +240,7 @@ class DecodeRecord(Record):
         num_repeats: earlier attempts that were disturbed, as for a probe.
         start_s: start time, as for a probe.
         end_s: end time, as for a probe.
+        process: number of the process, as for a probe.
     """
 
     kind = "decode"
@@ -257,6 +260,7 @@ class DecodeRecord(Record):
     num_repeats: int = 0
     start_s: float | None = None
     end_s: float | None = None
+    process: int = 0
 
     @property
     def variant(self) -> Variant:

@@ -7,6 +7,7 @@ import pandas as pd
 from rich.console import Console
 
 from bench.analysis.beside import published_beside
+from bench.analysis.claims import write_claims
 from bench.analysis.devices import DeviceFindings
 from bench.analysis.diff import judge_change
 from bench.analysis.doubts import write_doubts
@@ -55,6 +56,7 @@ def render(folder: Path, console: Console) -> None:
         found.cross.to_csv(folder / "cross_domain.csv", index=False)
         surface_frame(found.surfaces).to_parquet(folder / "surface.parquet", index=False, compression="zstd")
         write_doubts(found.doubts, folder)
+        write_claims([found], folder)
         if found.latency_models:
             write_fit(found.latency_models.judgement, folder)
         write_markdown(_drawn(report, folder, RUN_FORMATS), folder / "report.md")
@@ -166,6 +168,7 @@ def report_runs(
     def write() -> None:
         write_tables(tables, folder / "tables")
         write_page(_drawn(report, folder, REPORT_FORMATS), folder)
+        write_claims(runs, folder)
 
     _write(write, folder, "set out")
     show(report, console)

@@ -25,7 +25,19 @@ from bench.telemetry.watch import Watch
 ENVIRONMENT, CONFIG, _LOCK = "environment.json", "config.yaml", ".lock"
 
 # A run is resumed although these changed: they only say where results go and which are read.
-_ELSEWHERE = ("results_dir", "run", "out", "tag", "task", "resume", "export", "predict", "runs", "diff")
+_ELSEWHERE = (
+    "results_dir",
+    "run",
+    "out",
+    "tag",
+    "task",
+    "resume",
+    "export",
+    "predict",
+    "runs",
+    "diff",
+    "claim",
+)
 
 # A run is only resumed if these are unchanged, because the results depend on them.
 _IDENTITY = (
