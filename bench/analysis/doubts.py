@@ -24,6 +24,7 @@ from bench.analysis.telemetry import token_energy
 from bench.records import DecodeRecord, IsolatedRecord, ProbeRecord
 from bench.stats.estimates import median
 from bench.telemetry.samples import RUN_ENDED, RUN_KILLED
+from bench.telemetry.windows import STUCK_POWER, is_power_stuck
 
 FILE_NAME = "doubts.json"
 
@@ -219,6 +220,47 @@ def _cut_off(run: Run) -> Iterator[Doubt]:
         if why not in (RUN_ENDED, RUN_KILLED):
             seen = f"sampling ended early: {why}"
             yield Doubt("telemetry_lost", seen, f"see the system's log; {after}", (ENERGY,))
+
+
+# What a user calls the readings of the sensors.
+_READINGS = {
+    "power_w": "power of the GPU in W",
+    "energy_j": "energy counter of the GPU in J",
+    "sm_clock_mhz": "SM clock in MHz",
+    "memory_clock_mhz": "memory clock in MHz",
+    "temperature_c": "temperature of the GPU in C",
+    "utilization": "load of the GPU as a share",
+    "memory_used_bytes": "memory of the GPU in bytes",
+    "throttle_reasons": "reasons for a lower clock",
+    "pcie_tx_bytes_per_s": "bytes sent over PCIe in a second",
+    "pcie_rx_bytes_per_s": "bytes received over PCIe in a second",
+    "cpu_clock_mhz": "clock of the CPU in MHz",
+    "cpu_temperature_c": "temperature of the CPU in C",
+    "cpu_load": "load of the CPUs as a share",
+    "cpu_energy_j": "energy counter of the CPU",
+}
+
+
+def _wrong_sensors(run: Run) -> Iterator[Doubt]:
+    """Sensors that answered what cannot be, or never changed their answer."""
+    sessions = [*run.environment.get("earlier_telemetry", []), run.environment.get("telemetry")]
+    found: dict[str, str] = {}
+    for session in sessions:
+        found |= ((session or {}).get("gpu") or {}).get("impossible", {})
+    found |= run.samples.impossible
+    if found:
+        listed = "; ".join(f"{_READINGS.get(name, name)}: {answer}" for name, answer in sorted(found.items()))
+        yield Doubt(
+            "impossible_reading",
+            f"sensors gave answers that cannot be, and these count as missing ({listed})",
+            "update the driver, or do not use what these sensors say about this run",
+        )
+    if is_power_stuck(run.samples.rows):
+        yield Doubt(
+            "stuck_sensor",
+            f"{STUCK_POWER}, so no energy is computed from it",
+            "update the driver, or measure power outside of the machine",
+        )
 
 
 def _unsteady_energy(run: Run) -> Iterator[Doubt]:
@@ -439,5 +481,5 @@ def _timer(run: Run) -> Iterator[Doubt]:
 
 _CHECKS: tuple[Callable[[Run], Iterator[Doubt]], ...] = (
     _unfinished, _disturbed, _drift, _imprecise, _unsettled, _timer, _launches, _others, _clock,
-    _cpu_clock, _unsteady_energy, _slowed, _other_gpu_processes, _cut_off, _changed,
+    _cpu_clock, _wrong_sensors, _unsteady_energy, _slowed, _other_gpu_processes, _cut_off, _changed,
 )  # fmt: skip

@@ -40,6 +40,7 @@ class Rapl:
         self._last: dict[Path, int] = {}
         self._last_s = time.monotonic()
         self._total_uj = 0
+        self.impossible: str | None = None  # the first increment that no package can have
         self.why_not: str | None = None if self._zones else "this machine has no RAPL counters"
 
     def read_j(self) -> float | None:
@@ -51,12 +52,15 @@ class Rapl:
             passed_s, self._last_s = now_s - self._last_s, now_s
             for zone in self._zones:
                 now = int((zone / "energy_uj").read_text())
-                moved = now - self._last.get(zone, now)
+                moved = rise = now - self._last.get(zone, now)
                 if moved < 0:
                     moved += int((zone / "max_energy_range_uj").read_text())
                 self._last[zone] = now
                 # A millisecond at least: two readings in a row may see an update that is older.
-                is_possible = 0 <= moved <= _MOST_W * 1e6 * max(passed_s, 1e-3)
+                most_uj = _MOST_W * 1e6 * max(passed_s, 1e-3)
+                if rise > most_uj and self.impossible is None:
+                    self.impossible = f"{rise / 1e6:.0f} J in {passed_s:.3f} s"
+                is_possible = 0 <= moved <= most_uj
                 self._total_uj = self._total_uj + moved if is_possible else 0
         except (OSError, ValueError) as error:
             self.why_not = f"RAPL cannot be read: {getattr(error, 'strerror', None) or error}"
@@ -104,6 +108,8 @@ class Host:
         energy_j = self._rapl.read_j()
         if self._rapl.why_not:
             self.unsupported["cpu_energy_j"] = self._rapl.why_not
+        if self._rapl.impossible:
+            self.impossible.setdefault("cpu_energy_j", self._rapl.impossible)
         return energy_j
 
     def _load(self, passed_s: float) -> dict[str, float | None]:
@@ -113,11 +119,13 @@ class Host:
             return {"cpu_load": None, "cpu_load_of_others": None}
         everything, own = (now - then for now, then in zip(self._before, before, strict=True))
         capacity = max(passed_s, _TICK_S) * self._num_cpus
-        surely = max(0.0, everything - _TICK_S * self._num_cpus)
+        tick_s = _TICK_S * self._num_cpus
+        # The kernel's idle time can go back by a tick too.
+        surely = 0.0 if abs(everything) <= tick_s else everything - tick_s
         if self._possible("cpu_load", round(surely / capacity, 4)) is None:
             return {"cpu_load": None, "cpu_load_of_others": None}
         return {
-            "cpu_load": round(everything / capacity, 4),
+            "cpu_load": round(max(0.0, everything) / capacity, 4),
             "cpu_load_of_others": round(max(0.0, everything - own) / capacity, 4),
         }
 

@@ -54,15 +54,21 @@ _POSSIBLE = {
     "temperature_c": (-50, 150),
     "utilization": (0.0, 1.0),
     "memory_used_bytes": (0, 2**50),
-    "pcie_tx_bytes_per_s": (0, 10**13),
-    "pcie_rx_bytes_per_s": (0, 10**13),
+    "pcie_tx_bytes_per_s": (0, 10**12),
+    "pcie_rx_bytes_per_s": (0, 10**12),
     "power_limit_w": (1.0, 5000.0),
     "power_limit_default_w": (1.0, 5000.0),
     "power_limit_range_w": (0.0, 5000.0),
     "sm_clock_max_mhz": (1, 10_000),
     "memory_clock_max_mhz": (1, 50_000),
     "application_sm_clock_mhz": (1, 10_000),
+    "ecc": (0, 1),
+    "mig": (0, 1),
+    "persistence": (0, 1),
 }
+
+# All bits set: the driver does not know.
+_ALL_BITS = (2**32 - 1, 2**64 - 1)
 
 # Members of NVML's value union by type.
 _VALUE_TYPES = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
@@ -164,8 +170,9 @@ class NvmlGpu:
         def limits() -> list[float]:
             return [mw / 1e3 for mw in get.nvmlDeviceGetPowerManagementLimitConstraints(handle)]
 
-        def mode(value: int) -> str:
-            return "on" if value else "off"
+        def mode(field: str, question: Callable[[], int]) -> str | None:
+            value = ask(field, question)
+            return None if value is None else "on" if value else "off"
 
         self.fast()  # fills `unsupported`
         return {
@@ -187,12 +194,11 @@ class NvmlGpu:
                 "application_sm_clock_mhz",
                 lambda: get.nvmlDeviceGetApplicationsClock(handle, get.NVML_CLOCK_SM),
             ),
-            "ecc": ask("ecc", lambda: mode(get.nvmlDeviceGetEccMode(handle)[0])),
-            "mig": "a slice"
-            if self.is_mig
-            else ask("mig", lambda: mode(get.nvmlDeviceGetMigMode(handle)[0])),
-            "persistence": ask("persistence", lambda: mode(get.nvmlDeviceGetPersistenceMode(handle))),
+            "ecc": mode("ecc", lambda: get.nvmlDeviceGetEccMode(handle)[0]),
+            "mig": "a slice" if self.is_mig else mode("mig", lambda: get.nvmlDeviceGetMigMode(handle)[0]),
+            "persistence": mode("persistence", lambda: get.nvmlDeviceGetPersistenceMode(handle)),
             "unsupported": dict(self.unsupported),
+            "impossible": dict(self.impossible),
         }
 
     def close(self) -> None:
@@ -261,12 +267,15 @@ class NvmlGpu:
                 raise
         return pynvml.nvmlDeviceGetPowerUsage(self._handle) / 1e3
 
-    def _throttle_reasons(self) -> list[str]:
+    def _throttle_reasons(self) -> list[str] | None:
         try:
             bits = pynvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle)
         except pynvml.NVMLError_FunctionNotFound:
             # The name before CUDA 13.
             bits = pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)
+        if bits in _ALL_BITS:
+            self.impossible.setdefault("throttle_reasons", hex(bits))
+            return None
         known = sum(_REASONS.values())
         # A reason that newer drivers know and this program does not is named by its bit.
         unknown = [f"unknown_{1 << i:#x}" for i in range(64) if (bits & ~known) >> i & 1]

@@ -12,6 +12,12 @@ Floats = NDArray[np.float64]
 # A window needs this many updates of the sensor: one more or less at its ends is then less than a tenth.
 _LEAST_REFRESHES = 10
 
+# No device takes more: a counter that rises faster is wrong.
+_MOST_W = 5000.0
+
+# A power sensor with one answer in so many samples, at rest and under load, stands still.
+_MANY, _REST, _LOAD = 30, 0.2, 0.7
+
 # Counter and power of one GPU must agree this well. On an H100 they agree to 5% over one second, 3% over two.
 _AGREEMENT = 0.1
 
@@ -53,7 +59,7 @@ def energy_between(
     """
     window = (start_s, end_s)
     power = _Sensor.of(samples, "power_w", "integrated")
-    by_power = power.integral(*window)
+    by_power = Energy(None, None, STUCK_POWER) if is_power_stuck(samples) else power.integral(*window)
     by_counter = _Sensor.of(samples, "energy_j", "counter").increments(*window, power)
     if by_counter.energy_j is not None and by_power.energy_j is not None:
         return _agreed(by_counter, by_power)
@@ -64,6 +70,18 @@ def energy_between(
         return by_power if by_power.reason != _NOT_SAMPLED else by_counter
     by_rapl = _Sensor.of(samples, "cpu_energy_j", "rapl").increments(*window)
     return by_rapl if by_rapl.reason != _NOT_SAMPLED else by_counter
+
+
+STUCK_POWER = "the power sensor gives the same answer at rest and under load"
+
+
+def is_power_stuck(samples: Sequence[dict[str, Any]]) -> bool:
+    """Whether the power of a GPU never changed although its load did."""
+    known = [s for s in samples if s.get("power_w") is not None and s.get("utilization") is not None]
+    if len(known) < _MANY or len({s["power_w"] for s in known}) > 1:
+        return False
+    loads = [s["utilization"] for s in known]
+    return min(loads) <= _REST and max(loads) >= _LOAD
 
 
 def _agreed(by_counter: Energy, by_power: Energy) -> Energy:
@@ -79,6 +97,9 @@ def _agreed(by_counter: Energy, by_power: Energy) -> Energy:
 
 
 _NOT_SAMPLED = "no energy or power was sampled"
+
+
+_JUMPED = "the energy counter rose by more than any device takes"
 
 
 @dataclass(frozen=True)
@@ -109,16 +130,18 @@ class _Sensor:
         return Energy(energy_j, self.method)
 
     def increments(self, start_s: float, end_s: float, power: "_Sensor | None" = None) -> Energy:
-        """Energy of a counter; the interval of a reset is filled with `power` over time."""
+        """Energy of a counter; the interval of a reset or a wrong rise is filled with `power` over time."""
         if reason := self._why_not(start_s, end_s):
             return Energy(None, None, reason)
         increments = np.diff(self.values)
-        for i in np.flatnonzero(increments < 0):
+        # Readings can be closer together than updates.
+        most = _MOST_W * (np.diff(self.times) + _refresh_s(self.times, self.values))
+        for i in np.flatnonzero((increments < 0) | (increments > most)):
             # A driver that is loaded again starts counting at 0.
             begin, end = self.times[i], self.times[i + 1]
             is_outside = end <= start_s or begin >= end_s
             if not is_outside and (power is None or not power.covers(begin, end)):
-                return Energy(None, None, "the energy counter was reset")
+                return Energy(None, None, "the energy counter was reset" if increments[i] < 0 else _JUMPED)
             increments[i] = (
                 0.0 if is_outside or power is None else _integral(power.times, power.values, begin, end)
             )

@@ -6,9 +6,12 @@ from dataclasses import replace
 import pytest
 
 from bench.analysis.doubts import doubts, write_doubts
+from bench.analysis.findings import Findings
 from bench.analysis.run import read_run
 from bench.analysis.telemetry import TokenEnergy, token_energy
 from bench.records import IsolatedRecord, SteadyRecord
+from bench.report.of_run import run_report
+from bench.report.sections import Points
 from bench.telemetry.samples import NO_WORD, Samples
 from bench.variant import Variant
 from tests.report.synthetic import FULL, write_run
@@ -64,6 +67,41 @@ def test_a_machine_that_slows_down_is_told_by_order_not_by_prompt(run):
     (doubt,) = doubts(with_plain(run, [20, 22, 20, 22], [1, 3, 2, 4]))
     assert (doubt.code, doubt.what) == ("drift", "plain decoding of code became 10% slower during the run")
     assert codes(with_plain(run, [20, 22, 20, 22], [1, 2, 3, 4])) == []
+
+
+def test_answers_that_no_sensor_can_give_are_named(run):
+    session = {"gpu": {"impossible": {"ecc": "7"}}}
+    found = replace(run, environment={**run.environment, "telemetry": session})
+    found.__dict__["samples"] = Samples([], ["the run ended"], impossible={"power_w": "4294967.295"})
+    (doubt,) = doubts(found)
+    assert doubt.code == "impossible_reading"
+    assert "(ecc: 7; power of the GPU in W: 4294967.295)" in doubt.what
+
+
+def test_the_report_names_answers_that_no_sensor_can_give(tmp_path):
+    folder = write_run(tmp_path)
+    lines = [
+        {"time_s": 0.0, "began": {"interval_s": 0.1}},
+        {
+            "time_s": 1.0,
+            "ended": "the run ended",
+            "unsupported": {},
+            "impossible": {"cpu_temperature_c": "255.0"},
+        },
+    ]
+    (folder / "telemetry.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = "temperature of the CPU in C: 255.0"
+    report = run_report(Findings.of(read_run(folder)))
+    texts = [text for block in report.blocks() if isinstance(block, Points) for text in block.texts]
+    assert any(said in text for text in texts)
+
+
+def test_power_that_never_changes_is_no_sensor(run):
+    busy = [{"power_w": 70.0, "utilization": 0.9 if i % 2 else 0.0} for i in range(40)]
+    assert codes(sampled(run, *busy)) == ["stuck_sensor"]
+    assert codes(sampled(run, *busy[:20])) == []
+    assert codes(sampled(run, *[{**row, "utilization": 0.9} for row in busy])) == []
+    assert codes(sampled(run, *[{**row, "power_w": 70.0 + i} for i, row in enumerate(busy)])) == []
 
 
 def test_other_processes_on_the_cpus_and_on_the_gpu(run):

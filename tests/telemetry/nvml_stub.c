@@ -6,6 +6,7 @@
  *   lost <seconds>                              after nvmlInit, from when every call says that the GPU is lost
  *   no_instant                                  the power field is not supported
  *   garbage                                     every number that no sensor can give
+ *   new_reason                                  a reason for a lower clock that drivers got later
  *   error <function> <code>                     what that function returns
  *   clock <file>                                time is the number in that file, in seconds after nvmlInit
  *
@@ -22,7 +23,7 @@ struct gpu { char uuid[96]; double watts[2]; unsigned pids[2]; };
 struct failure { char function[96]; int code; };
 static struct gpu gpus[MOST];
 static struct failure failures[MOST];
-static int num_gpus, num_failures, no_instant, garbage;
+static int num_gpus, num_failures, no_instant, garbage, new_reason;
 static double began_s, step_s = 1e9, lost_s = 1e9;
 
 static char clock_file[256];
@@ -69,7 +70,7 @@ int nvmlInitWithFlags(unsigned flags) {
     *clock_file = 0;
     began_s = 0;
     began_s = now_s();
-    num_gpus = num_failures = no_instant = garbage = 0;
+    num_gpus = num_failures = no_instant = garbage = new_reason = 0;
     step_s = lost_s = 1e9;
     while (file && fgets(line, sizeof line, file)) {
         struct gpu *gpu = &gpus[num_gpus];
@@ -83,6 +84,7 @@ int nvmlInitWithFlags(unsigned flags) {
         sscanf(line, "clock %255s", clock_file);
         no_instant |= !strncmp(line, "no_instant", 10);
         garbage |= !strncmp(line, "garbage", 7);
+        new_reason |= !strncmp(line, "new_reason", 10);
     }
     if (file) fclose(file);
     ANSWER();
@@ -127,7 +129,7 @@ int nvmlDeviceGetFieldValues(struct gpu *gpu, int n, struct field *fields) {
     return OK;
 }
 int nvmlDeviceGetClockInfo(struct gpu *gpu, int kind, unsigned *mhz) { (void)gpu; ANSWER(); *mhz = garbage ? 0 : kind == 1 ? 1410 : 1215; return OK; }
-int nvmlDeviceGetTemperature(struct gpu *gpu, int sensor, unsigned *c) { (void)gpu; (void)sensor; ANSWER(); *c = garbage ? 4000 : 56; return OK; }
+int nvmlDeviceGetTemperature(struct gpu *gpu, int sensor, unsigned *c) { (void)gpu; (void)sensor; ANSWER(); *c = garbage ? 255 : 56; return OK; }
 int nvmlDeviceGetUtilizationRates(struct gpu *gpu, unsigned *rates) { (void)gpu; ANSWER(); rates[0] = garbage ? 300 : 87; rates[1] = 5; return OK; }
 int nvmlDeviceGetMemoryInfo(struct gpu *gpu, unsigned long long *bytes) {
     ANSWER();
@@ -135,7 +137,7 @@ int nvmlDeviceGetMemoryInfo(struct gpu *gpu, unsigned long long *bytes) {
     return OK;
 }
 #ifndef OLD_DRIVER
-int nvmlDeviceGetCurrentClocksEventReasons(struct gpu *gpu, unsigned long long *bits) { (void)gpu; ANSWER(); *bits = garbage ? 0x8 | 1ull << 40 : 0x8 | 0x40; return OK; }
+int nvmlDeviceGetCurrentClocksEventReasons(struct gpu *gpu, unsigned long long *bits) { (void)gpu; ANSWER(); *bits = garbage ? ~0ull : new_reason ? 0x8 | 1ull << 40 : 0x8 | 0x40; return OK; }
 #endif
 int nvmlDeviceGetCurrentClocksThrottleReasons(struct gpu *gpu, unsigned long long *bits) { (void)gpu; ANSWER(); *bits = 0x4; return OK; }
 int nvmlDeviceGetPcieThroughput(struct gpu *gpu, int counter, unsigned *kb) { (void)gpu; ANSWER(); *kb = garbage ? ~0u : counter ? 20 : 10; return OK; }
@@ -163,6 +165,6 @@ int nvmlDeviceGetPowerManagementLimitConstraints(struct gpu *gpu, unsigned *leas
 }
 int nvmlDeviceGetMaxClockInfo(struct gpu *gpu, int kind, unsigned *mhz) { (void)gpu; (void)kind; ANSWER(); *mhz = garbage ? ~0u : 1980; return OK; }
 int nvmlDeviceGetApplicationsClock(struct gpu *gpu, int kind, unsigned *mhz) { (void)gpu; (void)kind; ANSWER(); *mhz = 1755; return OK; }
-int nvmlDeviceGetEccMode(struct gpu *gpu, int *now, int *next) { (void)gpu; ANSWER(); *now = *next = 1; return OK; }
+int nvmlDeviceGetEccMode(struct gpu *gpu, int *now, int *next) { (void)gpu; ANSWER(); *now = *next = garbage ? 7 : 1; return OK; }
 int nvmlDeviceGetMigMode(struct gpu *gpu, unsigned *now, unsigned *next) { (void)gpu; ANSWER(); *now = *next = 0; return OK; }
 int nvmlDeviceGetPersistenceMode(struct gpu *gpu, int *mode) { (void)gpu; ANSWER(); *mode = 1; return OK; }

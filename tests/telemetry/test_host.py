@@ -55,6 +55,26 @@ def test_an_answer_that_no_sensor_can_give_is_none_and_named(tmp_path, monkeypat
     assert not host.unsupported.keys() & host.impossible.keys()
 
 
+def test_a_counter_that_leaps_is_named_and_a_reset_is_not(tmp_path):
+    zone(tmp_path, "intel-rapl:0", 1000, most_uj=262_143_328_850)
+    host = Host(os.getpid(), Rapl(tmp_path))
+    assert host.energy_j() == 0
+    zone(tmp_path, "intel-rapl:0", 10, most_uj=262_143_328_850)
+    assert host.energy_j() == 0 and "cpu_energy_j" not in host.impossible
+    zone(tmp_path, "intel-rapl:0", 2**32 * 1000, most_uj=262_143_328_850)
+    assert host.energy_j() == 0 and host.impossible["cpu_energy_j"].startswith("4294967 J in ")
+
+
+def test_idle_time_that_goes_back_is_no_load(tmp_path, monkeypatch):
+    host = Host(os.getpid(), Rapl(tmp_path))
+    num_cpus = psutil.cpu_count()
+    busy, own = host._before
+    monkeypatch.setattr(host, "_busy_s", lambda: (busy - 0.005 * num_cpus, own))
+    assert host.read(1.0)["cpu_load"] == 0 and not host.impossible
+    monkeypatch.setattr(host, "_busy_s", lambda: (busy - 100 * num_cpus, own))
+    assert host.read(1.0)["cpu_load"] is None and host.impossible["cpu_load"].startswith("-")
+
+
 def test_counters_that_are_not_there_or_not_ours_say_so(tmp_path):
     assert Rapl(tmp_path).read_j() is None
     assert Rapl(tmp_path).why_not == "this machine has no RAPL counters"

@@ -73,14 +73,15 @@ def test_an_answer_that_no_sensor_can_give_is_none_and_named(ask):
     read = "{**gpu.fast(), **gpu.slow({4242})}, gpu.describe(), gpu.impossible, gpu.unsupported"
     code = f"print(json.dumps([{read}]))"
     sample, fixed, impossible, unsupported = json.loads(ask(f"{ONE}garbage\n", code))
-    assert sample.pop("throttle_reasons") == ["hw_slowdown", "unknown_0x10000000000"]
-    # So many kilobytes a second could be.
-    assert sample.pop("pcie_tx_bytes_per_s") == sample.pop("pcie_rx_bytes_per_s") == (2**32 - 1) * 1024
     assert sample.pop("other_pids") == []
     assert set(sample.values()) == {None}
     assert fixed["power_limit_w"] is None and fixed["sm_clock_max_mhz"] is None
     assert fixed["power_limit_default_w"] == 700
-    assert impossible.keys() == {*sample, "power_limit_w", "sm_clock_max_mhz", "memory_clock_max_mhz"}
+    assert fixed["ecc"] is None and fixed["mig"] == "off"
+    described = {"power_limit_w", "sm_clock_max_mhz", "memory_clock_max_mhz", "ecc"}
+    assert impossible.keys() == {*sample} | described
+    assert fixed["impossible"] == impossible
+    assert impossible["throttle_reasons"] == "0xffffffffffffffff" and impossible["temperature_c"] == "255"
     assert impossible["power_w"] == "4294967.295" and impossible["sm_clock_mhz"] == "0"
     assert unsupported == {}
 
@@ -113,7 +114,15 @@ def test_what_does_not_change_is_described_once(ask):
         "mig": "off",
         "persistence": "on",
         "unsupported": {},
+        "impossible": {},
     }
+
+
+def test_a_reason_that_this_program_does_not_know_is_named_by_its_bit(ask):
+    assert json.loads(ask(f"{ONE}new_reason\n", "print(json.dumps(gpu.fast()['throttle_reasons']))")) == [
+        "hw_slowdown",
+        "unknown_0x10000000000",
+    ]
 
 
 @pytest.mark.parametrize("uuid", ["GPU-b", "b"])

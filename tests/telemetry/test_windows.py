@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.telemetry.windows import Energy, energy_between
+from bench.telemetry.windows import STUCK_POWER, Energy, energy_between
 
 TIMES = np.arange(0.0, 10.01, 0.1)
 
@@ -94,6 +94,28 @@ def test_a_sensor_that_stands_still_says_nothing():
     # Power alone is believed where the counter stands still.
     samples = rows(power_w=[120.0] * 101, energy_j=[77.0] * 101)
     assert energy_between(samples, 1, 7) == Energy(pytest.approx(720), "integrated")
+
+
+def test_power_that_never_changes_is_not_believed():
+    loads = [0.0 if t < 5 else 0.95 for t in TIMES]
+    stuck = rows(power_w=[120.0] * 101, utilization=loads)
+    assert energy_between(stuck, 1, 7) == Energy(None, None, STUCK_POWER)
+    # A power limit holds power while a GPU works, and not while it rests.
+    at_work = rows(power_w=[120.0] * 101, utilization=[0.95] * 101)
+    assert energy_between(at_work, 1, 7) == Energy(pytest.approx(720), "integrated")
+    both = rows(power_w=[120.0] * 101, utilization=loads, energy_j=[200.0 * t for t in TIMES])
+    assert energy_between(both, 1, 7) == Energy(pytest.approx(1200), "counter")
+
+
+@pytest.mark.parametrize("field", ["energy_j", "cpu_energy_j"])
+def test_a_counter_that_jumps_is_not_believed(field):
+    jumping = [120.0 * t + (4e6 if t >= 3 else 0) for t in TIMES]
+    found = energy_between(rows(**{field: jumping}), 1, 7)
+    assert found == Energy(None, None, "the energy counter rose by more than any device takes")
+    assert energy_between(rows(**{field: jumping}), 4, 8).energy_j == pytest.approx(480)
+    # Power over time fills the interval.
+    filled = energy_between(rows(energy_j=jumping, power_w=[120.0] * 101), 1, 7)
+    assert filled == Energy(pytest.approx(720), "counter")
 
 
 def test_power_that_was_not_read_for_a_while_is_not_drawn_through():
