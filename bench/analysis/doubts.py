@@ -254,12 +254,14 @@ def _wrong_sensors(run: Run) -> Iterator[Doubt]:
             "impossible_reading",
             f"sensors gave answers that cannot be, and these count as missing ({listed})",
             "update the driver, or do not use what these sensors say about this run",
+            (ENERGY,),
         )
     if is_power_stuck(run.samples.rows):
         yield Doubt(
             "stuck_sensor",
             f"{STUCK_POWER}, so no energy is computed from it",
             "update the driver, or measure power outside of the machine",
+            (ENERGY,),
         )
 
 
