@@ -20,7 +20,7 @@ from bench.analysis.figures import (
 )
 from bench.analysis.latency import drift_of, step_samples
 from bench.analysis.run import EAGER, Run
-from bench.analysis.telemetry import token_energy
+from bench.analysis.telemetry import impossible_readings, token_energy
 from bench.records import DecodeRecord, IsolatedRecord, ProbeRecord
 from bench.stats.estimates import median
 from bench.telemetry.samples import RUN_ENDED, RUN_KILLED
@@ -222,34 +222,9 @@ def _cut_off(run: Run) -> Iterator[Doubt]:
             yield Doubt("telemetry_lost", seen, f"see the system's log; {after}", (ENERGY,))
 
 
-# What a user calls the readings of the sensors.
-_READINGS = {
-    "power_w": "power of the GPU in W",
-    "energy_j": "energy counter of the GPU in J",
-    "sm_clock_mhz": "SM clock in MHz",
-    "memory_clock_mhz": "memory clock in MHz",
-    "temperature_c": "temperature of the GPU in C",
-    "utilization": "load of the GPU as a share",
-    "memory_used_bytes": "memory of the GPU in bytes",
-    "throttle_reasons": "reasons for a lower clock",
-    "pcie_tx_bytes_per_s": "bytes sent over PCIe in a second",
-    "pcie_rx_bytes_per_s": "bytes received over PCIe in a second",
-    "cpu_clock_mhz": "clock of the CPU in MHz",
-    "cpu_temperature_c": "temperature of the CPU in C",
-    "cpu_load": "load of the CPUs as a share",
-    "cpu_energy_j": "energy counter of the CPU",
-}
-
-
 def _wrong_sensors(run: Run) -> Iterator[Doubt]:
     """Sensors that answered what cannot be, or never changed their answer."""
-    sessions = [*run.environment.get("earlier_telemetry", []), run.environment.get("telemetry")]
-    found: dict[str, str] = {}
-    for session in sessions:
-        found |= ((session or {}).get("gpu") or {}).get("impossible", {})
-    found |= run.samples.impossible
-    if found:
-        listed = "; ".join(f"{_READINGS.get(name, name)}: {answer}" for name, answer in sorted(found.items()))
+    if listed := impossible_readings(run):
         yield Doubt(
             "impossible_reading",
             f"sensors gave answers that cannot be, and these count as missing ({listed})",

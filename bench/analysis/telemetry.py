@@ -134,3 +134,32 @@ def measured_spans(run: Run) -> dict[str, tuple[float, float]]:
         if starts and ends:
             spans[domain] = (min(starts) - start_s, max(ends) - start_s)
     return spans
+
+
+# What a user calls the readings of the sensors.
+_READINGS = {
+    "power_w": "power of the GPU in W",
+    "energy_j": "energy counter of the GPU in J",
+    "sm_clock_mhz": "SM clock in MHz",
+    "memory_clock_mhz": "memory clock in MHz",
+    "temperature_c": "temperature of the GPU in C",
+    "utilization": "load of the GPU as a share",
+    "memory_used_bytes": "memory of the GPU in bytes",
+    "throttle_reasons": "reasons for a lower clock",
+    "pcie_tx_bytes_per_s": "bytes sent over PCIe in a second",
+    "pcie_rx_bytes_per_s": "bytes received over PCIe in a second",
+    "cpu_clock_mhz": "clock of the CPU in MHz",
+    "cpu_temperature_c": "temperature of the CPU in C",
+    "cpu_load": "load of the CPUs as a share",
+    "cpu_energy_j": "energy counter of the CPU",
+}
+
+
+def impossible_readings(run: Run) -> str:
+    """The first answer of each sensor that cannot be, as a list in words; empty if there is none."""
+    sessions = [*run.environment.get("earlier_telemetry", []), run.environment.get("telemetry")]
+    found: dict[str, str] = {}
+    for session in sessions:
+        found |= ((session or {}).get("gpu") or {}).get("impossible", {})
+    found |= run.samples.impossible
+    return "; ".join(f"{_READINGS.get(name, name)}: {answer}" for name, answer in sorted(found.items()))
