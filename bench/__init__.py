@@ -32,6 +32,7 @@ The rooms, in the order in which data flows through them:
     acceptance.py  replay -> acceptance of every vocabulary size; pure arithmetic
     assets.py      downloads, pinned by hash
     caches.py      cached files: damaged ones are made again, missing ones are done without
+    progress.py    lines for a person who waits, on a terminal and in a log
     identity.py    what a stored result was made of: hashes of every ingredient
     errors.py      errors that a user can fix
 

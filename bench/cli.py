@@ -35,6 +35,7 @@ from rich.console import Console
 from bench.config import Config
 from bench.config.paths import expand_home
 from bench.errors import BenchError, ConfigError
+from bench.progress import hide_foreign_bars
 from bench.sweep import describe_end, devices_of, job_name, prepare_sweep, run_job
 from bench.tasks import run_task
 
@@ -116,6 +117,7 @@ def main() -> NoReturn:
     """Runs the command line and exits: 0 success, 1 slower, INVALID or failed, 2 wrong input, 130 Ctrl-C."""
     # Otherwise Hydra prints its own traceback and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    hide_foreign_bars()
     sys.argv[1:] = arrange(sys.argv[1:])
     _check_options(sys.argv[1:])
     try:

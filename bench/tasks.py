@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from bench.config import Config, Task
+from bench.progress import stage
 from bench.sweep import with_sweeps_opened
 
 if TYPE_CHECKING:
@@ -59,33 +60,38 @@ def _export(config: Config, console: Console) -> None:
 def _check(config: Config, console: Console) -> int:
     from bench.select.check import run_check
 
-    return run_check(config.pair, console)
+    with stage(console, "checking the pair"):
+        return run_check(config.pair, console)
 
 
 def _predict(config: Config, console: Console) -> None:
     from bench.predict import run_predict
 
-    run_predict(config, console)
+    with stage(console, "estimating"):
+        run_predict(config, console)
 
 
 def _gpus(config: Config, console: Console) -> None:
     from bench.predict.gpus import run_gpus
 
-    run_gpus(config, console)
+    with stage(console, "estimating on every GPU"):
+        run_gpus(config, console)
 
 
 def _fit(config: Config, console: Console) -> None:
     from bench.analysis.run import find_run
     from bench.report.tasks import render_fit
 
-    render_fit(find_run(config.runs_dir, config.run), console)
+    with stage(console, "fitting the latency models"):
+        render_fit(find_run(config.runs_dir, config.run), console)
 
 
 def _report(config: Config, console: Console) -> None:
     from bench.report.tasks import report_runs
 
     folders, out = _folders(config.runs_dir, config.runs or [config.run]), _text(config.out_dir)
-    report_runs(folders, config.runs_dir, config.reports_dir, out, console, _tables_at_hand(console))
+    with stage(console, "analysing the records and writing the report"):
+        report_runs(folders, config.runs_dir, config.reports_dir, out, console, _tables_at_hand(console))
 
 
 def _tables_at_hand(console: Console) -> "Tables | None":
@@ -107,7 +113,8 @@ def _diff(config: Config, console: Console) -> int:
     from bench.report.tasks import diff_runs
 
     folders, out = _folders(config.runs_dir, config.runs), _text(config.out_dir)
-    return diff_runs(folders, config.diff.threshold, config.reports_dir, out, console)
+    with stage(console, "comparing the runs"):
+        return diff_runs(folders, config.diff.threshold, config.reports_dir, out, console)
 
 
 def _text(path: Path | None) -> str | None:

@@ -9,6 +9,7 @@ import pytest
 
 from bench import identity
 from bench.analysis.load import Case
+from bench.assets import sha256_of
 from bench.config import ColumnsConfig, DomainSource, Responses, Source, VocabConfig
 from bench.decoding import answers
 from bench.decoding.answers import AnswerStore
@@ -132,7 +133,7 @@ def kept(tmp_path, monkeypatch):
 
 
 def knows(target=TARGET, dtype="bfloat16", prompt=PROMPT, shipped=None) -> bool:
-    return bool(AnswerStore(target, dtype, shipped).known(prompt))
+    return bool(AnswerStore(target, dtype, *([shipped] if shipped else [])).known(prompt))
 
 
 def test_kept_answers_are_of_all_that_made_them(kept, monkeypatch):
@@ -161,6 +162,11 @@ def test_shipped_answers_are_of_the_target_that_their_manifest_names(tmp_path, m
     assert capsys.readouterr().err == ""
     assert not knows(target=TARGET.also(**{"chat template": "other"}), shipped=shipped)
     assert "were written with other chat template; the target writes its own" in capsys.readouterr().err
+    pinned = {"target_fingerprint": "w", "answers_made_by": made_by}
+    for sha256, is_used in ((sha256_of(shipped), True), ("0" * 64, False)):
+        manifest.write_text(json.dumps({**pinned, "answers_sha256": {"answers.npz": sha256}}))
+        assert knows(shipped=shipped) is is_used
+    assert "answers.npz does not have the sha256 of the manifest beside it" in capsys.readouterr().err
     manifest.unlink()
     assert not knows(shipped=shipped)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.assets import cache_dir
+from bench.assets import cache_dir, sha256_of
 from bench.caches import keep, read_kept, say_once
 from bench.identity import WEIGHTS, Identity
 from bench.models.target import Target, TargetOutput
@@ -36,17 +36,18 @@ class AnswerStore:
     Args:
         target: identity of the target.
         dtype: dtype of its weights and arithmetic.
-        shipped: file of answers that comes with the draft, if any. Its dtype does not matter: only rounding
-            differs.
+        shipped: files of answers that come with the draft; missing ones are passed over. Their dtype does not
+            matter: only rounding differs, and whichever tokens it chose are an answer to replay.
+        folder: where answers are kept; None: in the cache.
     """
 
-    def __init__(self, target: Identity, dtype: str, shipped: Path | None = None):
+    def __init__(self, target: Identity, dtype: str, *shipped: Path, folder: Path | None = None):
         made_by = target.also(**_SETTINGS)
         self._weights = str(target.parts[WEIGHTS])
-        self._folder = cache_dir() / "answers" / made_by.also(dtype=dtype).digest[:32]
+        self._folder = (folder or cache_dir() / "answers") / made_by.also(dtype=dtype).digest[:32]
         self._known: Answers = {}
         for path in (
-            *([shipped] if shipped and _is_of(shipped, made_by) else []),
+            *(path for path in shipped if path.exists() and _is_of(path, made_by)),
             *sorted(self._folder.glob("*.npz")),
         ):
             for key, answers in (read_kept(path, read_answers) or {}).items():
@@ -85,13 +86,13 @@ class AnswerStore:
         """
         unknown = [p for p in prompts if self.key(p) not in self._known]
         missing = max(0, min(wanted, len(prompts)) - (len(prompts) - len(unknown)))
-        todo = unknown[:missing]
+        # Prompts of similar length need the least padding.
+        todo = sorted(((p, target.encode(p)) for p in unknown[:missing]), key=lambda item: len(item[1]))
         for start in range(0, missing, _ROWS):
             progress(start, missing)
             batch = todo[start : start + _ROWS]
-            ids = [target.encode(p) for p in batch]
-            answers = generate_batch(target, ids, Sampling(_MAX_NEW_TOKENS))
-            found = {self.key(p): [answer] for p, answer in zip(batch, answers, strict=True)}
+            answers = generate_batch(target, [ids for _, ids in batch], Sampling(_MAX_NEW_TOKENS))
+            found = {self.key(p): [answer] for (p, _), answer in zip(batch, answers, strict=True)}
             self._known.update(found)
             self._keep(found)
         return [answer for p in prompts for answer in self.known(p)]
@@ -109,6 +110,10 @@ def _is_of(shipped: Path, made_by: Identity) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     differing = made_by.differences(recorded)
+    pinned = manifest.get("answers_sha256", {}).get(shipped.name)
+    if not differing and pinned and sha256_of(shipped) != pinned:
+        say_once(f"{shipped} does not have the sha256 of the manifest beside it; it is not used")
+        return False
     if differing and WEIGHTS not in differing:
         say_once(
             f"the answers in {shipped.parent} were written with other {' and '.join(differing)}; the target "

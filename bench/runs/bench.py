@@ -17,6 +17,7 @@ from bench.device import Device
 from bench.device.graphs import executions, round_execution, shared_capture
 from bench.measure.campaign import Campaign
 from bench.measure.workload import Workload
+from bench.progress import stage
 from bench.records import Record
 from bench.records.kinds import Done
 from bench.runs.environment import data_ids, describe_run
@@ -28,11 +29,11 @@ from bench.runs.workloads import (
     Ranking,
     check_sizes,
     count_answers,
-    held_out_prompts,
     make_rankings,
     num_kept,
     paper_size,
     source_for,
+    split_held_out,
     with_answers,
 )
 from bench.telemetry.watch import Watch
@@ -66,10 +67,13 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
         executions(device, config.timing.execution)  # refuses what this device cannot do
     check_writable(config.runs_dir)
     sources = [*config.domain.sources(), *config.corpora.values()]
-    with console.status("fetching the domains"):
+    with stage(console, "fetching the domains") as fetching:
         data = data_ids(sources)
-        texts = {source.name: _Text.read(source) for source in sources}
-    with console.status("loading the models"):
+        texts = {}
+        for done, source in enumerate(sources):
+            fetching.update(f"fetching {source.name}", done, len(sources))
+            texts[source.name] = _Text.read(source)
+    with stage(console, "loading the models"):
         pair = load_pair(config.pair, device, config.dtype)
     sizes = check_sizes(pair, config.vocab, config.measure, partial(console.print, soft_wrap=True))
     for note in (*pair.target.notes, *pair.draft.notes):
@@ -157,11 +161,8 @@ def _stages(num_steps: dict[str, int], with_energy: bool, isolated: bool) -> dic
 def _rank(pair: Pair, texts: dict[str, _Text], vocab: VocabConfig, console: Console) -> dict[str, Ranking]:
     counts = {}
     for name, text in texts.items():
-        with console.status(f"ranking {name}") as status:
-
-            def show(done: int, total: int, name: str = name, status=status) -> None:
-                status.update(f"{name}: the target answers ranking prompts, {done} of {total} done (cached)")
-
+        with stage(console, f"ranking {name}") as current:
+            show = partial(current.update, f"{name}: the target answers ranking prompts (kept)")
             counts[name] = count_answers(pair, text.source, text.prompts, vocab, show, text.odd)
     return make_rankings(pair, counts)
 
@@ -172,22 +173,17 @@ def _workload(
     source = text.source
     measure = config.measure
     # Sampled answers must come from the run's own sampler, not from those that are kept.
-    wanted = measure.num_prompts
-    if not measure.temperature:
-        wanted = max(wanted, measure.acceptance_prompts or 0)
-    found = held_out_prompts(pair, source, text.prompts, config.vocab, wanted, text.odd)
-    held_out = [encoded for _, encoded in found[: measure.num_prompts]]
-    with console.status(f"answers of {source.name}") as status:
-
-        def show(done: int, total: int) -> None:
-            status.update(
-                f"{source.name}: the target answers held-out prompts, {done} of {total} done (kept)"
-            )
-
-        answered = with_answers(pair, found[measure.num_prompts :], show)
+    replayed = 0 if measure.temperature else measure.acceptance_prompts or 0
+    with stage(console, f"{source.name}: reading held-out prompts") as current:
+        measured, further = split_held_out(
+            pair, source, text.prompts, config.vocab, measure.num_prompts, replayed, text.odd
+        )
+        show = partial(current.update, f"{source.name}: the target answers held-out prompts (kept)")
+        answered = with_answers(pair, further, show)
     ranked_on = source_for(source.name, config.vocab, rankings)
     k_star = paper_size(pair, rankings[ranked_on], config.select)
     orders = {name: ranking.order for name, ranking in rankings.items()}
+    held_out = [encoded for _, encoded in measured]
     return Workload(source.name, held_out, ranked_on, orders, k_star, num_kept(pair), answered)
 
 

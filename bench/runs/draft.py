@@ -24,6 +24,7 @@ from bench.measure.isolated import time_parts
 from bench.measure.timing import timer_facts
 from bench.models.checkpoint import load_draft, resolve_lone_draft
 from bench.models.draft import Draft, DraftHead, Placement
+from bench.progress import stage
 from bench.records import CoverageRecord, FailureRecord, Record
 from bench.records.kinds import Done
 from bench.runs.environment import describe, known_hardware, now
@@ -50,12 +51,12 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
     context_length = config.draft.context_length
     _check_context(context_length, folder)
     dtype = dtype_of(config.dtype, device)
-    with console.status("loading the draft"):
+    with stage(console, "loading the draft"):
         placement = Placement(device.torch_device, dtype, trust_remote_code=config.pair.trust_remote_code)
         draft = load_draft(folder, placement)
 
     def measure(done: Done, _: Watch) -> Generator[Record, None, None]:
-        with console.status(f"timing {len(sizes)} vocabulary sizes, cold and warm"):
+        with stage(console, f"timing {len(sizes)} vocabulary sizes, cold and warm"):
             yield from _timed(device, draft, sizes, context_length, config.timing, config.measure.seed, done)
 
     identity = of_model(config.pair.draft, folder)
@@ -102,7 +103,7 @@ def _resolve(pair: PairConfig, console: Console) -> tuple[Path, DraftShape]:
         resolve_lone_draft, pair.draft, pair.draft_revision, trust_remote_code=pair.trust_remote_code
     )
     resolve(weights=False)
-    with console.status("fetching the draft"):
+    with stage(console, "fetching the draft"):
         return resolve()
 
 

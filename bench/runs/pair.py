@@ -1,6 +1,7 @@
 """A pair ready to run: target, draft, and cached answers of the target."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from bench.models.draft import Draft, Placement
 from bench.models.draft_config import LayerIds
 from bench.models.target import Target, load_target, resolve_target
 
-ANSWERS_FILE = "answers.npz"
+# Of a draft's folder: answers that rank, and answers to held-out prompts.
+ANSWERS_FILE, HELD_OUT_FILE = "answers.npz", "held_out_answers.npz"
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,16 @@ def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
         target=target,
         draft=draft,
         target_config=read_config(target_folder / "config.json")[1],
-        answers=AnswerStore(identity, str(dtype), draft_folder / ANSWERS_FILE),
+        answers=AnswerStore(identity, str(dtype), *shipped_answers(draft_folder)),
         dtype=dtype,
         target_identity=identity,
         draft_identity=of_model(config.draft, draft_folder),
     )
+
+
+def shipped_answers(draft_folder: Path) -> list[Path]:
+    """Files of the target's answers that a draft's folder can have."""
+    return [draft_folder / name for name in (ANSWERS_FILE, HELD_OUT_FILE)]
 
 
 def placement_of(config: PairConfig) -> dict[str, Any]:

@@ -7,21 +7,34 @@ from itertools import accumulate
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from bench.progress import Stage, is_live, stage
 from bench.records import Record
 
 # Duration of the other stages as a share of the rounds' steps, roughly, on a CPU (isolated parts, generate)
 # and on a GPU (energy). A bar that is a little wrong is better than one that is full too early.
 ENERGY_SHARE, ISOLATED_SHARE, BASELINE_SHARE = 0.3, 0.06, 0.02
 
+_WARMING_UP = "warming up"
+
 
 class RunBar:
-    """Stages in order, each with its steps; an earlier session did `num_done` of them."""
+    """Stages in order, each with its steps; an earlier session did `num_done` of them.
 
-    def __init__(self, progress: Progress, steps: Mapping[str, float], num_done: int = 0):
-        self._progress, self._num_done = progress, num_done
+    Args:
+        progress: draws the bar, or is disabled.
+        steps: number of steps of every stage.
+        num_done: number of records of earlier sessions.
+        in_log: says the same in a log.
+    """
+
+    def __init__(
+        self, progress: Progress, steps: Mapping[str, float], num_done: int = 0, in_log: Stage | None = None
+    ):
+        self._progress, self._num_done, self._in_log = progress, num_done, in_log
         ends = list(accumulate(steps.values()))
         self._bounds = dict(zip(steps, zip([0.0, *ends], ends, strict=False), strict=True))
-        self._bar: TaskID = progress.add_task("warming up", total=ends[-1])
+        self._total = ends[-1]
+        self._bar: TaskID = progress.add_task(_WARMING_UP, total=self._total)
 
     def follow(self, stage: str, records: Iterable[Record]) -> Generator[Record, None, None]:
         """Yields the records of a stage. The bar moves from the start of the stage to its end.
@@ -32,18 +45,23 @@ class RunBar:
         """
         start, end = self._bounds[stage]
         place = min(max(start, self._num_done), end)
-        self._progress.update(self._bar, description=stage, completed=place)
+        self._show(stage, place)
         for record in records:
             yield record
             # More records than expected must not move the bar into the next stage.
             place = min(place + 1, end)
-            self._progress.update(self._bar, completed=place)
-        self._progress.update(self._bar, completed=end)
+            self._show(stage, place)
+        self._show(stage, end)
+
+    def _show(self, stage: str, place: float) -> None:
+        self._progress.update(self._bar, description=stage, completed=place)
+        if self._in_log:
+            self._in_log.update(stage, place, self._total)
 
 
 @contextmanager
 def run_bar(console: Console, steps: Mapping[str, float], num_done: int) -> Iterator[RunBar]:
-    """The bar of a run on the console.
+    """The bar of a run on the console; lines where that is a log.
 
     Args:
         console: the console.
@@ -51,5 +69,9 @@ def run_bar(console: Console, steps: Mapping[str, float], num_done: int) -> Iter
         num_done: number of records of earlier sessions.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        yield RunBar(progress, steps, num_done)
+    if is_live(console):
+        with Progress(*columns, console=console) as progress:
+            yield RunBar(progress, steps, num_done)
+    else:
+        with stage(console, _WARMING_UP) as current:
+            yield RunBar(Progress(disable=True), steps, num_done, current)

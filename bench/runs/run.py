@@ -15,6 +15,7 @@ from bench.config import Config
 from bench.device import Device, open_device
 from bench.device.lock import hold_device, physical_id
 from bench.errors import BenchError, FailedCasesError, InvalidVerdictError, OutputError
+from bench.progress import stage
 from bench.records import EndRecord, FailureRecord, Record, RecordWriter, SessionRecord
 from bench.records.kinds import Done
 from bench.runs.environment import measured_hardware, now
@@ -95,14 +96,15 @@ def _run_on_locked_device(
         _say_what_is_resumed(run, console)
         with watch(config.telemetry, device.uuid, run.path) as seen:
             note_telemetry(run.path, seen)
-            failures = _record(job, device, run, seen)
+            failures = _record(job, device, run, seen, console)
     point_latest(run.path)
     # Imported late: the drawing libraries take seconds to load.
     from bench.analysis.verdict import failure_fact
     from bench.report.tasks import show_failures
 
     try:
-        job.report(run.path, console)
+        with stage(console, "analysing the records and writing the report"):
+            job.report(run.path, console)
     except (OutputError, InvalidVerdictError):
         # After failures there may be no report; the list of failures must be shown anyway.
         if not failures:
@@ -115,7 +117,7 @@ def _run_on_locked_device(
     return run.path
 
 
-def _record(job: Job, device: Device, run: RunFolder, seen: Watch) -> list[FailureRecord]:
+def _record(job: Job, device: Device, run: RunFolder, seen: Watch, console: Console) -> list[FailureRecord]:
     """Writes the records that earlier sessions have not; returns the failures."""
     writer, done, failures = RecordWriter(run.path), Done(run.earlier), []
     try:
@@ -128,7 +130,8 @@ def _record(job: Job, device: Device, run: RunFolder, seen: Watch) -> list[Failu
                 writer.append(record)
                 failures += [record] if isinstance(record, FailureRecord) and record.was_asked_for else []
         # Last, so that the first measurement does not wait for it.
-        note_hardware(run.path, lambda: measured_hardware(device, job.dtype))
+        with stage(console, "measuring the device's peak rates"):
+            note_hardware(run.path, lambda: measured_hardware(device, job.dtype))
         if not failures:
             writer.append(EndRecord(now()))
     except KeyboardInterrupt:

@@ -23,6 +23,7 @@ from bench.errors import DeviceError, FailedCasesError, OutputError
 from bench.measure.session import DECODE, Session
 from bench.measure.timing import TimedSeries, TimerFacts, time_variants, timer_facts
 from bench.measure.workload import EncodedPrompt, Step
+from bench.progress import stage
 from bench.records import DecodeRecord, FailureRecord
 from bench.runs.environment import describe
 from bench.runs.pair import Pair, load_pair
@@ -57,9 +58,9 @@ def run_selfcheck(config: Config, console: Console) -> Path:
     """
     with hold_device(physical_id(config.gpu.device), console.out):
         device = open_device(config.gpu.device, config.gpu.name_pattern)
-        with console.status("loading the models"):
+        with stage(console, "loading the models"):
             pair = load_pair(config.pair, device, config.dtype)
-        with console.status("checking"):
+        with stage(console, "checking"):
             checks = _check(config, device, pair)
     path = _write(config.results_dir, device, checks)
     _show(device, checks, console)
@@ -136,8 +137,8 @@ class _Compared:
 def _check(config: Config, device: Device, pair: Pair) -> list[Check]:
     source = config.domain.sources()[0]
     timing = replace(config.timing, budget_s=max(config.timing.budget_s, _LEAST_BUDGET_S))
-    found = held_out_prompts(pair, source, load_prompts(source), config.vocab, _NUM_PROMPTS)
-    prompts, seed = [encoded for _, encoded in found], config.measure.seed
+    prompts = held_out_prompts(pair, source, load_prompts(source), config.vocab, _NUM_PROMPTS)
+    seed = config.measure.seed
     engine = TorchEngine(device, pair.target, pair.draft, _NUM_TOKENS, seed)
     full = engine.full_size
     sizes = {"small": min(_SMALL, full // 2), "cut": int(_CUT * full), "full": full}

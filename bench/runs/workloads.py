@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -50,6 +49,10 @@ def _listed(sizes: list[int]) -> str:
     return ", ".join(f"{size:,}" for size in sorted(sizes))
 
 
+# A held-out prompt, also as token ids.
+Held = tuple[Prompt, EncodedPrompt]
+
+
 @dataclass(frozen=True)
 class Ranking:
     """The order in which the draft's tokens enter a vocabulary.
@@ -79,15 +82,31 @@ def held_out_prompts(
     vocab: VocabConfig,
     wanted: int,
     odd: OddRows | None = None,
-) -> list[tuple[Prompt, EncodedPrompt]]:
-    """The first held-out prompts that are short enough, also as token ids.
+) -> list[EncodedPrompt]:
+    """The held-out prompts that are measured, see `split_held_out`."""
+    found, _ = split_held_out(pair, domain, prompts, vocab, wanted, 0, odd)
+    return [encoded for _, encoded in found]
+
+
+def split_held_out(
+    pair: Pair,
+    domain: DomainSource,
+    prompts: list[Prompt],
+    vocab: VocabConfig,
+    wanted: int,
+    replayed: int,
+    odd: OddRows | None = None,
+) -> tuple[list[Held], list[Held]]:
+    """The first held-out prompts that are short enough, also as token ids, and further ones to replay.
 
     Args:
         pair: the pair.
         domain: the domain.
         prompts: its prompts.
         vocab: the split.
-        wanted: prompts, as far as there are.
+        wanted: prompts of at most `max_prompt_tokens`, as far as there are.
+        replayed: of both lists together, as far as there are; the further ones are of at most
+            `max_replayed_prompt_tokens`.
         odd: collects the prompts that the target refuses.
 
     Raises:
@@ -95,17 +114,23 @@ def held_out_prompts(
     """
     odd = OddRows(num_read=len(prompts)) if odd is None else odd
     held_out = take_split(prompts, Split.HELD_OUT, vocab.split_seed, vocab.held_out_share)
-    short = islice(_short(pair, held_out, domain.max_prompt_tokens, odd), wanted)
-    found = [(prompt, EncodedPrompt(prompt.prompt_id, ids)) for prompt, ids in short]
+    found: list[Held] = []
+    further: list[Held] = []
+    longest = domain.max_replayed_prompt_tokens if replayed else None
+    for prompt, ids in _short(pair, held_out, longest or domain.max_prompt_tokens, odd):
+        is_short = len(ids) <= domain.max_prompt_tokens and len(found) < wanted
+        (found if is_short else further).append((prompt, EncodedPrompt(prompt.prompt_id, ids)))
+        if len(found) >= wanted and len(found) + len(further) >= replayed:
+            break
     odd.check(domain.name, domain.max_bad_share)
     if not found:
         raise DomainError(_why_none(domain, len(prompts), len(held_out), "held out", vocab))
-    return found
+    return found, further[: max(0, replayed - len(found))]
 
 
 def with_answers(
     pair: Pair,
-    prompts: list[tuple[Prompt, EncodedPrompt]],
+    prompts: list[Held],
     progress: Callable[[int, int], None] = _say_nothing,
 ) -> list[AnsweredPrompt]:
     """Prompts with the target's greedy answers, which it writes, in batches, where they are not kept yet.

@@ -24,6 +24,7 @@ from bench.export.vocab_maps import Provenance
 from bench.identity import WEIGHTS, Identity, index_sha256, of_model
 from bench.models.checkpoint import Purpose, resolve_draft
 from bench.models.fetching import resolve_model, resolve_tokenizer
+from bench.progress import stage
 from bench.select.choose import Selection
 from bench.select.prepare import Context
 from bench.surface.choice import OPTIMUM
@@ -103,7 +104,7 @@ def run_export(config: Config, console: Console) -> list[Path]:
         raise ConfigError(
             f"export.domain={wanted}: the run {run.folder.name} measured {', '.join(run.decodes)}"
         )
-    with console.status("checking the pair"):
+    with stage(console, "checking the pair"):
         draft = _draft_of(run)
     # Engines know hub ids, but not the names of our catalogue.
     target = draft.pair.target if draft.pair.target not in CATALOG else str(draft.target_folder)
@@ -112,7 +113,7 @@ def run_export(config: Config, console: Console) -> list[Path]:
         folder = _folder_of(config, run, domain, is_only=wanted is not None)
         variant = _variant(surfaces, domain, config.export.vocab_size)
         size, gamma = variant.vocab_size, variant.draft_length
-        with console.status(f"writing {folder}"), replace_folder(folder, SUMMARY) as fresh:
+        with stage(console, f"writing {folder}"), replace_folder(folder, SUMMARY) as fresh:
             export = _export(config.select, run, draft, domain, size)
             write_exports(fresh, export)
             serve = serve_commands(export, target, gamma, folder.resolve(), fresh / EXPORTS)

@@ -18,7 +18,7 @@ from bench.identity import of_model
 from bench.models.checkpoint import Purpose, confirmed_shape, resolve_draft
 from bench.models.fetching import resolve_tokenizer
 from bench.models.target import Target, load_target, resolve_target
-from bench.runs.pair import ANSWERS_FILE, dtype_of
+from bench.runs.pair import dtype_of, shipped_answers
 from bench.select.choose import Vocabulary
 from bench.text import OddRows, Prompt, RowError
 from bench.text.domain_counts import AnswerWriter, DomainCounts, count_domain
@@ -217,7 +217,7 @@ class _AnswerWriter:
             folder = resolve_target(pair.target, pair.target_revision, pair.trust_remote_code)
             dtype = dtype_of(self._dtype, open_device(self._device))
             identity = of_model(pair.target, folder)
-            self._store = AnswerStore(identity, str(dtype), self._draft_folder / ANSWERS_FILE)
+            self._store = AnswerStore(identity, str(dtype), *shipped_answers(self._draft_folder))
         return self._store
 
     def _load_target(self) -> Target:

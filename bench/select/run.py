@@ -1,5 +1,6 @@
 """Runs a selection for every domain of a configuration."""
 
+import itertools
 import json
 import os
 from dataclasses import asdict
@@ -8,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench.config import Config
 from bench.export.files import refuse_foreign, replace_folder
+from bench.progress import stage
 from bench.select.choose import Selection, rank, select
 from bench.select.exports import export_of, write_exports
 from bench.select.groups import coverage_by_language, coverage_by_script
@@ -35,7 +36,7 @@ def run_select(config: Config, console: Console) -> list[Path]:
     # Check this before counting, which can take long.
     for source in config.domain.sources():
         refuse_foreign(folder_of(config, source.name).resolve(), SUMMARY)
-    with console.status("starting") as status:
+    with stage(console, "starting") as status:
         context = prepare(config, status.update)
     for name, counts in context.counts.items():
         for line in counts.odd.lines(name):
@@ -49,7 +50,7 @@ def run_select(config: Config, console: Console) -> list[Path]:
     folders = []
     for name, selection in selections.items():
         target = folder_of(config, name)
-        with console.status(f"writing {target}"), replace_folder(target, SUMMARY) as folder:
+        with stage(console, f"writing {target}"), replace_folder(target, SUMMARY) as folder:
             figures = summary(context, name, selection)
             write_tables(folder, context, name, selection, cross, figures)
             write_exports(folder, export_of(context, name, selection, figures))
@@ -70,12 +71,10 @@ def _select_all(context: Context, console: Console) -> dict[str, Selection]:
     settings = context.config.select
     names = [source.name for source in context.config.domain.sources()]
     totals = {name: counts.sides.ranking.total() for name, counts in context.counts.items()}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     selections = {}
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("searching", total=len(names) * settings.trials)
+    done, total = itertools.count(1), len(names) * settings.trials
+    with stage(console, "searching") as current:
         for name in names:
-            progress.update(bar, description=f"{name}: TPE trials")
             sides = context.counts[name].sides
             ranking = rank(totals, settings.ranking_weights() or {name: 1.0}, context.vocabulary)
             selections[name] = select(
@@ -85,7 +84,7 @@ def _select_all(context: Context, console: Console) -> dict[str, Selection]:
                 context.vocabulary,
                 context.shape,
                 settings,
-                lambda: progress.advance(bar),
+                lambda name=name: current.update(f"{name}: TPE trials", next(done), total),
             )
     return selections
 

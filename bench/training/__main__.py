@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from bench.assets import cache_dir
+from bench.config import PairConfig
+from bench.device import open_device
 from bench.errors import BenchError
 from bench.identity import of_model
 from bench.models.checkpoint import SHIPPED, load_draft
@@ -17,8 +19,10 @@ from bench.models.draft_config import default_feature_layers
 from bench.models.eagle_body import EagleBody
 from bench.models.fetching import resolve_model
 from bench.models.target import load_target
+from bench.runs.pair import load_pair
 from bench.training.collect import collect
 from bench.training.data import load_sequences
+from bench.training.held_out import write_held_out
 from bench.training.plan import DOMAINS
 from bench.training.publish import held_out_acceptance, publish, write_card
 from bench.training.trainer import Trainer, TrainSettings, draft_config, init_from_last_layer
@@ -38,9 +42,16 @@ def main() -> None:
     parser.add_argument(
         "--eval-prompts", type=int, default=20, help="held-out prompts per domain for the card"
     )
+    parser.add_argument(
+        "--held-out",
+        action="store_true",
+        help="do not train: write only the answers to held-out prompts, for the draft in --out",
+    )
     arguments = parser.parse_args()
     try:
-        _run(arguments)
+        if not arguments.held_out:
+            _run(arguments)
+        _answer_held_out(arguments)
     except BenchError as error:
         print(f"train-draft: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -73,6 +84,15 @@ def _run(arguments: argparse.Namespace) -> None:
     domains, length = list(DOMAINS.values()), 3
     acceptance = held_out_acceptance(target, draft, domains, arguments.eval_prompts, 128, length)
     write_card(arguments.out, acceptance, length)
+
+
+def _answer_held_out(arguments: argparse.Namespace) -> None:
+    pair = load_pair(PairConfig(None, TARGET, str(arguments.out)), open_device("cpu"), "bfloat16")
+
+    def show(domain: str, done: int, total: int) -> None:
+        print(f"{domain}: {done} of {total} held-out prompts answered", flush=True)
+
+    write_held_out(pair, arguments.work, arguments.out, show)
 
 
 def _keep_freed_memory() -> None:

@@ -12,7 +12,8 @@ from bench.text.conversation import Prompt, Split, take_split, unit_hash, user_p
 DOMAINS = {
     "code": DomainSource("code", Source.human_eval),
     "function_calling": DomainSource("function_calling", Source.bfcl),
-    "writing": DomainSource("writing", Source.writing_bench),
+    # The smallest limit with 64 held-out prompts, as in conf/domain/writing.yaml.
+    "writing": DomainSource("writing", Source.writing_bench, max_replayed_prompt_tokens=946),
 }
 
 SPLIT_SEED = 0

@@ -37,7 +37,7 @@ def test_output_equals_plain_greedy(pair, domain):
     heads = {size: pair.draft.head(choose_vocab(order, [], size, len(order))) for size in SIZES}
     decoder = Decoder(pair.target, measure.max_new_tokens)
     accepted = 0
-    for _, prompt in held_out_prompts(pair, source, prompts, vocab, measure.num_prompts):
+    for prompt in held_out_prompts(pair, source, prompts, vocab, measure.num_prompts):
         prefill = decoder.prefill(prompt.token_ids)
         plain = decoder.plain(prefill, Timeline(lambda: None)).token_ids
         for place, size in enumerate(SIZES):

@@ -40,7 +40,7 @@ def test_replay_equals_decoding(pair, domain):
     orders = {name: ranking.order for name, ranking in make_rankings(pair, {domain: counts}).items()}
     decoder, draft = Decoder(pair.target, measure.max_new_tokens), pair.draft
     accepted = 0
-    for _, prompt in held_out_prompts(pair, source, prompts, vocab, measure.num_prompts):
+    for prompt in held_out_prompts(pair, source, prompts, vocab, measure.num_prompts):
         prefill = decoder.prefill(prompt.token_ids)
         answer = decoder.plain(prefill, silent()).token_ids
         text = read_answer(pair.target, prefill, answer, LONGEST)

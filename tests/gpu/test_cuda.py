@@ -112,7 +112,7 @@ def test_a_domain_is_measured_on_the_gpu(device, dtype):
     rankings = make_rankings(pair, {"code": count_answers(pair, source, prompts, vocab)})
     workload = Workload(
         "code",
-        [encoded for _, encoded in held_out_prompts(pair, source, prompts, vocab, measure.num_prompts)],
+        held_out_prompts(pair, source, prompts, vocab, measure.num_prompts),
         "code",
         {name: ranking.order for name, ranking in rankings.items()},
         paper_size(pair, rankings["code"], SelectConfig()),

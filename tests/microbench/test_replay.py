@@ -45,7 +45,7 @@ def case():
     prompts = load_prompts(source)
     orders = make_rankings(pair, {"code": count_answers(pair, source, prompts, vocab)})
     measure = MeasureConfig(draft_lengths=[LONGEST], num_prompts=1, max_new_tokens=64)
-    ((_, prompt),) = held_out_prompts(pair, source, prompts, vocab, measure.num_prompts)
+    (prompt,) = held_out_prompts(pair, source, prompts, vocab, measure.num_prompts)
     decoder, silent = Decoder(pair.target, measure.max_new_tokens), Timeline(lambda: None)
     prefill = decoder.prefill(prompt.token_ids)
     text = read_answer(pair.target, prefill, decoder.plain(prefill, silent).token_ids, LONGEST)

@@ -1,5 +1,7 @@
 """Prompts of a run: which are used, which are set aside, and what is to blame if none is left."""
 
+import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from bench.config import DomainSource, MeasureConfig, Source, VocabConfig
 from bench.errors import DomainError
-from bench.runs.workloads import count_answers, held_out_prompts
+from bench.runs.workloads import count_answers, held_out_prompts, split_held_out
 from bench.text import OddRows, RowError
 from bench.text.conversation import Split, take_split, user_prompt
 
@@ -38,7 +40,7 @@ def test_prompts_that_the_target_refuses_are_set_aside_and_counted():
     odd = OddRows(num_read=len(PROMPTS))
     refused = [HELD_OUT[0].prompt_id, RANKING[0].prompt_id]
     found = held_out_prompts(pair(refused), DOMAIN, PROMPTS, VOCAB, MEASURE.num_prompts, odd)
-    assert [encoded.prompt_id for _, encoded in found] == [p.prompt_id for p in HELD_OUT[1:4]]
+    assert [encoded.prompt_id for encoded in found] == [p.prompt_id for p in HELD_OUT[1:4]]
     counts = count_answers(pair(refused), DOMAIN, PROMPTS, VOCAB, odd=odd)
     assert counts.tolist() == (np.array([0, 1, 2, 0]) * (len(RANKING) - 1)).tolist()
     assert odd.set_aside["refused"].num_rows == 2
@@ -63,3 +65,21 @@ def test_what_is_to_blame_is_named(find):
         find(pair(), DOMAIN, other[:1], *arguments)
     with pytest.raises(DomainError, match="none of its 3 prompts is "):
         find(pair(), DOMAIN, other[:3], *arguments)
+
+
+@pytest.mark.parametrize(("replayed", "num_further"), [(0, 0), (2, 0), (5, 2), (400, 3)])
+def test_prompts_that_are_only_replayed_may_be_longer(replayed, num_further):
+    ids = [prompt.prompt_id for prompt in HELD_OUT]
+    lengths = dict(zip(ids, itertools.chain([60, 50, 81, 5, 5], itertools.repeat(70)), strict=False))
+
+    def encode(prompt):
+        return [1] * lengths[prompt.prompt_id]
+
+    domain = replace(DOMAIN, max_replayed_prompt_tokens=80)
+    prompts = [prompt for prompt in PROMPTS if prompt not in HELD_OUT[7:]]
+    measured, further = split_held_out(
+        SimpleNamespace(target=SimpleNamespace(encode=encode)), domain, prompts, VOCAB, 3, replayed
+    )
+    # In the order of the split: the short ones for latency, then whatever is short enough for replay.
+    assert [encoded.prompt_id for _, encoded in measured] == [ids[1], ids[3], ids[4]]
+    assert [encoded.prompt_id for _, encoded in further] == [ids[0], ids[5], ids[6]][:num_further]
