@@ -123,8 +123,8 @@ class DomainSource:
             template refuses a conversation; `plain`: the contents alone, with a blank line between them;
             null: the target's own.
         max_prompt_tokens: longer prompts are left out.
-        max_replayed_prompt_tokens: the same for prompts of which only acceptance is replayed; null takes
-            max_prompt_tokens.
+        max_replayed_prompt_tokens: the same for prompts of which only acceptance is replayed, if it is more;
+            null takes max_prompt_tokens.
         roles: role of each name that the rows use, such as {lagoon-7b: assistant}: system, user, assistant
             or tool. Common names such as human and gpt are known.
         max_bad_share: rows that cannot be used are set aside and counted by reason. If they are more than
@@ -149,10 +149,9 @@ class DomainSource:
     def __post_init__(self) -> None:
         expand_paths(self, "domain.")
         require(self.max_prompt_tokens >= 1, "domain.max_prompt_tokens", self.max_prompt_tokens, "at least 1")
-        longest, most = self.max_replayed_prompt_tokens, self.max_prompt_tokens
-        fits = longest is None or longest >= most
-        possible = f"at least domain.max_prompt_tokens ({most}), or null"
-        require(fits, "domain.max_replayed_prompt_tokens", longest, possible)
+        longest = self.max_replayed_prompt_tokens
+        valid = longest is None or longest >= 1
+        require(valid, "domain.max_replayed_prompt_tokens", longest, "at least 1, or null")
         require(self.target_responses >= 1, "domain.target_responses", self.target_responses, "at least 1")
         most = self.max_conversations
         require(most is None or most >= 1, "domain.max_conversations", most, "at least 1, or null")

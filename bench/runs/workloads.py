@@ -116,8 +116,8 @@ def split_held_out(
     held_out = take_split(prompts, Split.HELD_OUT, vocab.split_seed, vocab.held_out_share)
     found: list[Held] = []
     further: list[Held] = []
-    longest = domain.max_replayed_prompt_tokens if replayed else None
-    for prompt, ids in _short(pair, held_out, longest or domain.max_prompt_tokens, odd):
+    longest = max(domain.max_prompt_tokens, (replayed and domain.max_replayed_prompt_tokens) or 0)
+    for prompt, ids in _short(pair, held_out, longest, odd):
         is_short = len(ids) <= domain.max_prompt_tokens and len(found) < wanted
         (found if is_short else further).append((prompt, EncodedPrompt(prompt.prompt_id, ids)))
         if len(found) >= wanted and len(found) + len(further) >= replayed:

@@ -75,6 +75,10 @@ def _select_all(context: Context, console: Console) -> dict[str, Selection]:
     done, total = itertools.count(1), len(names) * settings.trials
     with stage(console, "searching") as current:
         for name in names:
+
+            def show(name: str = name) -> None:
+                current.update(f"{name}: TPE trials", next(done), total)
+
             sides = context.counts[name].sides
             ranking = rank(totals, settings.ranking_weights() or {name: 1.0}, context.vocabulary)
             selections[name] = select(
@@ -84,7 +88,7 @@ def _select_all(context: Context, console: Console) -> dict[str, Selection]:
                 context.vocabulary,
                 context.shape,
                 settings,
-                lambda name=name: current.update(f"{name}: TPE trials", next(done), total),
+                show,
             )
     return selections
 
