@@ -158,9 +158,9 @@ class MeasureConfig:
         num_prompts: held-out prompts per domain.
         max_new_tokens: longest answer, in tokens.
         warmup_rounds: speculative rounds of every size before measurements count.
-        acceptance_prompts: held-out prompts whose acceptance is replayed, `num_prompts` among them; null
-            takes those alone. For the others the target writes answers of up to 192 tokens once, which are
-            kept. Sampled answers are replayed on `num_prompts` only.
+        acceptance_prompts: held-out prompts whose acceptance is replayed, `num_prompts` among them, as far as
+            a domain has so many; null takes those alone. For the others the target writes answers of up to
+            192 tokens once, which are kept. Sampled answers are replayed on `num_prompts` only.
         probe_rounds: rounds of one probe, which times the parts of a round. Every prompt has at least two
             probes of each size and each draft length.
         bootstrap_samples: resamples of every interval.

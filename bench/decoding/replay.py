@@ -65,8 +65,9 @@ def read_answer(
     cache = prefill.restart()
     ids = torch.tensor(list(answer), device=target.device)
     output = target.forward(ids[None], cache)
-    logits = target.lm_head(output.hidden)[0]
-    features, tokens, seen = [prefill.features, output.features], [ids], [logits]
+    # Greedy answers need the last logits alone, to go on from.
+    hidden = output.hidden if probs_of else output.hidden[:, -1:]
+    features, tokens, seen = [prefill.features, output.features], [ids], [target.lm_head(hidden)[0]]
     for _ in range(longest_draft - 1):
         tokens.append(rule.next_id(seen[-1][-1:]))
         output = target.forward(tokens[-1][None], cache)

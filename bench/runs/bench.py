@@ -80,7 +80,7 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
         console.print(note, soft_wrap=True, markup=False, highlight=False)
     rankings = _rank(pair, texts, config.vocab, console)
     workloads = [_workload(config, pair, texts[s.name], rankings, console) for s in config.domain.sources()]
-    _say_what_lacks(texts, workloads, config.measure.num_prompts, console)
+    _say_what_lacks(texts, workloads, config.measure, console)
 
     engine, multiple = _engine(pair, device, config.measure), _multiple(config.vocab, device)
 
@@ -172,11 +172,9 @@ def _workload(
 ) -> Workload:
     source = text.source
     measure = config.measure
-    # Sampled answers must come from the run's own sampler, not from those that are kept.
-    replayed = 0 if measure.temperature else measure.acceptance_prompts or 0
     with stage(console, f"{source.name}: reading held-out prompts") as current:
         measured, further = split_held_out(
-            pair, source, text.prompts, config.vocab, measure.num_prompts, replayed, text.odd
+            pair, source, text.prompts, config.vocab, measure.num_prompts, _num_replayed(measure), text.odd
         )
         show = partial(current.update, f"{source.name}: the target answers held-out prompts (kept)")
         answered = with_answers(pair, further, show)
@@ -187,14 +185,28 @@ def _workload(
     return Workload(source.name, held_out, ranked_on, orders, k_star, num_kept(pair), answered)
 
 
+def _num_replayed(measure: MeasureConfig) -> int:
+    """Held-out prompts whose acceptance is wanted; 0: only of those that are measured."""
+    # Sampled answers must come from the run's own sampler, not from those that are kept.
+    return 0 if measure.temperature else measure.acceptance_prompts or 0
+
+
 def _say_what_lacks(
-    texts: dict[str, _Text], workloads: list[Workload], wanted: int, console: Console
+    texts: dict[str, _Text], workloads: list[Workload], measure: MeasureConfig, console: Console
 ) -> None:
     for name, text in texts.items():
         for line in text.odd.lines(name):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
     for workload in workloads:
-        if len(workload.prompts) < wanted:
+        if len(workload.prompts) < measure.num_prompts:
             console.print(
-                f"{workload.domain}: only {len(workload.prompts)} held-out prompts instead of {wanted}"
+                f"{workload.domain}: only {len(workload.prompts)} held-out prompts instead of "
+                f"{measure.num_prompts}"
+            )
+        num_replayed, wanted = len(workload.prompts) + len(workload.answered), _num_replayed(measure)
+        if num_replayed < wanted:
+            console.print(
+                f"{workload.domain}: acceptance is taken from all {num_replayed} held-out prompts that the "
+                f"data set has instead of {wanted}",
+                soft_wrap=True,
             )

@@ -18,7 +18,8 @@ SMALL = [
     "domain=code", "gpu=cpu",
     "vocab.sizes=[full,1024]", "measure.draft_lengths=[1,2]",
     "timing.budget_s=0.01", "timing.min_warmup_s=0", "timing.max_warmup_s=0.01", "timing.samples_per_block=2",
-    f"measure.num_prompts={NUM_PROMPTS}", "measure.max_new_tokens=8", "measure.bootstrap_samples=100",
+    f"measure.num_prompts={NUM_PROMPTS}", "measure.acceptance_prompts=null",
+    "measure.max_new_tokens=8", "measure.bootstrap_samples=100",
     "telemetry.steady_s=0",
 ]  # fmt: skip
 NUM_KILLS = 3
