@@ -89,7 +89,7 @@ def published_beside(runs: Sequence[Findings], tables: Tables) -> PublishedBesid
     return PublishedBeside(
         pd.DataFrame(steps, columns=STEP_COLUMNS),
         pd.DataFrame(errors, columns=ERROR_COLUMNS),
-        f"{tables.origin} ({tables.licence})",
+        f"{tables.origin}, {tables.licence}",
         reasons,
     )
 

@@ -16,10 +16,10 @@ import pandas as pd
 from bench.cost.shape import Pass
 from bench.errors import BenchError, ConfigError
 from bench.gpu_tables.attention import Attention
-from bench.gpu_tables.compose import ATTENTION, TableLatency, model_bytes
+from bench.gpu_tables.compose import ATTENTION, TableLatency
 from bench.gpu_tables.ready import ready_names, ready_pair
 from bench.gpu_tables.target import Target
-from bench.gpu_tables.tidy import WEIGHT_BYTES, TableKey, Tables
+from bench.gpu_tables.tidy import TableKey, Tables
 from bench.stats.robust import Floats
 from bench.surface.lengths import of_profile
 from bench.surface.rounds import Host, times_of
@@ -84,14 +84,14 @@ def _row(
     composed = step + others
     share = others / composed
     narrower = None if with_fp8 is None else (with_fp8 + others) / measured - 1
-    note = _note(latency, target, key.dtype, batch, inputs + outputs, share)
+    note = _note(latency, target, batch, inputs + outputs, share)
     return (*place, measured, step, with_fp8, share, composed, composed / measured - 1, narrower, note)
 
 
-def _note(latency: TableLatency, target: Target, dtype: str, batch: int, length: int, share: float) -> str:
+def _note(latency: TableLatency, target: Target, batch: int, length: int, share: float) -> str:
     """Why a row is not judged; empty where it is."""
     keys = 2 * 2 * target.num_layers * target.num_key_value_heads * target.head_dim * batch * length
-    needed, memory = model_bytes(target, WEIGHT_BYTES[dtype]) + keys, latency.gpu.memory_bytes
+    needed, memory = latency.weight_bytes(target) + keys, latency.gpu.memory_bytes
     if memory is not None and needed > _MEMORY_SHARE * memory:
         return "weights and 16-bit keys of so many requests do not fit into the memory"
     return "prefill of others is most of the time" if share > MOST_PREFILL else ""

@@ -39,7 +39,7 @@ from bench.gpu_tables.compose import TableLatency, model_bytes, worst
 from bench.gpu_tables.experts import ExpertTable
 from bench.gpu_tables.products import Basis, Products
 from bench.gpu_tables.ready import Pair, ready_names, ready_pair
-from bench.gpu_tables.tidy import WEIGHT_BYTES, TableKey, Tables
+from bench.gpu_tables.tidy import TableKey, Tables
 from bench.surface.lengths import Lengths
 from bench.surface.rounds import Choice, Errors, Host, choose, times_of
 
@@ -196,7 +196,7 @@ def ask_gpus(
     assumptions = list(dict.fromkeys(text for part in parts for text in part.assumptions))
     return GpusFindings(
         question=question,
-        origins=[f"{tables.origin} ({tables.licence})" for tables in sources],
+        origins=[f"{tables.origin}, {tables.licence}" for tables in sources],
         choices=_frame([row for part in parts for row in part.choices], CHOICE_COLUMNS),
         curves=_frame([row for part in parts for row in part.curves], CURVE_COLUMNS),
         refused=_frame([row for part in parts for row in part.refused], REFUSED_COLUMNS),
@@ -347,11 +347,11 @@ def _choose_all(
     for batch in question.batches:
         for context in question.contexts:
             place = (key.gpu, key.engine, key.dtype, batch, context)
-            reason = _too_large(latency, pair, key.dtype, batch, context)
-            if reason:
-                found.refused.append((*place, reason))
-                continue
             try:
+                reason = _too_large(latency, pair, batch, context)
+                if reason:
+                    found.refused.append((*place, reason))
+                    continue
                 times = times_of(latency, pair.draft, pair.target, lengths, batch, context)
                 basis = _basis(latency, pair, lengths, batch, context)
             except BenchError as error:
@@ -363,7 +363,21 @@ def _choose_all(
                 if name == KERNELS and (batch, context) == _first(question):
                     sizes = zip(lengths.sizes.tolist(), choice.curve.tolist(), strict=True)
                     found.curves.extend((*place, size, speed) for size, speed in sizes)
-    found.assumptions.extend(latency.assumptions[1:])
+    found.assumptions.extend([*_of_experts(latency, pair), *latency.assumptions[1:]])
+
+
+def _of_experts(latency: TableLatency, pair: Pair) -> list[str]:
+    try:
+        known = latency.expert_format(pair.target)
+    except BenchError:
+        return []
+    if known is None:
+        return []
+    key = latency.layers.key
+    return [
+        f"experts on {key.label}: {known[0]} by {known[1]}, routed as unevenly as the middle of the table; "
+        "the router is left out"
+    ]
 
 
 def _first(question: Question) -> tuple[int, int]:
@@ -382,11 +396,11 @@ def _basis(latency: TableLatency, pair: Pair, lengths: Lengths, batch: int, cont
     return least or Basis.EXACT
 
 
-def _too_large(latency: TableLatency, pair: Pair, dtype: str, batch: int, context: int) -> str | None:
+def _too_large(latency: TableLatency, pair: Pair, batch: int, context: int) -> str | None:
     memory = latency.gpu.memory_bytes
     if memory is None:
         return None
-    weights = model_bytes(pair.target, WEIGHT_BYTES[dtype]) + model_bytes(pair.draft, 2.0)
+    weights = latency.weight_bytes(pair.target) + model_bytes(pair.draft, 2.0)
     keys = sum(2 * 2 * m.num_layers * m.num_key_value_heads * m.head_dim for m in (pair.target, pair.draft))
     needed = weights + keys * batch * context
     if needed <= _MEMORY_SHARE * memory:

@@ -82,7 +82,7 @@ def flops_sentence(found: GpusFindings) -> str:
     share = float((rows["flops_loss"] > 0.01).mean())
     where = f"{worst['gpu']}, {worst['engine']}, {worst['dtype']}, batch {worst['batch']}"
     loss = (
-        f"FLOPs lose at most {worst['flops_loss']:.1%} of the speed over {len(rows)} settings ({where}, "
+        f"FLOPs lose at most {worst['flops_loss']:.1%} of the speed over {len(rows):,} settings ({where}, "
         f"{worst['context']:,} positions: k = {worst['flops_vocab_size']:,}, not {worst['vocab_size']:,})"
     )
     return f"{loss}; more than 1% in {share:.0%} of them."
@@ -108,6 +108,31 @@ def batch_table(found: GpusFindings) -> pd.DataFrame:
             line[f"{context:,} positions"] = _stops(of_context)
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def batch_sentence(found: GpusFindings) -> str:
+    """In how many settings trimming pays, and the smallest batch in which it does not."""
+    counts = []
+    for host, rows in found.choices.groupby("host", sort=False):
+        losing = rows[~rows["trimming_pays"]]
+        text = f"{host}, {len(rows) - len(losing):,} of {len(rows):,}"
+        if len(losing):
+            first = losing.nsmallest(1, "batch").iloc[0]
+            text += f" (not from batch {first['batch']} on {first['gpu']}, {first['dtype']})"
+        counts.append(text)
+    most = found.choices["batch"].max()
+    return (
+        f"Settings up to batch {most} in which trimming gains 1% for certain: {'; '.join(counts)}."
+        if counts
+        else ""
+    )
+
+
+def usual_savings(found: GpusFindings) -> pd.DataFrame:
+    """What the smallest head of the savings saves, with the usual engine of each GPU."""
+    rows = found.savings
+    is_usual = rows["engine"] == rows["gpu"].map(_usual_engines(rows))
+    return rows[is_usual & (rows["rows"] == rows["rows"].min())]
 
 
 def _stops(rows: pd.DataFrame) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bench.cost.shape import DraftKind, DraftShape, Pass
 from bench.errors import FitError
 from bench.gpu_tables.attention import Attention, Heads
-from bench.gpu_tables.experts import ExpertTable
+from bench.gpu_tables.experts import EXPERT_BYTES, ExpertTable
 from bench.gpu_tables.products import Basis, Products
 from bench.gpu_tables.target import Target
 from bench.gpu_tables.tidy import WEIGHT_BYTES, Gpu
@@ -185,6 +185,28 @@ class TableLatency:
         """What the latency of a head of `size` rows rests on."""
         return self.wide.basis(run.rows, size, model.hidden_size)
 
+    def expert_format(self, model: DraftShape) -> tuple[str, str] | None:
+        """Format and kernel of a target's experts; None where it has none.
+
+        Raises:
+            BenchError: no table holds them.
+        """
+        if not isinstance(model, Target) or model.experts is None:
+            return None
+        if self.experts is None:
+            raise FitError(f"{self.gpu.name} with {self.layers.key.engine} has no table of expert layers")
+        return self.experts.format_of(model.experts, model.hidden_size, self.layers.key.dtype)
+
+    def weight_bytes(self, model: DraftShape) -> float:
+        """Bytes of a target's weights: layers in the table's format, experts in theirs.
+
+        Raises:
+            BenchError: no table holds its experts.
+        """
+        known = self.expert_format(model)
+        layers = WEIGHT_BYTES[self.layers.key.dtype]
+        return model_bytes(model, layers, layers if known is None else EXPERT_BYTES[known[0]])
+
     @property
     def assumptions(self) -> list[str]:
         """See `bench.predict.model.LatencySource`."""
@@ -204,7 +226,7 @@ class TableLatency:
         if isinstance(model, Target) and model.experts is not None:
             if self.experts is None:
                 raise FitError(f"{self.gpu.name} with {table.key.engine} has no table of expert layers")
-            ms, basis = self.experts.at(model.experts, model.hidden_size, rows)
+            ms, basis = self.experts.at(model.experts, model.hidden_size, table.key.dtype, rows)
             return {EXPERTS: Part(ms * model.num_layers, basis)}
         wide = (2 if model.gated_mlp else 1) * model.intermediate_size
         return {
@@ -264,14 +286,15 @@ def worst(bases: list[Basis | None]) -> Basis | None:
 
 
 @cache
-def model_bytes(model: DraftShape, weight_bytes: float) -> float:
-    """Bytes of a model's weights: layers in a format, embedding and head in 16 bits."""
+def model_bytes(model: DraftShape, weight_bytes: float, expert_bytes: float = 0.0) -> float:
+    """Bytes of a model's weights: layers and experts in their formats, embedding and head in 16 bits."""
     query = model.num_attention_heads * model.head_dim
     key_value = model.num_key_value_heads * model.head_dim
     matrices = 3 if model.gated_mlp else 2
     attention = (query + 2 * key_value) * model.hidden_size + query * model.hidden_size
     feed = matrices * model.hidden_size * model.intermediate_size
+    feed_bytes = feed * weight_bytes
     if isinstance(model, Target) and model.experts is not None:
-        feed = 3 * model.hidden_size * model.experts.size * model.experts.count
+        feed_bytes = 3 * model.hidden_size * model.experts.size * model.experts.count * expert_bytes
     ends = (1 if model.tied_head else 2) * model.hidden_size * model.vocab_size * _BYTES
-    return (attention + feed) * model.num_layers * weight_bytes + ends
+    return (attention * weight_bytes + feed_bytes) * model.num_layers + ends

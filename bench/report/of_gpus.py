@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from bench.analysis.end_to_end import judged_rows, truth_summary
 from bench.analysis.gpus import KERNELS, WITH_HOST, GpusFindings
 from bench.analysis.gpus_verdict import (
+    batch_sentence,
     batch_table,
     doubts,
     error_summary,
@@ -22,9 +23,22 @@ from bench.analysis.gpus_verdict import (
     headline,
     missing,
     usual,
+    usual_savings,
 )
 from bench.report.drawing import INK, K_LABEL, PALETTE, captioned, log_k_axis, outlined_sizes
 from bench.report.sections import Paragraph, Points, Section, Table, section
+
+_ANSWER = (
+    "gpu", "engine", "version", "dtype", "vocab_size", "draft_length", "speedup_vs_plain",
+    "speedup_vs_full_vocab", "host_speedup_vs_full_vocab", "basis",
+)  # fmt: skip
+
+_BY_FLOPS = (
+    "gpu", "engine", "dtype", "batch", "context", "host", "vocab_size", "flops_vocab_size", "flops_loss",
+    "basis",
+)  # fmt: skip
+
+_SAVINGS = ("gpu", "engine", "version", "hidden_size", "rows", "by_flops", "tabulated", "fitted", "basis")
 
 _CHOICES = (
     "gpu", "engine", "dtype", "batch", "context", "vocab_size", "draft_length", "speedup_vs_plain",
@@ -79,9 +93,10 @@ def gpus_report(found: GpusFindings) -> Section:
             Table(
                 f"What to use on every GPU at {place}, with 95% intervals.",
                 first,
-                _CHOICES,
+                _ANSWER,
                 legend=_legend(found),
                 is_brief=True,
+                brief_columns=("draft_step_ms", "flops_vocab_size"),
             ),
             speed_figure.picture(found),
         ),
@@ -89,8 +104,10 @@ def gpus_report(found: GpusFindings) -> Section:
         section(
             "batches",
             "From which batch on does trimming stop paying?",
+            Paragraph(batch_sentence(found), is_brief=True),
             Table(
-                "Batch from which on trimming does not gain 1% for certain, with any engine; kernels alone.",
+                "Smallest batch from which on trimming does not gain 1% for certain with some engine; "
+                "kernels alone.",
                 by_batch,
                 by_batch.columns.tolist(),
             ),
@@ -105,11 +122,17 @@ def gpus_report(found: GpusFindings) -> Section:
             "flops",
             "Would FLOPs have picked it?",
             Paragraph(flops_sentence(found), is_brief=True),
-            Table("Where FLOPs lose most.", flops_losses(found), _CHOICES),
+            Table("Where FLOPs lose most.", flops_losses(found), _BY_FLOPS),
             Table(
-                "What a smaller LM head saves of one with 65,536 rows, by FLOPs and by the tables.",
-                found.savings,
-                ["gpu", "engine", "version", "hidden_size", "rows", "by_flops", "tabulated", "fitted"],
+                "What an LM head of 2,048 rows saves of one with 65,536, by FLOPs and by the tables.",
+                usual_savings(found),
+                _SAVINGS,
+            ),
+            section(
+                "savings-more",
+                "More: every engine, and heads of 8,192 and 16,384 rows",
+                Table("As above.", found.savings, _SAVINGS),
+                is_folded=True,
             ),
         ),
         section(

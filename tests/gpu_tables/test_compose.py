@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from bench.cost.shape import DraftShape, Pass
@@ -14,8 +15,10 @@ from bench.gpu_tables.compose import (
     TableLatency,
     model_bytes,
 )
+from bench.gpu_tables.experts import ExpertTable
 from bench.gpu_tables.products import Basis, Products
-from bench.gpu_tables.target import Target
+from bench.gpu_tables.ready import ready_pair
+from bench.gpu_tables.target import Experts, Target
 from bench.gpu_tables.tidy import read_folder
 from tests.gpu_tables.synthetic import DENSE, EAGLE3, ENGINE, GPU, attention_ms, product_ms, write_folder
 
@@ -137,3 +140,27 @@ def test_bytes_of_a_model():
     # Attention and MLP of a layer; embedding and head of 65,536 rows in 16 bits.
     layer = 4096 * 6144 + 4096 * 4096 + 3 * 4096 * 8192
     assert model_bytes(Target.from_config(DENSE, "here"), 1.0) == 2 * layer + 2 * 2 * 4096 * 65536
+
+
+def expert_rows(dtype: str, ms: float, kernel: str = "some") -> pd.DataFrame:
+    known = {"hidden_size": 2880, "expert_size": 2880, "experts_per_token": 4, "num_experts": 32}
+    rows = [{"tokens": tokens, "latency_ms": ms * tokens, "routing": "even"} for tokens in (1, 2, 4)]
+    return pd.DataFrame(rows).assign(dtype=dtype, kernel=kernel, **known)
+
+
+def test_experts_are_in_the_format_of_the_layers_where_it_is_tabulated():
+    experts = Experts(32, 4, 2880)
+    both = pd.concat([expert_rows("fp8", 1.0), expert_rows("bfloat16", 2.0)])
+    assert ExpertTable(lambda: both).at(experts, 2880, "bfloat16", 2) == (pytest.approx(4.0), Basis.EXACT)
+    assert ExpertTable(lambda: both).at(experts, 2880, "fp8", 2) == (pytest.approx(2.0), Basis.EXACT)
+    other = ExpertTable(lambda: expert_rows("w4a16_mxfp4", 0.5))
+    assert other.format_of(experts, 2880, "bfloat16") == ("w4a16_mxfp4", "some")
+    with pytest.raises(FitError, match="no layer of 8 experts 2880 wide, 4 a token"):
+        other.at(Experts(8, 4, 2880), 2880, "bfloat16", 1)
+
+
+def test_experts_weigh_what_their_format_does():
+    target = ready_pair("gpt-oss-20b", "shape").target
+    experts = 3 * 2880 * 2880 * 32 * 24
+    wide, narrow = model_bytes(target, 2.0, 2.0), model_bytes(target, 2.0, 0.5)
+    assert wide - narrow == 1.5 * experts
