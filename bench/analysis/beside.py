@@ -18,6 +18,8 @@ from bench.errors import BenchError
 from bench.fit.series import DRAFT_STEP, LM_HEAD
 from bench.gpu_tables.compose import TableLatency
 from bench.gpu_tables.tidy import Tables
+from bench.records import ProbeRecord
+from bench.variant import EXTEND, HEAD, LAYER, PREFILL, SELECT, VERIFY
 
 MEASURED, PUBLISHED = "measured here", "published by others"
 
@@ -31,6 +33,11 @@ ERROR_COLUMNS = [
     "published_ms", "error",
 ]  # fmt: skip
 
+ROUND_COLUMNS = [
+    "pair", "device", "vocab_size", "draft_length", "measured_ms", "composed_ms", "error",
+    "drafting_measured_ms", "drafting_composed_ms", "drafting_error", "num_rounds",
+]  # fmt: skip
+
 _ENGINE, _DTYPE = "vllm", "bfloat16"
 
 
@@ -42,12 +49,14 @@ class PublishedBeside:
         steps: a chained draft step of every measured size, measured and composed, with `STEP_COLUMNS`.
         errors: LM heads on their own and draft steps inside rounds against the tables of the same GPU, with
             `ERROR_COLUMNS`; empty where no run is of a published GPU in 16 bits.
+        rounds: rounds composed of parts on their own against measured ones, with `ROUND_COLUMNS`.
         origin: of the tables.
         reasons: why a draft or a GPU is missing.
     """
 
     steps: pd.DataFrame
     errors: pd.DataFrame
+    rounds: pd.DataFrame
     origin: str
     reasons: Sequence[str]
 
@@ -89,9 +98,83 @@ def published_beside(runs: Sequence[Findings], tables: Tables) -> PublishedBesid
     return PublishedBeside(
         pd.DataFrame(steps, columns=STEP_COLUMNS),
         pd.DataFrame(errors, columns=ERROR_COLUMNS),
+        round_frame(runs),
         f"{tables.origin}, {tables.licence}",
         reasons,
     )
+
+
+def round_frame(runs: Sequence[Findings]) -> pd.DataFrame:
+    """Rounds composed of parts timed on their own, cold, against probed rounds, with `ROUND_COLUMNS`.
+
+    It is what a composition from tables does, on the machine of the run. A round without its share of the
+    prompt: gamma heads and selections, gamma - 1 layers between them, verification and extension; the host's
+    own work, which is in no part, is not composed. Empty where no part was timed on its own.
+    """
+    rows: list[tuple] = []
+    for found in runs:
+        alone = _alone(found)
+        place = (str(found.run.environment["pair"]), found.label)
+        by_case: dict[tuple[int, int], list[ProbeRecord]] = {}
+        for probes in found.run.probes.values():
+            for probe in probes:
+                by_case.setdefault((probe.vocab_size, probe.draft_length), []).append(probe)
+        for (size, gamma), probes in sorted(by_case.items()):
+            if (
+                gamma < 1
+                or not {(HEAD, size), (SELECT, size), (VERIFY, gamma), (EXTEND, gamma)} <= alone.keys()
+            ):
+                continue
+            drafting = gamma * (alone[HEAD, size] + alone[SELECT, size]) + (gamma - 1) * alone[LAYER, None]
+            composed = drafting + alone[VERIFY, gamma] + alone[EXTEND, gamma]
+            whole = float(np.median([_per_round(probe, None) for probe in probes]))
+            # A chain that is one graph has no laps inside.
+            is_split = all(HEAD in probe.laps_ms for probe in probes)
+            parts = (HEAD, SELECT, LAYER)
+            drafted = float(np.median([_per_round(p, parts) for p in probes])) if is_split else float("nan")
+            rows.append((
+                *place, size, gamma, whole, composed, composed / whole - 1, drafted, drafting,
+                drafting / drafted - 1, sum(len(probe.laps_ms[VERIFY]) for probe in probes),
+            ))  # fmt: skip
+    return pd.DataFrame(rows, columns=ROUND_COLUMNS)
+
+
+def round_sentence(rounds: pd.DataFrame) -> str:
+    """How well parts add up to rounds; empty where none could be composed."""
+    if rounds.empty:
+        return ""
+    whole, drafting = rounds["error"].abs(), rounds["drafting_error"]
+    by_size = drafting.groupby(rounds["vocab_size"]).median()
+    return (
+        f"Rounds of these runs, composed of parts timed on their own with a cold cache: off by "
+        f"{whole.median():.1%} in the median and {whole.max():.1%} at most over {len(rounds)} settings. The "
+        f"drafting in them alone: {by_size.iloc[0]:+.0%} at k = {by_size.index[0]:,}, "
+        f"{by_size.iloc[-1]:+.0%} at k = {by_size.index[-1]:,} (medians); cold parts read again what stays "
+        "in a cache between steps."
+    )
+
+
+def _alone(found: Findings) -> dict[tuple[str, int | None], float]:
+    """Parts on their own, cold and executed as rounds are, by part and k or gamma, if it has one."""
+    table = found.latency
+    is_cold = table["setting"].str.startswith("isolated_cold")
+    chosen = table[is_cold & (table["execution"] == found.run.execution)]
+    alone: dict[tuple[str, int | None], float] = {}
+    for part, size, gamma, ms in chosen[["part", "vocab_size", "draft_length", "median_ms"]].itertuples(
+        index=False, name=None
+    ):
+        at = size if not pd.isna(size) else gamma
+        alone[part, None if pd.isna(at) else int(at)] = float(ms)
+    return alone
+
+
+def _per_round(probe: ProbeRecord, parts: tuple[str, ...] | None) -> float:
+    """Mean time of a probe's round in ms, of some parts or of all but the prompt's."""
+    laps = probe.laps_ms
+    named = [name for name in laps if name != PREFILL and (parts is None or name in parts)]
+    # The first round has nothing to take in before it.
+    rounds = len(laps[VERIFY])
+    return sum(sum(laps[name]) / (len(laps[name]) if name == EXTEND else rounds) for name in named)
 
 
 def _steps(run: Run) -> dict[int, float]:
@@ -126,13 +209,17 @@ def _errors(
     if not is_here or environment["dtype"] not in ("bfloat16", "float16"):
         return []
     rows, key, run = [], latency.wide.key, Pass(1, context, 1)
-    for part, setting, published in (
+    table = found.latency
+    for part, start, published in (
         (LM_HEAD, "isolated_cold", latency.head_ms),
         (DRAFT_STEP, "in_situ", latency.pass_ms),
     ):
-        chosen = found.latency[(found.latency["part"] == part) & (found.latency["setting"] == setting)]
-        medians = chosen.groupby(["execution", "vocab_size"], as_index=False)["median_ms"].median()
-        for execution, size, ms in medians.itertuples(index=False, name=None):
+        chosen = table[(table["part"] == part) & table["setting"].str.startswith(start)]
+        if (chosen["execution"] == "graph").any():
+            # As published ones are.
+            chosen = chosen[chosen["execution"] == "graph"]
+        medians = chosen.groupby(["setting", "execution", "vocab_size"], as_index=False)["median_ms"].median()
+        for setting, execution, size, ms in medians.itertuples(index=False, name=None):
             there = float(published(shape, run, np.array([int(size)]))[0])
             place = (pair, found.label, key.gpu, key.engine, key.version, part, setting, execution, int(size))
             rows.append((*place, ms, there, there / ms - 1))

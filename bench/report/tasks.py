@@ -163,7 +163,11 @@ def report_runs(
     beside = None if tables_of_gpus is None else published_beside(runs, tables_of_gpus)
     report = with_published(report, beside)
     if beside is not None:
-        tables |= {"published_steps": beside.steps, "published_errors": beside.errors}
+        tables |= {
+            "published_steps": beside.steps,
+            "published_errors": beside.errors,
+            "composed_rounds": beside.rounds,
+        }
 
     def write() -> None:
         write_tables(tables, folder / "tables")

@@ -5,13 +5,16 @@ import io
 import pytest
 from rich.console import Console
 
-from bench.analysis.beside import MEASURED, PUBLISHED, published_beside
-from bench.analysis.load import load_runs
+from bench.analysis.beside import MEASURED, PUBLISHED, published_beside, round_frame, round_sentence
+from bench.analysis.load import label_runs, load_runs
+from bench.analysis.run import read_run
 from bench.gpu_tables.tidy import read_folder
+from bench.records import IsolatedRecord
 from bench.report.of_beside import step_figure
 from bench.report.tasks import report_runs
 from tests.analysis.synthetic import SIZES, Device, write_run
 from tests.gpu_tables.synthetic import ENGINE, GPU, write_folder
+from tests.report.synthetic import write_run as write_synthetic
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,25 @@ def test_a_run_of_the_same_gpu_shows_what_the_tables_are_off_by(tables, folders)
     for row in measured.itertuples():
         assert steps["measured_ms"][row.vocab_size] == pytest.approx(row.draft_step_ms)
     assert (steps["error"] == steps["published_ms"] / steps["measured_ms"] - 1).all()
+
+
+def test_rounds_are_composed_of_parts_on_their_own(tmp_path):
+    """Heads take 0.5 or 5.5 ms and verification 24; the rest is given here."""
+    run = read_run(write_synthetic(tmp_path / "run"))
+    for part, size, tokens, ms in (
+        ("select", 10, None, 0.25), ("select", 100, None, 0.25), ("layer", None, None, 2.0),
+        ("extend", None, 4, 4.0),
+    ):  # fmt: skip
+        run.isolated.append(IsolatedRecord(part, size, tokens, "cold", [ms] * 6, [ms] * 6, 1, "precise", 0.0))
+    rows = round_frame(label_runs([run], tmp_path)).set_index(["vocab_size", "draft_length"])
+    for size, head in ((10, 0.5), (100, 5.5)):
+        row, drafting = rows.loc[size, 3], 3 * (head + 0.25) + 2 * 2.0
+        assert row["drafting_composed_ms"] == pytest.approx(drafting)
+        assert row["composed_ms"] == pytest.approx(drafting + 24.0 + 4.0)
+        # Inside rounds a selection takes 0.5 ms and an extension 3.
+        assert row["drafting_measured_ms"] == pytest.approx(drafting + 3 * 0.25)
+        assert row["measured_ms"] == pytest.approx(drafting + 3 * 0.25 + 24.0 + 3.0)
+    assert "over 2 settings" in round_sentence(rows.reset_index())
 
 
 def test_the_page_marks_what_others_published(tables, folders, tmp_path):
