@@ -126,7 +126,7 @@ CATALOG: dict[str, Wheel | SplitFile] = {
         "aiconfigurator-core==0.12.0",
         "aadc4aad0a00bf8a61c477c62bef43de479849c3aa0b1c3078068e08309eccc4",
         tuple(f"aiconfigurator_core/systems/{name}" for name in _GPU_TABLES),
-        "Apache-2.0 (NVIDIA AIConfigurator)",
+        "Apache-2.0, NVIDIA AIConfigurator",
         root="aiconfigurator_core/systems",
     ),
     # Only on demand, because the user must accept its licence.

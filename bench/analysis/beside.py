@@ -99,7 +99,7 @@ def published_beside(runs: Sequence[Findings], tables: Tables) -> PublishedBesid
         pd.DataFrame(steps, columns=STEP_COLUMNS),
         pd.DataFrame(errors, columns=ERROR_COLUMNS),
         round_frame(runs),
-        f"{tables.origin}, {tables.licence}",
+        f"{tables.origin} ({tables.licence})",
         reasons,
     )
 
@@ -147,10 +147,11 @@ def round_sentence(rounds: pd.DataFrame) -> str:
     by_size = drafting.groupby(rounds["vocab_size"]).median()
     return (
         f"Rounds of these runs, composed of parts timed on their own with a cold cache: off by "
-        f"{whole.median():.1%} in the median and {whole.max():.1%} at most over {len(rounds)} settings. The "
-        f"drafting in them alone: {by_size.iloc[0]:+.0%} at k = {by_size.index[0]:,}, "
-        f"{by_size.iloc[-1]:+.0%} at k = {by_size.index[-1]:,} (medians); cold parts read again what stays "
-        "in a cache between steps."
+        f"{whole.median():.1%} in the median and {whole.max():.1%} at most over {len(rounds)} settings of "
+        f"{rounds['num_rounds'].min()} to {rounds['num_rounds'].max()} rounds. The drafting in them alone: "
+        f"{by_size.iloc[0]:+.0%} at k = {by_size.index[0]:,}, {by_size.iloc[-1]:+.0%} at "
+        f"k = {by_size.index[-1]:,} (medians). Parts on their own leave out what the host does between them, "
+        "and read weights again that a round may keep in a cache."
     )
 
 

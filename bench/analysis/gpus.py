@@ -196,7 +196,7 @@ def ask_gpus(
     assumptions = list(dict.fromkeys(text for part in parts for text in part.assumptions))
     return GpusFindings(
         question=question,
-        origins=[f"{tables.origin}, {tables.licence}" for tables in sources],
+        origins=[f"{tables.origin} ({tables.licence})" for tables in sources],
         choices=_frame([row for part in parts for row in part.choices], CHOICE_COLUMNS),
         curves=_frame([row for part in parts for row in part.curves], CURVE_COLUMNS),
         refused=_frame([row for part in parts for row in part.refused], REFUSED_COLUMNS),

@@ -171,6 +171,7 @@ METRICS: Mapping[str, Metric] = {
     # Published kernels of GPUs.
     "gpu": Metric("GPU", short="GPU"),
     "engine": Metric("engine", short=""),
+    "engine_version": Metric("engine"),
     "version": Metric("version"),
     "dtype": Metric("dtype", short="dtype"),
     "batch": Metric("batch", ",.0f", "", None, None, 0),

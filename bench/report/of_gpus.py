@@ -29,7 +29,7 @@ from bench.report.drawing import INK, K_LABEL, PALETTE, captioned, log_k_axis, o
 from bench.report.sections import Paragraph, Points, Section, Table, section
 
 _ANSWER = (
-    "gpu", "engine", "version", "dtype", "vocab_size", "draft_length", "speedup_vs_plain",
+    "gpu", "engine_version", "dtype", "vocab_size", "draft_length", "speedup_vs_plain",
     "speedup_vs_full_vocab", "host_speedup_vs_full_vocab", "basis",
 )  # fmt: skip
 
@@ -83,6 +83,7 @@ def gpus_report(found: GpusFindings) -> Section:
     """Where trimming pays, by how much, and what that rests on."""
     pair = found.question.pair
     first, by_batch = usual(found), batch_table(found)
+    first = first.assign(engine_version=first["engine"] + " " + first["version"].astype(str))
     place = f"batch {found.question.batches[0]}, {found.question.contexts[0]:,} positions"
     parts = [
         section(
@@ -96,7 +97,7 @@ def gpus_report(found: GpusFindings) -> Section:
                 _ANSWER,
                 legend=_legend(found),
                 is_brief=True,
-                brief_columns=("draft_step_ms", "flops_vocab_size"),
+                brief_columns=("draft_step_ms", "flops_vocab_size", "engine"),
             ),
             speed_figure.picture(found),
         ),
