@@ -28,6 +28,7 @@ from bench.models.weights import (
     open_file,
     open_weights,
     stored,
+    without_prefix,
 )
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
@@ -148,7 +149,8 @@ def read_tensors(folder: Path) -> dict[str, StoredTensor]:
         AssetError: there are no weights.
         CheckpointError: the weights cannot be read safely.
     """
-    return {tensor_name(name, Layout.SAFEAILAB): tensor for name, tensor in open_weights(folder).items()}
+    tensors = without_prefix(open_weights(folder))
+    return {tensor_name(name, Layout.SAFEAILAB): tensor for name, tensor in tensors.items()}
 
 
 def read_head(folder: Path) -> dict[str, StoredTensor]:

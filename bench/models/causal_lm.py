@@ -96,9 +96,15 @@ def cache_argument(decoder: Any) -> str:
 
 def logit_factor(config: Any) -> float:
     """What logits are multiplied by: Granite divides them, Cohere and Falcon-H1 multiply."""
-    factor = getattr(config, "logit_scale", None) or 1.0
-    factor *= getattr(config, "lm_head_multiplier", None) or 1.0
-    return factor / (getattr(config, "logits_scaling", None) or 1.0)
+    factor = own_setting(config, "logit_scale") or 1.0
+    factor *= own_setting(config, "lm_head_multiplier") or 1.0
+    return factor / (own_setting(config, "logits_scaling") or 1.0)
+
+
+def own_setting(config: Any, name: str) -> Any:
+    """A setting that the configuration's class has; None where a file says it to a class that ignores it."""
+    declared = getattr(type(config), "__dataclass_fields__", None)
+    return getattr(config, name, None) if declared is None or name in declared else None
 
 
 def decoder_of(model: Any) -> Any:

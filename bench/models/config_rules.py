@@ -47,6 +47,7 @@ class Rule:
         passes: whether a value, beside all the others, is taken.
         values: the values that pass, in words, for the table.
         instead: what a user can do about any other.
+        explain: says what is wrong with a value that does not pass; None where `values` says it all.
     """
 
     keys: tuple[str, ...]
@@ -55,6 +56,7 @@ class Rule:
     passes: Check = _always
     values: str = "all"
     instead: str = ""
+    explain: Callable[[Any], str | None] | None = None
 
     def fits(self, name: str) -> bool:
         """Whether the rule is about this key."""
@@ -120,7 +122,8 @@ def read_keys(
                 f"out of the file, or pair.ignore_keys=[{name}] if it does not"
             )
         elif not rule.passes(value, values):
-            problems.append(f"{name}={_shown(value)} is not supported: {rule.why}; {rule.instead}")
+            why = f"{rule.why} ({rule.explain(value)})" if rule.explain else rule.why
+            problems.append(f"{name}={_shown(value)} is not supported: {why}; {rule.instead}")
         else:
             # A refused key whose value switches it off does nothing.
             verdict = Verdict.IRRELEVANT if rule.verdict is Verdict.REFUSED else rule.verdict

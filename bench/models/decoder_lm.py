@@ -21,6 +21,7 @@ from bench.models.causal_lm import (
     load_causal_lm,
     logit_factor,
     longest_text,
+    own_setting,
 )
 from bench.models.draft import Draft, Placement
 from bench.models.hybrid import HybridCache, cache_for
@@ -49,7 +50,7 @@ class DecoderLM(Draft):
         head_weight: Tensor = model.get_output_embeddings().weight
         size = head_weight.shape[0]
         super().__init__(shape, DraftVocab(np.arange(size, dtype=np.int64), size), head_weight, embedding)
-        self.logit_cap = getattr(config, "final_logit_softcapping", None)
+        self.logit_cap = own_setting(config, "final_logit_softcapping")
         self._config, self._factor = config, logit_factor(config)
         decoder = decoder_of(model)
         is_hybrid = isinstance(cache_for(config), HybridCache)

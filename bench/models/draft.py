@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from bench.errors import CheckpointError, VocabError
 from bench.models.draft_config import LayerIds
 from bench.models.layers import StaticCache, TokenCache, make_linear
 from bench.models.target import Target
-from bench.vocab.draft_vocab import DraftVocab
+from bench.vocab.draft_vocab import DraftVocab, IntArray
 
 
 class DraftHead:
@@ -97,6 +98,8 @@ class Draft(ABC):
         runner: which forward pass a step takes: this package's lean one, or `transformers`' own.
         num_packed: linear layers that were packed for the CPU's matrix kernel.
         notes: sentences for reports on how its files were read.
+        unknown_ids: the target's ids that stand for no token of its untrimmed vocabulary: it can neither
+            draft nor read them.
     """
 
     feature_layers: tuple[int, ...] = ()
@@ -104,6 +107,7 @@ class Draft(ABC):
     runner = "lean"
     num_packed = 0
     notes: tuple[str, ...] = ()
+    unknown_ids: IntArray = np.empty(0, dtype=np.int64)
 
     def __init__(self, shape: DraftShape, vocab: DraftVocab, head_weight: Tensor, embedding: Tensor):
         self.shape, self.vocab, self.head_weight = shape, vocab, head_weight

@@ -135,11 +135,15 @@ def eagle_config(values: Mapping[str, Any], kind: DraftKind, where: str) -> Eagl
     Raises:
         CheckpointError: a size is missing.
     """
-    layer, nested = _layer_values(values), values.get(EAGLE_BLOCK) or {}
+    layer, nested = _layer_values(values), values.get(EAGLE_BLOCK)
+    nested = nested if isinstance(nested, Mapping) else {}
     needed = ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
     missing = [name for name in needed if layer.get(name) is None]
     if missing:
         raise CheckpointError(f"{where}: {kind.label} needs {', '.join(missing)}")
+    odd = [name for name in needed if type(layer[name]) is not int or layer[name] < 1]
+    if odd:
+        raise CheckpointError(f"{where}: {odd[0]}={layer[odd[0]]!r} is no whole number above 0; correct it")
 
     def said(name: str, default: Any) -> Any:
         for block in (nested, values, layer):
@@ -178,7 +182,7 @@ def eagle_config(values: Mapping[str, Any], kind: DraftKind, where: str) -> Eagl
         fc_norm=bool(said("fc_norm", False) or said("use_aux_norm", False)),
         norm_output=bool(said("norm_output", False)),
         qk_norm=is_qwen3_draft(values),
-        logit_scale=float(said("logit_scale", 1.0)),
+        logit_scale=said("logit_scale", 1.0),
     )
 
 

@@ -7,14 +7,26 @@ Reference semantics are those of vLLM 0.32 (`llama_eagle3.py`, `qwen3_eagle3.py`
 from collections.abc import Mapping
 from typing import Any
 
-from bench.models.config_rules import Rule, honoured, irrelevant, one_of, refused
-from bench.models.rope import rope_problem
+from bench.models.config_rules import Rule, Verdict, honoured, irrelevant, one_of, refused
+from bench.models.rope import is_positive_number, rope_problem
 
 LAYER_BLOCK, EAGLE_BLOCK = "transformer_layer_config", "eagle_config"
 
 
 def _positive(value: Any, _values: Mapping[str, Any]) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _number(value: Any, _values: Mapping[str, Any]) -> bool:
+    return is_positive_number(value)
+
+
+def _names(value: Any, _values: Mapping[str, Any]) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _name(value: Any, _values: Mapping[str, Any]) -> bool:
+    return isinstance(value, str)
 
 
 def _full_attention(value: Any, values: Mapping[str, Any]) -> bool:
@@ -42,6 +54,15 @@ _IDS_NOTE = (
 )
 
 
+def _switch(*keys: str, why: str) -> Rule:
+    known = one_of(True, False)
+    return honoured(*keys, why=why, passes=known, values="true, false", instead="correct the file")
+
+
+def _real(*keys: str, why: str) -> Rule:
+    return honoured(*keys, why=why, passes=_number, values="a number above 0", instead="correct the file")
+
+
 def _size(*keys: str, why: str) -> Rule:
     number = "a whole number above 0"
     return honoured(*keys, why=why, passes=_positive, values=number, instead="correct the file")
@@ -49,8 +70,21 @@ def _size(*keys: str, why: str) -> Rule:
 
 # The first rule that fits a key decides. Keys of `transformer_layer_config` count as if they stood outside.
 DRAFT_RULES: tuple[Rule, ...] = (
-    honoured("architectures", "model_type", "speculators_model_type", why="say which kind of draft this is"),
-    _size("vocab_size", why="V; must be the target's"),
+    honoured(
+        "architectures",
+        why="say which kind of draft this is",
+        passes=_names,
+        values="a list of names",
+        instead="correct the file",
+    ),
+    honoured(
+        *("model_type", "speculators_model_type"),
+        why="say which kind of draft this is",
+        passes=_name,
+        values="a name",
+        instead="correct the file",
+    ),
+    _size("vocab_size", why="V; where the target has another number, the ids that both have are drafted"),
     _size("draft_vocab_size", why="rows of the LM head; V where absent"),
     _size("hidden_size", "intermediate_size", "num_attention_heads", why="sizes of the layer"),
     _size("num_key_value_heads", why="`num_attention_heads` where absent"),
@@ -59,15 +93,16 @@ DRAFT_RULES: tuple[Rule, ...] = (
         "num_hidden_layers",
         why="the weights decide how many layers there are; a number left over from the target is corrected",
     ),
-    honoured("rms_norm_eps", why="of every norm; 1e-6 where absent"),
-    honoured("rope_theta", why="base of the rotary embedding; 10,000 where absent"),
-    honoured(
-        "rope_scaling",
-        "rope_parameters",
-        why="rotary embedding: default, linear, dynamic, llama3, yarn; mrope, whose rows are equal on text",
-        passes=lambda value, _: rope_problem(value) is None,
-        values="the types and settings named",
-        instead="give a draft with one of these",
+    _real("rms_norm_eps", why="of every norm; 1e-6 where absent"),
+    _real("rope_theta", why="base of the rotary embedding; 10,000 where absent"),
+    Rule(
+        ("rope_scaling", "rope_parameters"),
+        Verdict.HONOURED,
+        "rotary embedding: default, linear, dynamic, llama3, yarn; mrope, whose rows are equal on text",
+        lambda value, _: rope_problem(value) is None,
+        "the types and settings named",
+        "give a draft with one of these",
+        rope_problem,
     ),
     honoured(
         "max_position_embeddings",
@@ -84,14 +119,14 @@ DRAFT_RULES: tuple[Rule, ...] = (
         values="silu",
         instead="give a draft with silu",
     ),
-    honoured(
+    _switch(
         "norm_before_residual",
         why="the first layer adds to the normed hidden state; false where absent, true in speculators. "
         "SGLang ignores it",
     ),
-    honoured("norm_before_fc", "eagle_config.norm_before_fc", why="one norm over all features before `fc`"),
-    honoured("fc_norm", "use_aux_norm", why="a norm for each feature before `fc`"),
-    honoured("norm_output", why="the normed output is the next step's hidden state"),
+    _switch("norm_before_fc", "eagle_config.norm_before_fc", why="one norm over all features before `fc`"),
+    _switch("fc_norm", "use_aux_norm", why="a norm for each feature before `fc`"),
+    _switch("norm_output", why="the normed output is the next step's hidden state"),
     _size(
         "target_hidden_size",
         why="width of the target's hidden states; `hidden_size` where absent",
@@ -106,23 +141,17 @@ DRAFT_RULES: tuple[Rule, ...] = (
         instead="correct the file, or pair.layer_ids=[...]",
     ),
     _size("num_aux_hidden_states", "num_aux_layers", why="how many of them; 3 where absent"),
-    honoured(
+    _switch(
         "use_aux_hidden_state",
         "eagle_config.use_aux_hidden_state",
         why="false: no `fc`; the target's last normed hidden state goes in as it is. Engines read it in "
         "`eagle_config` only",
-        passes=one_of(True, False),
-        values="true, false",
-        instead="correct the file",
     ),
-    honoured("logit_scale", why="factor on the logits"),
-    honoured(
+    _real("logit_scale", why="factor on the logits"),
+    _switch(
         *("attention_bias", "qkv_bias", "mlp_bias", "bias"),
         why="the weights decide which linear layers have biases; one that is said and not there is refused. "
         "vLLM has none on `fc`, SGLang none on q, k and v",
-        passes=one_of(True, False),
-        values="true, false",
-        instead="correct the file",
     ),
     irrelevant(
         "layer_types",

@@ -6,9 +6,11 @@ head is already trimmed brings its own `d2t`.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -22,8 +24,9 @@ from bench.models.eagle_body import EagleBody, Unroll
 from bench.models.eagle_files import CONFIG, EagleFiles, open_eagle
 from bench.models.layers import KVCache, RotaryTable, StaticCache, TokenCache, apply_rotary, pack_linears
 from bench.models.target import Target
-from bench.models.weights import WEIGHTS
-from bench.vocab.draft_vocab import DraftVocab
+from bench.models.weights import WEIGHTS, stored
+from bench.text.tokenizer import shared_ids
+from bench.vocab.draft_vocab import DraftVocab, IntArray
 
 
 class EagleDraft(CapturableDraft):
@@ -126,7 +129,7 @@ def load_eagle(folder: Path, kind: DraftKind, placement: Placement) -> EagleDraf
     target = placement.target
     if target is None:
         raise CheckpointError(f"{folder} is {kind.label}, which runs on the features of its target")
-    files = open_eagle(folder, kind, placement.ignored_keys)
+    files, shared, size_notes = _fitted(open_eagle(folder, kind, placement.ignored_keys), target)
     config, num_target_layers = files.config, target.config.num_hidden_layers
     _check_target(files, target)
     layers = feature_layers(config, num_target_layers, placement.layer_ids, str(folder / CONFIG))
@@ -136,12 +139,50 @@ def load_eagle(folder: Path, kind: DraftKind, placement: Placement) -> EagleDraf
     body.load_state_dict({name: t.tensor() for name, t in files.layers.items()}, strict=True, assign=True)
     like = target.embedding_weight
     body = body.to(like).eval().requires_grad_(False)
-    head = target.head_weight if files.head is None else files.head.tensor()
-    embedding = like if files.embedding is None else files.embedding.tensor()
+    head = _rows_of(target.head_weight, files.vocab) if files.head is None else files.head.tensor()
+    embedding = like if files.embedding is None else _of_rows(files.embedding.tensor(), len(like))
     draft = EagleDraft(files.vocab, head.to(like), body, embedding.to(like), layers)
     note = layer_note(config, layers, num_target_layers)
-    draft.notes = (*files.notes, *([note] if note else []))
+    draft.notes = (*files.notes, *size_notes, *([note] if note else []))
+    if len(shared) < target.vocab_size:
+        draft.unknown_ids = np.setdiff1d(np.arange(target.vocab_size), shared)
     return draft
+
+
+def _fitted(files: EagleFiles, target: Target) -> tuple[EagleFiles, IntArray, tuple[str, ...]]:
+    """The draft with the ids that stand for the same token in its target, those ids, and what to say of it.
+
+    Both can be padded, to different sizes; equal ids are equal tokens unless the draft's tokenizer says else.
+
+    Raises:
+        CheckpointError: there is no such id among those of the draft's head.
+    """
+    config, total = files.config, target.vocab_size
+    ids = shared_ids(target, files.folder, config.vocab_size)
+    if len(ids) == total == config.vocab_size:
+        return files, ids, ()
+    rows = np.flatnonzero(np.isin(files.vocab.target_ids, ids))
+    kept = files.vocab.target_ids[rows]
+    if not len(kept):
+        raise CheckpointError(f"{files.folder}: its tokenizer has no token of the target's with the same id")
+    config = replace(config, vocab_size=total, draft_vocab_size=len(kept))
+    head = files.head and stored(files.head.take(rows).tensor())
+    note = (
+        f"the draft was made for {files.config.vocab_size:,} tokens and the target has {total:,}: it drafts "
+        f"the {len(kept):,} ids that both have"
+    )
+    vocab = DraftVocab(kept, total)
+    return replace(files, config=config, head=head, vocab=vocab), ids, (note,)
+
+
+def _rows_of(head: Tensor, vocab: DraftVocab) -> Tensor:
+    return head if vocab.is_full else head[torch.from_numpy(vocab.target_ids).to(head.device)]
+
+
+def _of_rows(embedding: Tensor, number: int) -> Tensor:
+    """As many rows; those that are missing are zero, and no text that is measured needs them."""
+    missing = number - len(embedding)
+    return embedding[:number] if missing <= 0 else F.pad(embedding, (0, 0, 0, missing))
 
 
 def save_body(body: EagleBody, folder: Path, metadata: dict[str, str]) -> None:
@@ -181,10 +222,9 @@ def _check_target(files: EagleFiles, target: Target) -> None:
     reads = config.hidden_size
     if config.kind is DraftKind.EAGLE3 and config.num_features:
         reads = config.target_hidden_size or config.hidden_size
-    if config.vocab_size != target.vocab_size or reads != size:
+    if reads != size:
         raise CheckpointError(
-            f"{files.folder} drafts for a target with {config.vocab_size} tokens and hidden size {reads}; "
-            f"this target has {target.vocab_size} and {size}"
+            f"{files.folder} drafts for a target of hidden size {reads}; this target has {size}"
         )
     parts = {"LM head": files.head, "input embedding": files.embedding}
     lacking = [name for name, part in parts.items() if part is None]

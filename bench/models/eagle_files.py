@@ -10,7 +10,7 @@ import numpy as np
 from bench.cost.config_json import DraftKind, kind_of, read_config
 from bench.errors import CheckpointError, VocabError
 from bench.models.draft_config import EagleConfig, Layout, eagle_config, read_draft_keys, tensor_name
-from bench.models.weights import EMBEDDING, HEAD, StoredTensor, as_integers, open_weights
+from bench.models.weights import EMBEDDING, HEAD, StoredTensor, as_integers, open_weights, without_prefix
 from bench.vocab.draft_vocab import DraftVocab
 
 CONFIG = "config.json"
@@ -92,6 +92,12 @@ def open_eagle(
     else:
         config, _ = read_draft_keys(values, str(folder / CONFIG), kind, ignored)
     tensors = _named(open_weights(folder))
+    if not num_layers_in(tensors):
+        first = min(tensors, default="none")
+        raise CheckpointError(
+            f"{folder}: no tensor begins with midlayer. or layers.0., as in {kind.label}, and the first is "
+            f"{first}; rename them as the engines read them"
+        )
     maps: dict[str, StoredTensor] = {name: tensors.pop(name) for name in ("d2t", "t2d") if name in tensors}
     head, embedding = tensors.pop(HEAD, None), tensors.pop(EMBEDDING, None)
     vocab = read_vocab(maps, config.vocab_size, folder)
@@ -99,7 +105,8 @@ def open_eagle(
     if not may_be_quantised:
         _check_head(head, vocab, config, folder)
         _check_embedding(embedding, config, folder)
-        _check_types(tensors, folder)
+        parts = {HEAD: head, EMBEDDING: embedding}
+        _check_types({**tensors, **{name: t for name, t in parts.items() if t is not None}}, folder)
     tensors = _without_unread(tensors)
     found, notes = (num_layers_in(tensors), len(vocab)), []
     for key, said, counts in zip(
@@ -132,7 +139,12 @@ def read_vocab(tensors: Mapping[str, StoredTensor], target_vocab_size: int, fold
         mask = vocab.t2d if t2d is None else as_integers(t2d.tensor())
     except (VocabError, ValueError) as error:
         raise CheckpointError(f"{folder}: d2t is not a vocabulary map: {error}") from error
-    if len(mask) != target_vocab_size or not np.array_equal(np.flatnonzero(mask), vocab.target_ids):
+    if len(mask) != target_vocab_size:
+        raise CheckpointError(
+            f"{folder}: t2d has {len(mask):,} entries, and vocab_size is {target_vocab_size:,}; correct "
+            f"{CONFIG}, or fetch the draft again"
+        )
+    if not np.array_equal(np.flatnonzero(mask), vocab.target_ids):
         raise CheckpointError(f"{folder}: its maps d2t and t2d name different tokens")
     return vocab
 
@@ -146,7 +158,7 @@ def num_layers_in(names: Collection[str]) -> int:
 def _named(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
     """Tensors with layers by number."""
     found = {}
-    for name, tensor in tensors.items():
+    for name, tensor in without_prefix(tensors).items():
         for old, new in _OLD_NAMES.items():
             name = name.replace(old, new)
         found[tensor_name(name, Layout.SPECULATORS)] = tensor
@@ -185,7 +197,8 @@ def _check_embedding(embedding: StoredTensor | None, config: EagleConfig, folder
 
 
 def _check_biases(values: Mapping[str, Any], tensors: Mapping[str, StoredTensor], folder: Path) -> None:
-    layer = values.get("transformer_layer_config") or values
+    layer = values.get("transformer_layer_config")
+    layer = layer if isinstance(layer, Mapping) else values
     for key, name in _BIASES.items():
         if (values.get(key) or layer.get(key)) and name not in tensors:
             raise CheckpointError(

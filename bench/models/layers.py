@@ -10,6 +10,9 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from bench.models.rope import Rope
 
+# Rows that a table begins with at most, whatever a configuration says; no text here is as long.
+_MOST_ROWS = 2**20
+
 
 class RotaryTable:
     """Cos and signed sin of every position; the table grows for longer texts.
@@ -24,7 +27,7 @@ class RotaryTable:
     def __init__(self, rope: Rope, head_dim: int, length: int, like: Tensor):
         frequencies, self._factor = rope.frequencies(head_dim, length)
         self._frequencies, self._like = torch.from_numpy(frequencies).float(), like
-        self._cos, self._sin = self._made(length)
+        self._cos, self._sin = self._made(min(length, _MOST_ROWS))
 
     def upto(self, length: int) -> tuple[Tensor, Tensor]:
         """Cos and signed sin `(at least length, head_dim)`, as `apply_rotary` takes them."""

@@ -68,12 +68,21 @@ class Rope:
 
 def rope_of(values: Mapping[str, Any]) -> Rope:
     """The rotary embedding of a configuration that `rope_problem` has nothing against."""
-    parameters = dict(values.get("rope_scaling") or {}) | dict(values.get("rope_parameters") or {})
+    blocks = (values.get("rope_scaling"), values.get("rope_parameters"))
+    # A draft that is trimmed, and not run, may say anything.
+    parameters = {name: v for block in blocks if isinstance(block, Mapping) for name, v in block.items()}
     kind = _kind(parameters)
-    theta = parameters.get("rope_theta", values.get("rope_theta"))
+    theta: Any = parameters.get("rope_theta", values.get("rope_theta"))
+    theta = float(theta) if is_positive_number(theta) else 10000.0
     names = sorted(name for name, value in parameters.items() if isinstance(value, int | float))
     settings = tuple((name, float(parameters[name])) for name in names if name != "rope_theta")
-    return Rope(10000.0 if theta is None else float(theta), kind, settings if kind != "default" else ())
+    return Rope(theta, kind, settings if kind != "default" else ())
+
+
+def is_positive_number(value: Any) -> bool:
+    """Whether a value of a configuration is a finite number above 0."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value < math.inf
 
 
 def rope_problem(parameters: Any) -> str | None:
@@ -83,9 +92,14 @@ def rope_problem(parameters: Any) -> str | None:
     kind = _kind(parameters)
     if kind not in _NEEDED:
         return f"the type {kind} is none of {', '.join(ROPE_TYPES)} and mrope"
-    missing = [name for name in _NEEDED[kind] if not isinstance(parameters.get(name), int | float)]
+    missing = [name for name in _NEEDED[kind] if not is_positive_number(parameters.get(name))]
     if missing:
-        return f"{kind} needs {' and '.join(missing)}"
+        return f"{kind} needs {' and '.join(missing)}, a number above 0"
+    for name in ("rope_theta", "factor", "alpha", "max_trained_positions"):
+        if parameters.get(name) is not None and not is_positive_number(parameters[name]):
+            return f"{name}={parameters[name]!r} is no number above 0"
+    if kind == "default" and parameters.get("factor") not in (None, 1):
+        return "a factor needs a rope_type that says what it does"
     if kind == "dynamic" and not {"alpha", "factor"} & parameters.keys():
         return "dynamic needs alpha or factor"
     unknown = sorted(name for name, value in parameters.items() if value is not None and name not in _KNOWN)

@@ -22,6 +22,7 @@ from bench.models.causal_lm import (
     load_causal_lm,
     logit_factor,
     longest_text,
+    own_setting,
     reason,
 )
 from bench.models.draft_config import LAST
@@ -184,7 +185,7 @@ class TargetHead:
 
     def __init__(self, linear: Any, config: Any, device: torch.device):
         self._linear, self._device = linear, device
-        self.cap: float | None = getattr(config, "final_logit_softcapping", None)
+        self.cap: float | None = own_setting(config, "final_logit_softcapping")
         self.factor = logit_factor(config)
 
     def __call__(self, hidden: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def _known_rope(value: Any, _values: Mapping[str, Any]) -> bool:
 
 
 def _all_full(value: Any, _values: Mapping[str, Any]) -> bool:
-    return all(kind == "full_attention" for kind in value)
+    return isinstance(value, list) and all(kind == "full_attention" for kind in value)
 
 
 # What the lean pass takes; a target with any other key or value goes the way of transformers.
@@ -107,6 +107,11 @@ def plan_target(values: Mapping[str, Any], where: str, trust_remote_code: bool =
         CheckpointError: it cannot.
     """
     model_type = values.get("model_type")
+    for key, kind, what in (("model_type", str, "a name"), ("text_config", Mapping, "a block of settings")):
+        if values.get(key) is not None and not isinstance(values[key], kind):
+            raise CheckpointError(
+                f"{where}: {key}={values[key]!r} is not {what}; correct it, or fetch it again"
+            )
     if values.get("is_encoder_decoder"):
         raise CheckpointError(
             f"{where}: is_encoder_decoder=True: a draft continues a text that its target has written; give a "
@@ -155,7 +160,7 @@ def _auto_class(values: Mapping[str, Any], where: str, trust_remote_code: bool) 
 
 
 def _check_quantisation(values: Any, where: str) -> None:
-    if not values:
+    if values is None:
         return
     from transformers.quantizers import AutoHfQuantizer
 

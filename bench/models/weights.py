@@ -119,6 +119,13 @@ def open_weights(folder: Path) -> dict[str, StoredTensor]:
     return {name: tensor for path in weight_files(folder) for name, tensor in open_file(path).items()}
 
 
+def without_prefix(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """An EAGLE draft's tensors without the `model.` that some trainers put before all but the head."""
+    if "model.fc.weight" not in tensors:
+        return dict(tensors)
+    return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+
+
 def open_file(path: Path) -> dict[str, StoredTensor]:
     """The tensors of one weight file.
 
@@ -153,10 +160,10 @@ def indexed_names(index: Path) -> list[str]:
     Raises:
         CheckpointError: it is not an index.
     """
-    try:
-        return sorted(set(read_config(index)[1]["weight_map"].values()))
-    except (KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{index}: expected a weight_map of tensors to files") from error
+    weight_map = read_config(index)[1].get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise CheckpointError(f"{index}: expected a weight_map of tensors to files; fetch it again")
+    return sorted(set(weight_map.values()))
 
 
 def _indexed_files(index: Path) -> list[Path]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.config import OWN, POOLED, DomainSource, MeasureConfig, SelectConfig, VocabConfig
-from bench.errors import ConfigError, DomainError
+from bench.errors import CheckpointError, ConfigError, DomainError
 from bench.measure.workload import AnsweredPrompt, EncodedPrompt
 from bench.records import RankingRecord
 from bench.runs.pair import Pair
@@ -111,6 +111,7 @@ def split_held_out(
 
     Raises:
         DomainError: there is none.
+        CheckpointError: one has a token that the draft does not know.
     """
     odd = OddRows(num_read=len(prompts)) if odd is None else odd
     held_out = take_split(prompts, Split.HELD_OUT, vocab.split_seed, vocab.held_out_share)
@@ -125,7 +126,10 @@ def split_held_out(
     odd.check(domain.name, domain.max_bad_share)
     if not found:
         raise DomainError(_why_none(domain, len(prompts), len(held_out), "held out", vocab))
-    return found, further[: max(0, replayed - len(found))]
+    further = further[: max(0, replayed - len(found))]
+    read = [encoded.token_ids for _, encoded in (*found, *further)]
+    _check_known(pair, domain.name, count_tokens(read, pair.target.vocab_size))
+    return found, further
 
 
 def with_answers(
@@ -199,7 +203,26 @@ def count_answers(
     answers = pair.answers.get(pair.target, ranking, vocab.ranking_answers, progress)
     if not answers:
         raise DomainError(_why_none(domain, len(prompts), num_ranking, "left to rank the tokens", vocab))
-    return count_tokens(answers, pair.target.vocab_size)
+    counts = count_tokens(answers, pair.target.vocab_size)
+    _check_known(pair, domain.name, counts)
+    return counts
+
+
+def _check_known(pair: Pair, domain: str, counts: IntArray) -> None:
+    """Refuses a draft in whose untrimmed vocabulary a counted token does not exist.
+
+    Raises:
+        CheckpointError: there is such a token, which is named.
+    """
+    unknown = pair.draft.unknown_ids
+    counted = unknown[counts[unknown] > 0]
+    if len(counted):
+        token = int(counted[np.argmax(counts[counted])])
+        name = pair.target.tokenizer.convert_ids_to_tokens(token)
+        raise CheckpointError(
+            f"the draft of {pair.name} lacks {len(counted):,} tokens that were counted, such as {name!r} (id "
+            f"{token}), {counts[token]:,} times in {domain}; use a draft of this target"
+        )
 
 
 def make_rankings(pair: Pair, counts: dict[str, IntArray]) -> dict[str, Ranking]:

@@ -22,7 +22,7 @@ from bench.models.eagle_files import num_layers_in
 from bench.models.engines import objections
 from bench.models.fetching import CONFIG, resolve_config, resolve_tokenizer
 from bench.models.target_config import plan_target
-from bench.models.weights import StoredTensor, as_integers, open_weights, weight_files
+from bench.models.weights import StoredTensor, as_integers, open_weights, weight_files, without_prefix
 from bench.text.tokenizer import load_tokenizer
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
@@ -113,7 +113,7 @@ def _folder_of_draft(pair: PairConfig) -> Path:
 def _tensors_here(folder: Path) -> dict[str, StoredTensor]:
     """Tensors by name, unread; none where the weights are on the hub."""
     try:
-        return open_weights(folder)
+        return without_prefix(open_weights(folder))
     except AssetError:
         return {}
 
@@ -140,7 +140,10 @@ def _fit(pair: PairConfig, config: EagleConfig, target: dict[str, Any], where: s
             )
     size = target.get("vocab_size")
     if size != config.vocab_size:
-        found.problems.append(f"{where}: vocab_size={config.vocab_size}, and the target has {size} tokens")
+        found.lines.append(
+            f"  assumed: equal ids are equal tokens; the draft has {config.vocab_size}, the target {size}: "
+            "those that both have are drafted; a text with any other is refused"
+        )
 
 
 # The map of a trimmed head.
@@ -198,10 +201,14 @@ def map_problems(vocab: DraftVocab, stated: str | None, tensors: dict[str, Store
         problems.append("the map points at other tokens than those it was written with (content_hash)")
     if not vocab.is_full and not vocab.d2t.any():
         problems.append(f"the map is that of the first {len(vocab):,} ids, as if it were missing")
-    if "t2d" in tensors and not np.array_equal(
-        np.flatnonzero(as_integers(tensors["t2d"].tensor())), vocab.target_ids
-    ):
-        problems.append("its maps d2t and t2d name different tokens")
+    if "t2d" in tensors:
+        try:
+            mask = as_integers(tensors["t2d"].tensor())
+        except ValueError:
+            problems.append(f"t2d is {tensors['t2d'].dtype}, and no list of true and false")
+        else:
+            if not np.array_equal(np.flatnonzero(mask), vocab.target_ids):
+                problems.append("its maps d2t and t2d name different tokens")
     head = tensors.get("lm_head.weight")
     if head is not None and head.num_rows != len(vocab):
         problems.append(f"the LM head has {head.num_rows:,} rows, its map {len(vocab):,} tokens")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -170,7 +170,19 @@ def _eos_ids(folder: Path, config: dict[str, Any], tokenizer: PreTrainedTokenize
     return frozenset(i for i in (*ids, tokenizer.eos_token_id) if isinstance(i, int))
 
 
-def shared_ids(target: TargetTokenizer, draft_folder: Path, num_rows: int) -> IntArray:
+class HasTokens(Protocol):
+    """What a comparison of ids needs of a target."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """As loaded by `transformers`."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of its LM head."""
+
+
+def shared_ids(target: HasTokens, draft_folder: Path, num_rows: int) -> IntArray:
     """Ids that stand for the same token in the target and in a draft, ascending.
 
     Padding counts as shared. A draft without a tokenizer of its own uses the target's ids.

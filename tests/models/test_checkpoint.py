@@ -62,8 +62,8 @@ def test_a_head_of_another_size_than_its_vocabulary_is_refused(folder, target):
 
 def test_a_draft_of_another_target_is_refused(folder, target):
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 50}))
-    with pytest.raises(CheckpointError, match="50 tokens"):
+    (folder / "config.json").write_text(json.dumps({**config, "target_hidden_size": 50}))
+    with pytest.raises(CheckpointError, match="for a target of hidden size 50; this target has 32"):
         load_draft(folder, Placement.beside(target))
 
 

@@ -33,7 +33,12 @@ def pair(refused=(), length=5):
             raise RowError("refused", place=f"mine.jsonl, {prompt.prompt_id}")
         return [1] * length
 
-    return SimpleNamespace(target=SimpleNamespace(encode=encode, vocab_size=4), answers=Answers())
+    return of_target(encode)
+
+
+def of_target(encode):
+    target, draft = SimpleNamespace(encode=encode, vocab_size=4), SimpleNamespace(unknown_ids=np.array([3]))
+    return SimpleNamespace(target=target, draft=draft, answers=Answers())
 
 
 def test_prompts_that_the_target_refuses_are_set_aside_and_counted():
@@ -77,9 +82,7 @@ def test_prompts_that_are_only_replayed_may_be_longer(replayed, num_further):
 
     domain = replace(DOMAIN, max_replayed_prompt_tokens=80)
     prompts = [prompt for prompt in PROMPTS if prompt not in HELD_OUT[7:]]
-    measured, further = split_held_out(
-        SimpleNamespace(target=SimpleNamespace(encode=encode)), domain, prompts, VOCAB, 3, replayed
-    )
+    measured, further = split_held_out(of_target(encode), domain, prompts, VOCAB, 3, replayed)
     # In the order of the split: the short ones for latency, then whatever is short enough for replay.
     assert [encoded.prompt_id for _, encoded in measured] == [ids[1], ids[3], ids[4]]
     assert [encoded.prompt_id for _, encoded in further] == [ids[0], ids[5], ids[6]][:num_further]

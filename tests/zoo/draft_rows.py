@@ -514,16 +514,8 @@ REFUSED = [
         extra={"midlayer.mlp.up_proj.weight": torch.zeros(48, HIDDEN).to(torch.float8_e4m3fn)},
     ),
     refused(
-        "of another vocabulary",
-        "drafts for a target with 50 tokens and hidden size 32; this target has 97",
-        {"vocab_size": 50},
-        SPECFORGE,
-        make={"own": None},
-        drop=["draft_vocab_size"],
-    ),
-    refused(
         "of another hidden size",
-        "drafts for a target with 97 tokens and hidden size 40",
+        "drafts for a target of hidden size 40; this target has 32",
         {"hidden_size": 40},
         SPECFORGE,
         make={"embedding": True},
