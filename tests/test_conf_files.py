@@ -28,11 +28,11 @@ def test_option_composes(option):
     assert config.vocab.trimmed_sizes()
 
 
-def test_the_default_is_three_domains_and_eleven_sizes():
+def test_the_default_is_three_domains_and_nine_sizes():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = OmegaConf.to_object(compose("config"))
     assert [d.name for d in config.domain.sources()] == ["code", "function_calling", "writing"]
-    sizes = [32768, 24576, 16384, 12288, 8192, 4096, 2048, 1024, 512, 256]
+    sizes = [32768, 16384, 8192, 4096, 2048, 1024, 512, 256]
     assert config.vocab.sizes == ["full", *map(str, sizes)]
 
 

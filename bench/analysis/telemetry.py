@@ -18,12 +18,17 @@ _PANELS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("temperature (C)", (("temperature_c", "GPU"), ("cpu_temperature_c", "CPU"))),
     (
         "load (share)",
-        (("utilization", "GPU"), ("cpu_load", "CPU"), ("cpu_load_of_others", "other processes")),
+        (
+            *(("utilization", "GPU"), ("cpu_load", "CPU"), ("cpu_load_of_others", "other processes")),
+            ("cpu_steal", "stolen by the hypervisor"),
+        ),
     ),
+    ("tasks waiting (share of time)", (("cpu_pressure", "for a CPU"), ("memory_pressure", "for memory"))),
+    ("memory traffic (GB/s)", (("memory_bytes_per_s", "all CPUs"),)),
     ("GPU memory (GB)", (("memory_used_bytes", "used"),)),
 )
 
-_SCALE = {"memory_used_bytes": 1e-9}
+_SCALE = {"memory_used_bytes": 1e-9, "memory_bytes_per_s": 1e-9}
 
 _MOST_POINTS = 2000  # more cannot be seen, and would make a file large
 
@@ -151,6 +156,8 @@ _READINGS = {
     "cpu_clock_mhz": "clock of the CPU in MHz",
     "cpu_temperature_c": "temperature of the CPU in C",
     "cpu_load": "load of the CPUs as a share",
+    "cpu_steal": "share of the CPUs that the hypervisor gave to others",
+    "memory_bytes_per_s": "bytes between CPUs and memory in a second",
     "cpu_energy_j": "energy counter of the CPU",
 }
 

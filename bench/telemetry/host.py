@@ -1,5 +1,6 @@
 """The host during a run: load of this run and of others, clock, temperature, and energy if readable."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,11 @@ import psutil
 
 POWERCAP = Path("/sys/class/powercap")
 
+PRESSURE = Path("/proc/pressure")
+
+# The kernel's counters of memory traffic (resctrl), where it is mounted and the CPU has them.
+RESCTRL = Path("/sys/fs/resctrl")
+
 _SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 
 
@@ -16,7 +22,13 @@ _SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 _MOST_W = 5000.0
 
 # No CPU has another clock or temperature.
-_POSSIBLE = {"cpu_clock_mhz": (1.0, 20_000.0), "cpu_temperature_c": (-50.0, 150.0), "cpu_load": (0.0, 1.5)}
+_POSSIBLE = {
+    "cpu_clock_mhz": (1.0, 20_000.0),
+    "cpu_temperature_c": (-50.0, 150.0),
+    "cpu_load": (0.0, 1.5),
+    "cpu_steal": (0.0, 1.5),
+    "memory_bytes_per_s": (0.0, 1e14),
+}
 
 # The kernel counts each CPU in ticks of 10 ms; over a short time one tick more looks like a load above 1.
 _TICK_S = 0.01
@@ -68,6 +80,42 @@ class Rapl:
         return self._total_uj / 1e6
 
 
+class _Growth:
+    """How fast a counter grows, between the last two times that it moved.
+
+    Some counters move every two seconds only, however often they are read.
+
+    Args:
+        read: the counter.
+        most: largest possible growth per second; what a counter held back until the first reading can exceed
+            it.
+    """
+
+    _STANDS_S = 5.0
+
+    def __init__(self, read: Callable[[], float], most: float = math.inf):
+        self._read, self._most = read, most
+        self._last: float | None = None
+        self._passed_s, self._rate = 0.0, 0.0
+
+    def per_s(self, passed_s: float) -> float | None:
+        """Growth per second; None at the first reading.
+
+        Args:
+            passed_s: time since the last reading.
+        """
+        now, before = self._read(), self._last
+        self._passed_s += passed_s
+        if before is None:
+            self._last, self._passed_s = now, 0.0
+            return None
+        if now == before:
+            return self._rate if self._passed_s < self._STANDS_S else 0.0
+        self._rate = min((now - before) / max(self._passed_s, _TICK_S), self._most)
+        self._last, self._passed_s = now, 0.0
+        return self._rate
+
+
 class Host:
     """Reads the state of the machine, and the load of one process and its threads.
 
@@ -76,8 +124,16 @@ class Host:
         impossible: by field, the first answer that no sensor can give; such answers count as none.
     """
 
-    def __init__(self, pid: int, rapl: Rapl | None = None):
+    def __init__(
+        self, pid: int, rapl: Rapl | None = None, pressure: Path = PRESSURE, resctrl: Path = RESCTRL
+    ):
         """Takes the first reading of the load.
+
+        Args:
+            pid: of the process.
+            rapl: energy counters.
+            pressure: the kernel's folder of stalls.
+            resctrl: its folder of memory traffic.
 
         Raises:
             psutil.NoSuchProcess: the process has ended.
@@ -87,9 +143,20 @@ class Host:
         self.unsupported: dict[str, str] = {}
         self.impossible: dict[str, str] = {}
         self._before: tuple[float, float] | None = self._ask("cpu_load", self._busy_s)
+        self._growths = {
+            "cpu_steal": _Growth(lambda: _stolen_s() / self._num_cpus),
+            "cpu_pressure": _Growth(lambda: _stalled_s(pressure / "cpu"), 1.0),
+            "memory_pressure": _Growth(lambda: _stalled_s(pressure / "memory"), 1.0),
+            "memory_bytes_per_s": _Growth(lambda: _memory_bytes(resctrl)),
+        }
+        self._grown(0.0)
 
     def read(self, passed_s: float) -> dict[str, Any]:
         """Load since the last reading, as a share of all CPUs, and sensors. Takes about a millisecond.
+
+        `cpu_steal` is the share of all CPUs that a hypervisor gave to others; `cpu_pressure` and
+        `memory_pressure` are shares of the time in which some task of the machine waited for a CPU, or for
+        memory to be freed; `memory_bytes_per_s` is the traffic of all CPUs with memory.
 
         Args:
             passed_s: time since the last reading.
@@ -99,6 +166,7 @@ class Host:
         """
         return {
             **self._load(passed_s),
+            **self._grown(passed_s),
             "cpu_clock_mhz": self._ask("cpu_clock_mhz", _clock_mhz),
             "cpu_temperature_c": self._ask("cpu_temperature_c", _temperature_c),
         }
@@ -111,6 +179,13 @@ class Host:
         if self._rapl.impossible:
             self.impossible.setdefault("cpu_energy_j", self._rapl.impossible)
         return energy_j
+
+    def _grown(self, passed_s: float) -> dict[str, float | None]:
+        found = {}
+        for name, growth in self._growths.items():
+            value = self._ask(name, lambda growth=growth: growth.per_s(passed_s))  # type: ignore[misc]
+            found[name] = None if value is None else round(value, 4)
+        return found
 
     def _load(self, passed_s: float) -> dict[str, float | None]:
         before, self._before = self._before, self._ask("cpu_load", self._busy_s)
@@ -155,6 +230,35 @@ class Host:
                 self.impossible.setdefault(field, str(answer))
                 return None
         return answer
+
+
+def _stolen_s() -> float:
+    """CPU seconds so far that a hypervisor gave to others."""
+    times = psutil.cpu_times()
+    if not hasattr(times, "steal"):
+        raise LookupError("this system does not report it")
+    return times.steal
+
+
+def _stalled_s(path: Path) -> float:
+    """Seconds so far in which some task waited, from a file such as `/proc/pressure/cpu`."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise LookupError(f"{path} cannot be read: {error.strerror}") from error
+    for line in lines:
+        kind, *values = line.split()
+        if kind == "some":
+            return float(dict(value.split("=") for value in values)["total"]) / 1e6
+    raise LookupError(f"{path} has no line for some tasks")
+
+
+def _memory_bytes(resctrl: Path) -> float:
+    """Bytes so far between all CPUs and memory."""
+    counters = sorted(resctrl.glob("mon_data/mon_L3_*/mbm_total_bytes"))
+    if not counters:
+        raise LookupError(f"no counters of memory traffic in {resctrl}: not mounted, or the CPU has none")
+    return float(sum(int(counter.read_text()) for counter in counters))
 
 
 def _clock_mhz() -> float:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from bench.telemetry import host as host_room
 from bench.telemetry.host import Host, Rapl
 
 
@@ -49,7 +50,9 @@ def test_an_answer_that_no_sensor_can_give_is_none_and_named(tmp_path, monkeypat
     temperatures = {"coretemp": [SimpleNamespace(current=255.0)]}
     monkeypatch.setattr(psutil, "sensors_temperatures", lambda: temperatures)
     monkeypatch.setattr(host, "_busy_s", lambda: (1e9, 0.0))
-    assert set(host.read(1.0).values()) == {None}
+    values = host.read(1.0)
+    for field in ("cpu_load", "cpu_load_of_others", "cpu_clock_mhz", "cpu_temperature_c"):
+        assert values[field] is None
     assert host.impossible["cpu_clock_mhz"] == "0.0" and host.impossible["cpu_temperature_c"] == "255.0"
     assert float(host.impossible["cpu_load"]) > 1e6
     assert not host.unsupported.keys() & host.impossible.keys()
@@ -134,7 +137,8 @@ def test_a_reading_that_fails_is_none_with_its_reason_and_not_asked_again(
     found = [host.read(1.0) for _ in range(3)]
     assert [values[field] for values in found] == [None] * 3
     assert reason in host.unsupported[field]
-    assert len(calls) == 1
+    # Load and steal are two questions to one function.
+    assert len(calls) == (2 if name == "cpu_times" else 1)
     # The others are read as ever.
     assert field == "cpu_load" or all(values["cpu_load"] is not None for values in found)
 
@@ -155,3 +159,44 @@ def test_a_process_that_has_ended_is_no_failed_reading(tmp_path, monkeypatch):
     monkeypatch.setattr(psutil.Process, "cpu_times", gone)
     with pytest.raises(psutil.NoSuchProcess):
         host.read(1.0)
+
+
+def test_what_others_take_is_read_where_the_system_tells_it(tmp_path, monkeypatch):
+    traffic = tmp_path / "mon_data" / "mon_L3_00" / "mbm_total_bytes"
+    traffic.parent.mkdir(parents=True)
+    times = SimpleNamespace(steal=100.0)
+
+    def now(stolen_s, cpu_us, memory_us, num_bytes):
+        times.steal = stolen_s
+        for name, total in (("cpu", cpu_us), ("memory", memory_us)):
+            line = f"some avg10=0.00 avg60=0.00 avg300=0.00 total={total}"
+            (tmp_path / name).write_text(f"{line}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n")
+        traffic.write_text(f"{num_bytes}\n")
+
+    now(100.0, 5_000_000, 0, 10**9)
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
+    monkeypatch.setattr(host_room, "_stolen_s", lambda: times.steal)
+    host = Host(os.getpid(), Rapl(tmp_path), tmp_path, tmp_path)
+    fields = ("cpu_steal", "cpu_pressure", "memory_pressure", "memory_bytes_per_s")
+    now(101.0, 5_500_000, 0, 3 * 10**9)
+    assert list(map(host.read(1.0).get, fields)) == [0.25, 0.5, 0.0, 2e9]
+    # The kernel has not brought its counters up to date: the last rate stands.
+    assert list(map(host.read(1.0).get, fields)) == [0.25, 0.5, 0.0, 2e9]
+    now(101.0, 6_000_000, 1_000_000, 3 * 10**9)
+    assert list(map(host.read(1.0).get, fields)) == [0.25, 0.25, 0.3333, 2e9]
+    # It has had time enough to, so that nothing happened.
+    assert host.read(5.0)["cpu_pressure"] == 0
+    assert not host.impossible and not set(fields) & set(host.unsupported)
+
+
+def test_what_the_system_does_not_tell_has_a_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(psutil, "cpu_times", lambda: SimpleNamespace(idle=1.0))
+    host = Host(os.getpid(), Rapl(tmp_path), tmp_path / "none", tmp_path)
+    values = host.read(1.0)
+    for field, reason in {
+        "cpu_steal": "this system does not report it",
+        "cpu_pressure": "none/cpu cannot be read: No such file",
+        "memory_pressure": "none/memory cannot be read: No such file",
+        "memory_bytes_per_s": "no counters of memory traffic in ",
+    }.items():
+        assert values[field] is None and reason in host.unsupported[field]
