@@ -13,20 +13,26 @@ from tests.analysis.conftest import LABELS
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_tasks_start_to_end(run_folders, tmp_path):
+def test_runs_are_found_by_name(run_folders):
     runs_dir = run_folders[0].parent
-    console = Console(file=io.StringIO(), width=200)
-    names = [folder.name for folder in run_folders]
-    folders = find_folders(runs_dir, names)
-    assert folders == run_folders
+    assert find_folders(runs_dir, [folder.name for folder in run_folders]) == run_folders
     (runs_dir / "latest").symlink_to(run_folders[2].name)
     assert find_folders(runs_dir, ["latest"]) == [run_folders[2]]
     (runs_dir / "latest").unlink()
-    page = report_runs(folders, runs_dir, tmp_path / "reports", None, console)
+
+
+@pytest.mark.slow
+def test_a_report_of_three_devices_start_to_end(run_folders, tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    page = report_runs(run_folders, run_folders[0].parent, tmp_path / "reports", None, console)
     assert page == tmp_path / "reports" / "l4-and-2-more" / "index.html" and page.exists()
     said = console.file.getvalue()
     for label in LABELS:
         assert label in said
+
+
+def test_a_difference_start_to_end(run_folders, tmp_path):
+    folders, console = run_folders, Console(file=io.StringIO(), width=200)
     with pytest.raises(ConfigError, match="task=diff takes two runs, not 3"):
         diff_runs(folders, 0.02, tmp_path / "reports", None, console)
     # 1.9 against 1.5 ms of verification: slower by far, and faster the other way round.

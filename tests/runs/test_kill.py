@@ -92,6 +92,7 @@ def without_decodes(found: Counter) -> Counter:
     return Counter({case: n for case, n in found.items() if case[0] not in ("decode", "check")})
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_that_is_killed_again_and_again(tmp_path, undisturbed):
     rng = random.Random(112)  # its last kill comes while parts are timed on their own
@@ -133,6 +134,7 @@ def _wait_for_records(process: subprocess.Popen, results: Path, more: int) -> No
     pytest.fail("the run ended before it could be killed")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_case_without_memory_fails_alone_and_is_tried_again(tmp_path, undisturbed):
     arguments = [*SMALL, f"results_dir={tmp_path}"]

@@ -9,19 +9,16 @@ import pytest
 from safetensors.torch import load_file
 
 from bench.records import RankingRecord, read_records
+from tests.select.in_process import run_here
 from tests.test_cli import run
 
 EXAMPLE = Path(__file__).parents[2] / "results" / "example"
 
 
-def export(out: Path, *arguments: str, of: Path = EXAMPLE):
-    return run("task=export", f"run={of}", f"out={out}", *arguments)
-
-
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     out = tmp_path_factory.mktemp("exported") / "code"
-    done = export(out, "export.domain=code")
+    done = run("task=export", f"run={EXAMPLE}", f"out={out}", "export.domain=code")
     assert done.returncode == 0, done.stderr
     return out, done.stdout
 
@@ -48,12 +45,12 @@ def test_exports_the_tokens_that_were_measured(exported):
 def test_says_how_to_serve_it(exported):
     out, printed = exported
     size, gamma = decoded_optimum()
-    told = json.loads((out / "export.json").read_text("utf-8"))
-    assert (told["vocab_size"], told["draft_length"], told["domain"]) == (size, gamma, "code")
-    assert told["run"] == EXAMPLE.name
-    assert f'"num_speculative_tokens": {gamma}' in told["serve"]["vLLM"]
-    assert str(out / "exports" / "draft") in told["serve"]["SGLang"]
-    assert told["serve"]["vLLM"] in printed
+    summary = json.loads((out / "export.json").read_text("utf-8"))
+    assert (summary["vocab_size"], summary["draft_length"], summary["domain"]) == (size, gamma, "code")
+    assert summary["run"] == EXAMPLE.name
+    assert f'"num_speculative_tokens": {gamma}' in summary["serve"]["vLLM"]
+    assert str(out / "exports" / "draft") in summary["serve"]["SGLang"]
+    assert summary["serve"]["vLLM"] in printed
 
 
 @pytest.mark.parametrize(
@@ -64,20 +61,20 @@ def test_says_how_to_serve_it(exported):
         (["export.domain=code", "export.vocab_size=0"], "export.vocab_size=0"),
     ],
 )
-def test_wrong_input_is_one_line_and_writes_nothing(tmp_path, arguments, said):
-    done = export(tmp_path / "out", *arguments)
+def test_wrong_input_is_one_line_and_writes_nothing(tmp_path, monkeypatch, arguments, said):
+    done = run_here(monkeypatch, "task=export", f"run={EXAMPLE}", f"out={tmp_path / 'out'}", *arguments)
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_another_draft_than_the_measured_one_is_refused(tmp_path):
+def test_another_draft_than_the_measured_one_is_refused(tmp_path, monkeypatch):
     changed = tmp_path / "run"
     shutil.copytree(EXAMPLE, changed)
     environment = json.loads((changed / "environment.json").read_text("utf-8"))
     environment["draft_fingerprint"] = "0" * 64
     (changed / "environment.json").write_text(json.dumps(environment), "utf-8")
-    done = export(tmp_path / "out", of=changed)
+    done = run_here(monkeypatch, "task=export", f"run={changed}", f"out={tmp_path / 'out'}")
     assert done.returncode == 2
     assert "has changed since run measured it" in done.stderr

@@ -40,16 +40,13 @@ def select_here(monkeypatch, path, out, *arguments):
     )
 
 
-def select(path, out, *arguments):
-    return run(
-        "task=select", "domain=jsonl", f"domain.path={path}", f"out={out}", "select.trials=20", *arguments
-    )
-
-
 @pytest.fixture(scope="module")
 def selected(conversations, tmp_path_factory):
     out = tmp_path_factory.mktemp("select") / "out"
-    done = select(conversations, out, "select.k_min=5")
+    done = run(
+        *("task=select", "domain=jsonl", f"domain.path={conversations}", f"out={out}", "select.trials=20"),
+        "select.k_min=5",
+    )
     assert done.returncode == 0, done.stderr
     return out, done.stdout
 
@@ -116,24 +113,24 @@ def test_the_report_shows_every_figure(selected):
     assert "the data set's responses" in page and "fewer tokens" in page
 
 
-def test_the_same_input_gives_the_same_vocabulary(conversations, selected, tmp_path):
+def test_the_same_input_gives_the_same_vocabulary(conversations, selected, tmp_path, monkeypatch):
     out, _ = selected
-    done = select(conversations, tmp_path / "again", "select.k_min=5", "select.checkpoint=false")
+    done = select_here(monkeypatch, conversations, tmp_path / "again", "select.k_min=5", "select.trials=20")
     assert done.returncode == 0, done.stderr
     again, first = (json.loads((f / "summary.json").read_text()) for f in (tmp_path / "again", out))
     assert again == first
     assert not (tmp_path / "again" / "exports" / "draft").exists()
 
 
-def test_a_mixture_with_a_corpus_ranks_and_is_judged_on_both(conversations, tmp_path):
+def test_a_mixture_with_a_corpus_ranks_and_is_judged_on_both(conversations, tmp_path, monkeypatch):
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text(
         "".join(json.dumps({"prompt": f"q{i}", "response": "zebra quartz"}) + "\n" for i in range(30))
     )
-    done = select(
+    done = select_here(
+        monkeypatch,
         conversations,
         tmp_path / "out",
-        "select.checkpoint=false",
         "+domain@corpora.general=jsonl",
         "corpora.general.name=general",
         f"corpora.general.path={corpus}",
@@ -156,15 +153,15 @@ def test_a_mixture_with_a_corpus_ranks_and_is_judged_on_both(conversations, tmp_
         (['{"messages": [{"role": "robot", "content": "x"}]}'], ["line 1", "'robot' is unknown"]),
     ],
 )
-def test_a_file_that_cannot_be_used_leaves_nothing_behind(tmp_path, lines, parts):
+def test_a_file_that_cannot_be_used_leaves_nothing_behind(tmp_path, monkeypatch, lines, parts):
     (tmp_path / "mine.jsonl").write_text("\n".join(lines))
-    check_refused(select(tmp_path / "mine.jsonl", tmp_path / "out"), parts)
+    check_refused(select_here(monkeypatch, tmp_path / "mine.jsonl", tmp_path / "out"), parts)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.jsonl"]
 
 
-def test_no_assistant_turn_anywhere_names_the_way_out(tmp_path):
+def test_no_assistant_turn_anywhere_names_the_way_out(tmp_path, monkeypatch):
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a"}\n')
-    done = select(tmp_path / "mine.jsonl", tmp_path / "out", "domain.responses=dataset")
+    done = select_here(monkeypatch, tmp_path / "mine.jsonl", tmp_path / "out", "domain.responses=dataset")
     check_refused(done, ["there is no assistant turn", "domain.responses=target"])
 
 
@@ -187,14 +184,16 @@ def test_no_assistant_turn_anywhere_names_the_way_out(tmp_path):
         (["select.eagle3_config=nosuch.json"], ["nosuch.json cannot be read"]),
     ],
 )
-def test_wrong_values_are_one_line_and_leave_nothing_behind(conversations, tmp_path, arguments, parts):
-    check_refused(select(conversations, tmp_path / "out", *arguments), parts)
+def test_wrong_values_are_one_line_and_leave_nothing_behind(
+    conversations, tmp_path, monkeypatch, arguments, parts
+):
+    check_refused(select_here(monkeypatch, conversations, tmp_path / "out", *arguments), parts)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_of_the_users_is_not_replaced(conversations, tmp_path):
+def test_a_folder_of_the_users_is_not_replaced(conversations, tmp_path, monkeypatch):
     (tmp_path / "mine.txt").write_text("x")
-    check_refused(select(conversations, tmp_path), ["has no summary.json"])
+    check_refused(select_here(monkeypatch, conversations, tmp_path), ["has no summary.json"])
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -257,12 +256,8 @@ def test_a_vocabulary_that_silences_a_script_or_a_language_says_so(many_language
 
 def test_kept_scripts_are_covered_whole_whatever_the_text_is(many_languages, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    done = select(
-        many_languages,
-        out,
-        "select.keep_scripts=[cyrillic,Hani]",
-        "select.coverage_weight=0",
-        "select.checkpoint=false",
+    done = select_here(
+        monkeypatch, many_languages, out, "select.keep_scripts=[cyrillic,Hani]", "select.coverage_weight=0"
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads((out / "summary.json").read_text())
