@@ -30,6 +30,7 @@ from bench.runs.run import _run_on_locked_device
 from bench.stats.estimates import median
 from bench.text import embedded, load_prompts
 from tests.report.synthetic import FULL, write_run
+from tests.synthetic_run import append_records
 
 
 def test_a_full_disk_keeps_its_own_message_through_closing(tmp_path):
@@ -96,11 +97,14 @@ def test_the_medians_interval_of_symmetric_samples_is_symmetric(n):
 @pytest.mark.filterwarnings("error")
 def test_an_answer_that_is_only_its_end_token_measures_nothing(tmp_path):
     folder = write_run(tmp_path)
-    writer = RecordWriter(folder)
-    for size, gamma in ((FULL, 0), (FULL, 3), (10, 3), (20, 3)):
-        time_ms = 4.0 if gamma else 0.0
-        writer.append(DecodeRecord("code", "p3", size, gamma, 1, 20, [1], [], time_ms, time_ms, {}))
-    writer.close()
+    variants, time_ms = ((FULL, 0), (FULL, 3), (10, 3), (20, 3)), {0: 0.0, 3: 4.0}
+    append_records(
+        folder,
+        [
+            DecodeRecord("code", "p3", size, gamma, 1, 20, [1], [], time_ms[gamma], time_ms[gamma], {})
+            for size, gamma in variants
+        ],
+    )
     (answer,) = Findings.of(read_run(folder)).answers
     assert answer.sentence().startswith("code: trim to 10 tokens")
     decoded = answer.over_full.decoded

@@ -5,26 +5,26 @@ every device, as it is with greedy decoding in float32.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from unittest.mock import patch
+from typing import Any
 
 import numpy as np
-import yaml
 
 from bench.acceptance import Intervals
 from bench.cost.shape import DraftShape, Pass, total_cost
 from bench.records import (
     BaselineRecord,
     DecodeRecord,
-    EndRecord,
     PlanRecord,
     ProbeRecord,
     RankingRecord,
-    RecordWriter,
+    Record,
     ReplayRecord,
 )
 from bench.variant import Variant
+from tests.synthetic_run import write_run_folder
 
 FULL = 49152
 SIZES = (512, 2048, 8192, 24576, FULL)
@@ -76,26 +76,19 @@ class Experiment:
 def write_run(folder: Path, device: Device | None = None, experiment: Experiment | None = None) -> Path:
     """A finished run of `experiment` on `device`."""
     device, experiment = device or Device(), experiment or Experiment()
-    folder.mkdir(parents=True)
-    _write_head(folder, device, experiment)
-    # Nobody waits for a disk to have what does not exist.
-    with patch("os.fsync"):
-        _write_records(folder, device, experiment)
-    return folder
+    records = _records(device, experiment)
+    return write_run_folder(folder, _config(experiment), _environment(device, experiment), records)
 
 
-def _write_records(folder: Path, device: Device, experiment: Experiment) -> None:
-    writer, maker = RecordWriter(folder), _Maker(device, experiment)
+def _records(device: Device, experiment: Experiment) -> Iterator[Record]:
+    maker = _Maker(device, experiment)
     for domain in experiment.domains:
-        writer.append(RankingRecord(domain, list(range(40)), [float(n) for n in range(40, 0, -1)], 1, None))
+        yield RankingRecord(domain, list(range(40)), [float(n) for n in range(40, 0, -1)], 1, None)
     for domain in experiment.domains:
-        writer.append(PlanRecord(domain, domain, list(VARIANTS)))
+        yield PlanRecord(domain, domain, list(VARIANTS))
         for number in range(experiment.first_prompt, experiment.first_prompt + experiment.num_prompts):
-            for record in maker.records(domain, number):
-                writer.append(record)
-    writer.append(BaselineRecord(experiment.domains[0], "p0", experiment.num_tokens, 10.0, 12.0))
-    writer.append(EndRecord("2026-01-01T00:10:00+00:00"))
-    writer.close()
+            yield from maker.records(domain, number)
+    yield BaselineRecord(experiment.domains[0], "p0", experiment.num_tokens, 10.0, 12.0)
 
 
 class _Maker:
@@ -170,8 +163,8 @@ class _Maker:
         return self.order
 
 
-def _write_head(folder: Path, device: Device, experiment: Experiment) -> None:
-    config = {
+def _config(experiment: Experiment) -> dict[str, Any]:
+    return {
         "pair": {"name": experiment.pair, "draft": "smollm2-135m-eagle3"},
         "select": {"coverage_weight": 0.5},
         "measure": {
@@ -184,12 +177,13 @@ def _write_head(folder: Path, device: Device, experiment: Experiment) -> None:
             "max_new_tokens": experiment.max_new_tokens,
         },
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    environment = {
+
+
+def _environment(device: Device, experiment: Experiment) -> dict[str, Any]:
+    return {
         "started_at": experiment.started_at,
         "pair": experiment.pair,
         "dtype": experiment.dtype,
-        "target_runner": "lean",
         "target_fingerprint": "t" * 64,
         "draft_fingerprint": experiment.draft_fingerprint,
         "full_vocab_size": FULL,
@@ -205,4 +199,3 @@ def _write_head(folder: Path, device: Device, experiment: Experiment) -> None:
         },
         "git": {"commit": "0" * 40, "modified": False},
     }
-    (folder / "environment.json").write_text(json.dumps(environment))

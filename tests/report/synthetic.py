@@ -1,21 +1,19 @@
 """A synthetic run with hand-chosen timings: every figure of a report can be computed in the head."""
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
-
-import yaml
 
 from bench.records import (
     BaselineRecord,
     DecodeRecord,
-    EndRecord,
     IsolatedRecord,
     PlanRecord,
     ProbeRecord,
     RankingRecord,
-    RecordWriter,
+    Record,
     ReplayRecord,
 )
+from tests.synthetic_run import write_run_folder
 
 FULL = 100
 PROMPTS = ("p1", "p2")
@@ -68,23 +66,6 @@ def replayed(prompt: str, source: str, lowest: int, longest: int) -> ReplayRecor
     )
 
 
-def write_head(folder: Path, draft_length: int) -> None:
-    """Configuration and environment."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {"measure": {"bootstrap_samples": 200, "seed": 0, "draft_lengths": [draft_length]}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    environment = {
-        "pair": "synthetic-pair",
-        "device_name": "synthetic device",
-        "dtype": "float32",
-        "full_vocab_size": FULL,
-        "started_at": "2026-01-01T00:00:00+00:00",
-        "target_runner": "lean",
-        "packages": {"torch": "0", "transformers": "0"},
-    }
-    (folder / "environment.json").write_text(json.dumps(environment))
-
-
 def write_run(folder: Path, head_ms: dict[int, float] | None = None, draft_length: int = 3) -> Path:
     """Two prompts, plain decoding at 20 ms a token, and drafts of 100, 20 and 10 tokens.
 
@@ -93,42 +74,39 @@ def write_run(folder: Path, head_ms: dict[int, float] | None = None, draft_lengt
     """
     head_ms = head_ms or {FULL: 5.5, 10: 0.5}
     head_ms = {20: head_ms[10] + (head_ms[FULL] - head_ms[10]) / 9, **head_ms}
-    write_head(folder, draft_length)
-    writer = RecordWriter(folder)
+    config = {"measure": {"bootstrap_samples": 200, "seed": 0, "draft_lengths": [draft_length]}}
+    records = _records(head_ms, draft_length)
+    return write_run_folder(folder, config, {"full_vocab_size": FULL}, records)
+
+
+def _records(head_ms: dict[int, float], draft_length: int) -> Iterator[Record]:
     for source in ("code", "pooled"):
-        writer.append(RankingRecord(source, SEEN, [4.0] * 10 + [5.0] * 2, 1, None))
+        yield RankingRecord(source, SEEN, [4.0] * 10 + [5.0] * 2, 1, None)
     for prompt in PROMPTS:
-        writer.append(replayed(prompt, "code", 10, draft_length))
-        writer.append(replayed(prompt, "pooled", 20, draft_length))
-    writer.append(
-        PlanRecord(
-            "code",
-            "code",
-            [
-                (FULL, 0, "plain"),
-                (FULL, draft_length, "full"),
-                (10, draft_length, "optimum+lossless"),
-                (20, draft_length, "paper"),
-            ],
-        )
+        yield replayed(prompt, "code", 10, draft_length)
+        yield replayed(prompt, "pooled", 20, draft_length)
+    yield PlanRecord(
+        "code",
+        "code",
+        [
+            (FULL, 0, "plain"),
+            (FULL, draft_length, "full"),
+            (10, draft_length, "optimum+lossless"),
+            (20, draft_length, "paper"),
+        ],
     )
     for prompt in PROMPTS:
         for size in (FULL, 10):
-            writer.append(probe(prompt, size, draft_length, head_ms[size]))
-        writer.append(decode(prompt, FULL, 0, [], 20.0, 0))
+            yield probe(prompt, size, draft_length, head_ms[size])
+        yield decode(prompt, FULL, 0, [], 20.0, 0)
         # Eight tokens after the first, in rounds of gamma + 1.
         accepted = [draft_length] * (8 // (draft_length + 1))
         for size in (FULL, 10, 20):
-            writer.append(decode(prompt, size, draft_length, accepted, 24.0, head_ms[size]))
+            yield decode(prompt, size, draft_length, accepted, 24.0, head_ms[size])
     for cache, factor in (("cold", 1.0), ("warm", 0.5)):
         for size in (FULL, 10):
             samples = [head_ms[size] * factor] * 6
-            writer.append(IsolatedRecord("lm_head", size, None, cache, samples, samples, 1, "precise", 0.0))
+            yield IsolatedRecord("lm_head", size, None, cache, samples, samples, 1, "precise", 0.0)
         samples = [24.0 * factor] * 6
-        writer.append(
-            IsolatedRecord("verify", None, draft_length + 1, cache, samples, samples, 1, "precise", 0.0)
-        )
-    writer.append(BaselineRecord("code", "p1", 9, 100.0, 120.0))
-    writer.append(EndRecord("2026-01-01T00:10:00+00:00"))
-    writer.close()
-    return folder
+        yield IsolatedRecord("verify", None, draft_length + 1, cache, samples, samples, 1, "precise", 0.0)
+    yield BaselineRecord("code", "p1", 9, 100.0, 120.0)

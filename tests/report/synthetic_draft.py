@@ -1,16 +1,15 @@
 """A run of task=draft whose latencies follow a law chosen by hand."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from bench.cost.shape import DraftShape
 from bench.fit.series import DRAFT_STEP, LM_HEAD, draft_work
-from bench.records import CoverageRecord, EndRecord, IsolatedRecord, RecordWriter, SessionRecord
+from bench.records import CoverageRecord, IsolatedRecord, Record, SessionRecord
 from tests.cost.test_gemma3 import GEMMA_270M
+from tests.synthetic_run import write_run_folder
 
 SIZES = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144)
 CONTEXT, LAYER_MS, T0_MS, BYTES_PER_S = 256, 20.0, 0.5, 2e10
@@ -34,7 +33,6 @@ def write_draft_run(
         "draft_runner": "transformers",
         "has_tied_head": True,
         "full_vocab_size": 262144,
-        "started_at": "2026-01-01T00:00:00+00:00",
         "packages": {"torch": "2", "transformers": "5"},
         "shapes": {"draft": {**asdict(shape), "kind": shape.kind.value}},
         "hardware": {"name": "X1", "source": "by hand", "peak_flops_per_s": {"float32": 1e11},
@@ -47,19 +45,10 @@ def write_draft_run(
         "measure": {"bootstrap_samples": 100, "seed": 0},
         "select": {"coverage_weight": 0.5},
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "environment.json").write_text(json.dumps(environment))
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    writer = RecordWriter(folder)
-    writer.append(SessionRecord("2026-01-01T00:00:00+00:00", "host", 1))
-    if coverage:
-        writer.append(coverage)
-    for cache in caches:
-        for record in _records(shape, sizes, cache):
-            writer.append(record)
-    writer.append(EndRecord("2026-01-01T00:01:00+00:00"))
-    writer.close()
-    return folder
+    records: list[Record] = [SessionRecord("2026-01-01T00:00:00+00:00", "host", 1)]
+    records += [coverage] if coverage else []
+    records += [record for cache in caches for record in _records(shape, sizes, cache)]
+    return write_run_folder(folder, config, environment, records)
 
 
 def _records(shape: DraftShape, sizes: tuple[int, ...], cache: str) -> list[IsolatedRecord]:

@@ -9,8 +9,9 @@ from bench.analysis.run import read_run
 from bench.analysis.summary import SUMMARY_COLUMNS, summary_frame
 from bench.analysis.surfaces import Surfaces
 from bench.errors import OutputError
-from bench.records import FILE_NAME, IsolatedRecord, RecordWriter
+from bench.records import FILE_NAME, IsolatedRecord
 from tests.report.synthetic import ANSWER, FULL, decode, laps_of, write_run
+from tests.synthetic_run import append_records
 
 
 @pytest.fixture
@@ -123,9 +124,7 @@ def test_latencies_are_pooled_over_prompts_and_counted(run):
 
 def test_a_prompt_that_some_variant_lacks_is_left_out(tmp_path):
     folder = write_run(tmp_path)
-    writer = RecordWriter(folder)
-    writer.append(decode("p3", FULL, 0, [], 20.0, 0))
-    writer.close()
+    append_records(folder, [decode("p3", FULL, 0, [], 20.0, 0)])
     assert row(read_run(folder), FULL, 0)["num_prompts"] == 2
 
 
