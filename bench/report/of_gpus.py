@@ -81,118 +81,13 @@ _METHOD = (
 
 def gpus_report(found: GpusFindings) -> Section:
     """Where trimming pays, by how much, and what that rests on."""
-    pair = found.question.pair
-    first, by_batch = usual(found), batch_table(found)
-    first = first.assign(engine_version=first["engine"] + " " + first["version"].astype(str))
-    place = f"batch {found.question.batches[0]}, {found.question.contexts[0]:,} positions"
     parts = [
-        section(
-            "answer",
-            "The answer",
-            *(Paragraph(text, is_brief=True, tone="strong") for text in headline(found)),
-            gain_figure.picture(found),
-            Table(
-                f"What to use on every GPU at {place}, with 95% intervals.",
-                first,
-                _ANSWER,
-                legend=_legend(found),
-                is_brief=True,
-                brief_columns=("draft_step_ms", "flops_vocab_size", "engine"),
-            ),
-            speed_figure.picture(found),
-        ),
+        _answer_section(found),
         section("doubts", "What makes these figures doubtful", Points(doubts(found), is_brief=True)),
-        section(
-            "batches",
-            "From which batch on does trimming stop paying?",
-            Paragraph(batch_sentence(found), is_brief=True),
-            Table(
-                "Smallest batch from which on trimming does not gain 1% for certain with some engine; "
-                "kernels alone.",
-                by_batch,
-                by_batch.columns.tolist(),
-            ),
-            section(
-                "all-choices",
-                "Every engine, dtype, batch and context",
-                Table("As above; all columns are in the CSV.", found.choices, _CHOICES),
-                is_folded=True,
-            ),
-        ),
-        section(
-            "flops",
-            "Would FLOPs have picked it?",
-            Paragraph(flops_sentence(found), is_brief=True),
-            Table("Where FLOPs lose most.", flops_losses(found), _BY_FLOPS),
-            Table(
-                "What an LM head of 2,048 rows saves of one with 65,536, by FLOPs and by the tables.",
-                usual_savings(found),
-                _SAVINGS,
-            ),
-            section(
-                "savings-more",
-                "More: every engine, and heads of 8,192 and 16,384 rows",
-                Table("As above.", found.savings, _SAVINGS),
-                is_folded=True,
-            ),
-        ),
-        section(
-            "tables",
-            "What are the tables worth?",
-            head_figure.picture(found),
-            Table(
-                "Mean error where a row, a whole size, or all large sizes are left out, and doubtful rows.",
-                error_summary(found),
-                _ERRORS,
-            ),
-            Points(missing(found)),
-            section(
-                "tables-more",
-                "More: every latency model, and engines against each other",
-                Table(
-                    "Mean error of latency models on sizes left out, over the numbers of tokens.",
-                    _by_model(found.models),
-                    _by_model(found.models).columns.tolist(),
-                    other="row_error",
-                ),
-                Table(
-                    "How far two engines' rows of the same shape are apart; both call the vendor's library.",
-                    found.repeats,
-                    found.repeats.columns.tolist(),
-                ),
-                is_folded=True,
-            ),
-        ),
-        section(
-            "check",
-            "Does the composition hold?",
-            truth_figure.picture(found),
-            Table(
-                "Composed against measured time per output token of whole models, as the source has them.",
-                truth_summary(found.truth),
-                _TRUTH,
-                legend=(
-                    "Decode rows: prefill of others is at most a tenth of the time. Decode step alone: as if "
-                    "a server let no prefill come between. Keys in 8 bits: whether servers used them is not "
-                    "recorded."
-                ),
-            ),
-            Table(
-                "Published rounds of speculative decoding, and what they take beyond their kernels.",
-                found.rounds,
-                [
-                    "pair",
-                    "gpu",
-                    "engine",
-                    "vocab_size",
-                    "draft_length",
-                    "round_ms",
-                    "kernels_ms",
-                    "beyond_ms",
-                ],
-            ),
-            Points([f"{name}: {host.origin}" for name, host in found.hosts.items()]),
-        ),
+        _batches_section(found),
+        _flops_section(found),
+        _tables_section(found),
+        _check_section(found),
         section(
             "refused",
             "What could not be composed",
@@ -202,10 +97,136 @@ def gpus_report(found: GpusFindings) -> Section:
         section("terms", "What is assumed", Points(found.assumptions)),
         section("method", "Method", Points(_METHOD)),
     ]
-    return Section("report", f"Which vocabulary on which GPU? {pair.name}", [
+    return Section("report", f"Which vocabulary on which GPU? {found.question.pair.name}", [
         Paragraph(_about(found)),
         *(part for part in parts if part),
     ])  # fmt: skip
+
+
+def _answer_section(found: GpusFindings) -> Section | None:
+    place = f"batch {found.question.batches[0]}, {found.question.contexts[0]:,} positions"
+    first = usual(found)
+    first = first.assign(engine_version=first["engine"] + " " + first["version"].astype(str))
+    return section(
+        "answer",
+        "The answer",
+        *(Paragraph(text, is_brief=True, tone="strong") for text in headline(found)),
+        gain_figure.picture(found),
+        Table(
+            f"What to use on every GPU at {place}, with 95% intervals.",
+            first,
+            _ANSWER,
+            legend=_legend(found),
+            is_brief=True,
+            brief_columns=("draft_step_ms", "flops_vocab_size", "engine"),
+        ),
+        speed_figure.picture(found),
+    )
+
+
+def _batches_section(found: GpusFindings) -> Section | None:
+    by_batch = batch_table(found)
+    return section(
+        "batches",
+        "From which batch on does trimming stop paying?",
+        Paragraph(batch_sentence(found), is_brief=True),
+        Table(
+            "Smallest batch from which on trimming does not gain 1% for certain with some engine; "
+            "kernels alone.",
+            by_batch,
+            by_batch.columns.tolist(),
+        ),
+        section(
+            "all-choices",
+            "Every engine, dtype, batch and context",
+            Table("As above; all columns are in the CSV.", found.choices, _CHOICES),
+            is_folded=True,
+        ),
+    )
+
+
+def _flops_section(found: GpusFindings) -> Section | None:
+    return section(
+        "flops",
+        "Would FLOPs have picked it?",
+        Paragraph(flops_sentence(found), is_brief=True),
+        Table("Where FLOPs lose most.", flops_losses(found), _BY_FLOPS),
+        Table(
+            "What an LM head of 2,048 rows saves of one with 65,536, by FLOPs and by the tables.",
+            usual_savings(found),
+            _SAVINGS,
+        ),
+        section(
+            "savings-more",
+            "More: every engine, and heads of 8,192 and 16,384 rows",
+            Table("As above.", found.savings, _SAVINGS),
+            is_folded=True,
+        ),
+    )
+
+
+def _tables_section(found: GpusFindings) -> Section | None:
+    by_model = _by_model(found.models)
+    return section(
+        "tables",
+        "What are the tables worth?",
+        head_figure.picture(found),
+        Table(
+            "Mean error where a row, a whole size, or all large sizes are left out, and doubtful rows.",
+            error_summary(found),
+            _ERRORS,
+        ),
+        Points(missing(found)),
+        section(
+            "tables-more",
+            "More: every latency model, and engines against each other",
+            Table(
+                "Mean error of latency models on sizes left out, over the numbers of tokens.",
+                by_model,
+                by_model.columns.tolist(),
+                other="row_error",
+            ),
+            Table(
+                "How far two engines' rows of the same shape are apart; both call the vendor's library.",
+                found.repeats,
+                found.repeats.columns.tolist(),
+            ),
+            is_folded=True,
+        ),
+    )
+
+
+def _check_section(found: GpusFindings) -> Section | None:
+    return section(
+        "check",
+        "Does the composition hold?",
+        truth_figure.picture(found),
+        Table(
+            "Composed against measured time per output token of whole models, as the source has them.",
+            truth_summary(found.truth),
+            _TRUTH,
+            legend=(
+                "Decode rows: prefill of others is at most a tenth of the time. Decode step alone: as if "
+                "a server let no prefill come between. Keys in 8 bits: whether servers used them is not "
+                "recorded."
+            ),
+        ),
+        Table(
+            "Published rounds of speculative decoding, and what they take beyond their kernels.",
+            found.rounds,
+            [
+                "pair",
+                "gpu",
+                "engine",
+                "vocab_size",
+                "draft_length",
+                "round_ms",
+                "kernels_ms",
+                "beyond_ms",
+            ],
+        ),
+        Points([f"{name}: {host.origin}" for name, host in found.hosts.items()]),
+    )
 
 
 def _about(found: GpusFindings) -> str:
