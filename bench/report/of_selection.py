@@ -157,15 +157,7 @@ def utility_figure(data: SelectionFindings) -> Figure:
                 label=f"{name}, n = {len(chosen)}",
             )
     best = table.iloc[summary["vocab_size"] - 1]
-    axis.plot(
-        best["vocab_size"],
-        best["utility"],
-        "*",
-        color=_RED,
-        markersize=16,
-        zorder=5,
-        label=f"exact optimum, k = {summary['vocab_size']:,}",
-    )
+    _point(axis, best["vocab_size"], best["utility"], "exact optimum", summary["vocab_size"])
     if summary["min_coverage"] > 0:
         axis.axhline(summary["min_coverage"], color="0.6", linewidth=1, label="c_min")
     _log_k(axis, data)
@@ -185,24 +177,17 @@ def pareto_figure(data: SelectionFindings) -> Figure:
     figure, axis = plt.subplots(figsize=(7.5, 4.8))
     frontier, table = data.pareto, data.coverage
     axis.plot(frontier["draft_flops"] / 1e6, frontier["coverage"], "-", color=_BLUE, label="Pareto frontier")
-    marked = [("exact optimum", data.summary["vocab_size"], "*", _RED, 16)]
-    if data.summary["tpe_vocab_size"]:
-        marked.append(("TPE", data.summary["tpe_vocab_size"], "o", _ORANGE, 8))
-    for name, size, marker, color, points in marked:
-        row = table.iloc[size - 1]
-        axis.plot(
-            row["draft_flops"] / 1e6,
-            row[data.judged],
-            marker,
-            color=color,
-            markersize=points,
-            zorder=5,
-            label=f"{name}, k = {size:,}",
-        )
+    for name, size in (
+        ("exact optimum", data.summary["vocab_size"]),
+        ("TPE", data.summary["tpe_vocab_size"]),
+    ):
+        if size:
+            row = table.iloc[size - 1]
+            _point(axis, row["draft_flops"] / 1e6, row[data.judged], name, size)
     axis.set_xlabel("draft FLOPs per drafted token (MFLOPs)")
     axis.set_ylabel("coverage (share of tokens)")
     axis.legend(fontsize="small", loc="lower right")
-    _title(axis, data, "Coverage to be had for a draft's FLOPs")
+    _title(axis, data, "Highest coverage for the FLOPs of a draft")
     return figure
 
 
@@ -229,6 +214,12 @@ def _curve(axis: Axes, data: SelectionFindings, column: str, label: str, color, 
     low, high = table[f"{column}_ci_low"], table[f"{column}_ci_high"]
     if low.notna().any():
         axis.fill_between(table["vocab_size"], low.astype(float), high.astype(float), color=color, alpha=0.2)
+
+
+def _point(axis: Axes, x: float, y: float, name: str, size: int) -> None:
+    """A chosen size: a red star for the exact optimum, an orange dot for that of the estimator."""
+    marker, color, points = ("*", _RED, 16) if name == "exact optimum" else ("o", _ORANGE, 8)
+    axis.plot(x, y, marker, color=color, markersize=points, zorder=5, label=f"{name}, k = {size:,}")
 
 
 def _mark_k(axis: Axes, data: SelectionFindings) -> None:
