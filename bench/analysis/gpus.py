@@ -24,6 +24,7 @@ from bench.analysis.published import (
     REPEAT_COLUMNS,
     SAVING_COLUMNS,
     WIDTHS,
+    TableErrors,
     error_frame,
     flag_frame,
     model_frame,
@@ -33,7 +34,7 @@ from bench.analysis.published import (
     table_errors,
 )
 from bench.cost.shape import Pass
-from bench.errors import BenchError, ConfigError
+from bench.errors import BenchError, ConfigError, FitError
 from bench.gpu_tables.attention import Attention
 from bench.gpu_tables.compose import TableLatency, model_bytes, worst
 from bench.gpu_tables.experts import ExpertTable
@@ -173,6 +174,7 @@ def ask_gpus(
     Raises:
         ConfigError: no table is left.
     """
+    _check_names(sources, names, engines)
     places = [
         (tables, gpu, [engine for engine in of_gpu if not engines or engine in engines])
         for tables in sources
@@ -213,6 +215,18 @@ def ask_gpus(
     )
 
 
+def _check_names(sources: Sequence[Tables], names: Sequence[str], engines: Sequence[str]) -> None:
+    places = [place for tables in sources for place in tables.places]
+    for key, wanted, known in (
+        ("gpus.names", names, sorted({gpu for gpu, _ in places})),
+        ("gpus.engines", engines, sorted({engine for _, engine in places})),
+    ):
+        unknown = [name for name in wanted if name not in known]
+        # Where none is known, no table is left, which is said of both.
+        if 0 < len(unknown) < len(wanted):
+            raise ConfigError(f"{key}: no table is of {unknown[0]}; there are {', '.join(known)}")
+
+
 def _engines(tables: Tables) -> dict[str, list[str]]:
     """By GPU."""
     found: dict[str, list[str]] = {}
@@ -243,10 +257,17 @@ def _of_engine(
     published: Tables | None,
     hosts: Mapping[str, Host],
 ) -> _Part:
-    wanted = [key for key in tables.keys_of(gpu, engine) if key.dtype in {"bfloat16", *question.dtypes}]
-    look_up = {key: products_of(tables, key) for key in wanted}
+    kept = [key for key in tables.keys_of(gpu, engine) if key.dtype in {"bfloat16", *question.dtypes}]
+    look_up = {key: products_of(tables, key) for key in kept}
     memory = tables.gpus[gpu].memory_bytes_per_s
-    judged = {key: table_errors(table, memory) for key, table in look_up.items()}
+    judged: dict[TableKey, TableErrors] = {}
+    too_small: dict[str, str] = {}
+    for key, table in look_up.items():
+        try:
+            judged[key] = table_errors(table, memory)
+        except FitError as error:
+            too_small[key.dtype] = f"{key.label}: {error}"
+    wanted = list(judged)
     wide = next((key for key in wanted if key.dtype == "bfloat16"), None)
     # Engines call the same library for these products; the first one of a GPU is judged for all.
     is_judged = engine == _usual_engine(tables, gpu)
@@ -269,6 +290,7 @@ def _of_engine(
         missing = next((name for name, key in (("bfloat16", wide), (dtype, layers)) if key is None), None)
         if missing or wide is None or layers is None:
             reason = f"{tables.origin} has no {missing} table of {gpu} with {engine}"
+            reason = too_small.get(str(missing), reason)
             found.refused.append((gpu, engine, dtype, None, None, reason))
             continue
         try:
@@ -300,6 +322,8 @@ def _heads(table: Products, question: Question) -> pd.DataFrame:
     """LM heads of one token by rows: as tabulated, which of them are doubtful, and the surface."""
     hidden, key, one = question.judge_widths[0], table.key, table.slice(int(table.tokens[0]))
     place, rows = (key.gpu, key.engine, key.version, hidden), []
+    if hidden not in one.k:
+        return _frame([], HEAD_COLUMNS)
     for n, k, ms, warm, against in zip(one.n, one.k, one.ms, one.is_warm, one.contradicts, strict=True):
         if k == hidden and n >= LEAST_ROWS:
             kind = "faster than memory" if warm else "contradicts its neighbours" if against else "tabulated"

@@ -6,7 +6,7 @@ from bench.analysis.end_to_end import truth_summary
 from bench.analysis.gpus import KERNELS, WITH_HOST, GpusFindings
 from bench.analysis.published import GOAL, WORST, what_is_missing
 
-_SHOWN_LOSSES = 3
+_SHOWN_LOSSES, _SHOWN_REASONS = 3, 3
 
 
 def usual(found: GpusFindings) -> pd.DataFrame:
@@ -38,7 +38,8 @@ def headline(found: GpusFindings) -> list[str]:
             continue
         sentences.append(f"{dtype}: {_sizes(chosen)} {_gains(chosen)}{_with_host(chosen)}")
     if not sentences:
-        sentences.append("Nothing could be composed from these tables; the reasons are below.")
+        reasons = list(dict.fromkeys(found.refused["reason"]))[:_SHOWN_REASONS]
+        sentences.append(f"Nothing could be composed from these tables: {'; '.join(reasons)}.")
         return sentences
     return [*sentences, flops_sentence(found)]
 
@@ -166,6 +167,8 @@ def missing(found: GpusFindings) -> list[str]:
 def _goal(found: GpusFindings) -> str:
     rows = found.errors[found.errors["dtype"] == "bfloat16"]
     rows = rows[rows["engine"] == rows["gpu"].map(_usual_engines(rows))]
+    if rows.empty:
+        return "No table in bfloat16 has enough rows to be judged."
     results = []
     for name, column in (("a row", "row_error"), ("a whole size", "size_error")):
         middle, worst = rows[column].median(), rows[column].max()

@@ -27,6 +27,9 @@ WEIGHT_BYTES = {
     "int4_wo": 0.5, "sq": 1.0,
 }  # fmt: skip
 
+# Rates of reading large weights that no GPU has: below the slowest memory, above the fastest cache.
+_LARGE_BYTES, _SLOWEST, _FASTEST = 32e6, 5e9, 2e14
+
 # As `systems/<gpu>.yaml` calls the peak of a dtype; formats of weights alone compute in bfloat16.
 _PEAKS = {
     "bfloat16": "bfloat16_tc_flops", "fp8": "fp8_tc_flops", "fp8_block": "fp8_tc_flops",
@@ -270,12 +273,19 @@ def read_csv(path: Path, key: str = "gpu_tables") -> Tables:
     unknown = [name for name in table.columns if name not in COLUMNS]
     if unknown:
         raise ConfigError(f"{where}: nothing is known of the column {unknown[0]}; leave it out")
+    if table.empty:
+        raise ConfigError(f"{where} has no rows: give one for every measured product")
     for name in ("version", "kernel"):
-        table[name] = table[name].astype(str) if name in table else "unknown"
+        table[name] = table[name].fillna("unknown").astype(str) if name in table else "unknown"
+    for name in ("gpu", "engine", "dtype"):
+        if (blank := table[name].isna()).any():
+            raise ConfigError(f"{where}, row {int(blank.to_numpy().argmax()) + 1}: {name} is empty")
+        table[name] = table[name].astype(str).str.strip()
     table = _checked(table[COLUMNS], where)
     strange = sorted(set(table["dtype"]) - set(WEIGHT_BYTES))
     if strange:
         raise ConfigError(f"{where}: dtype {strange[0]} is unknown; known are {', '.join(WEIGHT_BYTES)}")
+    _check_units(table, where)
     pairs = table[["gpu", "engine"]].drop_duplicates().itertuples(index=False, name=None)
 
     def read(gpu: str, engine: str) -> pd.DataFrame:
@@ -285,12 +295,28 @@ def read_csv(path: Path, key: str = "gpu_tables") -> Tables:
     return Tables(path.name, "your own", False, read, pairs, gpus)
 
 
+def _check_units(table: pd.DataFrame, where: str) -> None:
+    """Refuses latencies that no GPU has, as those in microseconds or seconds are."""
+    weights = table["n"] * table["k"] * table["dtype"].map(WEIGHT_BYTES)
+    rates = weights / (table["latency_ms"] / 1e3)
+    for _, rows in table.assign(weights=weights).groupby(["gpu", "engine", "dtype"], sort=False):
+        few = rows[rows["m"] == rows["m"].min()]
+        largest = few["weights"].idxmax()
+        if few["weights"].max() >= _LARGE_BYTES and not _SLOWEST <= rates[largest] <= _FASTEST:
+            row = table.loc[largest]
+            raise ConfigError(
+                f"{where}, row {table.index.tolist().index(largest) + 1}: m = {row['m']}, n = {row['n']}, "
+                f"k = {row['k']} in {row['latency_ms']:g} ms would read weights at "
+                f"{rates[largest] / 1e9:,.3g} GB/s, which no GPU does; give latency_ms in milliseconds"
+            )
+
+
 def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
     """Refuses what is no measurement, and shapes that are there twice."""
     try:
         numbers = table[["m", "n", "k", "latency_ms"]].astype(float)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: m, n, k and latency_ms must be numbers ({error})") from error
+        raise ConfigError(f"{where}{_not_a_number(table)}") from error
     values = numbers.to_numpy()
     bad = ~(np.isfinite(values) & (values > 0)).all(axis=1) | (values[:, :3] % 1 != 0).any(axis=1)
     if bad.any():
@@ -310,6 +336,17 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
             f"twice for {row['gpu']} with {row['engine']}; give one latency"
         )
     return whole
+
+
+def _not_a_number(table: pd.DataFrame) -> str:
+    """Which value it is that is none."""
+    for name in ("m", "n", "k", "latency_ms"):
+        bad = pd.to_numeric(table[name], errors="coerce").isna() & table[name].notna()
+        if bad.any():
+            place = int(bad.to_numpy().argmax())
+            value = table[name].iloc[place]
+            return f", row {place + 1}: m, n, k and latency_ms must be numbers, and {name} is {value!r}"
+    return ": m, n, k and latency_ms must be numbers"
 
 
 def _attention(path: Path, is_context: bool) -> pd.DataFrame:

@@ -5,10 +5,12 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.analysis.gpus import GpusFindings, Question, ask_gpus, nearest_width
+from bench.analysis.published import WIDTHS
 from bench.assets import notice_of
 from bench.config import Config, GpusConfig
+from bench.errors import ConfigError
 from bench.gpu_tables.ready import Pair, pair_of_files, ready_pair
-from bench.gpu_tables.tidy import ASSET, Tables, published, read_csv
+from bench.gpu_tables.tidy import ASSET, WEIGHT_BYTES, Tables, published, read_csv
 from bench.predict.profile import known_lengths
 from bench.report.tasks import render_gpus
 
@@ -20,17 +22,22 @@ def run_gpus(config: Config, console: Console) -> GpusFindings:
         BenchError: anything the user can fix.
     """
     wanted = config.gpus
+    if strange := [dtype for dtype in wanted.dtypes if dtype not in WEIGHT_BYTES]:
+        raise ConfigError(f"gpus.dtypes: {strange[0]} is unknown; known are {', '.join(WEIGHT_BYTES)}")
     pair = _pair(wanted)
     lengths = known_lengths(config, pair.draft, pair.profile)
     question = Question(
         pair,
         lengths,
         wanted.dtypes,
-        sorted(wanted.batches),
-        sorted(wanted.contexts),
+        sorted(set(wanted.batches)),
+        sorted(set(wanted.contexts)),
         wanted.judge_widths or [nearest_width(pair.draft.hidden_size)],
     )
     found = ask_gpus(_tables(config.gpu_tables, console), question, wanted.names, wanted.engines)
+    for width in wanted.judge_widths:
+        if not (found.models["hidden_size"] == width).any():
+            raise ConfigError(f"gpus.judge_widths: no table has six LM heads at {width}; try {WIDTHS}")
     folder = config.out_dir or config.reports_dir / f"gpus-{_file_name(pair.name)}"
     render_gpus(found, folder, console)
     return found

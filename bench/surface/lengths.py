@@ -138,7 +138,9 @@ def _lengths(values: Mapping[str, Any], where: str) -> tuple[tuple[int, ...], Fl
     if lengths is not None:
         by_length = sorted((int(gamma), float(length)) for gamma, length in lengths.items())
         gammas, found = tuple(gamma for gamma, _ in by_length), np.array([length for _, length in by_length])
-        if not gammas or gammas[0] < 1 or (found < 1).any() or (found > 1 + np.array(gammas)).any():
+        # Comparisons of what is no number are false.
+        is_length = (found >= 1) & (found <= 1 + np.array(gammas))
+        if not gammas or gammas[0] < 1 or not is_length.all():
             raise ConfigError(f"{where}: a mean acceptance length lies between 1 and the draft length + 1")
         return gammas, found[None]
     marginal = _marginal(rates or [], where)
@@ -155,7 +157,8 @@ def _lengths(values: Mapping[str, Any], where: str) -> tuple[tuple[int, ...], Fl
 
 def _marginal(rates: Sequence[Any], where: str) -> Floats:
     found = np.array([float(rate) for rate in rates])
-    if not len(found) or (found < 0).any() or (found > 1).any() or (np.diff(found) > 0).any():
+    is_rate = (found >= 0) & (found <= 1)
+    if not len(found) or not is_rate.all() or (np.diff(found) > 0).any():
         raise ConfigError(
             f"{where}: rates are shares of rounds that accept each position, between 0 and 1 and never "
             f"rising, not {list(rates)}"

@@ -71,7 +71,11 @@ def test_measurements_of_ones_own_are_read_by_the_same_loader(tmp_path):
     [
         ({"latency_ms": [0.01, 0.0]}, "row 2.*all above 0"),
         ({"n": [1024, 2048.5]}, "row 2.*whole numbers"),
-        ({"m": ["one", "two"]}, "must be numbers"),
+        ({"m": ["one", "two"]}, "row 1: .*must be numbers, and m is 'one'"),
+        ({"latency_ms": [0.01, "fast"]}, "row 2: .*latency_ms is 'fast'"),
+        ({"gpu": ["our H100", None]}, "row 2: gpu is empty"),
+        ({"n": [1024, 65536], "latency_ms": [10.0, 200.0]}, "row 2: .*2.68 GB/s.*in milliseconds"),
+        ({"n": [1024, 65536], "latency_ms": [1e-5, 2e-6]}, "row 2: .*in milliseconds"),
         ({"n": [1024, 1024]}, "n = 1024, k = 4096 in bfloat16 is there twice"),
         ({"dtype": "int3"}, "dtype int3 is unknown"),
         ({"clock": 1}, "nothing is known of the column clock"),
@@ -90,3 +94,5 @@ def test_a_file_that_is_no_table_is_refused(tmp_path):
         read_csv(tmp_path / "ours.csv")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_csv(tmp_path / "absent.csv")
+    with pytest.raises(ConfigError, match="has no rows"):
+        read_csv(write_csv(tmp_path / "empty.csv", m=[], n=[], latency_ms=[], k=[]))

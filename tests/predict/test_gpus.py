@@ -89,6 +89,30 @@ def test_what_is_missing_for_a_table_of_your_own_is_named(published, tables, fil
     assert "no table of attention for our GPU with vllm" in reasons["our GPU"]
 
 
+def test_a_table_with_too_few_rows_is_named_and_the_others_stand(published, tables, files):
+    rows = tables.products(tables.find(GPU, ENGINE, "bfloat16")).assign(gpu="our GPU")
+    rows.head(3).to_csv(files / "ours.csv", index=False)
+    found = gpus.run_gpus(asked(files, gpu_tables=str(files / "ours.csv")), quiet())
+    assert "make no curve; at least 4" in found.refused.set_index("gpu")["reason"]["our GPU"]
+    assert set(found.choices["gpu"]) == {GPU}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"names": [GPU, "nosuch"]}, "gpus.names: no table is of nosuch; there are"),
+        ({"engines": [ENGINE, "nosuch"]}, "gpus.engines: no table is of nosuch; there are"),
+        ({"dtypes": ["bfloat16", "int3"]}, "gpus.dtypes: int3 is unknown; known are"),
+        ({"judge_widths": [17]}, "gpus.judge_widths: no table has six LM heads at 17"),
+    ],
+)
+def test_a_name_that_no_table_has_is_refused(published, files, changed, message):
+    config = asked(files)
+    with pytest.raises(ConfigError, match=message):
+        gpus.run_gpus(replace(config, gpus=replace(config.gpus, **changed)), quiet())
+    assert not (files / "page").exists()
+
+
 def test_a_kind_that_cannot_be_composed_is_refused_with_the_reason(published, files):
     other = {
         **DENSE,

@@ -50,6 +50,8 @@ def test_rounds_behind_the_rates_give_an_interval():
         ({"rates": [0.5], "mean_acceptance_length": {1: 1.5}}, "give either"),
         ({"rates": [0.5, 0.6]}, "never rising"),
         ({"rates": [1.5]}, "between 0 and 1"),
+        ({"rates": [float("nan"), 0.3]}, "between 0 and 1"),
+        ({"mean_acceptance_length": {2: float("nan")}}, "between 1 and the draft length"),
         ({"rates": []}, "never rising"),
         ({"rates": ["many"]}, "a value is not a number"),
         ({"mean_acceptance_length": [2.1]}, "has the wrong form"),
