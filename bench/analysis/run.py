@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from bench.analysis.coverage_table import CoverageTable
+from bench.analysis.processes import pooled, whole_processes
 from bench.errors import ConfigError, OutputError
 from bench.fit.series import DRAFT_STEP, LM_HEAD
 from bench.records import (
@@ -178,11 +179,10 @@ def read_run(folder: Path) -> Run:
             )
             for process, by_domain in every.items()
         }
-        # What a process has not measured yet must not shorten what the others have.
-        whole = [p for p, prompts in found.items() if len(prompts & found[0]) >= _MOST_OF * len(found[0])]
+        whole = whole_processes(found)
         if prompts := set.intersection(*(found[process] for process in whole)) if found[0] else set():
             shared[d], kept_processes[d] = prompts, whole
-            decodes[d] = _pooled([every[process][d] for process in whole])
+            decodes[d] = pooled([every[process][d] for process in whole])
             if len(whole) > 1:
                 repeated[d] = [r for r in log.of(DecodeRecord) if r.domain == d and r.process in whole]
     if not shared:
@@ -222,32 +222,6 @@ def read_run(folder: Path) -> Run:
 def _num_sessions(sessions: Sequence[SessionRecord]) -> int:
     """Of processes that were asked for, each has one of its own."""
     return len(sessions) - max(len({session.process for session in sessions}) - 1, 0)
-
-
-_MOST_OF = 0.8  # of the prompts of the first process, that another must have to be pooled with it
-
-
-def _pooled(
-    several: Sequence[dict[Variant, dict[str, DecodeRecord]]],
-) -> dict[Variant, dict[str, DecodeRecord]]:
-    """One decode per variant and prompt: the first process's tokens, at the mean time per token of all."""
-    first, *others = several
-    pooled: dict[Variant, dict[str, DecodeRecord]] = {}
-    for variant, by_prompt in first.items():
-        pooled[variant] = {}
-        for prompt, record in by_prompt.items():
-            same = [record, *(o[variant][prompt] for o in others if prompt in o.get(variant, {}))]
-            pooled[variant][prompt] = _mean_of(same) if len(same) > 1 else record
-    return pooled
-
-
-def _mean_of(same: Sequence[DecodeRecord]) -> DecodeRecord:
-    first, num_tokens = same[0], [max(len(record.token_ids) - 1, 1) for record in same]
-    per_token = [(r.decode_ms / n, r.wall_ms / n) for r, n in zip(same, num_tokens, strict=True)]
-    decode_ms, wall_ms = (float(ms) for ms in np.mean(per_token, axis=0) * num_tokens[0])
-    laps = {name: [ms for r in same for ms in r.laps_ms.get(name, [])] for name in first.laps_ms}
-    repeats = sum(record.num_repeats for record in same)
-    return replace(first, decode_ms=decode_ms, wall_ms=wall_ms, laps_ms=laps, num_repeats=repeats)
 
 
 class _Log:
