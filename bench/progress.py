@@ -25,7 +25,7 @@ class Stage:
         self.name, self._clock, self._show = name, clock, show
         self._start_s = clock()
         self._done, self._total = 0.0, 0.0
-        self._counting_from = (0.0, self._start_s)
+        self._counting_from: tuple[float, float] | None = None
 
     def update(self, name: str | None = None, done: float = 0, total: float = 0) -> None:
         """Notes the progress.
@@ -38,6 +38,9 @@ class Stage:
         self.name = name or self.name
         if total != self._total or done < self._done:
             # Other steps than before: the time of those says nothing about these.
+            self._counting_from = None
+        elif self._counting_from is None and done > self._done:
+            # Not sooner: before its first step a stage warms up.
             self._counting_from = (done, self._clock())
         self._done, self._total = done, total
         if self._show:
@@ -46,7 +49,7 @@ class Stage:
     def line(self) -> str:
         """What is done, how many steps of how many, time elapsed, and time remaining where it is known."""
         now_s = self._clock()
-        first, since_s = self._counting_from
+        first, since_s = self._counting_from or (self._done, now_s)
         parts = [f"{self.name}{self._steps()}", f"{_duration(now_s - self._start_s)} elapsed"]
         if self._total and self._done > first:
             rest_s = (self._total - self._done) * (now_s - since_s) / (self._done - first)

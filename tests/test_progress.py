@@ -32,19 +32,21 @@ class Terminal(io.StringIO):
         ([], "fetching, 1 min 05 s elapsed"),
         ([(None, 1200, 0)], "fetching: 1,200, 1 min 05 s elapsed"),
         ([(None, 0, 8)], "fetching: 0 of 8, 1 min 05 s elapsed"),
+        # Whatever came before the first step says nothing about the others.
+        ([(None, 0, 8), 10, (None, 2, 8)], "fetching: 2 of 8, 1 min 05 s elapsed"),
         (
-            [(None, 0, 8), 10, (None, 2, 8)],
-            "fetching: 2 of 8, 1 min 05 s elapsed, about 3 min 15 s remaining",
+            [(None, 0, 8), 45, (None, 2, 8), 10, (None, 4, 8)],
+            "fetching: 4 of 8, 1 min 05 s elapsed, about 40 s remaining",
         ),
         # Steps of an earlier session took no time here.
         (
-            [(None, 6, 8), 10, (None, 7, 8)],
-            "fetching: 7 of 8, 1 min 05 s elapsed, about 1 min 05 s remaining",
+            [(None, 5, 8), 45, (None, 6, 8), 10, (None, 7, 8)],
+            "fetching: 7 of 8, 1 min 05 s elapsed, about 20 s remaining",
         ),
         # The pace of other steps says nothing about these.
         (
-            [(None, 0, 8), 35, (None, 8, 8), ("code", 0, 3), ("code", 1, 3)],
-            "code: 1 of 3, 1 min 05 s elapsed, about 1 min 00 s remaining",
+            [(None, 0, 8), (None, 1, 8), 35, (None, 8, 8), ("code", 0, 3), ("code", 1, 3)],
+            "code: 1 of 3, 1 min 05 s elapsed",
         ),
     ],
 )
