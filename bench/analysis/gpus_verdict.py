@@ -175,6 +175,12 @@ def _goal(found: GpusFindings) -> str:
         met = "meets it" if middle <= GOAL and worst <= WORST else "misses it"
         where = rows.nlargest(1, column)["gpu"].iloc[0]
         results.append(f"with {name} left out {middle:.1%} and {worst:.1%} ({where}), which {met}")
+    apart = found.repeats["difference"].astype(float)
+    if len(apart):
+        results.append(
+            f"tables of two engines, which call the same library, differ by {apart.median():.1%} in the median "
+            f"and {apart.max():.1%} at most in the same rows"
+        )
     asked = f"{GOAL:.0%} in the median over the GPUs and {WORST:.0%} at worst"
     return f"Goal of {asked} in bfloat16: {'; '.join(results)}."
 

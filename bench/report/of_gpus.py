@@ -132,7 +132,7 @@ def _batches_section(found: GpusFindings) -> Section | None:
         Paragraph(batch_sentence(found), is_brief=True),
         Table(
             "Smallest batch from which on trimming does not gain 1% for certain with some engine; "
-            "kernels alone.",
+            "kernels alone. Pays up to: larger batches do not fit into the memory, or were not asked.",
             by_batch,
             by_batch.columns.tolist(),
         ),

@@ -29,7 +29,7 @@ class Host:
     pass_ms: float = 0.0
     round_ms: float = 0.0
     step_ms: float = 0.0
-    origin: str = "kernels alone: passes follow each other without a gap, as one CUDA graph"
+    origin: str = "passes follow each other without a gap, as one CUDA graph"
 
 
 @dataclass(frozen=True)
