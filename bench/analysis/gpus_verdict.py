@@ -178,8 +178,8 @@ def _goal(found: GpusFindings) -> str:
     apart = found.repeats["difference"].astype(float)
     if len(apart):
         results.append(
-            f"tables of two engines, which call the same library, differ by {apart.median():.1%} in the median "
-            f"and {apart.max():.1%} at most in the same rows"
+            f"tables of two engines, which call the same library, differ by {apart.median():.1%} in the "
+            f"median and {apart.max():.1%} at most in the same rows"
         )
     asked = f"{GOAL:.0%} in the median over the GPUs and {WORST:.0%} at worst"
     return f"Goal of {asked} in bfloat16: {'; '.join(results)}."
