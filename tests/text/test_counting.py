@@ -1,5 +1,6 @@
 """Counts against a slow count done here, on hard text, in one process and in several."""
 
+import json
 import random
 from dataclasses import replace
 
@@ -8,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.config import DomainSource, Responses, Source, VocabConfig
 from bench.text.conversation import Conversation, Message, Split, from_messages, split_of
 from bench.text.counting import CountSettings, block_counts, count_responses
+from bench.text.domain_counts import count_domain
 from bench.text.encoding import InexactError, ResponseEncoder
 from bench.text.responses import Asked, ResponseFinder
 
@@ -171,3 +174,24 @@ def test_answers_that_are_ids_already():
     counts = block_counts([("a", [1, 1, 3]), ("b", []), ("a", [3])], 5, 2)
     assert counts.total().tolist() == [0, 2, 0, 2, 0] and counts.num_blocks == 1
     assert counts.num_conversations == 2
+
+
+def test_answers_of_the_target_have_scripts_and_the_languages_of_their_prompts(target, tmp_path):
+    path = tmp_path / "mine.jsonl"
+    rows = [{"prompt": f"q{i}", "language": "Danish" if i % 2 else None} for i in range(60)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    domain = DomainSource("mine", Source.file, str(path), responses=Responses.target)
+    ids = target.tokenizer.encode("ж鱻", add_special_tokens=False)
+
+    def write(prompts, wanted, odd):
+        return [(prompt, ids) for prompt in prompts]
+
+    sides = count_domain(domain, target, VocabConfig(["full"]), write, 1, lambda done: None).sides
+    for side, in_context in zip((sides.ranking, sides.held_out), sides.in_context, strict=True):
+        number = side.num_conversations
+        split = {
+            name: counts.sum() for name, counts in target.scripts.split(side.total(), in_context).items()
+        }
+        assert split == {"Cyrillic": number, "Han": (len(ids) - 1) * number}
+    assert sides.languages["Danish"].sum() == 30 * len(ids)
+    assert sides.languages["not stated"].sum() == 30 * len(ids)
