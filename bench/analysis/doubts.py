@@ -70,12 +70,7 @@ def write_doubts(found: Sequence[Doubt], folder: Path) -> None:
 def _unfinished(run: Run) -> Iterator[Doubt]:
     if run.has_ended:
         return
-    asked = int(run.config["measure"].get("repeats") or 1)
-    there = ", ".join(
-        f"{domain}: {len(prompts)} prompts"
-        + (f" in {run.num_processes(domain)} of {asked} processes" if asked > 1 else "")
-        for domain, prompts in run.prompts.items()
-    )
+    there = ", ".join(f"{domain}: {len(prompts)} prompts" for domain, prompts in run.prompts.items())
     yield Doubt(
         "unfinished",
         f"the run has not measured everything that it was asked for (what is shown: {there})",
@@ -282,7 +277,8 @@ def _spread(run: Run, field: str) -> tuple[float, float] | None:
 
 def records_of(run: Run, domain: str) -> list[DecodeRecord | ProbeRecord]:
     """Every probe and decode of a domain."""
-    return [*run.probes[domain], *run.checks.get(domain, []), *run.decodes_of(domain)]
+    decodes = [record for by_prompt in run.decodes[domain].values() for record in by_prompt.values()]
+    return [*run.probes[domain], *run.checks.get(domain, []), *decodes]
 
 
 def while_measured(run: Run, records: Sequence[DecodeRecord | ProbeRecord]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.analysis.doubts import Doubt, doubts
+from bench.analysis.engines import engine_facts, round_frame, served_frame
 from bench.analysis.figures import ALL
 from bench.analysis.fit import judge_draft, judge_run
 from bench.analysis.hardware import draft_shape_of
@@ -132,6 +133,20 @@ class Findings:
         return self.cross.assign(kept=kept)
 
     @cached_property
+    def served(self) -> pd.DataFrame:
+        """What was decoded in another engine; empty where nothing was."""
+        return served_frame(self.run)
+
+    @cached_property
+    def engine_rounds(self) -> pd.DataFrame:
+        """What a round takes in each engine; empty without another engine."""
+        return round_frame(self.run)
+
+    def engine_facts(self, domain: str) -> list[str]:
+        """What another engine says of a domain."""
+        return engine_facts(self.served, self.engine_rounds, domain)
+
+    @cached_property
     def latency_models(self) -> LatencyFindings | None:
         """Judged; None for a run of an earlier version, which does not say what to judge by."""
         try:
@@ -147,6 +162,8 @@ class Findings:
             "cross_domain": self.cross,
             "sizes": self.sizes,
         }
+        if self.run.served:
+            found |= {"engines": self.served, "engine_rounds": self.engine_rounds}
         for component in self.latency_models.components if self.latency_models else ():
             found[f"fit_{component.name}"] = component.models
             found[f"fit_{component.name}_sizes"] = component.sizes.drop(

@@ -22,6 +22,7 @@ from bench.config.run import (
     TelemetryConfig,
     TelemetryMode,
     TimingConfig,
+    VllmConfig,
     VocabConfig,
 )
 from bench.config.select import (
@@ -63,10 +64,15 @@ __all__ = [
     "TelemetryConfig",
     "TelemetryMode",
     "TimingConfig",
+    "VllmConfig",
     "VocabConfig",
 ]
 
 DTYPES = ("auto", "bfloat16", "float32")
+
+WITH_VLLM = "own,vllm"
+
+ENGINES = (OWN, WITH_VLLM)
 
 
 class Task(Enum):
@@ -102,6 +108,7 @@ class Config:
         vocab: the vocabulary sizes to time, and the split of the prompts.
         measure: the effort of a measurement.
         timing: how the parts of a round are timed in isolation.
+        vllm: how `engine=vllm` decodes.
         telemetry: what is sampled during a run.
         select: the search of `task=select`.
         predict: what `task=predict` knows about a draft.
@@ -115,6 +122,8 @@ class Config:
             measured; `smallest`: the smallest of these; `fastest`: the very fastest.
         corpora: further domains, by name. They only rank tokens and test the vocabularies of others.
         task: what to do; `python -m bench --help` lists the tasks.
+        engine: who decodes: `own`, the loop of this program, or `own,vllm`: then also vLLM, which decodes the
+            plain, the full-vocabulary and the advised variant again. The advice rests on our loop.
         dtype: dtype of weights and arithmetic: `float32`, `bfloat16`, or `auto`: bfloat16 where the device
             supports it, else float32.
         results_dir: folder of all results.
@@ -137,6 +146,7 @@ class Config:
     vocab: VocabConfig
     measure: MeasureConfig
     timing: TimingConfig = field(default_factory=TimingConfig)
+    vllm: VllmConfig = field(default_factory=VllmConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
@@ -148,6 +158,7 @@ class Config:
     advice: AdviceRule = AdviceRule.robust
     corpora: dict[str, DomainSource] = field(default_factory=dict)
     task: Task = Task.bench
+    engine: str = OWN
     dtype: str = "auto"
     results_dir: str = path_key("results")
     run: str = path_key("latest")
@@ -163,6 +174,7 @@ class Config:
         if self.task is Task.draft:
             self.pair.measure_alone()
         require(self.dtype in DTYPES, "dtype", self.dtype, " or ".join(DTYPES))
+        require(self.engine in ENGINES, "engine", self.engine, " or ".join(ENGINES))
         valid = self.tag is None or bool(re.fullmatch(r"[\w.,=+-]*[\w,=+-]", self.tag))
         require(valid, "tag", self.tag, "made of letters, digits and . , = + - _, or null")
 
@@ -177,6 +189,11 @@ class Config:
                 f"pair={self.pair.name} has no target, which task={self.task.name} needs: time the draft "
                 "without a target with task=draft, or set pair.target"
             )
+
+    @property
+    def in_vllm(self) -> bool:
+        """Whether vLLM decodes too."""
+        return self.engine == WITH_VLLM
 
     @property
     def runs_dir(self) -> Path:

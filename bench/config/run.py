@@ -150,6 +150,24 @@ class AdviceRule(Enum):
 
 
 @dataclass
+class VllmConfig:
+    """How `engine=vllm` decodes the planned variants again in vLLM.
+
+    Attributes:
+        concurrency: requests in flight; all prompts are decoded once at each.
+        num_processes: fresh processes of every variant; their order is reversed every second time.
+    """
+
+    concurrency: list[int] = field(default_factory=lambda: [1, 4, 8])
+    num_processes: int = 4
+
+    def __post_init__(self) -> None:
+        valid = len(self.concurrency) > 0 and min(self.concurrency) >= 1
+        require(valid, "vllm.concurrency", self.concurrency, "a list of numbers of at least 1")
+        require(self.num_processes >= 2, "vllm.num_processes", self.num_processes, "at least 2")
+
+
+@dataclass
 class MeasureConfig:
     """The effort of a measurement.
 
@@ -164,9 +182,6 @@ class MeasureConfig:
         probe_rounds: rounds of one probe, which times the parts of a round. Every prompt has at least two
             probes of each size and each draft length.
         bootstrap_samples: resamples of every interval.
-        repeats: fresh processes that probe and decode everything, one after the other, into one run; every
-            second one has the reverse order of variants. Intervals then hold between processes; with three,
-            they are wide. The first process makes the plan, the acceptance and the parts in isolation.
         seed: seed of prompt order, decoding order, sampling and bootstrap.
         num_threads: CPU threads; null: torch's default, one per core.
         temperature: sampling temperature of target and draft; 0 is greedy decoding.
@@ -186,7 +201,6 @@ class MeasureConfig:
     acceptance_prompts: int | None = None
     probe_rounds: int = 5
     bootstrap_samples: int = 2000
-    repeats: int = 1
     seed: int = 0
     num_threads: int | None = None
     temperature: float = 0.0
@@ -209,7 +223,6 @@ class MeasureConfig:
             ("warmup_rounds", 1),
             ("probe_rounds", 2),
             ("bootstrap_samples", 100),
-            ("repeats", 1),
             ("seed", 0),
         ):
             require(getattr(self, name) >= least, f"measure.{name}", getattr(self, name), f"at least {least}")

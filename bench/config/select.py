@@ -132,14 +132,18 @@ class ExportConfig:
     Attributes:
         domain: a domain of the run; null: one vocabulary for each domain.
         vocab_size: k; null: the best size that the run decoded and recommends.
+        draft_length: gamma of the command lines and of the speculation profile; null: the recommended one, or
+            the fastest with `vocab_size`.
     """
 
     domain: str | None = None
     vocab_size: int | None = None
+    draft_length: int | None = None
 
     def __post_init__(self) -> None:
-        size = self.vocab_size
+        size, length = self.vocab_size, self.draft_length
         require(size is None or size >= 1, "export.vocab_size", size, "at least 1, or null")
+        require(length is None or length >= 1, "export.draft_length", length, "at least 1, or null")
 
 
 _DTYPES = ("float32", "bfloat16", "float16")

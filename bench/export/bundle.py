@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.config import PairConfig, SelectConfig
 from bench.cost.config_json import DraftKind, read_config
@@ -82,13 +83,18 @@ def serve_commands(export: Export, target: str, gamma: int, folder: Path, writte
     }
 
 
+def vllm_settings(folder: Path, gamma: int) -> dict[str, Any]:
+    """What vLLM takes as `--speculative-config` for the EAGLE-3 draft of an export in `folder`."""
+    return {"method": "eagle3", "model": str(folder / EXPORTS / "draft"), "num_speculative_tokens": gamma}
+
+
 def _commands(
     target: str, gamma: int, folder: Path, source: Path, kind: DraftKind, needs_runner: bool
 ) -> dict[str, str]:
     """Command lines by engine."""
     is_eagle3 = kind is DraftKind.EAGLE3
     path = str(folder / EXPORTS / "draft") if is_eagle3 else str(source)
-    settings = json.dumps({"method": "eagle3", "model": path, "num_speculative_tokens": gamma})
+    settings = json.dumps(vllm_settings(folder, gamma))
     runner = f"{VLLM_RUNNER} " if needs_runner else ""
     map_path = folder / EXPORTS / "sglang" / "token_map.pt"
     token_map = "" if is_eagle3 else f" --speculative-token-map {map_path}"

@@ -2,6 +2,7 @@
 
 campaign.py   all of one domain: replays, pilot, plan, decodes
 session.py    probes and decodes by one engine, one at a time; windows of steady decoding
+served.py     planned variants in another engine, in fresh processes
 isolated.py   parts of rounds on their own
 timing.py     the one timing loop, and what a device's clock can resolve
 workload.py   prompts, and the steps that each of them is measured by

@@ -31,8 +31,9 @@ from bench.records import (
     SampledReplayRecord,
     SteadyRecord,
 )
-from bench.records.kinds import CHECK, Done
-from bench.surface.choice import advise, planned_decodes
+from bench.records.kinds import CHECK
+from bench.records.store import Done
+from bench.surface.choice import PAPER, advise, planned_decodes
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import predict
 from bench.variant import Variant
@@ -56,7 +57,6 @@ class Campaign:
         rule: how the advised variant is chosen.
         multiple: an advised size is a multiple of it.
         done: records of earlier sessions.
-        is_reversed: measures variants in the reverse order, as every second process does.
 
     Raises:
         ConfigError: the engine cannot probe or cannot replay.
@@ -70,7 +70,6 @@ class Campaign:
         rule: AdviceRule = AdviceRule.robust,
         multiple: int = 1,
         done: Done | None = None,
-        is_reversed: bool = False,
     ):
         if not (engine.can_probe and engine.can_replay):
             raise ConfigError(
@@ -79,10 +78,11 @@ class Campaign:
             )
         self._engine, self._measure, self._rule, self._multiple = engine, measure, rule, multiple
         self._probes = Probes(sizes, sorted(set(measure.draft_lengths)), measure.probe_rounds)
-        self._done, self._is_reversed = done or Done(), is_reversed
+        self._done = done or Done()
         self._session = Session(engine, self._done.last_order)
         self._warm_domain: str | None = None
         self._planned: dict[str, list[Variant]] = {}
+        self._served: dict[str, list[Variant]] = {}
         self._shortest_s: dict[str, float] = defaultdict(lambda: math.inf)  # of a domain's decodes
 
     def num_steps(self, workload: Workload) -> int:
@@ -122,6 +122,7 @@ class Campaign:
         if isinstance(plan, FailureRecord):
             return
         self._planned[workload.domain] = [item.variant for item in plan.planned]
+        self._served[workload.domain] = [item.variant for item in plan.planned if item.role != PAPER]
         yield from self._decode_planned(workload)
 
     def run_steadily(
@@ -141,6 +142,10 @@ class Campaign:
             yield from run_steadily(
                 self._engine, domain, workload.prompts, variants, seconds, seed, self._done
             )
+
+    def served_variants(self, domain: str) -> list[Variant]:
+        """What another engine decodes too: all that is planned, without the paper's choice."""
+        return self._served.get(domain, [])
 
     def isolate(
         self, workload: Workload, device: Device, timing: TimingConfig
@@ -213,7 +218,7 @@ class Campaign:
         """Measures what earlier sessions did not; returns the records of all steps."""
         found: list[Any] = []
         missing = []
-        for step in reversed(steps) if self._is_reversed else steps:
+        for step in steps:
             if known := self._done.take(step.case(workload.domain, prompt)):
                 found.append(known)
             else:

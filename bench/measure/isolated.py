@@ -13,7 +13,8 @@ from bench.device.graphs import execute_as, executions
 from bench.measure.attempts import attempt
 from bench.measure.timing import TimedSeries, time_variants
 from bench.records import FailureRecord, IsolatedRecord
-from bench.records.kinds import Case, Done
+from bench.records.kinds import Case
+from bench.records.store import Done
 from bench.telemetry.samples import offset_s
 
 

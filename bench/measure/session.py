@@ -13,7 +13,8 @@ from bench.decoding.rounds import shuffled
 from bench.measure.attempts import attempt
 from bench.measure.workload import EncodedPrompt, Probes, Step
 from bench.records import DecodeRecord, FailureRecord, ProbeRecord, SteadyRecord
-from bench.records.kinds import CHECK, Done
+from bench.records.kinds import CHECK
+from bench.records.store import Done
 from bench.telemetry.samples import now_s
 from bench.variant import VERIFY, Variant
 

@@ -13,6 +13,7 @@ from bench.records.kinds import (
     Record,
     ReplayRecord,
     SampledReplayRecord,
+    ServedRecord,
     SessionRecord,
     SteadyRecord,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "ReplayRecord",
     "SCHEMA_VERSION",
     "SampledReplayRecord",
+    "ServedRecord",
     "SessionRecord",
     "SteadyRecord",
     "cut_torn_line",

@@ -4,7 +4,6 @@ A case is one thing to measure: the kind of record, and the values that distingu
 kind. The identity of a record is its case. A new kind of record is one subclass of `Record` in this file.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -300,6 +299,51 @@ class SteadyRecord(Record):
 
 
 @dataclass(frozen=True)
+class ServedRecord(Record):
+    """All prompts of a domain decoded with one variant by another engine, in a process of its own.
+
+    Attributes:
+        engine: name of the engine.
+        domain: domain of the prompts.
+        vocab_size: k; the full size for plain decoding.
+        draft_length: gamma; 0 for plain decoding.
+        concurrency: number of requests in flight.
+        process: index of the process of this variant, from 0.
+        engine_version: version of the engine.
+        load_s: time that it took to load target and draft.
+        wall_ms: from the first request to the end of the last.
+        prompt_ids: ids of the prompts.
+        token_ids: the answer to each of them.
+        num_new: of each of them, the tokens of every step that brought some; 1 + accepted for a round.
+        at_ms: when these tokens came, from the moment that the request was added.
+        counters: the engine's own counts of drafting, by its names for them.
+    """
+
+    kind = "served"
+    named_by = ("engine", "domain", "vocab_size", "draft_length", "concurrency", "process")
+
+    engine: str
+    domain: str
+    vocab_size: int
+    draft_length: int
+    concurrency: int
+    process: int
+    engine_version: str
+    load_s: float
+    wall_ms: float
+    prompt_ids: list[str]
+    token_ids: list[list[int]]
+    num_new: list[list[int]]
+    at_ms: list[list[float]]
+    counters: dict[str, Any]
+
+    @property
+    def variant(self) -> Variant:
+        """How it was decoded."""
+        return Variant(self.vocab_size, self.draft_length)
+
+
+@dataclass(frozen=True)
 class IsolatedRecord(Record):
     """One part of a round, timed in isolation.
 
@@ -388,7 +432,6 @@ class SessionRecord(Record):
         started_at: start time, UTC.
         host: name of the machine.
         pid: process id.
-        process: number of the process, as for a probe; a process that was resumed has several sessions.
     """
 
     kind = "session"
@@ -396,7 +439,6 @@ class SessionRecord(Record):
     started_at: str
     host: str
     pid: int
-    process: int = 0
 
 
 @dataclass(frozen=True)
@@ -433,25 +475,3 @@ class EndRecord(Record):
 
 
 KINDS: dict[str, type[Record]] = {record_type.kind: record_type for record_type in Record.__subclasses__()}
-
-
-class Done:
-    """Records of earlier sessions; each is returned once."""
-
-    def __init__(self, records: Iterable[Record] = ()):
-        self._left: dict[Case, list[Record]] = defaultdict(list)
-        self.num_records = self.last_order = 0
-        for record in records:
-            self.last_order = max(self.last_order, getattr(record, "order", 0))
-            if case := record.identity:
-                self._left[case].append(record)
-                self.num_records += 1
-
-    def take(self, case: Case) -> Any:
-        """The next record of a case; None if it must be measured."""
-        found = self._left.get(case)
-        return found.pop(0) if found else None
-
-    def has(self, case: Case) -> bool:
-        """Whether there is a record that was not returned yet."""
-        return bool(self._left.get(case))

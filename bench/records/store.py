@@ -11,12 +11,14 @@ Format history:
 
 import json
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from bench.errors import OutputError
-from bench.records.kinds import KINDS, Record
+from bench.records.kinds import KINDS, Case, Record
 
 SCHEMA_VERSION = 2
 
@@ -111,3 +113,25 @@ def read_records(folder: Path) -> Iterator[Record]:
             yield KINDS[kind](**values)
         except TypeError as error:
             raise OutputError(f"{path}, line {number}: not a {kind} record ({error})") from error
+
+
+class Done:
+    """Records of earlier sessions; each is returned once."""
+
+    def __init__(self, records: Iterable[Record] = ()):
+        self._left: dict[Case, list[Record]] = defaultdict(list)
+        self.num_records = self.last_order = 0
+        for record in records:
+            self.last_order = max(self.last_order, getattr(record, "order", 0))
+            if case := record.identity:
+                self._left[case].append(record)
+                self.num_records += 1
+
+    def take(self, case: Case) -> Any:
+        """The next record of a case; None if it must be measured."""
+        found = self._left.get(case)
+        return found.pop(0) if found else None
+
+    def has(self, case: Case) -> bool:
+        """Whether there is a record that was not returned yet."""
+        return bool(self._left.get(case))

@@ -31,6 +31,21 @@ _DECODED_MORE = (
     "identical_output_frac",
 )  # fmt: skip
 
+_SERVED = (
+    "role", "concurrency", "vocab_size", "draft_length", "tokens_per_s", "speedup_vs_full_vocab",
+    "speedup_vs_autoregressive", "own_speedup_vs_full_vocab", "mean_acceptance_length",
+    "replayed_mean_acceptance_length", "identical_output_frac", "num_processes",
+)  # fmt: skip
+
+_SERVED_MORE = (
+    "role", "concurrency", "vocab_size", "inter_token_p50_ms", "inter_token_p90_ms", "inter_token_p99_ms",
+    "first_token_p50_ms", "accepted_by_position", "replayed_by_position",
+)  # fmt: skip
+
+_ENGINE_ROUNDS = (
+    "engine", "plain_step_ms", "full_round_ms", "trimmed_round_ms", "saved_ms", "saved_share",
+)  # fmt: skip
+
 _SIZES = (
     "vocab_size", "coverage_heldout", "coverage_ranking", "draft_length", "mean_acceptance_length",
     "acceptance_rate", "predicted_tokens_per_s", "in_confidence_set",
@@ -88,6 +103,7 @@ def run_sections(found: Findings, prefix: str = "", is_brief: bool = False) -> I
     yield view.acceptance()
     yield view.latency()
     yield view.speed(is_brief)
+    yield view.engines(is_brief)
     yield view.models()
     yield view.across()
     yield telemetry_section(found, found.sample_sizes, prefix)
@@ -182,6 +198,45 @@ class _View:
             domain,
             Table(caption, self.of_domain(domain), _DECODED, is_brief=is_brief, brief_columns=more),
             Points(self.found.facts(domain)),
+        )
+
+    def engines(self, is_brief: bool) -> Section | None:
+        """In the other engine that decoded too; None where none did."""
+        served = self.found.served
+        if served.empty:
+            return None
+        name = f"{served['engine'].iloc[0]} {served['engine_version'].iloc[0]}"
+        return self.section(
+            "engines",
+            f"Does the gain hold in {name}?",
+            *(self.engine(domain, is_brief) for domain in served["domain"].unique()),
+            label="Other engine",
+        )
+
+    def engine(self, domain: str, is_brief: bool) -> Section | None:
+        served, rounds = self.found.served, self.found.engine_rounds
+        rows = served[served["domain"] == domain]
+        caption = (
+            "Output tokens/s with so many requests at a time, prefills included; 95% intervals over fresh "
+            "processes, ratios of neighbouring ones."
+        )
+        more = (
+            "An arrival brings the tokens of one step or round. Acceptance by position: the engine's own "
+            "counters, and the replay of the same prompts."
+        )
+        per_round = "One request at a time: a step of plain decoding, and a round of both drafts."
+        return self.section(
+            f"engines-{domain}",
+            domain,
+            Table(caption, rows, _SERVED, is_brief=is_brief),
+            Points(self.found.engine_facts(domain)),
+            Table(per_round, rounds[rounds["domain"] == domain], _ENGINE_ROUNDS) if len(rounds) else None,
+            self.section(
+                f"engines-{domain}-more",
+                "More: latency of tokens, acceptance by position",
+                Table(more, rows, _SERVED_MORE),
+                folded=True,
+            ),
         )
 
     def of_domain(self, domain: str) -> pd.DataFrame:

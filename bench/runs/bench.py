@@ -13,19 +13,20 @@ from bench.config.run import Execution
 from bench.decoding.rules import Sampler
 from bench.decoding.static import capture_obstacle
 from bench.decoding.torch_engine import TorchEngine
+from bench.decoding.vllm_engine import python_of_environment
 from bench.device import Device
 from bench.device.graphs import executions, round_execution, shared_capture
 from bench.measure.campaign import Campaign
 from bench.measure.workload import Workload
 from bench.progress import stage
 from bench.records import Record
-from bench.records.kinds import Done
+from bench.records.store import Done
 from bench.runs.environment import data_ids, describe_run
 from bench.runs.folder import check_writable
 from bench.runs.pair import Pair, load_pair
 from bench.runs.progress import BASELINE_SHARE, ENERGY_SHARE, ISOLATED_SHARE, run_bar
-from bench.runs.repeats import Part, run_in_processes
 from bench.runs.run import Job, run_job
+from bench.runs.served import VllmStage
 from bench.runs.workloads import (
     Ranking,
     check_sizes,
@@ -43,6 +44,9 @@ from bench.text import OddRows, Prompt, load_prompts
 
 _ISOLATED, _BASELINE = "timing parts in isolation", "comparing with generate"
 
+# Plain, full and advised.
+_SERVED_VARIANTS = 3
+
 
 @dataclass(frozen=True)
 class _Text:
@@ -58,22 +62,16 @@ class _Text:
         return cls(source, load_prompts(source, odd), odd)
 
 
-def run_bench(config: Config, console: Console) -> None:
-    """Measures a pair, see `bench.runs.run.run_job`; in several fresh processes where that is asked for."""
-    if config.measure.repeats == 1:
-        run_part(config, console, Part())
-    else:
-        run_in_processes(config, run_part)
+def run_bench(config: Config, console: Console) -> Path:
+    """Measures a pair, see `bench.runs.run.run_job`."""
+    return run_job(config, _prepare, console)
 
 
-def run_part(config: Config, console: Console, part: Part) -> None:
-    """One process of a run."""
-    run_job(config, partial(_prepare, part=part), console, part)
-
-
-def _prepare(config: Config, device: Device, console: Console, part: Part) -> Job:
+def _prepare(config: Config, device: Device, console: Console) -> Job:
     if config.timing.isolated:
         executions(device, config.timing.execution)  # refuses what this device cannot do
+    if config.in_vllm:
+        python_of_environment()  # missing, it must be said before anything is loaded
     check_writable(config.runs_dir)
     sources = [*config.domain.sources(), *config.corpora.values()]
     with stage(console, "fetching the domains") as fetching:
@@ -84,6 +82,7 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
             texts[source.name] = _Text.read(source)
     with stage(console, "loading the models"):
         pair = load_pair(config.pair, device, config.dtype)
+    vllm = VllmStage(config, pair, device) if config.in_vllm else None
     sizes = check_sizes(pair, config.vocab, config.measure, partial(console.print, soft_wrap=True))
     for note in (*pair.target.notes, *pair.draft.notes):
         console.print(note, soft_wrap=True, markup=False, highlight=False)
@@ -94,11 +93,12 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
     engine, multiple = _engine(pair, device, config.measure), _multiple(config.vocab, device)
 
     def measure(done: Done, seen: Watch) -> Generator[Record, None, None]:
-        is_reversed = part.process % 2 == 1
-        campaign = Campaign(engine, sizes, config.measure, config.advice, multiple, done, is_reversed)
+        campaign = Campaign(engine, sizes, config.measure, config.advice, multiple, done)
         num_steps = {workload.domain: campaign.num_steps(workload) for workload in workloads}
         windows = _energy_windows(config.telemetry, seen)
         stages = _stages(num_steps, windows is not None, config.timing.isolated)
+        if vllm:
+            stages |= {_served(name): vllm.plan.num_steps(_SERVED_VARIANTS) for name in num_steps}
         with run_bar(console, stages, done.num_records) as bar:
             for workload in workloads:
                 yield from bar.follow(f"measuring {workload.domain}", campaign.run(workload))
@@ -110,6 +110,10 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
                 isolated = campaign.isolate(workloads[0], device, config.timing)
                 yield from bar.follow(_ISOLATED, isolated)
             yield from bar.follow(_BASELINE, campaign.compare_with_reference(workloads[0]))
+            for workload in workloads if vllm else ():
+                assert vllm is not None
+                served = vllm.run(workload, campaign.served_variants(workload.domain), done)
+                yield from bar.follow(_served(workload.domain), served)
 
     environment = describe_run(pair, device, data)
     environment["notes"] += [
@@ -124,6 +128,11 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
     kept, vocab_size = num_kept(pair), pair.target.vocab_size
     once: list[Record] = [ranking.record(kept, vocab_size) for ranking in rankings.values()]
     return Job(environment, pair.dtype, measure, _report, once)
+
+
+def _served(domain: str) -> str:
+    """Name of a stage."""
+    return f"decoding {domain} in vLLM"
 
 
 def _report(folder: Path, console: Console) -> None:

@@ -26,7 +26,7 @@ from bench.models.checkpoint import load_draft, resolve_lone_draft
 from bench.models.draft import Draft, DraftHead, Placement
 from bench.progress import stage
 from bench.records import CoverageRecord, FailureRecord, Record
-from bench.records.kinds import Done
+from bench.records.store import Done
 from bench.runs.environment import describe, known_hardware, now
 from bench.runs.folder import check_writable
 from bench.runs.pair import dtype_of

@@ -11,15 +11,22 @@ import numpy as np
 from rich.console import Console
 
 from bench import __version__
+from bench.acceptance import Intervals, Ratios
 from bench.analysis.run import Run, find_run, read_run
 from bench.analysis.summary import held_out_tokens
 from bench.analysis.surfaces import Surfaces
 from bench.assets import CATALOG
-from bench.config import POOLED, Config, PairConfig, SelectConfig
+from bench.config import POOLED, Config, ExportConfig, PairConfig, SelectConfig
 from bench.cost.config_json import DraftKind
 from bench.errors import CheckpointError, ConfigError
-from bench.export.bundle import EXPORTS, Export, serve_commands, write_exports
+from bench.export.bundle import EXPORTS, Export, serve_commands, vllm_settings, write_exports
 from bench.export.files import replace_folder
+from bench.export.speculation_profile import (
+    PROFILE,
+    SYNTHETIC,
+    speculation_profile,
+    synthetic_settings,
+)
 from bench.export.vocab_maps import Provenance
 from bench.identity import WEIGHTS, Identity, index_sha256, of_model
 from bench.models.checkpoint import Purpose, resolve_draft
@@ -30,7 +37,7 @@ from bench.select.prepare import Context
 from bench.surface.choice import OPTIMUM
 from bench.text.tokenizer import TargetTokenizer, load_tokenizer
 from bench.variant import Variant
-from bench.vocab.draft_vocab import choose_vocab
+from bench.vocab.draft_vocab import Floats, choose_vocab
 
 
 def export_of(context: Context, name: str, selection: Selection, figures: dict) -> Export:
@@ -111,11 +118,16 @@ def run_export(config: Config, console: Console) -> list[Path]:
     surfaces, folders = Surfaces(run), []
     for domain in [wanted] if wanted else list(run.decodes):
         folder = _folder_of(config, run, domain, is_only=wanted is not None)
-        variant = _variant(surfaces, domain, config.export.vocab_size)
+        variant = _variant(surfaces, domain, config.export)
         size, gamma = variant.vocab_size, variant.draft_length
         with stage(console, f"writing {folder}"), replace_folder(folder, SUMMARY) as fresh:
             export = _export(config.select, run, draft, domain, size)
             write_exports(fresh, export)
+            profile = _profile(run, domain, variant, export)
+            (fresh / EXPORTS / PROFILE).write_text(json.dumps(profile, indent=2) + "\n", "utf-8")
+            if export.settings.checkpoint and export.kind is DraftKind.EAGLE3:
+                synthetic = vllm_settings(folder.resolve(), gamma) | synthetic_settings(profile)
+                (fresh / EXPORTS / SYNTHETIC).write_text(json.dumps(synthetic) + "\n", "utf-8")
             serve = serve_commands(export, target, gamma, folder.resolve(), fresh / EXPORTS)
             summary = _summary(run, domain, gamma, export, serve)
             (fresh / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
@@ -158,11 +170,64 @@ def _folder_of(config: Config, run: Run, domain: str, is_only: bool) -> Path:
     return config.out_dir if is_only else config.out_dir / domain
 
 
-def _variant(surfaces: Surfaces, domain: str, size: int | None) -> Variant:
-    """The requested size with its fastest draft length, or else the best variant that the run decoded."""
-    if size is None:
-        return surfaces.run.variant_of(domain, OPTIMUM)
-    return Variant(size, surfaces.of(domain).best_draft_length(size))
+def _variant(surfaces: Surfaces, domain: str, wanted: ExportConfig) -> Variant:
+    """What was asked for; else the variant that the run recommends, or the fastest draft length of a size.
+
+    Raises:
+        ConfigError: the run replayed no rounds of that draft length.
+    """
+    size, length = wanted.vocab_size, wanted.draft_length
+    found = surfaces.run.variant_of(domain, OPTIMUM)
+    if size is not None:
+        found = Variant(size, surfaces.of(domain).best_draft_length(size))
+    longest = _longest(surfaces.run)
+    if length is not None and length > longest:
+        raise ConfigError(
+            f"export.draft_length={length}: the run replayed rounds of at most {longest} tokens"
+        )
+    return found if length is None else Variant(found.vocab_size, length)
+
+
+def _longest(run: Run) -> int:
+    """Tokens of the longest round that was replayed."""
+    return max(run.config["measure"]["draft_lengths"])
+
+
+def _replays(run: Run, domain: str) -> list[Intervals | Ratios]:
+    """Of every answer that leaves something to decode, under the ranking of the domain's plan."""
+    records = run.replays[domain][run.plans[domain].source].values()
+    return [record.replayed() for record in records if len(record.token_ids) > 1]
+
+
+def _profile(run: Run, domain: str, variant: Variant, export: Export) -> dict[str, Any]:
+    """The acceptance of a variant in the run's replay."""
+    replays, size = _replays(run, domain), np.array([variant.vocab_size])
+
+    def walks(draft_length: int) -> tuple[Floats, Floats]:
+        found = [replay.walk(draft_length).at(size) for replay in replays]
+        return np.array([rounds[0] for rounds, _ in found]), np.array([at[:, 0] for _, at in found])
+
+    measured = run.config["measure"]
+    return speculation_profile(
+        {length: walks(length) for length in range(1, _longest(run) + 1)},
+        variant.draft_length,
+        "eagle3" if export.kind is DraftKind.EAGLE3 else "eagle" if export.kind is DraftKind.EAGLE else None,
+        draft={
+            "id": export.pair.draft,
+            "draft_vocab_size": variant.vocab_size,
+            "content_hash": export.provenance.content_hash,
+        },
+        target={"id": export.pair.target},
+        conditions={
+            "producer": f"vocabtrim-bench {__version__}, replay of the target's own answers",
+            "run": run.folder.name,
+            "dataset": domain,
+            "num_samples": len(replays),
+            "num_tokens": sum(replay.num_tokens for replay in replays),
+            "max_new_tokens": measured["max_new_tokens"],
+            "temperature": measured["temperature"],
+        },
+    )
 
 
 def _export(settings: SelectConfig, run: Run, draft: _Draft, domain: str, size: int) -> Export:

@@ -18,7 +18,7 @@ from bench.measure.timing import time_variants, timer_facts
 from bench.measure.workload import EncodedPrompt, Workload
 from bench.models.layers import grouped_attention
 from bench.records import DecodeRecord, FailureRecord, ReplayRecord
-from bench.records.kinds import Done
+from bench.records.store import Done
 from bench.runs.pair import load_pair
 from bench.runs.workloads import check_sizes, count_answers, held_out_prompts, make_rankings, paper_size
 from bench.text import load_prompts

@@ -14,7 +14,7 @@ from bench.device.graphs import capture
 from bench.measure.isolated import time_parts
 from bench.models.decoder_lm import DecoderLM
 from bench.records import IsolatedRecord
-from bench.records.kinds import Done
+from bench.records.store import Done
 from tests.cost.test_gemma3 import GEMMA_270M
 
 pytestmark = pytest.mark.gpu

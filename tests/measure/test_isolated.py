@@ -14,7 +14,7 @@ from bench.measure.campaign import Campaign
 from bench.measure.timing import time_variants
 from bench.measure.workload import EncodedPrompt, Workload
 from bench.records import FailureRecord, IsolatedRecord
-from bench.records.kinds import Done
+from bench.records.store import Done
 from bench.telemetry.samples import offset_s
 from tests.conftest import VOCAB_SIZE, make_draft, make_target
 

@@ -11,7 +11,7 @@ from bench.measure.campaign import Campaign
 from bench.measure.session import _wait_for_phase, in_windows
 from bench.measure.workload import EncodedPrompt, Workload
 from bench.records import DecodeRecord, SteadyRecord
-from bench.records.kinds import Done
+from bench.records.store import Done
 from bench.variant import Variant
 
 PLANNED = [Variant(97, 0), Variant(97, 2), Variant(40, 2), Variant(40, 3)]

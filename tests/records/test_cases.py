@@ -8,7 +8,7 @@ from bench.records import (
     SessionRecord,
     SteadyRecord,
 )
-from bench.records.kinds import Done
+from bench.records.store import Done
 
 
 def probe(order, is_pilot=False):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from bench.records import RankingRecord, read_records
+from bench.records import DecodeRecord, RankingRecord, read_records
 from tests.select.in_process import run_here
 from tests.test_cli import run
 
@@ -53,9 +53,30 @@ def test_says_how_to_serve_it(exported):
     assert summary["serve"]["vLLM"] in printed
 
 
+def test_says_what_is_accepted_for_load_tests(exported):
+    """As the run's own decodes count it: replay and float32 or bfloat16 decodes hardly differ."""
+    out, _ = exported
+    size, gamma = decoded_optimum()
+    profile = json.loads((out / "exports" / "speculation_profile.json").read_text("utf-8"))
+    assert profile["num_speculative_tokens"] == gamma
+    assert profile["draft_checkpoint"]["draft_vocab_size"] == size
+    decodes = [
+        record
+        for record in read_records(EXAMPLE)
+        if isinstance(record, DecodeRecord) and (record.vocab_size, record.draft_length) == (size, gamma)
+        if record.domain == "code"
+    ]
+    accepted = [count for record in decodes for count in record.accepted]
+    assert profile["mean_accept_length"] == pytest.approx(1 + sum(accepted) / len(accepted), rel=0.05)
+    synthetic = json.loads((out / "exports" / "vllm_synthetic.json").read_text("utf-8"))
+    assert synthetic["model"] == str(out / "exports" / "draft")
+    assert len(synthetic["synthetic_acceptance_rates"]) == synthetic["num_speculative_tokens"] == gamma
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["export.domain=code", "export.draft_length=99"], "the run replayed rounds of at most"),
         (["export.domain=poetry"], "measured code, function_calling, writing"),
         (["export.domain=code", "export.vocab_size=2"], "vocabulary size 2 is impossible"),
         (["export.domain=code", "export.vocab_size=0"], "export.vocab_size=0"),

@@ -1,0 +1,254 @@
+"""Planned variants in another engine beside our loop: speed, acceptance, texts, and where a gain went."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.analysis.metrics import estimate_columns
+from bench.analysis.run import Run
+from bench.analysis.surfaces import measured_tokens_per_s
+from bench.records import ServedRecord
+from bench.stats.estimates import Estimate
+from bench.stats.jackknife import log_interval
+from bench.surface.choice import FULL, OPTIMUM, PLAIN
+from bench.variant import Variant
+
+OWN_LOOP = "own"
+
+# Of the mean acceptance length, between an engine's count and the replay of the same prompts.
+_MOST_DIFFERENCE = 0.02
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """All processes of one variant at one concurrency, by index."""
+
+    records: dict[int, ServedRecord]
+
+    @property
+    def log_tokens_per_s(self) -> dict[int, float]:
+        return {index: float(np.log(tokens_per_s(record))) for index, record in self.records.items()}
+
+    def all(self) -> list[ServedRecord]:
+        return list(self.records.values())
+
+
+Arms = dict[tuple[Variant, int], _Arm]
+
+
+def served_frame(run: Run) -> pd.DataFrame:
+    """One row for each domain, variant and concurrency that another engine decoded; empty without one."""
+    rows = [row for domain, records in run.served.items() for row in _rows(run, domain, records)]
+    return pd.DataFrame(rows)
+
+
+def round_frame(run: Run) -> pd.DataFrame:
+    """By engine, what a round takes with one request at a time, and what of it trimming saves.
+
+    Where two engines gain differently, it is because trimming saves another time, or because it saves the
+    same time of a longer round.
+    """
+    rows: list[dict[str, Any]] = []
+    for domain, records in run.served.items():
+        variants = {role: run.variant_of(domain, role) for role in (PLAIN, FULL, OPTIMUM)}
+        served = _round_ms([record for record in records if record.concurrency == 1])
+        own = _own_round_ms(run, domain)
+        for engine, times in ((OWN_LOOP, own), *((record.engine, served) for record in records[:1])):
+            if all(variant in times for variant in variants.values()):
+                plain, full, best = (times[variants[role]] for role in (PLAIN, FULL, OPTIMUM))
+                rows.append(
+                    {
+                        "domain": domain,
+                        "engine": engine,
+                        "plain_step_ms": plain,
+                        "full_round_ms": full,
+                        "trimmed_round_ms": best,
+                        "saved_ms": full - best,
+                        "saved_share": 1 - best / full,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def engine_facts(served: pd.DataFrame, rounds: pd.DataFrame, domain: str) -> list[str]:
+    """What the two tables say of a domain, in sentences.
+
+    Args:
+        served: of `served_frame`.
+        rounds: of `round_frame`.
+        domain: the domain.
+    """
+    if served.empty:
+        return []
+    rows = served[served["domain"] == domain]
+    drafts = rows[rows["draft_length"] > 0]
+    found = []
+    agreeing = drafts["acceptance_agrees"].dropna()
+    if len(agreeing):
+        found.append(
+            f"Acceptance: {int(agreeing.sum())} of {len(agreeing)} mean acceptance lengths are within "
+            f"{_MOST_DIFFERENCE:.0%} of the replay of the same prompts."
+        )
+    same = rows["identical_output_frac"].dropna()
+    if len(same):
+        found.append(
+            f"Texts: {same.min():.0%} to {same.max():.0%} of the answers equal those of our plain loop."
+        )
+    times = rounds[rounds["domain"] == domain] if len(rounds) else rounds
+    found += [
+        f"A round of {row['engine']} takes {row['full_round_ms']:#.3g} ms with the full vocabulary, trimmed "
+        f"{row['trimmed_round_ms']:#.3g} ms: {row['saved_ms']:#.3g} ms or {row['saved_share']:.1%} less."
+        for _, row in times.iterrows()
+    ]
+    return found
+
+
+def tokens_per_s(record: ServedRecord) -> float:
+    """Output tokens of all requests over the time that all of them took, prefills included."""
+    return sum(map(len, record.token_ids)) / record.wall_ms * 1e3
+
+
+def mean_acceptance_length(records: Sequence[ServedRecord]) -> float | None:
+    """Tokens of a round, as they arrived; the first token of an answer comes from the prefill."""
+    rounds = [count for record in records for new in record.num_new for count in new[1:]]
+    return float(np.mean(rounds)) if rounds else None
+
+
+def _rows(run: Run, domain: str, records: list[ServedRecord]) -> list[dict[str, Any]]:
+    arms = _arms(records)
+    roles = {item.variant: item.role for item in run.plans[domain].planned}
+    plain, full = run.variant_of(domain, PLAIN), run.variant_of(domain, FULL)
+    own = measured_tokens_per_s(run, domain)
+    rows = []
+    for (variant, concurrency), arm in sorted(arms.items(), key=lambda item: (item[0][1], item[0][0])):
+        found = arm.all()
+        gaps = _gaps_ms(found)
+        row: dict[str, Any] = {
+            "domain": domain,
+            "engine": found[0].engine,
+            "engine_version": found[0].engine_version,
+            "concurrency": concurrency,
+            "role": roles.get(variant, ""),
+            "vocab_size": variant.vocab_size,
+            "draft_length": variant.draft_length,
+            "num_processes": len(found),
+            **estimate_columns("tokens_per_s", _mean(arm)),
+            **estimate_columns("speedup_vs_autoregressive", _ratio(arm, arms.get((plain, concurrency)))),
+            **estimate_columns("speedup_vs_full_vocab", _ratio(arm, arms.get((full, concurrency)))),
+            "own_speedup_vs_full_vocab": own[variant] / own[full] if variant in own else None,
+            "inter_token_p50_ms": gaps[0],
+            "inter_token_p90_ms": gaps[1],
+            "inter_token_p99_ms": gaps[2],
+            "first_token_p50_ms": float(np.median([at[0] for r in found for at in r.at_ms if at])),
+            "identical_output_frac": _share_identical(run, domain, plain, found),
+        }
+        if not variant.is_plain:
+            row |= _acceptance(run, domain, variant, found)
+        rows.append(row)
+    return rows
+
+
+def _acceptance(run: Run, domain: str, variant: Variant, records: list[ServedRecord]) -> dict[str, Any]:
+    """What the engine accepted, and what the replay of the same prompts expects of that variant."""
+    replays = run.replays[domain][run.plans[domain].source]
+    size = np.array([variant.vocab_size])
+    known = [replays[prompt] for prompt in records[0].prompt_ids if prompt in replays]
+    walks = [r.replayed().walk(variant.draft_length).at(size) for r in known if len(r.token_ids) > 1]
+    num_rounds = sum(float(rounds[0]) for rounds, _ in walks)
+    expected = sum(at[:, 0] for _, at in walks) / num_rounds if num_rounds else None
+    found = mean_acceptance_length(records)
+    replayed = None if expected is None else 1 + float(np.sum(expected))
+    apart = None if found is None or replayed is None else found / replayed - 1
+    return {
+        "mean_acceptance_length": found,
+        "replayed_mean_acceptance_length": replayed,
+        "acceptance_difference": apart,
+        "acceptance_agrees": None if apart is None else abs(apart) <= _MOST_DIFFERENCE,
+        "accepted_by_position": _by_position(records),
+        "replayed_by_position": None if expected is None else _joined(np.asarray(expected)),
+    }
+
+
+def _by_position(records: list[ServedRecord]) -> str | None:
+    """Share of drafts whose token at each position was accepted, by the engine's own counters."""
+    drafts, accepted = 0.0, None
+    for record in records:
+        for name, value in record.counters.items():
+            if isinstance(value, list):
+                accepted = np.array(value, float) + (0 if accepted is None else accepted)
+            elif name.endswith("num_drafts"):
+                drafts += float(value)
+    return None if accepted is None or not drafts else _joined(accepted / drafts)
+
+
+def _joined(rates: Any) -> str:
+    return " ".join(f"{rate:.3f}" for rate in rates)
+
+
+def _share_identical(run: Run, domain: str, plain: Variant, records: list[ServedRecord]) -> float | None:
+    """Answers that are those of our plain decoding."""
+    own = run.decodes[domain].get(plain, {})
+    same = [
+        tokens == own[prompt].token_ids
+        for record in records
+        for prompt, tokens in zip(record.prompt_ids, record.token_ids, strict=True)
+        if prompt in own
+    ]
+    return float(np.mean(same)) if same else None
+
+
+def _gaps_ms(records: list[ServedRecord]) -> list[float | None]:
+    """Median, 90th and 99th percentile of the time between two arrivals at a request."""
+    gaps = [gap for record in records for at in record.at_ms for gap in np.diff(at)]
+    return [float(q) for q in np.quantile(gaps, [0.5, 0.9, 0.99])] if gaps else [None, None, None]
+
+
+def _arms(records: list[ServedRecord]) -> Arms:
+    found: dict[tuple[Variant, int], dict[int, ServedRecord]] = defaultdict(dict)
+    for record in records:
+        found[record.variant, record.concurrency][record.process] = record
+    return {key: _Arm(by_process) for key, by_process in found.items()}
+
+
+def _mean(arm: _Arm) -> Estimate:
+    return _interval(np.array(list(arm.log_tokens_per_s.values())))
+
+
+def _ratio(arm: _Arm, base: _Arm | None) -> Estimate | None:
+    """Speed over another arm's, process by process: neighbours in time are compared."""
+    if base is None or base is arm:
+        return None
+    ours, theirs = arm.log_tokens_per_s, base.log_tokens_per_s
+    shared = sorted(ours.keys() & theirs.keys())
+    return _interval(np.array([ours[i] - theirs[i] for i in shared])) if shared else None
+
+
+def _interval(logs: np.ndarray) -> Estimate:
+    """Geometric mean over processes; unbounded of a single one."""
+    n = len(logs)
+    left_out = (logs.sum() - logs) / (n - 1) if n > 1 else logs
+    return log_interval(float(logs.mean()), [left_out])
+
+
+def _round_ms(records: list[ServedRecord]) -> dict[Variant, float]:
+    """Mean time between two arrivals, by variant."""
+    gaps: dict[Variant, list[float]] = defaultdict(list)
+    for record in records:
+        gaps[record.variant] += [gap for at in record.at_ms for gap in np.diff(at)]
+    return {variant: float(np.mean(times)) for variant, times in gaps.items() if times}
+
+
+def _own_round_ms(run: Run, domain: str) -> dict[Variant, float]:
+    """The same of our loop: a step of plain decoding, or a round."""
+    found = {}
+    for variant, by_prompt in run.decodes[domain].items():
+        rounds = sum(
+            len(r.token_ids) - 1 if variant.is_plain else len(r.accepted) for r in by_prompt.values()
+        )
+        if rounds:
+            found[variant] = sum(record.wall_ms for record in by_prompt.values()) / rounds
+    return found
