@@ -237,7 +237,8 @@ def test_trimming_needs_less_memory_than_one_and_a_half_heads(tmp_path, name):
     [
         ({"d2t": torch.tensor([1.0, 1.0, 3.0])}, "flat list of integers"),
         ({"d2t": torch.tensor([1, 1, 3]).bfloat16()}, "flat list of integers"),
-        ({"t2d": torch.tensor([0, 1, 1, 0, 0, 1]).bool()}, "name different tokens"),
+        ({"t2d": torch.tensor([0, 1, 1, 0, 0, 1]).bool()}, "t2d has 6 entries, and vocab_size is 97"),
+        ({"t2d": torch.zeros(VOCAB_SIZE).bool()}, "name different tokens"),
         ({"lm_head.weight": HEAD[:2]}, "has 2 rows, but its vocabulary has 3 tokens"),
     ],
 )
