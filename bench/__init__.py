@@ -1,14 +1,17 @@
 """vocabtrim-bench: how small should a draft model's vocabulary be, and how much faster is decoding?
 
-The rooms, in the order in which data flows through them:
+What is a value and not code lies in conf/: one YAML file per GPU (its data sheet), domain, pair and
+experiment. CONTRIBUTING.md says which files to touch for a new domain, engine, draft, figure and so on.
+
+The rooms, roughly in the order in which data flows through them:
 
     text/        data sets and files -> conversations -> prompts and token counts of assistant responses
     vocab/       token counts -> ranking, coverage, search -> `DraftVocab(k)`; pure arithmetic, no torch
-    cost/        FLOPs and bytes of a draft, data sheets of GPUs; pure arithmetic
+    cost/        FLOPs and bytes of a draft, reader of the data sheets in conf/gpu/; pure arithmetic
     gpu_tables/  kernel latencies of GPUs that others published, looked up and composed; they have a source, a
                  licence and faults of their own, which the rooms of what is measured here do not know
-    models/      target and draft: reading, running, trimming; `Draft` is what every kind of draft can do
-    decoding/    plain and speculative decoding, replay; `Engine` is what every engine can do
+    models/      target and draft: reading, running, trimming; draft.py: what every kind of draft can do
+    decoding/    plain and speculative decoding, replay; engine.py: what every engine can do
     device/      where tensors live and which clock times them; the lock on the device
     telemetry/   power, clocks and load during a run, sampled by a separate process
     measure/     one timing loop: probes, whole decodes, parts in isolation
@@ -19,8 +22,8 @@ The rooms, in the order in which data flows through them:
     stats/       every resampling, interval and robust estimate, and the confidence level
     analysis/    records of one run or several -> findings: numbers, doubts, advice; draws nothing
     report/      findings -> page, Markdown, console, figures and tables; computes nothing
-    select/      `task=select` and `task=export`: a vocabulary from text alone, and what is exported
-    export/      vocabulary maps and trimmed checkpoints in the formats of engines
+    select/      `task=select`: a vocabulary from text alone; `task=export`: that of a run
+    export/      the files that both write: vocabulary maps and trimmed checkpoints in engines' formats
     predict/     `task=predict`: a draft estimated from its configuration on a GPU that is not here
     training/    the trainer of the draft that is shipped in drafts/
 
@@ -29,16 +32,21 @@ The rooms, in the order in which data flows through them:
     tasks.py       which function runs each task
     sweep.py       the jobs of a sweep: each a process with its own log, CPU cores and note of how it ended
     variant.py     one way to decode (k, gamma, batch), from plan to record to table; the parts of a round
-    acceptance.py  replay -> acceptance of every vocabulary size; pure arithmetic
+    acceptance.py  replay -> acceptance of every vocabulary size at one gamma; pure arithmetic
     assets.py      downloads, pinned by hash
     caches.py      cached files: damaged ones are made again, missing ones are done without
     progress.py    lines for a person who waits, on a terminal and in a log
     identity.py    what a stored result was made of: hashes of every ingredient
     errors.py      errors that a user can fix
 
-Import rule: errors, variant, config, stats, vocab, cost, acceptance, gpu_tables <- text, records, device,
-models, export, telemetry <- decoding, measure <- runs <- cli; and records <- surface, fit <- analysis <-
-report, which import no torch. A test checks this.
+Import rule: a room imports only from rows above its own, or from its own row (a test checks it):
+
+    1  errors, variant, config, stats, vocab, cost, acceptance, gpu_tables      no torch
+    2  text, records, device, models, export, telemetry                         records: no torch
+    3  decoding, measure              |  surface, fit                           the right half: no torch
+    4  runs                           |  analysis                               and neither half knows the other
+    5                                 |  report                                 but that runs end with a report
+    6  select, predict, training, tasks, sweep, cli
 """
 
 from importlib.metadata import version

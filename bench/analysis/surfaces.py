@@ -15,6 +15,7 @@ from bench.surface.latency import RoundLatency
 from bench.surface.predict import Surface, predict
 from bench.variant import VERIFY, Variant
 from bench.vocab.draft_vocab import Floats, IntArray
+from bench.vocab.ranking import BY_ID, id_prefix_size
 
 SURFACE_COLUMNS = [
     "pair", "domain", "source", "vocab_size", "draft_length", "acceptance_rate", "mean_acceptance_length",
@@ -68,17 +69,27 @@ class Surfaces:
         ]
 
     def _predict(self, domain: str, source: str, latency: RoundLatency, prompts: list[str] | None) -> Surface:
-        replays = self.run.replays[domain][source]
+        replays, plan = self.run.replays[domain][source], self.run.plans[domain]
+        # What must be kept is the same under every ranking.
+        ranking = self.run.rankings[plan.source]
+        prefix_size = self.id_prefix_size(domain) if source == BY_ID else None
         replayed = {p: replays[p].replayed() for p in sorted(replays if prompts is None else prompts)}
         return predict(
             # An answer of one token leaves nothing to draft.
             {prompt: item for prompt, item in replayed.items() if item.num_tokens > 1},
             latency,
             self.run.full_size,
-            [item.variant.vocab_size for item in self.run.plans[domain].planned],
-            self.run.rankings[source].num_must_keep,
+            [*(item.variant.vocab_size for item in plan.planned), *([prefix_size] if prefix_size else [])],
+            ranking.num_must_keep,
             self.run.multiple,
         )
+
+    def id_prefix_size(self, domain: str) -> int | None:
+        """Size of the vocabulary that needs no text; None where it was not replayed."""
+        if BY_ID not in self.run.replays[domain]:
+            return None
+        ranking = self.run.rankings[self.run.plans[domain].source]
+        return id_prefix_size(ranking.order, ranking.num_must_keep, self.run.config["vocab"]["id_prefix"])
 
     def advise(self, surface: Surface) -> Variant:
         """What the run's own rule would advise by another surface."""
@@ -93,6 +104,23 @@ class Surfaces:
     def advice(self, domain: str) -> "Advice":
         """What the surface of a domain says in numbers."""
         return Advice(self, domain)
+
+
+@dataclass(frozen=True)
+class IdPrefix:
+    """The vocabulary of all ids below a number, which needs no text.
+
+    Attributes:
+        prefix: the number.
+        variant: its size, at its fastest draft length.
+        over_full: its predicted speed over that of the full vocabulary.
+        advised_over_it: the predicted speed of what is advised over its.
+    """
+
+    prefix: int
+    variant: Variant
+    over_full: float
+    advised_over_it: float
 
 
 @dataclass(frozen=True)
@@ -135,6 +163,21 @@ class Advice:
     def paper_regret(self) -> float:
         """Share of the predicted best speed that the paper's k* gives away."""
         return 1 - self.surface.at(self.paper) / self.surface.at(self.best)
+
+    @cached_property
+    def id_prefix(self) -> "IdPrefix | None":
+        """The vocabulary that needs no text, at its fastest gamma; None where it was not replayed."""
+        size = self.surfaces.id_prefix_size(self.domain)
+        if size is None:
+            return None
+        surface = self.surfaces.of(self.domain, BY_ID)
+        variant = Variant(size, surface.best_draft_length(size))
+        return IdPrefix(
+            self.surfaces.run.config["vocab"]["id_prefix"],
+            variant,
+            surface.at(variant) / surface.tokens_per_s[:, -1].max(),
+            self.surface.at(self.best) / surface.at(variant),
+        )
 
     @property
     def break_even(self) -> BreakEven:

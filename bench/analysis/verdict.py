@@ -155,6 +155,17 @@ class Answer:
             f"the other half; the estimate, which chose and judged on all, differs by {luck:+.1%}."
         ]
 
+    def _id_prefix(self) -> list[str]:
+        """The vocabulary that needs no text, beside the advised one."""
+        found = self.advice.id_prefix
+        if found is None:
+            return []
+        return [
+            f"Without any text, the ids below {found.prefix:,} make k = {found.variant.vocab_size:,}; with "
+            f"their best gamma, {found.variant.draft_length}, they are predicted {found.over_full:.2f}x as "
+            f"fast as the full vocabulary. The advised draft is {found.advised_over_it:.2f}x as fast as they."
+        ]
+
     def details(self) -> list[str]:
         """What else there is to know before acting on it."""
         if self.decision is Decision.invalid:
@@ -176,6 +187,7 @@ class Answer:
             f"vocabulary (gamma = {advice.best.draft_length}, on these prompts).",
             f"The paper's utility chooses k* = {paper.vocab_size:,}; with its best gamma, "
             f"{paper.draft_length}, it is predicted {advice.paper_regret:.1%} slower than the fastest.",
+            *self._id_prefix(),
             f"Break-even (arXiv 2605.10453): at {now} the head takes {even.head_ratio:.1%} of its full time, "
             f"so trimming pays as long as it keeps {even.least_acceptance_ratio:.1%} of the mean acceptance "
             f"length; it keeps {even.acceptance_ratio:.1%}.",

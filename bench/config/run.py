@@ -109,6 +109,8 @@ class VocabConfig:
         multiple: multiple that an advised size must be of; null takes 64 on a GPU, where matrix kernels work
             in tiles, and 1 on a CPU.
         held_out_share: share of the prompts that are held out for measuring and never rank tokens.
+        id_prefix: the page compares with a vocabulary that needs no text: the token ids below this, and what
+            every vocabulary must keep. Drafts of no more tokens have no such vocabulary; null: none.
     """
 
     sizes: list[str]
@@ -117,6 +119,7 @@ class VocabConfig:
     split_seed: int = 0
     held_out_share: float = 0.2
     multiple: int | None = None
+    id_prefix: int | None = 65536
 
     def __post_init__(self) -> None:
         for size in self.sizes:
@@ -124,6 +127,8 @@ class VocabConfig:
             require(valid, "vocab.sizes", size, "a number of tokens of at least 1, or full")
         valid = self.multiple is None or self.multiple >= 1
         require(valid, "vocab.multiple", self.multiple, "at least 1, or null")
+        prefix = self.id_prefix
+        require(prefix is None or prefix >= 1, "vocab.id_prefix", prefix, "at least 1, or null")
         require(self.ranking_answers >= 1, "vocab.ranking_answers", self.ranking_answers, "at least 1")
         require(0 < self.held_out_share < 1, "vocab.held_out_share", self.held_out_share, "between 0 and 1")
 

@@ -78,6 +78,8 @@ class Workload:
         orders: for every ranking, the draft's tokens in the order in which they enter a vocabulary.
         paper_size: k* of the paper's utility under `source`.
         least_size: tokens that every vocabulary must keep, so that no smaller one is advised.
+        id_prefix_size: size of the vocabulary that needs no text (`bench.vocab.ranking`); its order is then
+            among `orders`.
         answered: further held-out prompts, of which acceptance is replayed over known answers.
     """
 
@@ -88,6 +90,7 @@ class Workload:
     paper_size: int
     least_size: int = 1
     answered: list[AnsweredPrompt] = field(default_factory=list)
+    id_prefix_size: int | None = None
 
     @property
     def order(self) -> IntArray:

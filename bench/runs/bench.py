@@ -41,6 +41,7 @@ from bench.runs.workloads import (
 from bench.telemetry.watch import Watch
 from bench.telemetry.windows import long_enough_s
 from bench.text import OddRows, Prompt, load_prompts
+from bench.vocab.ranking import BY_ID, id_prefix_size, order_by_id
 
 _ISOLATED, _BASELINE = "timing parts in isolation", "comparing with generate"
 
@@ -200,8 +201,12 @@ def _workload(
     ranked_on = source_for(source.name, config.vocab, rankings)
     k_star = paper_size(pair, rankings[ranked_on], config.select)
     orders = {name: ranking.order for name, ranking in rankings.items()}
-    held_out = [encoded for _, encoded in measured]
-    return Workload(source.name, held_out, ranked_on, orders, k_star, num_kept(pair), answered)
+    held_out, kept = [encoded for _, encoded in measured], num_kept(pair)
+    own = orders[ranked_on]
+    prefix_size = id_prefix_size(own, kept, config.vocab.id_prefix)
+    if prefix_size:
+        orders[BY_ID] = order_by_id(own, kept)
+    return Workload(source.name, held_out, ranked_on, orders, k_star, kept, answered, prefix_size)
 
 
 def _num_replayed(measure: MeasureConfig) -> int:

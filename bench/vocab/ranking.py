@@ -33,6 +33,24 @@ def mixture_scores(counts: Mapping[str, IntArray], weights: Mapping[str, float])
     return np.sum(scores, axis=0)
 
 
+# The vocabulary that needs no text: low ids are frequent tokens, as tokenizers number their merges.
+
+BY_ID = "by id"  # as records name the order; no domain can have this name
+
+
+def order_by_id(order: IntArray, num_must_keep: int) -> IntArray:
+    """The tokens of a ranking `(n,)`: those that must be kept first, then all others by increasing id."""
+    return np.concatenate([order[:num_must_keep], np.sort(order[num_must_keep:])])
+
+
+def id_prefix_size(order: IntArray, num_must_keep: int, prefix: int | None) -> int | None:
+    """Size of the vocabulary of all ids below `prefix` and of what must be kept; None where that is all."""
+    if prefix is None:
+        return None
+    size = int((order < prefix).sum() + (order[:num_must_keep] >= prefix).sum())
+    return size if size < len(order) else None
+
+
 # The rankings of a run, and the coverage of every vocabulary size.
 
 

@@ -1,10 +1,12 @@
 import json
 
 import pytest
+import yaml
 
 from bench.analysis.findings import Findings
 from bench.analysis.run import read_run
 from bench.records import FILE_NAME
+from bench.vocab.ranking import BY_ID
 from tests.report.synthetic import FULL, write_run
 
 
@@ -33,6 +35,25 @@ def test_a_faster_trimmed_draft_is_advised(tmp_path):
         "it keeps 100.0%",
     ):
         assert part in details, part
+
+
+def test_the_vocabulary_that_needs_no_text_stands_beside_the_advised(tmp_path):
+    folder = write_run(tmp_path, {100: 5.5, 10: 0.5})
+    assert "Without any text" not in " ".join(answer_of(folder).details())
+    lines = [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
+    # Under the order by id, the draft is right as often as under the ranking.
+    by_id = [line | {"source": BY_ID} for line in lines if line["kind"] == "replay"]
+    (folder / FILE_NAME).write_text("".join(json.dumps(line) + "\n" for line in [*lines, *by_id]))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["vocab"] = {**config.get("vocab", {}), "id_prefix": 50}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    answer = answer_of(folder)
+    found = answer.advice.id_prefix
+    assert found.prefix == 50 and found.variant.draft_length == 3
+    # Heads of 50 tokens take a time between those of 10 and of all 100, and the draft accepts the same.
+    assert 1 < found.over_full < answer.over_full.estimate.value
+    assert found.over_full * found.advised_over_it == pytest.approx(answer.over_full.estimate.value)
+    assert f"the ids below 50 make k = {found.variant.vocab_size}" in " ".join(answer.details())
 
 
 def test_a_trimmed_draft_that_accepts_less_is_advised_against(tmp_path):
