@@ -10,8 +10,8 @@ The rooms, roughly in the order in which data flows through them:
     cost/        FLOPs and bytes of a draft, reader of the data sheets in conf/gpu/; pure arithmetic
     gpu_tables/  kernel latencies of GPUs that others published, looked up and composed; they have a source, a
                  licence and faults of their own, which the rooms of what is measured here do not know
-    models/      target and draft: reading, running, trimming; draft.py: what every kind of draft can do
-    decoding/    plain and speculative decoding, replay; engine.py: what every engine can do
+    models/      target and draft: reading, running, trimming; models/draft.py: what every draft can do
+    decoding/    plain and speculative decoding, replay; decoding/engine.py: what every engine does
     device/      where tensors live and which clock times them; the lock on the device
     telemetry/   power, clocks and load during a run, sampled by a separate process
     measure/     one timing loop: probes, whole decodes, parts in isolation
@@ -39,14 +39,14 @@ The rooms, roughly in the order in which data flows through them:
     identity.py    what a stored result was made of: hashes of every ingredient
     errors.py      errors that a user can fix
 
-Import rule: a room imports only from rows above its own, or from its own row (a test checks it):
+Import rule: a room imports only from rows above its own, or from its own row (a test checks it). Rooms with *
+import no torch.
 
-    1  errors, variant, config, stats, vocab, cost, acceptance, gpu_tables      no torch
-    2  text, records, device, models, export, telemetry                         records: no torch
-    3  decoding, measure              |  surface, fit                           the right half: no torch
-    4  runs                           |  analysis                               and neither half knows the other
-    5                                 |  report                                 but that runs end with a report
-    6  select, predict, training, tasks, sweep, cli
+    1  errors, variant, config, stats, vocab, cost, acceptance, gpu_tables: all *
+    2  text, records *, device, models, export, telemetry
+    3  surface *, fit *
+    4  decoding, measure; and apart from these: analysis *, and report * above it
+    5  runs, select, predict, training, tasks, sweep, cli
 """
 
 from importlib.metadata import version
