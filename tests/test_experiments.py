@@ -43,7 +43,7 @@ def test_the_papers_corpus_and_search():
     ("experiment", "num_sizes", "draft_lengths", "num_prompts"),
     [
         ("smoke", 3, [1, 2, 3, 4, 5, 6], 2),
-        ("default", 11, [1, 2, 3, 4, 5, 6], 8),
+        ("default", 9, [1, 2, 3, 4, 5, 6], 8),
         ("full", 13, [1, 2, 3, 4, 5, 7], 16),
         ("hardware", 7, [2, 3, 5], 16),
     ],

@@ -11,6 +11,8 @@ from bench.stats.jackknife import log_interval
 from bench.surface.predict import Surface
 from bench.variant import PlannedDecode, Variant
 
+_ABOUT_AS_MANY = 1.25
+
 PLAIN, FULL, OPTIMUM, PAPER, EXTRA = "plain", "full", "optimum", "paper", "extra"
 
 
@@ -34,7 +36,9 @@ def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
 
     A surface is flat around its top, so the exact maximum depends on chance. `robust` takes the draft
     length that holds most of the sizes that are as good, and of these the largest: it loses least on other
-    text. `smallest` takes the smallest of them, `fastest` the maximum itself.
+    text. `smallest` takes the smallest of them, `fastest` the maximum itself. Where several draft lengths
+    hold about as many, within a quarter, the shortest is taken: how many each holds is a matter of chance
+    too, and the shortest drafts least in vain where less is accepted.
 
     Args:
         surface: predictions; sizes that are multiples of `multiple` must be on its grid.
@@ -54,7 +58,8 @@ def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
             equal = speeds == speeds.max()
         # Each size stands for those from the allowed size below it on.
         held = np.diff(sizes[allowed], prepend=0)
-        row = int(np.argmax((equal[:, allowed] * held).sum(axis=1)))
+        num_held = (equal[:, allowed] * held).sum(axis=1)
+        row = int(np.argmax(num_held >= num_held.max() / _ABOUT_AS_MANY))
         as_good = equal[row]
         places = np.flatnonzero(as_good)
         column = int(places[-1 if rule is AdviceRule.robust else 0])

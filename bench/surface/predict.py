@@ -115,16 +115,27 @@ class Surface:
 
     @cached_property
     def is_equal(self) -> np.ndarray:
-        """Which (gamma, k) are not significantly more than a negligible bit slower than the fastest."""
+        """Which (gamma, k) are not significantly more than a negligible bit slower than the fastest.
+
+        Neither than the fastest of all, nor than the fastest with the same gamma: two draft lengths differ in
+        the cost of whole rounds, which is known less well than that of two heads in the same rounds. Without
+        the second, a draft length that nearly keeps up would bring in sizes that are surely slow.
+        """
         return self.equal_margin >= 0
 
     @cached_property
     def equal_margin(self) -> Floats:
         """How far the logarithm of each speed is above the limit at which it is significantly slower."""
-        row, column = self.place(self.fastest)
-        gap = np.log(self.tokens_per_s / self.tokens_per_s[row, column])
+        rows = np.arange(len(self.draft_lengths))
+        best, columns = self.place(self.fastest), np.argmax(self.tokens_per_s, axis=1)
+        of_all = self._margin_below(np.full(len(rows), best[0]), np.full(len(rows), best[1]))
+        return np.minimum(of_all, self._margin_below(rows, columns))
+
+    def _margin_below(self, rows: IntArray, columns: IntArray) -> Floats:
+        """As `equal_margin`, of each row against the speed at one place, `(draft lengths,)` each."""
+        gap = np.log(self.tokens_per_s / self.tokens_per_s[rows, columns][:, None])
         samples = [
-            left - left[:, row, column][:, None, None] for left in (self.prompt_left_out, self.block_left_out)
+            left - left[:, rows, columns][:, :, None] for left in (self.prompt_left_out, self.block_left_out)
         ]
         return gap + Spread.of(samples).half_width() - np.log1p(-NEGLIGIBLE)
 

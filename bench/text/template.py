@@ -5,16 +5,17 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateSyntaxError
-from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from bench.errors import DomainError
 from bench.text.conversation import Prompt, Tools, Turn
 from bench.text.messages import CALLS, THOUGHTS
 from bench.text.odd_rows import RowError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Turns = list[Turn]
 
@@ -29,6 +30,13 @@ PLAIN = (
     "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
     "{% else %}{{ m.content }}{% endif %}{% endfor %}"
 )
+
+
+def _render_with_jinja(*arguments: Any, **options: Any) -> Any:
+    """`transformers`' renderer, imported late: reading a file must not wait seconds for it."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    return render_jinja_template(*arguments, **options)
 
 
 def template_source(name: str | None) -> str | None:
@@ -46,7 +54,7 @@ def template_source(name: str | None) -> str | None:
             f"domain.template={name} cannot be read ({error}); name a Jinja file, or plain"
         ) from error
     try:
-        render_jinja_template([[{"role": "user", "content": ""}]], chat_template=source)
+        _render_with_jinja([[{"role": "user", "content": ""}]], chat_template=source)
     except TemplateSyntaxError as error:
         reason = " ".join(str(error).split())
         raise DomainError(f"domain.template={name}: line {error.lineno}: {reason}") from error
@@ -75,7 +83,7 @@ class ChatTemplate:
         DomainError: there is no chat template.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, own: str | None = None):
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", own: str | None = None):
         if own is None and not tokenizer.chat_template:
             raise DomainError(
                 "the tokenizer has no chat template, so assistant turns cannot be found; give one with "
@@ -128,7 +136,7 @@ class ChatTemplate:
     def _render(self, conversations: Sequence[Turns], tools: Tools | None, **options: Any) -> Any:
         source = self.source(tools)
         try:
-            return render_jinja_template(
+            return _render_with_jinja(
                 [[_with_aliases(turn) for turn in turns] for turns in conversations],
                 tools=tools,
                 chat_template=source,
@@ -189,7 +197,7 @@ def _with_calls(turn: Turn, change: Any) -> Turn:
     return {**turn, CALLS: calls}
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, vocab_size: int) -> list[int]:
+def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt, vocab_size: int) -> list[int]:
     """Token ids of a prompt through the chat template, up to where the answer starts.
 
     Raises:
@@ -221,7 +229,7 @@ def refused_row(reason: RefusedError | None, own: str | None, place: str) -> Row
     return RowError(f"{whose} refuses the conversation: {reason}", mend, place)
 
 
-def _start_of_text(tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int]) -> list[int]:
+def _start_of_text(tokenizer: "PreTrainedTokenizerBase", text: str, ids: list[int]) -> list[int]:
     """The token that a tokenizer puts before a text, which a chat template would write."""
     start = tokenizer.bos_token_id
     is_put = start is not None and tokenizer(text)["input_ids"][:1] == [start] != ids[:1]

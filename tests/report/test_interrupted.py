@@ -58,7 +58,7 @@ def test_the_finished_domain_keeps_its_verdict(stop_after, num_lines):
     sentence = Findings.of(stop_after(num_lines)).answers[0].sentence()
     # One prompt says nothing of its spread.
     is_firm = num_lines >= HEAD + 2 * PER_PROMPT
-    assert sentence.startswith("code: trim to 10 tokens" if is_firm else "code: ambiguous")
+    assert sentence.startswith("code: trim to 10 tokens" if is_firm else "code: INVALID: the interval")
 
 
 def test_a_domain_without_measurements_is_left_out(stop_after):

@@ -201,3 +201,37 @@ def test_break_even_by_hand():
     assert even.gain == pytest.approx(0.9 * 1.5 / 1.125)
     assert even.least_acceptance_ratio == pytest.approx(0.75)
     assert BreakEven(0.75, 0.25, 0.5).gain == pytest.approx(1)
+
+
+def changed(surface, speeds):
+    return type(surface)(**{**vars(surface), "tokens_per_s": speeds})
+
+
+def test_of_draft_lengths_that_hold_about_as_many_the_shortest_is_advised():
+    surface = surface_of({p: intervals(1, 9) for p in "ab"})
+    speeds = np.full_like(surface.tokens_per_s, 50.0)
+    # gamma = 1 is as good up to 48 tokens, gamma = 2 over all 64, a third more.
+    speeds[0, : surface.column(48) + 1], speeds[1] = 100.0, 100.0
+    assert advise(changed(surface, speeds), AdviceRule.robust, 1).variant == Variant(FULL, 2)
+    # Now gamma = 2 up to 56 tokens of the grid's: a sixth more is about as many.
+    speeds[1, surface.column(48) + 1 :] = 50.0
+    assert advise(changed(surface, speeds), AdviceRule.robust, 1).variant == Variant(48, 1)
+
+
+def test_a_draft_length_that_nearly_keeps_up_brings_in_no_size_that_is_slow_for_it():
+    """Between draft lengths little is certain here, within one the sizes are."""
+    found = {"a": intervals(10, 9), "b": intervals(12, 9)}
+    surface = surface_of(found, heads=((8, 1.0), (FULL, 30.0)))
+    row = surface.draft_lengths.index(2)
+    slow = surface.tokens_per_s[row] < 0.9 * surface.tokens_per_s[row].max()
+    below = np.zeros_like(surface.tokens_per_s) - 0.04
+    noisy = type(surface)(
+        **{
+            **vars(surface),
+            # Every prompt shifts one draft length against the other, and all sizes of it alike.
+            "prompt_left_out": np.stack([below * [[1], [-1]], below * [[-1], [1]]]).astype(np.float32),
+            "block_left_out": np.zeros_like(surface.block_left_out),
+        }
+    )
+    assert slow.any() and not noisy.is_equal[row][slow].any()
+    assert noisy.is_equal[0].any() and noisy.is_equal[1].any()
