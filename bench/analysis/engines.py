@@ -12,7 +12,7 @@ from bench.analysis.metrics import estimate_columns
 from bench.analysis.run import Run
 from bench.analysis.surfaces import measured_tokens_per_s
 from bench.records import ServedRecord
-from bench.stats.estimates import Estimate
+from bench.stats.estimates import Estimate, Floats
 from bench.stats.jackknife import log_interval
 from bench.surface.choice import FULL, OPTIMUM, PLAIN
 from bench.variant import Variant
@@ -113,9 +113,12 @@ def tokens_per_s(record: ServedRecord) -> float:
 
 
 def mean_acceptance_length(records: Sequence[ServedRecord]) -> float | None:
-    """Tokens of a round, as they arrived; the first token of an answer comes from the prefill."""
-    rounds = [count for record in records for new in record.num_new for count in new[1:]]
-    return float(np.mean(rounds)) if rounds else None
+    """Tokens of a round, by the engine's own counters.
+
+    What arrived is a little less: the longest answer cuts its last round.
+    """
+    rates = _by_position(records)
+    return None if rates is None else 1 + float(rates.sum())
 
 
 def _rows(run: Run, domain: str, records: list[ServedRecord]) -> list[dict[str, Any]]:
@@ -168,12 +171,12 @@ def _acceptance(run: Run, domain: str, variant: Variant, records: list[ServedRec
         "replayed_mean_acceptance_length": replayed,
         "acceptance_difference": apart,
         "acceptance_agrees": None if apart is None else abs(apart) <= _MOST_DIFFERENCE,
-        "accepted_by_position": _by_position(records),
+        "accepted_by_position": None if (rates := _by_position(records)) is None else _joined(rates),
         "replayed_by_position": None if expected is None else _joined(np.asarray(expected)),
     }
 
 
-def _by_position(records: list[ServedRecord]) -> str | None:
+def _by_position(records: Sequence[ServedRecord]) -> Floats | None:
     """Share of drafts whose token at each position was accepted, by the engine's own counters."""
     drafts, accepted = 0.0, None
     for record in records:
@@ -182,7 +185,7 @@ def _by_position(records: list[ServedRecord]) -> str | None:
                 accepted = np.array(value, float) + (0 if accepted is None else accepted)
             elif name.endswith("num_drafts"):
                 drafts += float(value)
-    return None if accepted is None or not drafts else _joined(accepted / drafts)
+    return None if accepted is None or not drafts else accepted / drafts
 
 
 def _joined(rates: Any) -> str:
