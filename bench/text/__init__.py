@@ -143,6 +143,8 @@ def _read(domain: DomainSource, odd: OddRows) -> Iterator[Conversation]:
             continue
         for kind in conversation.unseen:
             odd.lacks(f"content of type {kind!r}, which holds no text", row.place)
+        if any(message.is_marked_untrained for message in conversation.messages):
+            odd.lacks("regard to its marks of turns that are not for training: they are counted", row.place)
         for column in conversation.unused:
             odd.lacks(
                 f"column {column!r}; if it holds the response, say domain.columns.prompt=... "

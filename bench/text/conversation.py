@@ -21,6 +21,9 @@ class Split(Enum):
     HELD_OUT = "held_out"
 
 
+_TRAINING_MARKS = ("weight", "train", "loss")
+
+
 class Message(NamedTuple):
     """One turn of a conversation.
 
@@ -34,6 +37,12 @@ class Message(NamedTuple):
     role: str
     content: str
     fields: dict[str, Any] | None = None
+
+    @property
+    def is_marked_untrained(self) -> bool:
+        """Whether a field says that models must not be trained on this turn, as fine-tuning files have it."""
+        fields = self.fields or {}
+        return any(name in fields and fields[name] in (0, False) for name in _TRAINING_MARKS)
 
     def as_turn(self) -> Turn:
         """The message as chat templates expect it."""

@@ -177,3 +177,16 @@ def test_trailing_turns_that_are_not_the_users_are_dropped():
 def test_a_hub_domain_needs_its_data_set():
     with pytest.raises(DomainError, match="add domain.hub.id=OWNER/NAME"):
         DomainSource("d", Source.hub, hub=HubConfig())
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"loss": False}, {"weight": 0.0}])
+def test_turns_that_are_not_for_training_are_counted_and_named(tmp_path, mark):
+    path, odd = tmp_path / "rows.jsonl", OddRows()
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", **mark}]
+    trained = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 1}]
+    path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in (trained, turns)))
+    found = list(load_conversations(file_domain(path), odd))
+    assert [conversation.messages[-1].content for conversation in found] == ["b", "b"]
+    ((what, seen),) = odd.in_part.items()
+    assert "not for training" in what and "counted" in what
+    assert (seen.num_rows, seen.first) == (1, "line 2")
