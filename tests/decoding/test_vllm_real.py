@@ -1,0 +1,63 @@
+"""The embedded pair in a real vLLM: `make test-vllm` installs it."""
+
+import pytest
+
+from bench.analysis.engines import round_frame, served_frame
+from bench.analysis.run import read_run
+from bench.decoding.vllm_engine import ENVIRONMENT
+from bench.variant import Variant
+from tests.test_cli import run
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not (ENVIRONMENT / "bin" / "python").exists(), reason="vLLM is not installed here"),
+]
+
+TRIMMED = Variant(2048, 2)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    results = tmp_path_factory.mktemp("vllm")
+    done = run(
+        *("experiment=smoke", "domain=function_calling", "gpu=cpu", "dtype=float32", "timing.isolated=false"),
+        *("engine=own,vllm", "vllm.concurrency=[1,4]", "vllm.num_processes=2"),
+        f"measure.also_decode=['{TRIMMED.vocab_size}:{TRIMMED.draft_length}']",
+        f"results_dir={results}",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = (path for path in (results / "runs").iterdir() if not path.is_symlink())
+    return read_run(folder), (folder / "report.md").read_text("utf-8")
+
+
+def test_texts_and_acceptance_are_those_of_our_loop(measured):
+    """In float32 the two engines compute the same, whatever the vocabulary and the draft length."""
+    found = served_frame(measured[0])
+    drafts = found[found["draft_length"] > 0]
+    assert (TRIMMED.vocab_size, TRIMMED.draft_length) in set(
+        zip(drafts["vocab_size"], drafts["draft_length"], strict=True)
+    )
+    assert set(found["identical_output_frac"]) == {1.0}
+    assert drafts["acceptance_agrees"].all(), drafts["acceptance_difference"].tolist()
+    assert set(found["concurrency"]) == {1, 4} and set(found["num_processes"]) == {2}
+
+
+def test_every_round_accepts_what_ours_accepts(measured):
+    found, compared = measured[0], 0
+    (domain,) = found.served
+    for record in found.served[domain]:
+        if record.variant.is_plain or record.concurrency > 1:
+            continue
+        for prompt, new in zip(record.prompt_ids, record.num_new, strict=True):
+            ours = found.decodes[domain][record.variant][prompt].accepted
+            # The longest answer cuts what arrives of the last round.
+            assert [count - 1 for count in new[1:-1]] == ours[: len(new) - 2]
+            compared += 1
+    assert compared
+
+
+def test_the_page_says_what_a_round_takes_in_both(measured):
+    found, page = measured
+    assert set(round_frame(found)["engine"]) == {"own", "vllm"}
+    assert "Does the gain hold in vllm" in page and "A round of vllm takes" in page
