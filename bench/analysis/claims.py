@@ -206,7 +206,7 @@ def _headline(found: Findings, answer: Answer, figure: str, gain: Gain) -> dict[
         "interval_95": ends,
         "num_prompts": len(surface.prompt_left_out),
         "num_blocks": len(surface.block_left_out),
-        "num_processes": found.run.num_processes,
+        "num_processes": found.run.num_processes(answer.domain),
         "num_prompts_decoded": answer.num_prompts,
         "conditions": [
             {

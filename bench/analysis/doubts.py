@@ -70,7 +70,12 @@ def write_doubts(found: Sequence[Doubt], folder: Path) -> None:
 def _unfinished(run: Run) -> Iterator[Doubt]:
     if run.has_ended:
         return
-    there = ", ".join(f"{domain}: {len(prompts)} prompts" for domain, prompts in run.prompts.items())
+    asked = int(run.config["measure"].get("repeats") or 1)
+    there = ", ".join(
+        f"{domain}: {len(prompts)} prompts"
+        + (f" in {run.num_processes(domain)} of {asked} processes" if asked > 1 else "")
+        for domain, prompts in run.prompts.items()
+    )
     yield Doubt(
         "unfinished",
         f"the run has not measured everything that it was asked for (what is shown: {there})",
@@ -277,8 +282,7 @@ def _spread(run: Run, field: str) -> tuple[float, float] | None:
 
 def records_of(run: Run, domain: str) -> list[DecodeRecord | ProbeRecord]:
     """Every probe and decode of a domain."""
-    decodes = [record for by_prompt in run.decodes[domain].values() for record in by_prompt.values()]
-    return [*run.probes[domain], *run.checks.get(domain, []), *decodes]
+    return [*run.probes[domain], *run.checks.get(domain, []), *run.decodes_of(domain)]
 
 
 def while_measured(run: Run, records: Sequence[DecodeRecord | ProbeRecord]) -> list[dict[str, Any]]:

@@ -119,8 +119,9 @@ def drift_of(run: Run) -> Drift:
 
 def drift_in(run: Run, domain: str) -> Drift | None:
     """Of one domain; None where it has too few plain decodes."""
-    plain = [r for r in run.decodes[domain].get(run.plain, {}).values() if r.laps_ms.get("verify")]
-    steps = [float(np.median(r.laps_ms["verify"])) for r in sorted(plain, key=lambda record: record.order)]
+    plain = [r for r in run.decodes_of(domain, run.plain) if r.laps_ms.get("verify")]
+    plain = sorted(plain, key=lambda record: (record.process, record.order))
+    steps = [float(np.median(r.laps_ms["verify"])) for r in plain]
     change = change_between_halves(steps) if len(steps) >= _LEAST_DECODES else None
     return None if change is None else Drift(change, domain)
 

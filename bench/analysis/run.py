@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from bench.analysis.coverage_table import CoverageTable
+from bench.analysis.processes import pooled, whole_processes
 from bench.errors import ConfigError, OutputError
 from bench.fit.series import DRAFT_STEP, LM_HEAD
 from bench.records import (
@@ -60,8 +61,10 @@ class Run:
         baselines: comparisons with `transformers.generate`.
         steady: windows of variants that decoded without a pause, by domain and variant.
         failures: what the last session could not measure.
-        num_sessions: processes that measured, one after the other.
+        num_sessions: in which it was measured: one, and one for every time that it was resumed.
         has_ended: whether everything that was asked for was measured.
+        repeated: where several processes decoded, all of their decodes by domain; `decodes` are then their
+            means.
         served: what another engine decoded, by domain.
     """
 
@@ -80,6 +83,7 @@ class Run:
     failures: list[FailureRecord]
     num_sessions: int
     has_ended: bool = True
+    repeated: Mapping[str, list[DecodeRecord]] = field(default_factory=dict)
     served: dict[str, list[ServedRecord]] = field(default_factory=dict)
 
     @cached_property
@@ -122,10 +126,16 @@ class Run:
         """Prompts that everything of a domain is compared on."""
         return {domain: sorted(next(iter(by_key.values()))) for domain, by_key in self.decodes.items()}
 
-    @property
-    def num_processes(self) -> int:
-        """Fresh processes whose probes are pooled."""
-        return len({probe.process for probes in self.probes.values() for probe in probes})
+    def num_processes(self, domain: str) -> int:
+        """Fresh processes whose probes of a domain are pooled."""
+        return len({probe.process for probe in self.probes[domain]})
+
+    def decodes_of(self, domain: str, variant: Variant | None = None) -> list[DecodeRecord]:
+        """Every decode of a domain, or of one of its variants, as it was recorded."""
+        found = self.repeated.get(domain)
+        if found is None:
+            found = [record for by_prompt in self.decodes[domain].values() for record in by_prompt.values()]
+        return [record for record in found if variant in (None, record.variant)]
 
     @property
     def plain(self) -> Variant:
@@ -151,7 +161,7 @@ def read_run(folder: Path) -> Run:
     log = _Log(folder)
     plans = {record.domain: record for record in log.of(PlanRecord)}
     replays = _nested([*log.of(ReplayRecord), *log.of(SampledReplayRecord)], "domain", "source", "prompt_id")
-    decodes = _nested(log.of(DecodeRecord), "domain", "variant", "prompt_id")
+    every = _nested(log.of(DecodeRecord), "process", "domain", "variant", "prompt_id")
     probes: dict[str, list[ProbeRecord]] = defaultdict(list)
     checks: dict[str, list[ProbeRecord]] = defaultdict(list)
     for probe in log.of(ProbeRecord):
@@ -160,10 +170,24 @@ def read_run(folder: Path) -> Run:
     steady: dict[str, dict[Variant, list[SteadyRecord]]] = defaultdict(lambda: defaultdict(list))
     for window in log.of(SteadyRecord):
         steady[window.domain][window.variant].append(window)
-    found = {
-        d: _comparable(plans[d], decodes[d], probes[d], replays.get(d, {})) for d in decodes if d in plans
-    }
-    shared = {domain: prompts for domain, prompts in found.items() if prompts}
+    decodes, repeated, kept_processes = {}, {}, {}
+    shared: dict[str, set[str]] = {}
+    for d in (d for d in every.get(0, {}) if d in plans):
+        found = {
+            process: _comparable(
+                plans[d],
+                by_domain.get(d, {}),
+                [p for p in probes[d] if p.process == process],
+                replays.get(d, {}),
+            )
+            for process, by_domain in every.items()
+        }
+        whole = whole_processes(found)
+        if prompts := set.intersection(*(found[process] for process in whole)) if found[0] else set():
+            shared[d], kept_processes[d] = prompts, whole
+            decodes[d] = pooled([every[process][d] for process in whole])
+            if len(whole) > 1:
+                repeated[d] = [r for r in log.of(DecodeRecord) if r.domain == d and r.process in whole]
     if not shared:
         raise OutputError(
             f"{folder}: no prompt was decoded in every planned way yet; there is nothing to compare"
@@ -176,8 +200,14 @@ def read_run(folder: Path) -> Run:
         {record.source: record.ranking(full_size) for record in log.of(RankingRecord)},
         plans,
         replays,
-        {d: [p for p in probes[d] if p.prompt_id in kept] for d, kept in shared.items()},
-        {d: [p for p in checks[d] if p.prompt_id in kept] for d, kept in shared.items()},
+        {
+            d: [p for p in probes[d] if p.prompt_id in kept and p.process in kept_processes[d]]
+            for d, kept in shared.items()
+        },
+        {
+            d: [p for p in checks[d] if p.prompt_id in kept and p.process in kept_processes[d]]
+            for d, kept in shared.items()
+        },
         {
             d: {variant: _only(decodes[d][variant], kept) for variant in decodes[d]}
             for d, kept in shared.items()
@@ -186,22 +216,35 @@ def read_run(folder: Path) -> Run:
         log.of(BaselineRecord),
         dict(steady),
         log.of(FailureRecord),
-        len(log.of(SessionRecord)),
+        _num_sessions(log.of(SessionRecord)),
         bool(log.of(EndRecord)),
+        {d: [r for r in found if r.prompt_id in shared[d]] for d, found in repeated.items()},
         {d: ours for d in shared if (ours := [r for r in log.of(ServedRecord) if r.domain == d])},
     )
 
 
+def _num_sessions(sessions: Sequence[SessionRecord]) -> int:
+    """Of processes that were asked for, each has one of its own."""
+    return len(sessions) - max(len({session.process for session in sessions}) - 1, 0)
+
+
 class _Log:
-    """The records of a run by kind, in the order of their writing; of failures those of the last session."""
+    """The records of a run by kind, in the order of writing; failures of each process's last session."""
 
     def __init__(self, folder: Path):
         self._by_kind: dict[type, list[Any]] = defaultdict(list)
+        failures: dict[int, list[FailureRecord]] = {}
+        process = 0
         for record in read_records(folder):
             if isinstance(record, SessionRecord):
                 # A session tries again what failed in the one before.
-                self._by_kind[FailureRecord] = []
-            self._by_kind[type(record)].append(record)
+                process = record.process
+                failures[process] = []
+            if isinstance(record, FailureRecord):
+                failures.setdefault(process, []).append(record)
+            else:
+                self._by_kind[type(record)].append(record)
+        self._by_kind[FailureRecord] = [failure for found in failures.values() for failure in found]
 
     def of(self, kind: type[Kind]) -> list[Kind]:
         return self._by_kind[kind]

@@ -59,7 +59,9 @@ class Surfaces:
 
     def halves(self, domain: str) -> list[Surface]:
         """Surfaces of two disjoint halves of the prompts and of the blocks; empty where there are too few."""
-        source, latency = self.run.plans[domain].source, self.latency[domain]
+        source = self.run.plans[domain].source
+        probes = [*self.run.probes[domain], *plain_steps(self.run, domain)]
+        latency = RoundLatency.from_probes(probes, by_prompt=True)
         prompts = sorted(self.run.replays[domain][source])
         if min(len(prompts), latency.num_blocks) < _LEAST_TO_SPLIT:
             return []
@@ -197,10 +199,18 @@ def plain_steps(run: Run, domain: str) -> list[ProbeRecord]:
     """Plain decodes as probes of plain decoding, for runs of earlier versions, which had none."""
     if any(not probe.draft_length for probe in run.probes[domain]):
         return []
-    decodes = run.decodes[domain].get(run.plain, {})
     return [
-        ProbeRecord(domain, prompt, run.full_size, 0, False, r.order, {VERIFY: r.laps_ms[VERIFY]})
-        for prompt, r in decodes.items()
+        ProbeRecord(
+            domain,
+            r.prompt_id,
+            run.full_size,
+            0,
+            False,
+            r.order,
+            {VERIFY: r.laps_ms[VERIFY]},
+            process=r.process,
+        )
+        for r in run.decodes_of(domain, run.plain)
     ]
 
 

@@ -64,7 +64,7 @@ def token_energy(run: Run, domain: str, variant: Variant) -> TokenEnergy:
     else:
         windows = [
             (r.start_s, r.end_s, len(r.token_ids) - 1)
-            for r in run.decodes[domain][variant].values()
+            for r in run.decodes_of(domain, variant)
             if r.start_s is not None and r.end_s is not None
         ]
     devices = run.environment.get("target_devices", [])
@@ -132,8 +132,8 @@ def _series(rows: Sequence[dict[str, Any]], field: str) -> tuple[Floats, Floats]
 def measured_spans(run: Run) -> dict[str, tuple[float, float]]:
     """From the first to the last decode of every domain, in s since the first sample."""
     start_s, spans = run.samples.rows[0]["time_s"] if run.samples.rows else 0.0, {}
-    for domain, by_variant in run.decodes.items():
-        records = [record for by_prompt in by_variant.values() for record in by_prompt.values()]
+    for domain in run.decodes:
+        records = run.decodes_of(domain)
         starts = [record.start_s for record in records if record.start_s is not None]
         ends = [record.end_s for record in records if record.end_s is not None]
         if starts and ends:

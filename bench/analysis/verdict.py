@@ -323,9 +323,9 @@ def domain_facts(run: Run, summary: pd.DataFrame, domain: str) -> list[str]:
     replays = [run.replays[domain][source][prompt] for prompt in run.prompts[domain]]
     errors, pass_ms = rows["prediction_error"].abs(), sum(r.replay_ms for r in replays) / len(replays)
     facts = [
-        f"{len(replays)} held-out prompts. Ranked on {source}: {run.rankings[source].num_seen:,} distinct "
-        "tokens in the target's own answers to ranking prompts; larger sizes are filled up with the lowest "
-        "unseen ids.",
+        f"{len(replays)} held-out prompts{_in_processes(run, domain)}. Ranked on {source}: "
+        f"{run.rankings[source].num_seen:,} distinct tokens in the target's own answers to ranking prompts; "
+        "larger sizes are filled up with the lowest unseen ids.",
         f"Replay: {pass_ms:.0f} ms a prompt for all sizes and draft lengths; {_against_replay(run, rows)}",
         f"Prediction: mean absolute error {errors.mean():.1%}, largest {errors.max():.1%}, over {len(rows)} "
         "decoded drafts.",
@@ -338,6 +338,11 @@ def domain_facts(run: Run, summary: pd.DataFrame, domain: str) -> list[str]:
             "run beside a measurement."
         )
     return facts
+
+
+def _in_processes(run: Run, domain: str) -> str:
+    count = run.num_processes(domain)
+    return "" if count == 1 else f", probed and decoded in each of {count} fresh processes"
 
 
 def baseline_facts(run: Run) -> list[tuple[str, str]]:

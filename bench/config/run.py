@@ -187,6 +187,9 @@ class MeasureConfig:
         probe_rounds: rounds of one probe, which times the parts of a round. Every prompt has at least two
             probes of each size and each draft length.
         bootstrap_samples: resamples of every interval.
+        repeats: fresh processes that probe and decode everything, one after the other, into one run; every
+            second one has the reverse order of variants. Intervals then hold between processes; with three,
+            they are wide. The first process makes the plan, the acceptance and the parts in isolation.
         seed: seed of prompt order, decoding order, sampling and bootstrap.
         num_threads: CPU threads; null: torch's default, one per core.
         temperature: sampling temperature of target and draft; 0 is greedy decoding.
@@ -206,6 +209,7 @@ class MeasureConfig:
     acceptance_prompts: int | None = None
     probe_rounds: int = 5
     bootstrap_samples: int = 2000
+    repeats: int = 1
     seed: int = 0
     num_threads: int | None = None
     temperature: float = 0.0
@@ -228,6 +232,7 @@ class MeasureConfig:
             ("warmup_rounds", 1),
             ("probe_rounds", 2),
             ("bootstrap_samples", 100),
+            ("repeats", 1),
             ("seed", 0),
         ):
             require(getattr(self, name) >= least, f"measure.{name}", getattr(self, name), f"at least {least}")

@@ -57,6 +57,7 @@ class Campaign:
         rule: how the advised variant is chosen.
         multiple: an advised size is a multiple of it.
         done: records of earlier sessions.
+        is_reversed: measures variants in the reverse order, as every second process does.
 
     Raises:
         ConfigError: the engine cannot probe or cannot replay.
@@ -70,6 +71,7 @@ class Campaign:
         rule: AdviceRule = AdviceRule.robust,
         multiple: int = 1,
         done: Done | None = None,
+        is_reversed: bool = False,
     ):
         if not (engine.can_probe and engine.can_replay):
             raise ConfigError(
@@ -78,7 +80,7 @@ class Campaign:
             )
         self._engine, self._measure, self._rule, self._multiple = engine, measure, rule, multiple
         self._probes = Probes(sizes, sorted(set(measure.draft_lengths)), measure.probe_rounds)
-        self._done = done or Done()
+        self._done, self._is_reversed = done or Done(), is_reversed
         self._session = Session(engine, self._done.last_order)
         self._warm_domain: str | None = None
         self._planned: dict[str, list[Variant]] = {}
@@ -218,7 +220,7 @@ class Campaign:
         """Measures what earlier sessions did not; returns the records of all steps."""
         found: list[Any] = []
         missing = []
-        for step in steps:
+        for step in reversed(steps) if self._is_reversed else steps:
             if known := self._done.take(step.case(workload.domain, prompt)):
                 found.append(known)
             else:

@@ -432,6 +432,7 @@ class SessionRecord(Record):
         started_at: start time, UTC.
         host: name of the machine.
         pid: process id.
+        process: number of the process, as for a probe; a process that was resumed has several sessions.
     """
 
     kind = "session"
@@ -439,6 +440,7 @@ class SessionRecord(Record):
     started_at: str
     host: str
     pid: int
+    process: int = 0
 
 
 @dataclass(frozen=True)

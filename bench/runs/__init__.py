@@ -1,6 +1,7 @@
 """One run, from start to end.
 
 run.py          the life of every run: device, folder, telemetry, records, report
+repeats.py      several fresh processes of one run
 bench.py        task=bench: prepares and measures a pair
 served.py       engine=own,vllm: what vLLM loads
 draft.py        task=draft: the same for a draft without a target

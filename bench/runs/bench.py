@@ -25,6 +25,7 @@ from bench.runs.environment import data_ids, describe_run
 from bench.runs.folder import check_writable
 from bench.runs.pair import Pair, load_pair
 from bench.runs.progress import BASELINE_SHARE, ENERGY_SHARE, ISOLATED_SHARE, run_bar
+from bench.runs.repeats import Part, run_in_processes
 from bench.runs.run import Job, run_job
 from bench.runs.served import VllmStage
 from bench.runs.workloads import (
@@ -63,12 +64,20 @@ class _Text:
         return cls(source, load_prompts(source, odd), odd)
 
 
-def run_bench(config: Config, console: Console) -> Path:
-    """Measures a pair, see `bench.runs.run.run_job`."""
-    return run_job(config, _prepare, console)
+def run_bench(config: Config, console: Console) -> None:
+    """Measures a pair, see `bench.runs.run.run_job`; in several fresh processes where that is asked for."""
+    if config.measure.repeats == 1:
+        run_part(config, console, Part())
+    else:
+        run_in_processes(config, run_part)
 
 
-def _prepare(config: Config, device: Device, console: Console) -> Job:
+def run_part(config: Config, console: Console, part: Part) -> None:
+    """One process of a run."""
+    run_job(config, partial(_prepare, part=part), console, part)
+
+
+def _prepare(config: Config, device: Device, console: Console, part: Part) -> Job:
     if config.timing.isolated:
         executions(device, config.timing.execution)  # refuses what this device cannot do
     if config.in_vllm:
@@ -83,7 +92,8 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
             texts[source.name] = _Text.read(source)
     with stage(console, "loading the models"):
         pair = load_pair(config.pair, device, config.dtype)
-    vllm = VllmStage(config, pair, device) if config.in_vllm else None
+    # vLLM has fresh processes of its own.
+    vllm = VllmStage(config, pair, device) if config.in_vllm and part.process == 0 else None
     sizes = check_sizes(pair, config.vocab, config.measure, partial(console.print, soft_wrap=True))
     for note in (*pair.target.notes, *pair.draft.notes):
         console.print(note, soft_wrap=True, markup=False, highlight=False)
@@ -94,7 +104,8 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
     engine, multiple = _engine(pair, device, config.measure), _multiple(config.vocab, device)
 
     def measure(done: Done, seen: Watch) -> Generator[Record, None, None]:
-        campaign = Campaign(engine, sizes, config.measure, config.advice, multiple, done)
+        is_reversed = part.process % 2 == 1
+        campaign = Campaign(engine, sizes, config.measure, config.advice, multiple, done, is_reversed)
         num_steps = {workload.domain: campaign.num_steps(workload) for workload in workloads}
         windows = _energy_windows(config.telemetry, seen)
         stages = _stages(num_steps, windows is not None, config.timing.isolated)

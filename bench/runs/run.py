@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,19 @@ from bench.device import Device, open_device
 from bench.device.lock import hold_device, physical_id
 from bench.errors import BenchError, FailedCasesError, InvalidVerdictError, OutputError
 from bench.progress import stage
-from bench.records import EndRecord, FailureRecord, Record, RecordWriter, SessionRecord
+from bench.records import (
+    DecodeRecord,
+    EndRecord,
+    FailureRecord,
+    ProbeRecord,
+    Record,
+    RecordWriter,
+    SessionRecord,
+)
 from bench.records.store import Done
 from bench.runs.environment import measured_hardware, now
 from bench.runs.folder import RunFolder, note_hardware, note_telemetry, open_run, point_latest
+from bench.runs.repeats import Part
 from bench.sweep import note_run
 from bench.telemetry.watch import Watch, check_telemetry, watch
 
@@ -57,7 +66,12 @@ class Job:
     of: str | None = None
 
 
-def run_job(config: Config, prepare: Callable[[Config, Device, Console], Job], console: Console) -> Path:
+def run_job(
+    config: Config,
+    prepare: Callable[[Config, Device, Console], Job],
+    console: Console,
+    part: Part | None = None,
+) -> Path:
     """Waits for the device, measures, writes the run folder and its report.
 
     An unfinished run of the same configuration, device and models is resumed.
@@ -66,6 +80,7 @@ def run_job(config: Config, prepare: Callable[[Config, Device, Console], Job], c
         config: the configuration of the run.
         prepare: first checks as much as possible, then loads what is measured.
         console: shows progress and the report.
+        part: which process of the run this is; None: the only one.
 
     Returns:
         The run's folder.
@@ -83,28 +98,29 @@ def run_job(config: Config, prepare: Callable[[Config, Device, Console], Job], c
     check_telemetry(config.telemetry, is_on_cpu=device_id == "cpu")
     # The holder's command line is not markup, although `sizes=[full,1024]` looks like it.
     with hold_device(device_id, console.out):
-        return _run_on_locked_device(config, prepare, console)
+        return _run_on_locked_device(config, prepare, console, part or Part())
 
 
 def _run_on_locked_device(
-    config: Config, prepare: Callable[[Config, Device, Console], Job], console: Console
+    config: Config, prepare: Callable[[Config, Device, Console], Job], console: Console, part: Part
 ) -> Path:
     device = open_device(config.gpu.device, config.gpu.name_pattern)
     job = prepare(config, device, console)
     with open_run(config, job.environment, job.of) as run:
         note_run(run.path)
-        _say_what_is_resumed(run, console)
+        _say_what_is_resumed(run, console, part)
         with watch(config.telemetry, device.uuid, run.path) as seen:
             note_telemetry(run.path, seen)
-            failures = _record(job, device, run, seen, console)
+            failures = _record(job, device, run, seen, console, part)
     point_latest(run.path)
     # Imported late: the drawing libraries take seconds to load.
     from bench.analysis.verdict import failure_fact
     from bench.report.tasks import show_failures
 
     try:
-        with stage(console, "analysing the records and writing the report"):
-            job.report(run.path, console)
+        if part.is_last:
+            with stage(console, "analysing the records and writing the report"):
+                job.report(run.path, console)
     except (OutputError, InvalidVerdictError):
         # After failures there may be no report; the list of failures must be shown anyway.
         if not failures:
@@ -117,22 +133,26 @@ def _run_on_locked_device(
     return run.path
 
 
-def _record(job: Job, device: Device, run: RunFolder, seen: Watch, console: Console) -> list[FailureRecord]:
+def _record(
+    job: Job, device: Device, run: RunFolder, seen: Watch, console: Console, part: Part
+) -> list[FailureRecord]:
     """Writes the records that earlier sessions have not; returns the failures."""
-    writer, done, failures = RecordWriter(run.path), Done(run.earlier), []
+    # What says no process, such as a replay, is the same in all of them and measured once.
+    earlier = [r for r in run.earlier if getattr(r, "process", part.process) == part.process]
+    writer, done, failures = RecordWriter(run.path), Done(earlier), []
     try:
-        writer.append(SessionRecord(now(), socket.gethostname(), os.getpid()))
+        writer.append(SessionRecord(now(), socket.gethostname(), os.getpid(), part.process))
         for record in job.once:
             if record.identity is None or not done.has(record.identity):
                 writer.append(record)
         with closing(job.measure(done, seen)) as records:
             for record in records:
-                writer.append(record)
+                writer.append(_of_process(record, part.process))
                 failures += [record] if isinstance(record, FailureRecord) and record.was_asked_for else []
         # Last, so that the first measurement does not wait for it.
         with stage(console, "measuring the device's peak rates"):
             note_hardware(run.path, lambda: measured_hardware(device, job.dtype))
-        if not failures:
+        if not failures and part.is_last and not part.others_failed:
             writer.append(EndRecord(now()))
     except KeyboardInterrupt:
         raise InterruptedRunError(run.path, len(run.earlier) + writer.num_written) from None
@@ -141,8 +161,14 @@ def _record(job: Job, device: Device, run: RunFolder, seen: Watch, console: Cons
     return failures
 
 
-def _say_what_is_resumed(run: RunFolder, console: Console) -> None:
-    if run.earlier:
+def _of_process(record: Record, process: int) -> Record:
+    return replace(record, process=process) if isinstance(record, ProbeRecord | DecodeRecord) else record
+
+
+def _say_what_is_resumed(run: RunFolder, console: Console, part: Part) -> None:
+    if part.num_processes > 1:
+        console.print(f"process {part.process + 1} of {part.num_processes} of {run.path}", soft_wrap=True)
+    if run.earlier and not part.process:
         torn = "; its last line was incomplete and was removed" if run.was_torn else ""
         console.print(
             f"resuming {run.path}: it has {len(run.earlier)} records{torn}. resume=false starts a new run",

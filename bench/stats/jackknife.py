@@ -3,8 +3,10 @@
 Each sample is left out one block at a time (jackknife); the variances of the samples add up, and the
 interval takes the t quantile whose degrees of freedom follow from the number of blocks of each variance
 (F. Satterthwaite, An approximate distribution of estimates of variance components, 1946). With eight blocks a
-percentile bootstrap covers less than its level; this covers 95% (a test checks it). Estimates should be on a
-scale on which errors are symmetric: logarithms of speeds and of their ratios.
+percentile bootstrap covers less than its level; this covers 95% (a test checks it). With two or three blocks,
+such as processes, these degrees of freedom are too uncertain: each variance then has its own t quantile
+(W. Cochran, Approximate significance levels of the Behrens-Fisher test, 1964), which covers 95% to 98%.
+Estimates should be on a scale on which errors are symmetric: logarithms of speeds and of their ratios.
 """
 
 from collections.abc import Sequence
@@ -17,6 +19,8 @@ from scipy.special import stdtrit
 
 from bench.stats.estimates import CONFIDENCE, Estimate, Floats
 
+_FEW = 3  # blocks, at most
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -25,10 +29,12 @@ class Spread:
     Attributes:
         variance: of the estimate `(...)`.
         degrees: of freedom behind it `(...)`.
+        of_few: variance and number of blocks of each sample, where one of them has few; else empty.
     """
 
     variance: Floats
     degrees: Floats
+    of_few: tuple[tuple[Floats, int], ...] = ()
 
     @classmethod
     def of(cls, samples: Sequence[NDArray[Any]]) -> "Spread":
@@ -43,11 +49,16 @@ class Spread:
         with np.errstate(divide="ignore", invalid="ignore"):
             shares = [v**2 / max(len(s) - 1, 1) for v, s in zip(variances, samples, strict=True)]
             degrees = total**2 / np.sum(shares, axis=0)
-        return cls(total, np.where(np.isfinite(degrees), degrees, 1.0))
+        counts = [len(left_out) for left_out in samples]
+        few = tuple(zip(variances, counts, strict=True)) if min(counts) <= _FEW else ()
+        return cls(total, np.where(np.isfinite(degrees), degrees, 1.0), few)
 
     def half_width(self, confidence: float = CONFIDENCE) -> Floats:
         """Of a two-sided interval `(...)`."""
-        return stdtrit(self.degrees, (1 + confidence) / 2) * np.sqrt(self.variance)
+        upper = (1 + confidence) / 2
+        if self.of_few:
+            return np.sqrt(sum(stdtrit(max(n - 1, 1), upper) ** 2 * variance for variance, n in self.of_few))
+        return stdtrit(self.degrees, upper) * np.sqrt(self.variance)
 
 
 def log_interval(log_value: float, samples: Sequence[Floats], confidence: float = CONFIDENCE) -> Estimate:

@@ -1,5 +1,8 @@
 """What each part of a speculative round costs, from probes inside real rounds, block by block.
 
+A block is what was probed on one prompt, in one stretch of time; of several processes each is one block, as
+what a process has once, such as where its memory lies, is in all of its blocks of time.
+
 A round of k and gamma drafts gamma tokens (LM head and selection each time, the layer between them),
 verifies gamma + 1 tokens, and extends the draft over what was accepted. Head and selection depend on k, and
 so does the layer, although its work is the same: a larger head leaves less of its weights in the cache.
@@ -44,11 +47,11 @@ class _Samples:
 
 @dataclass(frozen=True)
 class RoundLatency:
-    """Measured latency of a round's parts, by block: the probes of one prompt, made one after the other.
+    """Measured latency of a round's parts, by block: the probes of one prompt, or of one process.
 
     Attributes:
-        blocks: prompt ids, in the order of every array here.
-        prefill_ms: the draft's prefill of each block's prompt `(blocks,)`.
+        blocks: prompt ids, or numbers of processes, in the order of every array here.
+        prefill_ms: the draft's prefill of each block's prompts `(blocks,)`.
         sizes: vocabulary sizes that were probed, ascending.
         draft_lengths: gammas that were probed, ascending.
     """
@@ -60,16 +63,20 @@ class RoundLatency:
     _by_part: Mapping[str, _Samples]
 
     @classmethod
-    def from_probes(cls, probes: Iterable[ProbeRecord]) -> "RoundLatency":
+    def from_probes(cls, probes: Iterable[ProbeRecord], by_prompt: bool = False) -> "RoundLatency":
         """Gathers the probes of one domain; every prompt must have seen every size and gamma.
 
-        Probes with a draft length of 0 are of plain decoding, and time its steps.
+        Args:
+            probes: those with a draft length of 0 are of plain decoding, and time its steps.
+            by_prompt: whether prompts are blocks even where several processes probed them.
         """
         every = list(probes)
+        are_processes = not by_prompt and len({p.process for p in every}) > 1
+        block_of = (lambda p: str(p.process)) if are_processes else (lambda p: p.prompt_id)
         plain = [p for p in every if not p.draft_length]
         probes = with_parts([p for p in every if p.draft_length])
-        prompts = sorted({p.prompt_id for p in probes})
-        place = {prompt: index for index, prompt in enumerate(prompts)}
+        blocks = sorted({block_of(p) for p in probes})
+        place = {block: index for index, block in enumerate(blocks)}
         sizes = np.array(sorted({p.vocab_size for p in probes}))
         gammas = np.array(sorted({p.draft_length for p in probes}))
         # A size that was probed with gamma = 1 only has no layer: nothing was chained.
@@ -78,17 +85,17 @@ class RoundLatency:
         parts: dict[str, _Samples] = {}
         for part in (PREFILL, LAYER, HEAD, SELECT, *PER_ROUND):
             levels = levels_of.get(part, gammas)
-            total, count = np.zeros((len(levels), len(prompts))), np.zeros((len(levels), len(prompts)))
+            total, count = np.zeros((len(levels), len(blocks))), np.zeros((len(levels), len(blocks)))
             for probe in probes:
                 if samples := probe.laps_ms.get(part, []):
                     level = probe.draft_length if part in PER_ROUND else probe.vocab_size
                     row = int(np.searchsorted(levels, level)) if len(levels) > 1 else 0
-                    total[row, place[probe.prompt_id]] += sum(samples)
-                    count[row, place[probe.prompt_id]] += len(samples)
+                    total[row, place[block_of(probe)]] += sum(samples)
+                    count[row, place[block_of(probe)]] += len(samples)
             parts[part] = _Samples(levels, total, count)
-        parts[_PLAIN] = _plain_samples(plain, place)
+        parts[_PLAIN] = _plain_samples([(block_of(p), p) for p in plain], place)
         prefill = parts.pop(PREFILL)
-        return cls(prompts, (prefill.total / prefill.count)[0], sizes, gammas, parts)
+        return cls(blocks, (prefill.total / prefill.count)[0], sizes, gammas, parts)
 
     @property
     def num_blocks(self) -> int:
@@ -151,12 +158,12 @@ class RoundLatency:
         return samples.means(weights)[:, row]
 
 
-def _plain_samples(probes: Sequence[ProbeRecord], place: Mapping[str, int]) -> _Samples:
+def _plain_samples(probes: Sequence[tuple[str, ProbeRecord]], place: Mapping[str, int]) -> _Samples:
     total, count = np.zeros((1, len(place))), np.zeros((1, len(place)))
-    for probe in probes:
-        if probe.prompt_id in place:
-            total[0, place[probe.prompt_id]] += sum(probe.laps_ms[VERIFY])
-            count[0, place[probe.prompt_id]] += len(probe.laps_ms[VERIFY])
+    for block, probe in probes:
+        if block in place:
+            total[0, place[block]] += sum(probe.laps_ms[VERIFY])
+            count[0, place[block]] += len(probe.laps_ms[VERIFY])
     return _Samples(np.zeros(1, int), total, count)
 
 

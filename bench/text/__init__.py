@@ -106,6 +106,7 @@ def _data_id(domain: DomainSource) -> str:
     match domain.source:
         case Source.file:
             try:
+                rows.check_file(Path(domain.path or ""))
                 return f"sha256:{sha256_of(Path(domain.path or ''))}"
             except OSError as error:
                 raise rows.cannot_be_read(domain.path, error) from error

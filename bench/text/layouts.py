@@ -1,10 +1,10 @@
 """Converts a row of any known layout to a conversation.
 
-If `columns` names no column, these are tried in this order: `conversations` or `messages` (a list of turns
-with role/content, or from/value as in ShareGPT; also as JSON text); `turns` (Spec-Bench, MT-Bench,
-SPEED-Bench: a list of user texts. The first one is the prompt; later ones depend on answers that the row does
-not have); `prompt` with or without `response` or `completion`; `text`. `tools` or `functions` list what the
-assistant may call. `language` or `lang` is the language of the row.
+If `columns` names no column, these are tried in this order: `conversations`, `messages` or `conversation` (a
+list of turns with role/content, or from/value as in ShareGPT; also as JSON text; a `response` can be beside
+it); `turns` (Spec-Bench, MT-Bench, SPEED-Bench: a list of user texts. The first one is the prompt; later ones
+depend on answers that the row does not have); `prompt` with or without `response` or `completion`; `text`.
+`tools` or `functions` list what the assistant may call. `language` or `lang` is the language of the row.
 """
 
 import json
@@ -29,7 +29,11 @@ _EXPECTED = (
 
 _NAME_THEM = "name other columns with domain.columns"
 
-_CHATS, _RESPONSES, _TOOLS = ("conversations", "messages"), ("response", "completion"), ("tools", "functions")
+_CHATS, _RESPONSES, _TOOLS = (
+    ("conversations", "messages", "conversation"),
+    ("response", "completion"),
+    ("tools", "functions"),
+)
 
 _LANGUAGES = ("language", "lang")
 
@@ -88,7 +92,7 @@ def _read(
         return _from_columns(value, columns, name), None
     for chat in _CHATS:
         if isinstance(turns := _as_turns(value.get(chat)), list):
-            return _from_turns(turns, name, roles), {chat}
+            return _from_turns([*turns, *_response_beside(turns, value)], name, roles), {chat, *_RESPONSES}
         if isinstance(turns, str) and turns.lstrip().startswith("["):
             raise RowError(f"{chat} is a text that is not the JSON of a list of turns")
     if isinstance(value.get("turns"), list):
@@ -128,6 +132,15 @@ def _from_prompt(value: dict, name: str, roles: Mapping[str, str]) -> Conversati
     if not isinstance(prompt, list) or not prompt:
         raise RowError(_EXPECTED, _NAME_THEM)
     return _from_turns([*prompt, *_answer(response)], name, roles)
+
+
+def _response_beside(turns: list, value: dict) -> list:
+    """The response in a column of its own, of a conversation that ends with a question."""
+    last = turns[-1] if turns else None
+    name = last.get("role", last.get("from")) if isinstance(last, dict) else None
+    if name not in ("user", "human"):
+        return []
+    return _answer(next((text for key in _RESPONSES if isinstance(text := value.get(key), str)), None))
 
 
 def _answer(response: Any) -> list:

@@ -135,8 +135,10 @@ def _read_content(content: Any) -> tuple[str, dict[str, Any], list[str]]:
             calls += _calls([{**part, "arguments": part.get("input", part.get("arguments"))}])
         elif kind in _TEXT_PARTS and isinstance(part.get(_TEXT_PARTS[kind]), str):
             texts.append(part[_TEXT_PARTS[kind]])
-        elif kind == "tool_result" and isinstance(part.get("content"), str):
-            texts.append(part["content"])
+        elif kind == "tool_result" and isinstance(part.get("content"), str | list):
+            text, _, lacking = _read_content(part["content"])
+            texts.append(text)
+            unseen += lacking
         else:
             unseen.append(kind)
     fields: dict[str, Any] = {}

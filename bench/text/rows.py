@@ -15,6 +15,16 @@ KNOWN = ".jsonl, .ndjson, .json (also with .gz) and .parquet"
 
 _LINES = (".jsonl", ".ndjson")
 
+# First bytes of files that are no text in UTF-8, and what to do with them.
+_FOREIGN = {
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd; decompress it",
+    b"\xfd7zXZ\x00": "is compressed with xz; decompress it",
+    b"BZh": "is compressed with bzip2; decompress it",
+    b"PK\x03\x04": "is a zip archive; extract the file",
+    b"\xff\xfe": "is text in UTF-16; save it as UTF-8",
+    b"\xfe\xff": "is text in UTF-16; save it as UTF-8",
+}
+
 _BLANK = re.compile(r"[ \t\r\n]*")
 
 _ROWS_UNDER_DATA = re.compile(r'"data"\s*:\s*\[')
@@ -39,6 +49,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     try:
+        check_file(path)
         if suffixes[-1:] == [".parquet"]:
             rows = _parquet(path)
         elif ".json" in suffixes[-2:]:
@@ -54,6 +65,26 @@ def read_rows(path: Path) -> Iterator[Row]:
         yield from rows
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise cannot_be_read(path, error) from error
+
+
+def check_file(path: Path) -> None:
+    """Refuses what is no text file, before anything reads it.
+
+    Raises:
+        DomainError: it is a pipe or a device, which cannot be read twice, or of a format that is not read.
+        OSError: it cannot be read.
+    """
+    if not path.is_dir() and path.exists() and not path.is_file():
+        raise DomainError(f"domain.path={path} is a pipe or a device; write its content to a file first")
+    with path.open("rb") as file:
+        start = file.read(8)
+    why = next((why for magic, why in _FOREIGN.items() if start.startswith(magic)), None)
+    if start.startswith(b"PAR1") and path.suffix.lower() != ".parquet":
+        why = "is a Parquet file; end its name in .parquet"
+    if start.startswith(b"\x1f\x8b") and path.suffix.lower() != ".gz":
+        why = "is compressed with gzip; end its name in .gz"
+    if why:
+        raise DomainError(f"domain.path={path} {why}")
 
 
 def cannot_be_read(path: Path | str | None, error: Exception) -> DomainError:
@@ -111,7 +142,8 @@ def _parse(text: str, place: str) -> Any:
 
 def _what(error: ValueError) -> str:
     """What the parser says, without the column, which differs from row to row."""
-    return getattr(error, "msg", None) or str(error)
+    said = getattr(error, "msg", None) or str(error)
+    return "a number has too many digits" if "int_max_str_digits" in said else said
 
 
 def check_unicode(value: Any, place: str) -> None:

@@ -32,13 +32,6 @@ PLAIN = (
 )
 
 
-def _render_with_jinja(*arguments: Any, **options: Any) -> Any:
-    """`transformers`' renderer, imported late: reading a file must not wait seconds for it."""
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    return render_jinja_template(*arguments, **options)
-
-
 def template_source(name: str | None) -> str | None:
     """The template of a `domain.template`; None where the target's own is asked for.
 
@@ -53,8 +46,11 @@ def template_source(name: str | None) -> str | None:
         raise DomainError(
             f"domain.template={name} cannot be read ({error}); name a Jinja file, or plain"
         ) from error
+    # Imported late: it brings in transformers, which most files do not need.
+    from transformers.utils.chat_template_utils import render_jinja_template
+
     try:
-        _render_with_jinja([[{"role": "user", "content": ""}]], chat_template=source)
+        render_jinja_template([[{"role": "user", "content": ""}]], chat_template=source)
     except TemplateSyntaxError as error:
         reason = " ".join(str(error).split())
         raise DomainError(f"domain.template={name}: line {error.lineno}: {reason}") from error
@@ -134,9 +130,11 @@ class ChatTemplate:
         return rendered[0], spans[0]
 
     def _render(self, conversations: Sequence[Turns], tools: Tools | None, **options: Any) -> Any:
+        from transformers.utils.chat_template_utils import render_jinja_template
+
         source = self.source(tools)
         try:
-            return _render_with_jinja(
+            return render_jinja_template(
                 [[_with_aliases(turn) for turn in turns] for turns in conversations],
                 tools=tools,
                 chat_template=source,

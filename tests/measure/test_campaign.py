@@ -93,6 +93,21 @@ def measured(engine: Engine, done=(), rule=AdviceRule.smallest):
     return [*campaign.run(WORKLOAD), *campaign.compare_with_reference(WORKLOAD)]
 
 
+def test_every_second_process_measures_in_the_reverse_order():
+    def order(**options):
+        campaign = Campaign(ScriptedEngine(), SIZES, MEASURE, AdviceRule.smallest, 1, Done(), **options)
+        found: dict[tuple[str, bool], list[tuple[str, Variant]]] = {}
+        for r in campaign.run(WORKLOAD):
+            if isinstance(r, ProbeRecord | DecodeRecord):
+                is_probe = isinstance(r, ProbeRecord) and not r.is_check
+                found.setdefault((r.prompt_id, is_probe), []).append((r.kind, r.variant))
+        return found
+
+    forwards, backwards = order(), order(is_reversed=True)
+    assert len(forwards) == 6
+    assert backwards == {place: steps[::-1] for place, steps in forwards.items()}
+
+
 def test_the_plan_follows_from_what_the_engine_says():
     records = measured(engine := ScriptedEngine())
     (plan,) = [r for r in records if isinstance(r, PlanRecord)]

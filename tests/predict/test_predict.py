@@ -1,6 +1,7 @@
 """`task=predict`: a draft that is not loaded, on a GPU that is not here."""
 
 import io
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from bench.errors import ConfigError
 from bench.predict import run_predict
 from bench.predict.acceptance import acceptance_from_coverage, known_acceptance
 from tests.fit.synthetic import smollm2_draft
-from tests.test_cli import check_refused, run
+from tests.select.in_process import run_here
+from tests.test_cli import check_refused
 
 EXAMPLE = Path(__file__).parents[2] / "results" / "example"
 # Published tables would be downloaded.
@@ -48,6 +50,12 @@ def config_of(
     )
 
 
+@pytest.fixture
+def run(monkeypatch):
+    """The command line in this process."""
+    return partial(run_here, monkeypatch)
+
+
 def table_of(folder: Path, text: str) -> str:
     (folder / "curve.csv").write_text(text.replace(" ", "\n") + "\n")
     return str(folder / "curve.csv")
@@ -58,7 +66,7 @@ def said(done) -> str:
     return " ".join(done.stdout.split())
 
 
-def test_acceptance_of_a_run_gives_a_size_a_draft_length_and_a_speedup():
+def test_acceptance_of_a_run_gives_a_size_a_draft_length_and_a_speedup(run):
     text = said(
         run("task=predict", "gpu=h100-sxm", SHEET, f"predict.run={EXAMPLE}", "predict.domain=writing")
     )
@@ -79,13 +87,13 @@ def test_the_acceptance_is_that_of_the_run():
     assert "run example measured on code" in one.origin
 
 
-def test_a_coverage_curve_gives_the_papers_choice(tmp_path):
+def test_a_coverage_curve_gives_the_papers_choice(tmp_path, run):
     curve = table_of(tmp_path, "vocab_size,coverage 64,0.5 1024,0.95 49152,1.0")
     text = said(run("task=predict", "gpu=l4", SHEET, f"predict.coverage={curve}"))
     assert "k* = " in text and "coverage is not acceptance" in text and "x plain decoding" not in text
 
 
-def test_a_coverage_with_an_acceptance_gives_a_speedup(tmp_path):
+def test_a_coverage_with_an_acceptance_gives_a_speedup(tmp_path, run):
     curve = table_of(tmp_path, "vocab_size,coverage 1000,0.5 2000,0.75")
     sizes, gammas, known = known_acceptance(config_of(coverage=curve, full_acceptance=0.8), smollm2_draft())
     assert gammas == (1, 2, 4)
@@ -172,14 +180,14 @@ def test_a_launch_can_cost_what_an_engine_takes():
     assert eager.draft_step_ms[0] - captured.draft_step_ms[0] == pytest.approx(33 * 4.5e-3)
 
 
-def test_a_measured_run_says_how_near_to_the_limits_a_device_comes():
+def test_a_measured_run_says_how_near_to_the_limits_a_device_comes(run):
     arguments = ["task=predict", "gpu=l4", SHEET, f"predict.run={EXAMPLE}", "predict.draft_length=2"]
     assert "reaches its whole bandwidth" in said(run(*arguments))
     text = said(run(*arguments, f"predict.calibration={EXAMPLE}"))
     assert "of its bandwidth, as AMD EPYC" in text and "every kernel is launched in" in text
 
 
-def test_a_family_of_cards_is_never_the_card_that_is_here():
+def test_a_family_of_cards_is_never_the_card_that_is_here(run):
     check_refused(
         run("task=predict", "gpu=h100"), ["gpu=h100 is several cards: choose h100-pcie or h100-sxm"]
     )
@@ -187,7 +195,7 @@ def test_a_family_of_cards_is_never_the_card_that_is_here():
 
 @pytest.mark.parametrize("gpu", ["h100-sxm", "h100"])
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_named_gpu_that_is_not_here_is_not_measured(gpu, tmp_path):
+def test_a_named_gpu_that_is_not_here_is_not_measured(gpu, tmp_path, run):
     parts = [f"gpu={gpu} is not here: this machine has no GPU", "gpu=auto", "gpu=cpu", "task=predict"]
     check_refused(run(f"gpu={gpu}", f"results_dir={tmp_path}"), parts)
 
@@ -206,6 +214,6 @@ def test_a_named_gpu_that_is_not_here_is_not_measured(gpu, tmp_path):
         (["gpu=t4"], ["t4 has no peak for bfloat16", "predict.dtype=float16"]),
     ],
 )
-def test_what_cannot_be_predicted_is_one_line(arguments, parts):
+def test_what_cannot_be_predicted_is_one_line(arguments, parts, run):
     gpu = [] if "gpu=t4" in arguments else ["gpu=h100-sxm", SHEET]
     check_refused(run("task=predict", *gpu, *arguments), parts)

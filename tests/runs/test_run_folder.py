@@ -190,7 +190,7 @@ def test_a_second_run_is_told_the_whole_command_of_the_first(tmp_path, monkeypat
         yield
 
     monkeypatch.setattr(runs, "hold_device", held)
-    monkeypatch.setattr(runs, "_run_on_locked_device", lambda config, prepare, console: tmp_path)
+    monkeypatch.setattr(runs, "_run_on_locked_device", lambda *_: tmp_path)
     said = io.StringIO()
     run_bench(config(tmp_path, "gpu=cpu"), Console(file=said, width=40))
     assert said.getvalue() == holding + "\n"

@@ -28,6 +28,13 @@ def test_two_samples_add_their_variances_and_share_their_degrees_of_freedom():
     va, vb = a.var(ddof=1) / 3, b.var(ddof=1) / 5
     assert spread.variance[0] == pytest.approx(va + vb)
     assert spread.degrees[0] == pytest.approx((va + vb) ** 2 / (va**2 / 2 + vb**2 / 4))
+    # Three blocks are few: each variance has its own quantile.
+    assert spread.half_width()[0] == pytest.approx(
+        np.sqrt(t.ppf(0.975, 2) ** 2 * va + t.ppf(0.975, 4) ** 2 * vb)
+    )
+    more = np.array([[1.0, 4.0, 2.0, 8.0, 5.0]])
+    many = Spread.of([left_out(more), left_out(b)])
+    assert many.half_width()[0] == pytest.approx(t.ppf(0.975, many.degrees[0]) * np.sqrt(many.variance[0]))
 
 
 def test_one_block_says_nothing_of_its_spread():
@@ -67,3 +74,21 @@ def test_gains_of_known_size_are_covered_as_often_as_promised(prompts, blocks):
     truth = log_gain(1, extra, *means)
     covered = np.abs(log_gain(*rounds, *parts) - truth) <= half
     assert 0.93 <= covered.mean() <= 0.97
+
+
+@pytest.mark.parametrize("processes", [2, 3, 5])
+@pytest.mark.parametrize("between", [0.0, 0.03, 0.1])
+def test_processes_as_blocks_cover_what_a_new_process_would_say(processes, between):
+    """Each process has a state of its own beside that of its blocks; prompts are the other sample."""
+    rng, runs, prompts, blocks = np.random.default_rng(11), 8000, 32, 8
+    of_process = rng.normal(0, between, (runs, processes, 1)) + rng.normal(0, 0.04, (runs, processes, blocks))
+    acceptance = rng.normal(0, 0.05, (runs, prompts))
+    estimate = of_process.mean((1, 2)) + acceptance.mean(1)
+    samples = [left_out(acceptance), left_out(of_process.mean(2))]
+    covered = np.abs(estimate) <= Spread.of(samples).half_width()
+    # Few processes are known as few: what is left is on the safe side.
+    assert 0.94 <= covered.mean() <= (0.97 if processes == 5 else 0.99)
+    # Blocks of one process are alike; as if they were not, too little is covered.
+    flat = of_process.reshape(runs, -1)
+    too_sure = np.abs(estimate) <= Spread.of([left_out(acceptance), left_out(flat)]).half_width()
+    assert not between or too_sure.mean() < 0.85

@@ -30,6 +30,9 @@ ASKED, ANSWERED = ("user", "Hi"), ("assistant", "Hello.")
     "value",
     [
         {"prompt": "Hi", "response": "Hello."},
+        {"conversation": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]},
+        {"messages": [{"role": "user", "content": "Hi"}], "response": "Hello."},
+        {"conversations": [{"from": "human", "value": "Hi"}], "completion": "Hello."},
         {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]},
         {"conversations": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]},
         {"messages": [{"role": "user", "content": "Hi"}, {"role": "model", "content": "Hello."}]},
@@ -235,3 +238,31 @@ def test_prompt_and_response_survive_columns_and_formats(prompt, response):
     filled = [("user", prompt.strip()), answered]
     assert turns(row, prompt="q", response="a") == turns(row, prompt="{q}", response="{a}") == filled
     assert read({"text": prompt}).text == prompt
+
+
+def test_a_response_beside_a_conversation_that_has_one_is_not_added():
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    assert turns({"messages": chat, "response": "Another."}) == [ASKED, ANSWERED]
+
+
+def test_the_text_of_a_tool_result_is_kept_in_parts_too():
+    parts = [{"type": "text", "text": "sunny"}, {"type": "image", "source": "x"}]
+    result = [{"type": "tool_result", "tool_use_id": "x", "content": parts}]
+    found = read({"messages": [{"role": "user", "content": result}]})
+    assert found.messages[0].content == "sunny" and found.unseen == ("image",)
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "language"),
+    [
+        ({"language": "Danish"}, {}, "Danish"),
+        ({"lang": " da "}, {}, "da"),
+        ({"language": None, "lang": "da"}, {}, "da"),
+        ({"language": ["da", "en"]}, {}, None),
+        ({"language": ""}, {}, None),
+        ({"locale": "da-DK"}, {}, None),
+        ({"locale": "da-DK", "language": "x"}, {"language": "locale"}, "da-DK"),
+    ],
+)
+def test_a_language_is_what_the_row_says(row, columns, language):
+    assert read({"prompt": "Hi", **row}, **columns).language == language

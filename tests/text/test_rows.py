@@ -2,14 +2,18 @@
 
 import gzip
 import json
+import os
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.config import DomainSource, Source
 from bench.errors import DomainError
+from bench.text import content_id
 from bench.text.rows import read_rows
 
 ROWS = [{"prompt": "a"}, {"prompt": "b \u2028 c"}]
@@ -155,3 +159,35 @@ def test_a_large_array_is_not_decoded_at_once(tmp_path, monkeypatch):
     rows = read_rows(tmp_path / "a.json")
     next(rows), next(rows)
     assert len(decoded) <= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", '{"prompt": "a"}\n'.encode("utf-16"), "is text in UTF-16; save it as UTF-8"),
+        ("a.jsonl.zst", b"\x28\xb5\x2f\xfd\x00\x00", "is compressed with zstd; decompress it"),
+        ("a.jsonl", gzip.compress(b'{"prompt": "a"}\n'), "is compressed with gzip; end its name in .gz"),
+        ("a.jsonl", b"PAR1....PAR1", "is a Parquet file; end its name in .parquet"),
+        ("a.json", b"PK\x03\x04....", "is a zip archive; extract the file"),
+    ],
+)
+def test_a_file_of_another_format_is_named_as_what_it_is(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DomainError, match=re.escape(f"domain.path={tmp_path / name} {said}")):
+        values(tmp_path / name)
+
+
+def test_a_pipe_or_a_device_is_refused_before_it_is_read(tmp_path):
+    os.mkfifo(tmp_path / "a.jsonl")
+    for path in (tmp_path / "a.jsonl", Path("/dev/zero")):
+        with pytest.raises(DomainError, match="is a pipe or a device; write its content to a file first"):
+            values(path)
+        with pytest.raises(DomainError, match="is a pipe or a device"):
+            content_id(DomainSource("mine", Source.file, str(path)))
+
+
+def test_a_number_that_is_too_long_is_named_in_plain_words(tmp_path):
+    (tmp_path / "a.jsonl").write_text(f'{{"prompt": "a"}}\n{{"prompt": {"9" * 5000}}}\n')
+    found = list(read_rows(tmp_path / "a.jsonl"))
+    assert found[0].error is None
+    assert str(found[1].error).endswith("line 2: not valid JSON: a number has too many digits")
