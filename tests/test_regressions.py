@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from bench.config import (
 from bench.errors import ConfigError, DeviceError, DomainError, OutputError
 from bench.records import FILE_NAME, BaselineRecord, DecodeRecord, RecordWriter, read_records
 from bench.runs import bench as bench_run
+from bench.runs.repeats import Part
 from bench.runs.run import _run_on_locked_device
 from bench.stats.estimates import median
 from bench.text import embedded, load_prompts
@@ -162,5 +164,6 @@ def test_graphs_are_refused_on_a_cpu_before_models_are_loaded(monkeypatch, tmp_p
         results_dir=str(tmp_path),
     )
     with pytest.raises(DeviceError, match="has no CUDA graphs; use timing.execution=eager"):
-        _run_on_locked_device(config, bench_run._prepare, Console(quiet=True))
+        prepare = partial(bench_run._prepare, part=Part())
+        _run_on_locked_device(config, prepare, Console(quiet=True), Part())
     assert loaded == [] and list(tmp_path.iterdir()) == []

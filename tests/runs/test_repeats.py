@@ -70,6 +70,14 @@ def be_interrupted(config, console, part):
         raise StoppedError("interrupted; the 7 records so far are kept") from None
 
 
+@pytest.fixture
+def heeds_interrupts():
+    """Tests that run in the background of a shell have interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_every_process_is_fresh_and_knows_its_number(tmp_path):
     run_in_processes(config(tmp_path, resume=False), measure)
     pids, numbers, counts, failed, resumes, *_ = zip(*log(tmp_path), strict=True)
@@ -92,7 +100,9 @@ def test_cases_that_fail_in_one_process_do_not_stop_the_others(tmp_path):
         (be_interrupted, "interrupted; the 7 records so far are kept", 130, 1),
     ],
 )
-def test_what_ends_a_process_ends_the_run_in_one_line(tmp_path, run, text, exit_code, num_started):
+def test_what_ends_a_process_ends_the_run_in_one_line(
+    tmp_path, heeds_interrupts, run, text, exit_code, num_started
+):
     with pytest.raises(BenchError, match=text) as raised:
         run_in_processes(config(tmp_path), run)
     assert raised.value.exit_code == exit_code and "\n" not in str(raised.value)
