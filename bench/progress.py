@@ -33,7 +33,7 @@ class Stage:
         Args:
             name: what is done now; None: the same as before.
             done: steps that are done.
-            total: all steps; 0: not known, so that no remaining time is told.
+            total: all steps; 0: not known, so that no remaining time is shown.
         """
         self.name = name or self.name
         if total != self._total or done < self._done:

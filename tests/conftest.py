@@ -19,9 +19,9 @@ from bench.vocab.draft_vocab import DraftVocab
 VOCAB_SIZE, HIDDEN = 97, 32
 
 
-def make_llama(seed: int = 0, eos: int = 1) -> LlamaForCausalLM:
+def make_llama(seed: int = 0, eos: int = 1, **changed) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    config = LlamaConfig(
+    values = dict(
         vocab_size=VOCAB_SIZE,
         hidden_size=HIDDEN,
         intermediate_size=48,
@@ -36,7 +36,7 @@ def make_llama(seed: int = 0, eos: int = 1) -> LlamaForCausalLM:
         pad_token_id=0,
         initializer_range=0.3,
     )
-    return LlamaForCausalLM(config).eval().requires_grad_(False)
+    return LlamaForCausalLM(LlamaConfig(**{**values, **changed})).eval().requires_grad_(False)
 
 
 def make_target(seed: int = 0, eos: int = 1) -> Target:

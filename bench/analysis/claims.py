@@ -134,7 +134,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _find(path: Path, item: dict[str, Any]) -> Path:
-    """The folder of a run: where the claim says, or beside it, told by the hash of its records."""
+    """The folder of a run: where the claim says, or beside it, known by the hash of its records."""
     wanted, there = item["sha256"], []
     for folder in _candidates(path.parent, item["folder"]):
         there.append(folder)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.analysis.metrics import estimate_columns
 from bench.analysis.run import Run
-from bench.analysis.surfaces import measured_tokens_per_s
+from bench.analysis.surfaces import measured_tokens_per_s, replayed_by_position
 from bench.records import ServedRecord
 from bench.stats.estimates import Estimate, Floats
 from bench.stats.jackknife import log_interval
@@ -112,15 +112,6 @@ def tokens_per_s(record: ServedRecord) -> float:
     return sum(map(len, record.token_ids)) / record.wall_ms * 1e3
 
 
-def mean_acceptance_length(records: Sequence[ServedRecord]) -> float | None:
-    """Tokens of a round, by the engine's own counters.
-
-    What arrived is a little less: the longest answer cuts its last round.
-    """
-    rates = _by_position(records)
-    return None if rates is None else 1 + float(rates.sum())
-
-
 def _rows(run: Run, domain: str, records: list[ServedRecord]) -> list[dict[str, Any]]:
     arms = _arms(records)
     roles = {item.variant: item.role for item in run.plans[domain].planned}
@@ -136,8 +127,7 @@ def _rows(run: Run, domain: str, records: list[ServedRecord]) -> list[dict[str, 
             "engine_version": found[0].engine_version,
             "concurrency": concurrency,
             "role": roles.get(variant, ""),
-            "vocab_size": variant.vocab_size,
-            "draft_length": variant.draft_length,
+            **variant.columns,
             "num_processes": len(found),
             **estimate_columns("tokens_per_s", _mean(arm)),
             **estimate_columns("speedup_vs_autoregressive", _ratio(arm, arms.get((plain, concurrency)))),
@@ -158,26 +148,27 @@ def _rows(run: Run, domain: str, records: list[ServedRecord]) -> list[dict[str, 
 def _acceptance(run: Run, domain: str, variant: Variant, records: list[ServedRecord]) -> dict[str, Any]:
     """What the engine accepted, and what the replay of the same prompts expects of that variant."""
     replays = run.replays[domain][run.plans[domain].source]
-    size = np.array([variant.vocab_size])
-    known = [replays[prompt] for prompt in records[0].prompt_ids if prompt in replays]
-    walks = [r.replayed().walk(variant.draft_length).at(size) for r in known if len(r.token_ids) > 1]
-    num_rounds = sum(float(rounds[0]) for rounds, _ in walks)
-    expected = sum(at[:, 0] for _, at in walks) / num_rounds if num_rounds else None
-    found = mean_acceptance_length(records)
-    replayed = None if expected is None else 1 + float(np.sum(expected))
+    known = [p for p in records[0].prompt_ids if p in replays and len(replays[p].token_ids) > 1]
+    expected = replayed_by_position(run, domain, variant, known) if known else None
+    rates = _by_position(records)
+    found = None if rates is None else 1 + float(rates.sum())
+    replayed = None if expected is None else 1 + float(expected.sum())
     apart = None if found is None or replayed is None else found / replayed - 1
     return {
         "mean_acceptance_length": found,
         "replayed_mean_acceptance_length": replayed,
         "acceptance_difference": apart,
         "acceptance_agrees": None if apart is None else abs(apart) <= _MOST_DIFFERENCE,
-        "accepted_by_position": None if (rates := _by_position(records)) is None else _joined(rates),
-        "replayed_by_position": None if expected is None else _joined(np.asarray(expected)),
+        "accepted_by_position": _joined(rates),
+        "replayed_by_position": _joined(expected),
     }
 
 
 def _by_position(records: Sequence[ServedRecord]) -> Floats | None:
-    """Share of drafts whose token at each position was accepted, by the engine's own counters."""
+    """Share of drafts whose token at each position was accepted, by the engine's own counters.
+
+    What arrived says a little less: the longest answer cuts its last round.
+    """
     drafts, accepted = 0.0, None
     for record in records:
         for name, value in record.counters.items():
@@ -188,8 +179,8 @@ def _by_position(records: Sequence[ServedRecord]) -> Floats | None:
     return None if accepted is None or not drafts else accepted / drafts
 
 
-def _joined(rates: Any) -> str:
-    return " ".join(f"{rate:.3f}" for rate in rates)
+def _joined(rates: Floats | None) -> str | None:
+    return None if rates is None else " ".join(f"{rate:.3f}" for rate in rates)
 
 
 def _share_identical(run: Run, domain: str, plain: Variant, records: list[ServedRecord]) -> float | None:

@@ -348,7 +348,7 @@ def fact(environment: Mapping[str, Any], name: str) -> Any:
     return next((value for value in found if value is not None), None)
 
 
-# What is said of a device, in this order, until same-named ones are told apart.
+# What is said of a device, in this order, until no two of the same name are left.
 _QUALIFIERS: tuple[tuple[str, Callable[[Any], str]], ...] = (
     ("power_limit_w", lambda value: "power limit unknown" if value is None else f"{value:.0f} W"),
     ("sm_clock_mhz", lambda value: "clock unknown" if value is None else f"{value:.0f} MHz"),

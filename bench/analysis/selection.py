@@ -174,7 +174,7 @@ class SelectionFindings:
         ]
 
     def about_groups(self) -> str:
-        """How scripts and languages are told apart."""
+        """How scripts and languages are determined."""
         scripts = (
             "A token has the Unicode script of most of its letters; tokens of single bytes and of accents "
             "have the script of the characters that they write. `Common` are spaces, digits, punctuation "

@@ -1,5 +1,6 @@
 """Predicted speed of a run: every (k, gamma), against what was decoded, and across domains."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -307,9 +308,14 @@ def _chosen_on(surfaces: Surfaces, source: str) -> Variant:
 
 def acceptance_by_position(surfaces: Surfaces, domain: str, variant: Variant) -> Floats:
     """Share of rounds that accept the draft token at each position, unconditional `(draft length,)`."""
-    run, size = surfaces.run, np.array([variant.vocab_size])
+    return replayed_by_position(surfaces.run, domain, variant, surfaces.run.prompts[domain])
+
+
+def replayed_by_position(run: Run, domain: str, variant: Variant, prompts: Iterable[str]) -> Floats:
+    """As `acceptance_by_position`, of some prompts; answers must be longer than one token."""
+    size = np.array([variant.vocab_size])
     replays = run.replays[domain][run.plans[domain].source]
-    walks = [replays[prompt].replayed().walk(variant.draft_length).at(size) for prompt in run.prompts[domain]]
+    walks = [replays[prompt].replayed().walk(variant.draft_length).at(size) for prompt in prompts]
     num_rounds = sum(rounds[0] for rounds, _ in walks)
     return np.sum([at[:, 0] for _, at in walks], axis=0) / num_rounds
 

@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.config import PairConfig, SelectConfig
 from bench.cost.config_json import DraftKind, read_config
 from bench.errors import CheckpointError
-from bench.export.checkpoint import head_tensors, read_head, read_tensors, trim_eagle3, trim_lm_head
+from bench.export.checkpoint import borrowed_head, trim_eagle3, trim_lm_head
 from bench.export.layouts import with_draft_vocab_size
 from bench.export.vocab_maps import Provenance, write_maps
 from bench.models.draft_config import Layout
@@ -83,9 +84,9 @@ def serve_commands(export: Export, target: str, gamma: int, folder: Path, writte
     }
 
 
-def vllm_settings(folder: Path, gamma: int) -> dict[str, Any]:
-    """What vLLM takes as `--speculative-config` for the EAGLE-3 draft of an export in `folder`."""
-    return {"method": "eagle3", "model": str(folder / EXPORTS / "draft"), "num_speculative_tokens": gamma}
+def speculative_config(draft: str | Path, gamma: int) -> dict[str, Any]:
+    """What vLLM takes as `--speculative-config` for an EAGLE-3 draft."""
+    return {"method": "eagle3", "model": str(draft), "num_speculative_tokens": gamma}
 
 
 def _commands(
@@ -94,7 +95,7 @@ def _commands(
     """Command lines by engine."""
     is_eagle3 = kind is DraftKind.EAGLE3
     path = str(folder / EXPORTS / "draft") if is_eagle3 else str(source)
-    settings = json.dumps(vllm_settings(folder, gamma))
+    settings = json.dumps(speculative_config(path, gamma))
     runner = f"{VLLM_RUNNER} " if needs_runner else ""
     map_path = folder / EXPORTS / "sglang" / "token_map.pt"
     token_map = "" if is_eagle3 else f" --speculative-token-map {map_path}"
@@ -126,9 +127,8 @@ def _write_checkpoints(out: Path, export: Export) -> None:
     if export.kind is DraftKind.DECODER_LM:
         trim_lm_head(folder, chosen, out / "lm_head")
         return
-    head = None
-    if not head_tensors(read_tensors(folder)):
-        head = read_head(resolve_model(pair.target, pair.target_revision, pair.trust_remote_code))
+    target = partial(resolve_model, pair.target, pair.target_revision, pair.trust_remote_code)
+    head = borrowed_head(folder, target)
     if export.kind is DraftKind.EAGLE:
         # Engines cut the head of these drafts, which is the target's, by a token map.
         trim_lm_head(folder, chosen, out / "lm_head", head)

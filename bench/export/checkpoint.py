@@ -6,7 +6,7 @@ unchanged, a few rows at a time: tensors and keys of any name and type.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,16 @@ def read_head(folder: Path) -> dict[str, StoredTensor]:
         if name in tensors:
             return {HEAD: tensors[name]}
     raise CheckpointError(f"{folder}: neither {HEAD} nor an input embedding is in its files")
+
+
+def borrowed_head(draft: Path, target: Callable[[], Path]) -> dict[str, StoredTensor] | None:
+    """The LM head of a draft that has none of its own, which is the target's; None for other drafts.
+
+    Args:
+        draft: folder of the draft.
+        target: gives the folder of the target; called only where it is needed.
+    """
+    return None if head_tensors(read_tensors(draft)) else read_head(target())
 
 
 def read_offsets(folder: Path) -> IntArray | None:

@@ -36,7 +36,7 @@ from bench.records.store import Done
 from bench.surface.choice import PAPER, advise, planned_decodes
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import predict
-from bench.variant import Variant
+from bench.variant import PlannedDecode, Variant
 from bench.vocab.draft_vocab import IntArray
 
 Replay = ReplayRecord | SampledReplayRecord
@@ -83,8 +83,7 @@ class Campaign:
         self._done, self._is_reversed = done or Done(), is_reversed
         self._session = Session(engine, self._done.last_order)
         self._warm_domain: str | None = None
-        self._planned: dict[str, list[Variant]] = {}
-        self._served: dict[str, list[Variant]] = {}
+        self._planned: dict[str, list[PlannedDecode]] = {}
         self._shortest_s: dict[str, float] = defaultdict(lambda: math.inf)  # of a domain's decodes
 
     def num_steps(self, workload: Workload) -> int:
@@ -123,8 +122,7 @@ class Campaign:
             yield plan
         if isinstance(plan, FailureRecord):
             return
-        self._planned[workload.domain] = [item.variant for item in plan.planned]
-        self._served[workload.domain] = [item.variant for item in plan.planned if item.role != PAPER]
+        self._planned[workload.domain] = plan.planned
         yield from self._decode_planned(workload)
 
     def run_steadily(
@@ -140,14 +138,15 @@ class Campaign:
         domain = workload.domain
         if self._shortest_s[domain] < enough_s:
             self._engine.use_order(workload.order)
-            variants, seed = self._planned.get(domain, []), self._measure.seed
+            variants = [item.variant for item in self._planned.get(domain, [])]
+            seed = self._measure.seed
             yield from run_steadily(
                 self._engine, domain, workload.prompts, variants, seconds, seed, self._done
             )
 
     def served_variants(self, domain: str) -> list[Variant]:
         """What another engine decodes too: all that is planned, without the paper's choice."""
-        return self._served.get(domain, [])
+        return [item.variant for item in self._planned.get(domain, []) if item.role != PAPER]
 
     def isolate(
         self, workload: Workload, device: Device, timing: TimingConfig
@@ -205,7 +204,7 @@ class Campaign:
         during the decodes.
         """
         planned = self._planned[workload.domain]
-        steps = [Step(kind, variant) for variant in planned for kind in (DECODE, CHECK)]
+        steps = [Step(kind, item.variant) for item in planned for kind in (DECODE, CHECK)]
         for prompt in workload.prompts:
             context = (self._measure.seed, workload.domain, prompt.prompt_id, DECODE)
             found = yield from self._measured(workload, prompt, shuffled(steps, *context))

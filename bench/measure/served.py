@@ -96,8 +96,7 @@ def _record(
     return ServedRecord(
         engine=NAME,
         domain=workload.domain,
-        vocab_size=variant.vocab_size,
-        draft_length=variant.draft_length,
+        **variant.columns,
         concurrency=concurrency,
         process=process,
         engine_version=engine.version,

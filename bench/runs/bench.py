@@ -122,10 +122,10 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
                 isolated = campaign.isolate(workloads[0], device, config.timing)
                 yield from bar.follow(_ISOLATED, isolated)
             yield from bar.follow(_BASELINE, campaign.compare_with_reference(workloads[0]))
-            for workload in workloads if vllm else ():
-                assert vllm is not None
-                served = vllm.run(workload, campaign.served_variants(workload.domain), done)
-                yield from bar.follow(_served(workload.domain), served)
+            if vllm:
+                for workload in workloads:
+                    served = vllm.run(workload, campaign.served_variants(workload.domain), done)
+                    yield from bar.follow(_served(workload.domain), served)
 
     environment = describe_run(pair, device, data)
     environment["notes"] += [

@@ -14,7 +14,8 @@ from bench.cost.config_json import DraftKind, read_config
 from bench.decoding.vllm_engine import VllmProcess, vllm_process, vllm_settings
 from bench.device import Device
 from bench.errors import ConfigError
-from bench.export.checkpoint import head_tensors, read_head, read_tensors, trim_eagle3
+from bench.export.bundle import speculative_config
+from bench.export.checkpoint import borrowed_head, trim_eagle3
 from bench.measure.served import ServedPlan
 from bench.measure.workload import Workload
 from bench.models.checkpoint import resolve_draft
@@ -96,16 +97,10 @@ class VllmStage:
         """Writes the trimmed draft, and says how vLLM takes it."""
         vocab_size, pair = self._pair.target.vocab_size, self._config.pair
         ids = workload.order[: variant.vocab_size]
-        head = None
-        if not head_tensors(read_tensors(self._draft)):
-            head = read_head(self._target)
-        vocab = DraftVocab(np.sort(ids), vocab_size)
-        trim_eagle3(self._draft, vocab, head, Layout.SAFEAILAB, folder / "draft", pair.target)
-        return {
-            "method": "eagle3",
-            "model": str(folder / "draft"),
-            "num_speculative_tokens": variant.draft_length,
-        }
+        head = borrowed_head(self._draft, lambda: self._target)
+        vocab, draft = DraftVocab(np.sort(ids), vocab_size), folder / "draft"
+        trim_eagle3(self._draft, vocab, head, Layout.SAFEAILAB, draft, pair.target)
+        return speculative_config(draft, variant.draft_length)
 
     @staticmethod
     def _memory() -> dict[str, float]:

@@ -19,7 +19,7 @@ from bench.assets import CATALOG
 from bench.config import POOLED, Config, ExportConfig, PairConfig, SelectConfig
 from bench.cost.config_json import DraftKind
 from bench.errors import CheckpointError, ConfigError
-from bench.export.bundle import EXPORTS, Export, serve_commands, vllm_settings, write_exports
+from bench.export.bundle import EXPORTS, Export, serve_commands, speculative_config, write_exports
 from bench.export.files import replace_folder
 from bench.export.speculation_profile import (
     PROFILE,
@@ -126,7 +126,8 @@ def run_export(config: Config, console: Console) -> list[Path]:
             profile = _profile(run, domain, variant, export)
             (fresh / EXPORTS / PROFILE).write_text(json.dumps(profile, indent=2) + "\n", "utf-8")
             if export.settings.checkpoint and export.kind is DraftKind.EAGLE3:
-                synthetic = vllm_settings(folder.resolve(), gamma) | synthetic_settings(profile)
+                trimmed = folder.resolve() / EXPORTS / "draft"
+                synthetic = speculative_config(trimmed, gamma) | synthetic_settings(profile)
                 (fresh / EXPORTS / SYNTHETIC).write_text(json.dumps(synthetic) + "\n", "utf-8")
             serve = serve_commands(export, target, gamma, folder.resolve(), fresh / EXPORTS)
             summary = _summary(run, domain, gamma, export, serve)

@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer
 
 from bench.models.fetching import resolve_tokenizer
-from tests.conftest import HIDDEN
+from tests.conftest import make_llama
 from tests.hub import environment, serving
 from tests.zoo.drafts import EAGLE, SAFEAILAB, weights
 
@@ -32,22 +32,8 @@ def place(tmp_path_factory):
     """A folder with a hub of three models, prompts, and a way to run a command there."""
     root = tmp_path_factory.mktemp("readme")
     hub = root / "hub"
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=V,
-        hidden_size=HIDDEN,
-        intermediate_size=48,
-        num_hidden_layers=8,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-        initializer_range=0.3,
-    )
-    LlamaForCausalLM(config).save_pretrained(hub / "tiny/target")
+    target = make_llama(eos=2, vocab_size=V, max_position_embeddings=2048, bos_token_id=1, pad_token_id=None)
+    target.save_pretrained(hub / "tiny/target")
     tokenizer = AutoTokenizer.from_pretrained(resolve_tokenizer("smollm2-135m-instruct"))
     tokenizer.save_pretrained(hub / "tiny/target")
     eagle3 = {**SAFEAILAB, "vocab_size": V, "draft_vocab_size": K}
