@@ -33,6 +33,8 @@ class Pair:
         dtype: dtype of weights and arithmetic of both models.
         target_identity: what the target is made of.
         draft_identity: what the draft is made of.
+        target_folder: the target's files.
+        draft_folder: the draft's files.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Pair:
     dtype: torch.dtype
     target_identity: Identity
     draft_identity: Identity
+    target_folder: Path
+    draft_folder: Path
 
 
 def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
@@ -70,6 +74,8 @@ def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
         dtype=dtype,
         target_identity=identity,
         draft_identity=of_model(config.draft, draft_folder),
+        target_folder=target_folder,
+        draft_folder=draft_folder,
     )
 
 

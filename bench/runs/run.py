@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -133,13 +133,15 @@ def _run_on_locked_device(
     return run.path
 
 
+# Each process of a run makes its own; a `ServedRecord` counts the processes of another engine.
+_OF_A_PROCESS = ProbeRecord | DecodeRecord
+
+
 def _record(
     job: Job, device: Device, run: RunFolder, seen: Watch, console: Console, part: Part
 ) -> list[FailureRecord]:
     """Writes the records that earlier sessions have not; returns the failures."""
-    # What says no process, such as a replay, is the same in all of them and measured once.
-    earlier = [r for r in run.earlier if getattr(r, "process", part.process) == part.process]
-    writer, done, failures = RecordWriter(run.path), Done(earlier), []
+    writer, done, failures = RecordWriter(run.path), Done(_known_to(part.process, run.earlier)), []
     try:
         writer.append(SessionRecord(now(), socket.gethostname(), os.getpid(), part.process))
         for record in job.once:
@@ -161,8 +163,13 @@ def _record(
     return failures
 
 
+def _known_to(process: int, earlier: Iterable[Record]) -> Iterator[Record]:
+    """What a process need not measure: its own records, and what all processes share, such as replays."""
+    return (r for r in earlier if not isinstance(r, _OF_A_PROCESS) or r.process == process)
+
+
 def _of_process(record: Record, process: int) -> Record:
-    return replace(record, process=process) if isinstance(record, ProbeRecord | DecodeRecord) else record
+    return replace(record, process=process) if isinstance(record, _OF_A_PROCESS) else record
 
 
 def _say_what_is_resumed(run: RunFolder, console: Console, part: Part) -> None:

@@ -18,11 +18,9 @@ from bench.export.bundle import speculative_config
 from bench.export.checkpoint import borrowed_head, trim_eagle3
 from bench.measure.served import ServedPlan
 from bench.measure.workload import Workload
-from bench.models.checkpoint import resolve_draft
 from bench.models.draft_config import Layout
 from bench.models.eagle_files import open_eagle
 from bench.models.engines import VLLM, objections
-from bench.models.target import resolve_target
 from bench.records import FailureRecord, ServedRecord
 from bench.records.store import Done
 from bench.runs.pair import Pair
@@ -50,10 +48,7 @@ class VllmStage:
 
     def __init__(self, config: Config, pair: Pair, device: Device):
         self._config, self._pair, self._device = config, pair, device
-        self._draft = resolve_draft(config.pair.draft, config.pair.draft_revision)
-        self._target = resolve_target(
-            config.pair.target, config.pair.target_revision, config.pair.trust_remote_code
-        )
+        self._draft, self._target = pair.draft_folder, pair.target_folder
         kind = DraftKind(pair.draft.shape.kind)
         if kind is not DraftKind.EAGLE3:
             raise ConfigError(f"engine=vllm decodes EAGLE-3 drafts, and this is one of kind {kind.value}")

@@ -10,7 +10,9 @@ import pytest
 
 from bench.config import Config, DomainConfig, GpuConfig, MeasureConfig, PairConfig, VocabConfig
 from bench.errors import BenchError, ConfigError, FailedCasesError
+from bench.records import ProbeRecord, ServedRecord
 from bench.runs.repeats import run_in_processes
+from bench.runs.run import _known_to
 
 
 def config(folder, repeats=3, resume=True):
@@ -107,6 +109,19 @@ def test_what_ends_a_process_ends_the_run_in_one_line(
         run_in_processes(config(tmp_path), run)
     assert raised.value.exit_code == exit_code and "\n" not in str(raised.value)
     assert len(log(tmp_path)) == num_started
+
+
+def test_a_resumed_process_knows_its_own_records_and_those_that_all_share():
+    """The processes of another engine, which `ServedRecord` counts, are not those of the run."""
+    times = {"order": 1, "laps_ms": {}}
+    probes = [ProbeRecord("code", "a", 8, 1, False, **times, process=process) for process in (0, 1)]
+    served = [
+        ServedRecord("vllm", "code", 8, 1, 1, number, "1", 1.0, 1.0, ["a"], [[1]], [[1]], [[1.0]], {})
+        for number in (0, 1, 2)
+    ]
+    known = list(_known_to(0, [*probes, *served]))
+    assert known == [probes[0], *served]
+    assert list(_known_to(1, [*probes, *served])) == [probes[1], *served]
 
 
 def test_repeats_of_nothing_are_refused():
