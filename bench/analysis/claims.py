@@ -18,10 +18,10 @@ from bench.analysis.findings import Findings
 from bench.analysis.run import read_run
 from bench.analysis.surfaces import baselines
 from bench.analysis.verdict import Answer
+from bench.assets import sha256_of
 from bench.errors import BenchError, ConfigError, OutputError
 from bench.records import FILE_NAME as RECORDS
 from bench.telemetry.samples import FILE_NAME as TELEMETRY
-from bench.variant import Variant
 
 FILE_NAME, _TOOL = "claim.json", "vocabtrim-bench"
 
@@ -169,8 +169,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 def _sha256(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return None
 
@@ -200,8 +199,8 @@ def _headline(found: Findings, answer: Answer, figure: str, gain: Gain) -> dict[
         ),
         "verdict": answer.decision.value,
         "is_valid": is_valid,
-        "variant": _variant(best),
-        "over": _variant(full if figure == OVER_FULL else plain),
+        "variant": best.columns,
+        "over": (full if figure == OVER_FULL else plain).columns,
         "value": _rounded(value),
         "interval_95": ends,
         "num_prompts": len(surface.prompt_left_out),
@@ -220,10 +219,6 @@ def _headline(found: Findings, answer: Answer, figure: str, gain: Gain) -> dict[
             if figure in item.touches
         ],
     }
-
-
-def _variant(variant: Variant) -> dict[str, int]:
-    return {"vocab_size": variant.vocab_size, "draft_length": variant.draft_length}
 
 
 def _rounded(value: float | None) -> float | None:

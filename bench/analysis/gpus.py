@@ -277,9 +277,7 @@ def _of_engine(
         refused=[],
         errors=error_frame(judged.items()),
         models=model_frame(tables, [wide] if wide and is_judged else [], question.judge_widths, look_up),
-        savings=saving_frame([wide], question.judge_widths[0], look_up)
-        if wide
-        else _frame([], SAVING_COLUMNS),
+        savings=saving_frame([wide] if wide else [], question.judge_widths[0], look_up),
         flags=flag_frame(wanted, look_up),
         heads=_heads(look_up[wide], question) if wide and is_judged else pd.DataFrame(columns=HEAD_COLUMNS),
         truth=[],

@@ -1,5 +1,6 @@
 """The answer per domain, in numbers and words: which vocabulary size and draft length, and what they buy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -241,9 +242,9 @@ def with_verdicts(summary: pd.DataFrame, answers: list[Answer]) -> pd.DataFrame:
 def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
     run, surface = surfaces.run, surfaces.of(domain)
     plain, full, best = baselines(run, domain)
-    measured = measured_tokens_per_s(run, domain)
-    over_full = None if best.vocab_size == run.full_size else _gain(surfaces, domain, best, full)
-    over_plain = _gain(surfaces, domain, best, plain)
+    measured, halves = measured_tokens_per_s(run, domain), surfaces.halves(domain)
+    over_full = None if best.vocab_size == run.full_size else _gain(surfaces, domain, best, full, halves)
+    over_plain = _gain(surfaces, domain, best, plain, halves)
     ranking = run.rankings[run.plans[domain].source]
     coverage = float(ranking.coverage_of(held_out_tokens(run, domain))[best.vocab_size - 1])
     gains = {OVER_FULL: over_full, OVER_PLAIN: over_plain}
@@ -266,9 +267,9 @@ def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
     )
 
 
-def _gain(surfaces: Surfaces, domain: str, best: Variant, base: Variant) -> Gain:
+def _gain(surfaces: Surfaces, domain: str, best: Variant, base: Variant, halves: Sequence[Surface]) -> Gain:
     surface, of_decodes = surfaces.of(domain), surfaces.of_decodes(domain)
-    halves, judged_apart = surfaces.halves(domain), None
+    judged_apart = None
     if halves:
         # The whole vocabulary has the draft length that suits it in whichever half chooses.
         def choose(chooser: Surface) -> tuple[Variant, Variant]:

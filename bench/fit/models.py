@@ -111,9 +111,9 @@ class Branched(LatencyModel):
     def _design(self, work: Work, branch: float) -> Floats:
         """Columns of a branch."""
 
-    @abstractmethod
     def _theta(self, coefficients: Floats, branch: float) -> Floats:
-        """Parameters from the coefficients of a branch's columns."""
+        """Parameters from the coefficients of a branch's columns: these, and the branch last."""
+        return np.column_stack([coefficients, np.full(len(coefficients), branch)])
 
     def _best(
         self, work: Work, latencies_ms: Floats, branches: list[float], usable: NDArray[np.bool_]
@@ -310,9 +310,6 @@ class CacheAware(Branched):
         beyond = np.maximum(work.weight_bytes - branch, 0)
         return np.stack([np.ones(len(work)), work.total_bytes, beyond], axis=1)
 
-    def _theta(self, coefficients: Floats, branch: float) -> Floats:
-        return np.column_stack([coefficients, np.full(len(coefficients), branch)])
-
 
 @latency_model
 class CacheFitted(CacheAware):
@@ -372,9 +369,6 @@ class Waves(Branched):
 
     def _design(self, work: Work, branch: float) -> Floats:
         return np.stack([np.ones(len(work)), work.total_bytes, _idle_rows(work, branch)], axis=1)
-
-    def _theta(self, coefficients: Floats, branch: float) -> Floats:
-        return np.column_stack([coefficients, np.full(len(coefficients), branch)])
 
 
 def _idle_rows(work: Work, wave: Floats | float) -> Floats:

@@ -10,9 +10,7 @@ from bench.gpu_tables.products import Basis
 from bench.stats.estimates import Estimate, percentile_interval
 from bench.stats.robust import Floats
 from bench.surface.lengths import NUM_DRAWS, Lengths
-
-# A gain too small to choose a vocabulary for.
-NEGLIGIBLE = 0.01
+from bench.surface.predict import NEGLIGIBLE
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ class TargetTokenizer:
         kept = {*must_keep_ids(self.tokenizer, self.eos_token_ids), *self._template_ids(templates)}
         if byte_fallback:
             kept |= _byte_ids(self.tokenizer.get_vocab())
-        kept |= {*self.scripts.tokens_of(scripts).tolist()}
+        if wanted := [*scripts]:  # else no table of the whole vocabulary is needed
+            kept |= {*self.scripts.tokens_of(wanted).tolist()}
         return sorted(token for token in kept if token < self.vocab_size)
 
     def _template_ids(self, templates: Iterable[str]) -> Iterable[int]:
