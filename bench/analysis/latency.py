@@ -110,8 +110,7 @@ _LEAST_DECODES = 4  # of one domain, for a drift
 def drift_of(run: Run) -> Drift:
     """Plain decoding does the same work whenever it comes: of the domain that changed most.
 
-    Domains are measured one after the other and have prompts of other lengths, so that only answers of one
-    domain are compared.
+    Domains have prompts of other lengths, so that only answers of one domain are compared.
     """
     found = [drift for domain in run.decodes if (drift := drift_in(run, domain))]
     return max(found, key=lambda drift: abs(drift.change), default=Drift(0.0, ""))

@@ -76,10 +76,10 @@ class Surfaces:
         # What must be kept is the same under every ranking.
         ranking = self.run.rankings[plan.source]
         prefix_size = self.id_prefix_size(domain) if source == BY_ID else None
-        replayed = {p: replays[p].replayed() for p in sorted(replays if prompts is None else prompts)}
+        wanted = sorted(replays if prompts is None else prompts)
         return predict(
             # An answer of one token leaves nothing to draft.
-            {prompt: item for prompt, item in replayed.items() if item.num_tokens > 1},
+            {prompt: replays[prompt].replayed() for prompt in wanted if len(replays[prompt].token_ids) > 1},
             latency,
             self.run.full_size,
             [*(item.variant.vocab_size for item in plan.planned), *([prefix_size] if prefix_size else [])],

@@ -6,7 +6,7 @@ host reads one small tensor a round. A step of plain decoding is a verification 
 answers equal those of `bench.decoding.decoder`; sampling uses the same random numbers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -119,13 +119,14 @@ class StaticDecoder:
         self._draft_cache, self._draft_length = draft_cache, draft_cache.length
         self._width = feature_width
         self._rounds: dict[int, _Round] = {}
-        self._calls: dict[tuple[int, int], _Calls] = {}
+        # By identity of the head, which `_Calls.kept` keeps alive; heads of one size can have other tokens.
+        self._calls: dict[tuple[int | None, int], _Calls] = {}
         self._greedy_verify: dict[int, Callable[[], object]] = {}
 
     @torch.inference_mode()
     def load(self, head: DraftHead | None, draft_length: int) -> None:
         """Captures the calls of a head and a draft length once; None and 0 for plain decoding."""
-        key = (head.size if head else 0, draft_length)
+        key = _key(head, draft_length)
         if key in self._calls:
             return
         self._length.fill_(0), self._draft_length.fill_(0)
@@ -148,9 +149,10 @@ class StaticDecoder:
             verify = self._greedy_verify[draft_length]
         self._calls[key] = _Calls(chain, verify, draws, [head, proposals])
 
-    def forget_heads(self) -> None:
-        """Drops the calls that were captured with heads, as new heads can have the same sizes."""
-        self._calls = {key: calls for key, calls in self._calls.items() if not key[1]}
+    def forget(self, heads: Iterable[DraftHead]) -> None:
+        """Drops the calls that were captured with these heads."""
+        gone = {id(head) for head in heads}
+        self._calls = {key: calls for key, calls in self._calls.items() if key[0] not in gone}
 
     @torch.inference_mode()
     def decode(
@@ -162,7 +164,7 @@ class StaticDecoder:
         max_rounds: int | None = None,
     ) -> Answer:
         """As `Decoder.plain` without a head, else as `Decoder.speculative`; its calls must be loaded."""
-        calls, state = self._calls[head.size if head else 0, draft_length], self._round(draft_length)
+        calls, state = self._calls[_key(head, draft_length)], self._round(draft_length)
         num_prompt = len(prefill.prompt_ids)
         self._cache.load(prefill.cache, num_prompt)
         self._length.fill_(num_prompt)
@@ -245,3 +247,7 @@ class StaticDecoder:
 
     def _ended(self, tokens: list[int]) -> bool:
         return tokens[-1] in self._stop or len(tokens) >= self._max_new_tokens
+
+
+def _key(head: DraftHead | None, draft_length: int) -> tuple[int | None, int]:
+    return (None if head is None else id(head), draft_length)

@@ -6,6 +6,7 @@ It decodes by the loops of `bench.decoding.decoder`, or by the rounds of `bench.
 import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,6 +25,18 @@ from bench.models.layers import uses_flash
 from bench.models.target import Target
 from bench.variant import Variant
 from bench.vocab.draft_vocab import DraftVocab, IntArray
+
+# Domains take turns, and each needs its own trimmed heads again. With more domains than this heads are made
+# anew in every turn, which takes time and no memory.
+_MOST_ORDERS = 4
+
+
+@dataclass(eq=False)
+class _Order:
+    """An order of the draft's tokens, and the heads made of its first tokens so far, by size."""
+
+    ids: IntArray
+    heads: dict[int, DraftHead] = field(default_factory=dict)
 
 
 class TorchEngine:
@@ -62,16 +75,19 @@ class TorchEngine:
         self._rule: Rule = SampledRule(sampler, target.device) if sampler else GreedyRule()
         self._decoder = Decoder(target, max_new_tokens, self._rule)
         self._full_head = draft.full_head()
-        self._order: IntArray = draft.vocab.target_ids
-        self._heads: dict[int, DraftHead] = {}
+        # The newest last.
+        self._orders = [_Order(draft.vocab.target_ids)]
         self.full_size = self._full_head.size
 
     def use_order(self, order: IntArray) -> None:
-        """As of `Engine`; heads of another order are dropped."""
-        if not np.array_equal(order, self._order):
-            self._order, self._heads = order, {}
+        """As of `Engine`; the heads of the orders before it are kept, of `_MOST_ORDERS` at most."""
+        known = next((kept for kept in self._orders if np.array_equal(kept.ids, order)), None)
+        self._orders = [kept for kept in self._orders if kept is not known]
+        while len(self._orders) >= _MOST_ORDERS:
+            oldest = self._orders.pop(0)
             for static in self._static.values():
-                static.forget_heads()
+                static.forget(oldest.heads.values())
+        self._orders.append(known or _Order(order))
 
     @property
     def facts(self) -> dict[str, str]:
@@ -194,10 +210,11 @@ class TorchEngine:
     def _head(self, size: int) -> DraftHead:
         if size == self.full_size:
             return self._full_head
-        if size not in self._heads:
-            ids = np.sort(self._order[:size])
-            self._heads[size] = self._draft.head(DraftVocab(ids, self._draft.vocab.target_vocab_size))
-        return self._heads[size]
+        order = self._orders[-1]
+        if size not in order.heads:
+            ids = np.sort(order.ids[:size])
+            order.heads[size] = self._draft.head(DraftVocab(ids, self._draft.vocab.target_vocab_size))
+        return order.heads[size]
 
     def _timeline(self, draft_length: int, max_rounds: int | None, with_laps: bool) -> Timeline:
         if not with_laps:

@@ -1,11 +1,16 @@
-"""Everything measured on one domain: replays, probes, the choice made from them, and decodes that test it."""
+"""Everything measured on domains: replays, probes, the choices made from them, and decodes that test them.
+
+Domains take turns, prompt by prompt: a machine that changes its pace then does so in all of them alike, and
+each is measured over the whole time.
+"""
 
 import math
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -41,14 +46,42 @@ from bench.vocab.draft_vocab import IntArray
 
 Replay = ReplayRecord | SampledReplayRecord
 
+Item = TypeVar("Item")
+
+# Names of stages.
+EXPLORING, PROVING = "measuring acceptance and latency", "decoding what is advised"
+
 # Distinct variants that a plan can hold beside those that the user adds; see `planned_decodes`.
 _MOST_PLANNED = 4
 
 _GRID_SIZES = 24
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A part of a campaign.
+
+    Attributes:
+        name: for a progress bar.
+        num_records: about how many it yields.
+        records: makes them, as they are iterated over.
+    """
+
+    name: str
+    num_records: int
+    records: Iterator[Record]
+
+
+@dataclass
+class _Found:
+    """What a plan is made of."""
+
+    replays: list[Replay] = field(default_factory=list)
+    probes: list[ProbeRecord] = field(default_factory=list)
+
+
 class Campaign:
-    """Measures workloads one after the other, without what earlier sessions of the run measured.
+    """Measures workloads in turns, without what earlier sessions of the run measured.
 
     Args:
         engine: decodes; a plan needs its probes and replays.
@@ -82,48 +115,77 @@ class Campaign:
         self._probes = Probes(sizes, sorted(set(measure.draft_lengths)), measure.probe_rounds)
         self._done, self._is_reversed = done or Done(), is_reversed
         self._session = Session(engine, self._done.last_order)
-        self._warm_domain: str | None = None
+        self._warm: set[str] = set()  # domains
         self._planned: dict[str, list[PlannedDecode]] = {}
         self._shortest_s: dict[str, float] = defaultdict(lambda: math.inf)  # of a domain's decodes
 
-    def num_steps(self, workload: Workload) -> int:
-        """About how many records `run` yields, for a progress bar."""
-        num_prompts, num_planned = len(workload.prompts), _MOST_PLANNED + len(self._measure.also_decode)
-        num_probes = len(self._probes.steps(0))
-        num_replayed = num_prompts + len(workload.answered)
-        return num_replayed * len(workload.orders) + num_prompts * (num_probes + 2 * num_planned)
+    def run(self, workloads: Sequence[Workload]) -> Iterator[Record]:
+        """All stages, one after the other."""
+        for stage in self.stages(workloads):
+            yield from stage.records
 
-    def run(self, workload: Workload) -> Iterator[Record]:
-        """Measures one domain; yields records as they are made, including those of failures.
+    def stages(self, workloads: Sequence[Workload]) -> list[Stage]:
+        """What is measured of some domains; their records are yielded as they are made, including failures.
 
-        First everything that acceptance and latency need, then one plan, then decodes that test it.
+        First everything that acceptance and latency need, with one plan for each domain at the end, then
+        decodes that test the plans. The stages must be run in this order.
 
-        Raises:
-            DomainError: the target's answers leave nothing to decode.
+        Raises, as the records are made:
+            DomainError: the target's answers leave nothing to decode in any domain.
             LostDeviceError: this process cannot use the device any more.
         """
-        self._engine.use_order(workload.order)
-        replays: list[Replay] = []
-        probes: list[ProbeRecord] = []
-        for prompt in workload.prompts:
-            found = yield from self._replay(workload, prompt)
-            replays += found
-            # An answer of one token leaves nothing to decode or probe.
-            if found and len(found[0].token_ids) > 1:
-                steps = self._probes.steps(self._measure.seed, workload.domain, prompt.prompt_id)
-                probed = yield from self._measured(workload, prompt, steps)
-                # A prompt that lacks a probe would make another round of what is there.
-                probes += probed if len(probed) == len(steps) else []
-        for answered in workload.answered:
-            replays += yield from self._replay(workload, answered)
-        plan = self._done.take(PlanRecord.case_of(workload.domain))
-        if plan is None:
-            plan = self._plan(workload, replays, probes)
-            yield plan
-        if isinstance(plan, FailureRecord):
-            return
-        self._planned[workload.domain] = plan.planned
-        yield from self._decode_planned(workload)
+        num_planned = _MOST_PLANNED + len(self._measure.also_decode)
+        num_probes = len(self._probes.steps(0))
+        num_prompts = sum(len(workload.prompts) for workload in workloads)
+        num_replays = sum(len(w.orders) * (len(w.prompts) + len(w.answered)) for w in workloads)
+        return [
+            Stage(EXPLORING, num_replays + num_prompts * num_probes, self._explore(workloads)),
+            Stage(PROVING, num_prompts * 2 * num_planned, self._prove(workloads)),
+        ]
+
+    def _explore(self, workloads: Sequence[Workload]) -> Iterator[Record]:
+        """Replays and probes in turns, then the plans."""
+        found = {workload.domain: _Found() for workload in workloads}
+        for workload, turn in _turns(workloads):
+            self._engine.use_order(workload.order)
+            of_domain = found[workload.domain]
+            for prompt in turn.of(workload.prompts):
+                replays = yield from self._replay(workload, prompt)
+                of_domain.replays += replays
+                # An answer of one token leaves nothing to decode or probe.
+                if replays and len(replays[0].token_ids) > 1:
+                    steps = self._probes.steps(self._measure.seed, workload.domain, prompt.prompt_id)
+                    probed = yield from self._measured(workload, prompt, steps)
+                    # A prompt that lacks a probe would make another round of what is there.
+                    of_domain.probes += probed if len(probed) == len(steps) else []
+            for answered in turn.of(workload.answered):
+                of_domain.replays += yield from self._replay(workload, answered)
+        for workload in workloads:
+            plan = self._done.take(PlanRecord.case_of(workload.domain))
+            if plan is None:
+                plan = self._plan(workload, found, len(workloads))
+                yield plan
+            if isinstance(plan, PlanRecord):
+                self._planned[workload.domain] = plan.planned
+
+    def _prove(self, workloads: Sequence[Workload]) -> Iterator[Record]:
+        """Whole decodes of every planned variant among probes of the same variants, in turns.
+
+        Decodes and probes of a prompt come in random order: the prediction is judged at the speed that the
+        machine has during the decodes.
+        """
+        planned = [workload for workload in workloads if workload.domain in self._planned]
+        for workload, turn in _turns(planned):
+            self._engine.use_order(workload.order)
+            domain = workload.domain
+            steps = [Step(kind, item.variant) for item in self._planned[domain] for kind in (DECODE, CHECK)]
+            for prompt in turn.of(workload.prompts):
+                context = (self._measure.seed, domain, prompt.prompt_id, DECODE)
+                found = yield from self._measured(workload, prompt, shuffled(steps, *context))
+                # An answer of one token takes no time, so there is nothing to compare.
+                decoded = [r for r in found if isinstance(r, DecodeRecord) and len(r.token_ids) > 1]
+                lasted_s = [record.wall_ms / 1e3 for record in decoded]
+                self._shortest_s[domain] = min([self._shortest_s[domain], *lasted_s])
 
     def run_steadily(
         self, workload: Workload, seconds: float, enough_s: float = math.inf
@@ -197,22 +259,6 @@ class Campaign:
                 yield item
         return found
 
-    def _decode_planned(self, workload: Workload) -> Iterator[Record]:
-        """Whole decodes of every planned variant among probes of the same variants, prompt by prompt.
-
-        Decodes and probes take turns at random: the prediction is judged at the speed that the machine has
-        during the decodes.
-        """
-        planned = self._planned[workload.domain]
-        steps = [Step(kind, item.variant) for item in planned for kind in (DECODE, CHECK)]
-        for prompt in workload.prompts:
-            context = (self._measure.seed, workload.domain, prompt.prompt_id, DECODE)
-            found = yield from self._measured(workload, prompt, shuffled(steps, *context))
-            # An answer of one token takes no time, so there is nothing to compare.
-            lasted_s = [r.wall_ms / 1e3 for r in found if isinstance(r, DecodeRecord) if len(r.token_ids) > 1]
-            shortest_s = self._shortest_s[workload.domain]
-            self._shortest_s[workload.domain] = min([shortest_s, *lasted_s])
-
     def _measured(
         self, workload: Workload, prompt: EncodedPrompt, steps: list[Step]
     ) -> Generator[DecodeRecord | ProbeRecord | FailureRecord, None, list[Any]]:
@@ -233,8 +279,8 @@ class Campaign:
 
     def _warm_up(self, workload: Workload) -> None:
         """Runs once per domain, before its first measurement."""
-        if self._warm_domain != workload.domain:
-            self._warm_domain = workload.domain
+        if workload.domain not in self._warm:
+            self._warm.add(workload.domain)
             self._session.warm_up(workload.prompts[0], self._probes, self._measure.warmup_rounds)
 
     def _grid(self, workload: Workload) -> IntArray:
@@ -246,22 +292,25 @@ class Campaign:
         return np.unique(np.concatenate([spread, sizes, [workload.paper_size, *also]])).astype(np.int64)
 
     def _plan(
-        self, workload: Workload, replays: list[Replay], probes: list[ProbeRecord]
+        self, workload: Workload, found: Mapping[str, _Found], num_domains: int
     ) -> PlanRecord | FailureRecord:
         domain = workload.domain
-        replayed = {r.prompt_id: r.replayed() for r in replays if r.source == workload.source}
-        replayed = {prompt: item for prompt, item in replayed.items() if item.num_tokens > 1}
+        of_source = [r for r in found[domain].replays if r.source == workload.source]
+        replayed = {r.prompt_id: r.replayed() for r in of_source if len(r.token_ids) > 1}
         if not replayed:
-            raise DomainError(
+            error = DomainError(
                 f"domain {domain}: the target ends every held-out answer with its first token, so there is "
                 "nothing to decode; give other prompts"
             )
-        if not probes:
+            if num_domains == 1:
+                raise error
+            return FailureRecord(["plan", domain], type(error).__name__, str(error))
+        if not found[domain].probes:
             return FailureRecord(["plan", domain], "no probes", "every prompt that was probed failed")
         also = self._measure.also()
         surface = predict(
             replayed,
-            RoundLatency.from_probes(probes),
+            RoundLatency.from_probes(found[domain].probes),
             self._engine.full_size,
             [workload.paper_size, *(variant.vocab_size for variant in also)],
             workload.least_size,
@@ -270,6 +319,30 @@ class Campaign:
         advised = advise(surface, self._rule, self._multiple)
         planned = planned_decodes(surface, advised.variant, workload.paper_size, also)
         return PlanRecord.of(domain, workload.source, planned)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One of the turns that a domain has."""
+
+    index: int
+    num_turns: int
+
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        """The share of this turn, about equal in all of them."""
+        begin, end = (len(items) * i // self.num_turns for i in (self.index, self.index + 1))
+        return items[begin:end]
+
+
+def _turns(workloads: Sequence[Workload]) -> Iterator[tuple[Workload, _Turn]]:
+    """As many turns of each domain as the most prompts of any; every second time in the reverse order.
+
+    A machine that becomes slower is then as slow, on average, in the first domain as in the last.
+    """
+    num_turns = max((len(workload.prompts) for workload in workloads), default=0)
+    for index in range(num_turns):
+        for workload in workloads if index % 2 == 0 else reversed(workloads):
+            yield workload, _Turn(index, num_turns)
 
 
 def replay_prompt(

@@ -52,9 +52,9 @@ def _of_run(run: Run, draft: DraftShape, domain: str | None) -> Lengths:
             f"{draft.draft_vocab_size:,} tokens: set predict.profile or predict.coverage instead"
         )
     source = run.plans[domain].source
-    replayed = [replay.replayed() for _, replay in sorted(run.replays[domain][source].items())]
+    replays = [replay for _, replay in sorted(run.replays[domain][source].items())]
     # An answer of one token leaves nothing to draft.
-    items = [item for item in replayed if item.num_tokens > 1]
+    items = [replay.replayed() for replay in replays if len(replay.token_ids) > 1]
     sizes = spread(run.rankings[source].num_must_keep, run.full_size)
     longest = Surfaces(run).of(domain).draft_lengths[-1]
     origin = f"acceptance: replay of run {run.folder.name} on {domain}, {len(items)} prompts"

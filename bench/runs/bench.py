@@ -1,7 +1,7 @@
 """`task=bench`: measures a pair on one device, for one domain or several."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from bench.decoding.torch_engine import TorchEngine
 from bench.decoding.vllm_engine import python_of_environment
 from bench.device import Device
 from bench.device.graphs import executions, round_execution, shared_capture
-from bench.measure.campaign import Campaign
+from bench.measure.campaign import PROVING, Campaign
 from bench.measure.workload import Workload
 from bench.progress import stage
 from bench.records import Record
@@ -24,7 +24,7 @@ from bench.records.store import Done
 from bench.runs.environment import data_ids, describe_run
 from bench.runs.folder import check_writable
 from bench.runs.pair import Pair, load_pair
-from bench.runs.progress import BASELINE_SHARE, ENERGY_SHARE, ISOLATED_SHARE, run_bar
+from bench.runs.progress import BASELINE_SHARE, ENERGY_SHARE, ISOLATED_SHARE, PROVING_WEIGHT, run_bar
 from bench.runs.repeats import Part, run_in_processes
 from bench.runs.run import Job, run_job
 from bench.runs.served import VllmStage
@@ -106,17 +106,20 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
     def measure(done: Done, seen: Watch) -> Generator[Record, None, None]:
         is_reversed = part.process % 2 == 1
         campaign = Campaign(engine, sizes, config.measure, config.advice, multiple, done, is_reversed)
-        num_steps = {workload.domain: campaign.num_steps(workload) for workload in workloads}
+        of_rounds = campaign.stages(workloads)
+        domains = [workload.domain for workload in workloads]
         windows = _energy_windows(config.telemetry, seen)
-        stages = _stages(num_steps, windows is not None, config.timing.isolated)
+        num_records = {stage.name: stage.num_records for stage in of_rounds}
+        stages = _stages(num_records, domains if windows else [], config.timing.isolated)
         if vllm:
-            stages |= {_served(name): vllm.plan.num_steps(_SERVED_VARIANTS) for name in num_steps}
-        with run_bar(console, stages, done.num_records) as bar:
-            for workload in workloads:
-                yield from bar.follow(f"measuring {workload.domain}", campaign.run(workload))
-                if windows:
+            stages |= {_served(name): vllm.plan.num_steps(_SERVED_VARIANTS) for name in domains}
+        with run_bar(console, stages, done.num_records, {PROVING: PROVING_WEIGHT}) as bar:
+            for part_of_rounds in of_rounds:
+                yield from bar.follow(part_of_rounds.name, part_of_rounds.records)
+            if windows:
+                for workload in workloads:
                     steady = campaign.run_steadily(workload, *windows)
-                    yield from bar.follow(f"{workload.domain}: energy", steady)
+                    yield from bar.follow(_energy(workload.domain), steady)
             # Isolated parts and the speed of the plain loop do not depend on the domain.
             if config.timing.isolated:
                 isolated = campaign.isolate(workloads[0], device, config.timing)
@@ -140,6 +143,11 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
     kept, vocab_size = num_kept(pair), pair.target.vocab_size
     once: list[Record] = [ranking.record(kept, vocab_size) for ranking in rankings.values()]
     return Job(environment, pair.dtype, measure, _report, once)
+
+
+def _energy(domain: str) -> str:
+    """Name of a stage."""
+    return f"{domain}: energy"
 
 
 def _served(domain: str) -> str:
@@ -175,14 +183,17 @@ def _energy_windows(telemetry: TelemetryConfig, seen: Watch) -> tuple[float, flo
     return max(telemetry.steady_s, least_s), least_s if seen.cpu_energy else math.inf
 
 
-def _stages(num_steps: dict[str, int], with_energy: bool, isolated: bool) -> dict[str, float]:
-    """The stages of a run, in order, with their steps of the progress bar."""
-    stages: dict[str, float] = {}
-    for domain, steps in num_steps.items():
-        stages[f"measuring {domain}"] = steps
-        if with_energy:
-            stages[f"{domain}: energy"] = ENERGY_SHARE * steps
-    whole = sum(num_steps.values())
+def _stages(num_records: Mapping[str, int], with_energy: Sequence[str], isolated: bool) -> dict[str, float]:
+    """The stages of a run, in order, with their steps of the progress bar.
+
+    Args:
+        num_records: of the stages that decode in rounds.
+        with_energy: domains whose energy is measured.
+        isolated: whether parts are timed in isolation.
+    """
+    stages = {name: num * (PROVING_WEIGHT if name == PROVING else 1.0) for name, num in num_records.items()}
+    whole = sum(stages.values())
+    stages |= {_energy(domain): ENERGY_SHARE * whole / len(with_energy) for domain in with_energy}
     if isolated:
         stages[_ISOLATED] = ISOLATED_SHARE * whole
     stages[_BASELINE] = BASELINE_SHARE * whole

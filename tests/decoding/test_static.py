@@ -38,7 +38,6 @@ def head_of(size):
 
 def both(rule, eager, static, prefill, head, gamma):
     """The answer of the loops and that of static rounds, from the same random numbers."""
-    static.forget_heads()
     static.load(head, gamma)
     rule.reseed(2)
     if head is None:
@@ -62,6 +61,24 @@ def test_answers_and_accepted_counts_are_those_of_the_loops(temperature):
             assert found == expected, (prompt, gamma)
             num_accepted += sum(found.accepted)
     assert num_accepted
+
+
+def test_heads_of_one_size_are_told_apart_and_forgotten_one_by_one():
+    static, captured = static_decoder(GreedyRule()), []
+    static._capture = lambda call: captured.append(call) or call
+    last, first = head_of(40), DRAFT.head(DraftVocab(np.arange(40), VOCAB_SIZE))
+    for head in (last, first, last):
+        static.load(head, 2)
+    # A chain each, and the verification, which is the same.
+    assert len(captured) == 3
+    static.forget([last])
+    static.load(first, 2)
+    assert len(captured) == 3
+    static.load(last, 2)
+    assert len(captured) == 4
+    prefill = Decoder(TARGET, MAX_NEW).prefill(PROMPTS[0])
+    expected = Decoder(TARGET, MAX_NEW).speculative(prefill, DRAFT, first, 2, silent())
+    assert static.decode(prefill, first, 2, silent()) == expected
 
 
 def test_a_probe_stops_after_its_rounds_and_laps_are_those_of_calls():

@@ -119,7 +119,7 @@ def test_a_domain_is_measured_on_the_gpu(device, dtype):
     )
     engine = TorchEngine(device, pair.target, pair.draft, measure.max_new_tokens, seed=0)
     campaign = Campaign(engine, check_sizes(pair, vocab, measure), measure)
-    records = list(campaign.run(workload))
+    records = list(campaign.run([workload]))
     decodes = [r for r in records if isinstance(r, DecodeRecord)]
     replays = {r.prompt_id: r for r in records if isinstance(r, ReplayRecord)}
     assert len(decodes) >= 2 * 3

@@ -1,7 +1,7 @@
 """A whole campaign against an engine that is a script: what is asked of any engine."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from bench.acceptance import Intervals
 from bench.config import AdviceRule, MeasureConfig
 from bench.decoding.engine import Decoded, Engine, Replayed
-from bench.errors import ConfigError
+from bench.errors import ConfigError, DomainError
 from bench.measure.campaign import Campaign
 from bench.measure.workload import AnsweredPrompt, EncodedPrompt, Workload
 from bench.records import BaselineRecord, DecodeRecord, FailureRecord, PlanRecord, ProbeRecord, ReplayRecord
@@ -90,14 +90,14 @@ SIZES = [8, FULL]
 
 def measured(engine: Engine, done=(), rule=AdviceRule.smallest):
     campaign = Campaign(engine, SIZES, MEASURE, rule, multiple=1, done=Done(done))
-    return [*campaign.run(WORKLOAD), *campaign.compare_with_reference(WORKLOAD)]
+    return [*campaign.run([WORKLOAD]), *campaign.compare_with_reference(WORKLOAD)]
 
 
 def test_every_second_process_measures_in_the_reverse_order():
     def order(**options):
         campaign = Campaign(ScriptedEngine(), SIZES, MEASURE, AdviceRule.smallest, 1, Done(), **options)
         found: dict[tuple[str, bool], list[tuple[str, Variant]]] = {}
-        for r in campaign.run(WORKLOAD):
+        for r in campaign.run([WORKLOAD]):
             if isinstance(r, ProbeRecord | DecodeRecord):
                 is_probe = isinstance(r, ProbeRecord) and not r.is_check
                 found.setdefault((r.prompt_id, is_probe), []).append((r.kind, r.variant))
@@ -144,6 +144,76 @@ def test_an_interrupted_campaign_measures_the_rest_and_the_same():
     again = measured(ScriptedEngine(), left)
     assert Counter(r.identity for r in [*left, *again]) == Counter(r.identity for r in records)
     assert measured(ScriptedEngine(), records) == []
+
+
+def several():
+    """Three domains, of three prompts, three and one."""
+    of_other = [EncodedPrompt(f"q{i}", [6, i]) for i in range(3)]
+    return [
+        WORKLOAD,
+        replace(WORKLOAD, domain="chat", source="pooled", prompts=of_other),
+        replace(WORKLOAD, domain="few", prompts=[EncodedPrompt("r", [7, 0])], answered=[]),
+    ]
+
+
+def measured_together(engine, workloads, done=()):
+    return list(Campaign(engine, SIZES, MEASURE, AdviceRule.smallest, 1, Done(done)).run(workloads))
+
+
+def test_domains_take_turns_and_every_second_turn_is_reversed():
+    records = measured_together(engine := ScriptedEngine(), several())
+    stages = [[], []]
+    for record in records:
+        if isinstance(record, ProbeRecord | DecodeRecord):
+            place = (record.domain, record.prompt_id)
+            stage = stages[isinstance(record, DecodeRecord) or record.is_check]
+            stage += [place] if stage[-1:] != [place] else []
+    turns = [
+        ("code", "p0"), ("chat", "q0"),
+        ("chat", "q1"), ("code", "p1"),
+        ("code", "p2"), ("chat", "q2"), ("few", "r"),
+    ]  # fmt: skip
+    assert stages == [turns, turns]
+    kinds = [type(record) for record in records]
+    plans = [index for index, kind in enumerate(kinds) if kind is PlanRecord]
+    assert plans == list(range(plans[0], plans[0] + 3))
+    assert DecodeRecord not in kinds[: plans[0]] and ReplayRecord not in kinds[plans[0] :]
+    orders = [item[1] for item in engine.asked if isinstance(item, tuple) and item[0] == "order"]
+    assert orders[:4] == [tuple(ORDERS[w.source]) for w in several()] + [tuple(ORDERS["code"])]
+
+
+def test_a_domain_among_others_is_measured_as_it_is_alone():
+    def of_code(records):
+        return [r for r in records if not isinstance(r, BaselineRecord) and r.domain == "code"]
+
+    alone, together = (
+        of_code(measured(ScriptedEngine())),
+        of_code(measured_together(ScriptedEngine(), several())),
+    )
+    assert [r.identity for r in together] == [r.identity for r in alone]
+
+
+def test_interrupted_turns_go_on_where_they_stopped():
+    records = measured_together(ScriptedEngine(), several())
+    for place in (1, len(records) // 3, 2 * len(records) // 3, len(records) - 1):
+        again = measured_together(ScriptedEngine(), several(), records[:place])
+        assert [r.identity for r in again] == [r.identity for r in records[place:]]
+
+
+def test_a_domain_that_cannot_be_measured_does_not_stop_the_others():
+    class Mute(ScriptedEngine):
+        def replay(self, prepared, orders, sizes, longest_draft, answer=None):
+            if prepared[0] == 7:
+                return super().replay(prepared, orders, sizes, longest_draft, ANSWER[:1])
+            return super().replay(prepared, orders, sizes, longest_draft, answer)
+
+    records = measured_together(Mute(), several())
+    (failure,) = [r for r in records if isinstance(r, FailureRecord)]
+    assert failure.case == ["plan", "few"] and "ends every held-out answer with its first" in failure.message
+    decoded = {r.domain for r in records if isinstance(r, DecodeRecord)}
+    assert decoded == {"code", "chat"}
+    with pytest.raises(DomainError, match="domain few: the target ends every held-out answer"):
+        measured_together(Mute(), several()[2:])
 
 
 def test_a_variant_without_memory_fails_and_the_others_are_measured():

@@ -50,7 +50,7 @@ def measured(target, draft):
 
     def make(done=None):
         campaign = Campaign(engine, [40, 97], config, done=done)
-        return campaign, list(campaign.run(workload)), workload
+        return campaign, list(campaign.run([workload])), workload
 
     return make
 

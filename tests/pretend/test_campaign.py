@@ -39,7 +39,7 @@ def measured(as_graphs):
     engine = TorchEngine(device, target, draft, MEASURE["max_new_tokens"], 0, None, capture)
     campaign = Campaign(engine, SIZES, MeasureConfig(**MEASURE))
     work = workload()
-    found = [*campaign.run(work), *campaign.run_steadily(work, 0.01)]
+    found = [*campaign.run([work]), *campaign.run_steadily(work, 0.01)]
     if not as_graphs:
         # Parts and the reference are the same however rounds are executed.
         found += [*campaign.isolate(work, device, TIMING), *campaign.compare_with_reference(work)]

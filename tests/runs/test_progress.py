@@ -3,6 +3,7 @@
 import pytest
 from rich.progress import Progress
 
+from bench.measure.campaign import EXPLORING, PROVING
 from bench.runs.bench import _stages
 from bench.runs.progress import RunBar
 
@@ -41,20 +42,31 @@ def test_a_run_that_is_resumed_starts_where_it_stopped():
     assert task.finished
 
 
+def test_stages_whose_records_take_longer_have_more_steps():
+    progress = Progress(disable=True)
+    # Five records of an earlier session: four of the first stage and one of the second, at three steps.
+    bar = RunBar(progress, {"a": 4, "b": 6}, num_done=5, weights={"b": 3})
+    (task,) = progress.tasks
+    assert task.total == 10
+    assert [task.completed for _ in bar.follow("a", [])] == [] and task.completed == 4
+    assert [task.completed for _ in bar.follow("b", ["second"])] == [7]
+    assert task.finished
+
+
 @pytest.mark.parametrize(
     ("with_energy", "isolated", "stages"),
     [
-        (False, False, ["measuring a", "measuring b", "comparing with generate"]),
+        ([], False, [EXPLORING, PROVING, "comparing with generate"]),
         (
+            ["a", "b"],
             True,
-            True,
-            ["measuring a", "a: energy", "measuring b", "b: energy", "timing parts in isolation"]
+            [EXPLORING, PROVING, "a: energy", "b: energy", "timing parts in isolation"]
             + ["comparing with generate"],
         ),
     ],
 )
 def test_every_stage_has_its_share(with_energy, isolated, stages):
-    steps = _stages({"a": 100, "b": 50}, with_energy, isolated)
+    steps = _stages({EXPLORING: 100, PROVING: 50}, with_energy, isolated)
     assert list(steps) == stages
-    assert steps["measuring a"] == 100 and all(steps.values())
-    assert steps["comparing with generate"] == 3
+    assert steps[EXPLORING] == 100 and all(steps.values())
+    assert steps["comparing with generate"] == 6
