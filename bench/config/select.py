@@ -134,11 +134,14 @@ class ExportConfig:
         vocab_size: k; null: the best size that the run decoded and recommends.
         draft_length: gamma of the command lines and of the speculation profile; null: the recommended one, or
             the fastest with `vocab_size`.
+        gguf: a GGUF file of the draft, whose LM head is cut as it is quantised; null: one is written from the
+            draft's weights.
     """
 
     domain: str | None = None
     vocab_size: int | None = None
     draft_length: int | None = None
+    gguf: str | None = None
 
     def __post_init__(self) -> None:
         size, length = self.vocab_size, self.draft_length

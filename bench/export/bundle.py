@@ -10,15 +10,16 @@ from bench.config import PairConfig, SelectConfig
 from bench.cost.config_json import DraftKind, read_config
 from bench.errors import CheckpointError
 from bench.export.checkpoint import borrowed_head, trim_eagle3, trim_lm_head
+from bench.export.gguf_files import cut_gguf, unknown_tensors, write_eagle3_gguf
 from bench.export.layouts import with_draft_vocab_size
 from bench.export.vocab_maps import Provenance, write_maps
-from bench.models.draft_config import Layout
-from bench.models.eagle_files import open_eagle
-from bench.models.engines import SGLANG, VLLM, VLLM_RUNNER, needs_first_runner, objections
-from bench.models.fetching import resolve_model
+from bench.models.draft_config import LayerIds, Layout, feature_layers
+from bench.models.eagle_files import CONFIG, EagleFiles, open_eagle
+from bench.models.engines import LLAMA_CPP, SGLANG, VLLM, VLLM_RUNNER, needs_first_runner, objections
+from bench.models.fetching import resolve_config, resolve_model
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
-EXPORTS = "exports"
+EXPORTS, GGUF = "exports", "draft.gguf"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Export:
         draft_folder: the draft's files.
         kind: kind of draft.
         settings: `checkpoint` and `eagle3_config` say what to write.
+        gguf: a GGUF file of the draft, whose head is cut; without it one is written from the weights.
     """
 
     chosen: DraftVocab
@@ -44,6 +46,7 @@ class Export:
     draft_folder: Path
     kind: DraftKind
     settings: SelectConfig
+    gguf: Path | None = None
 
 
 def write_exports(folder: Path, export: Export) -> None:
@@ -58,6 +61,7 @@ def write_exports(folder: Path, export: Export) -> None:
     _write_config(out, export)
     if export.settings.checkpoint:
         _write_checkpoints(out, export)
+        _write_gguf(out, export)
 
 
 def serve_commands(export: Export, target: str, gamma: int, folder: Path, written: Path) -> dict[str, str]:
@@ -74,7 +78,9 @@ def serve_commands(export: Export, target: str, gamma: int, folder: Path, writte
         return {}
     source = export.draft_folder if export.kind is DraftKind.EAGLE else written / "draft"
     files = open_eagle(source, export.kind, export.pair.ignore_keys, may_be_quantised=True)
-    against = objections(files.config, read_config(source / "config.json")[1], files.layers)
+    against = objections(files.config, read_config(source / CONFIG)[1], files.layers)
+    if not export.gguf:
+        against[LLAMA_CPP] += unknown_tensors(files) if not against[LLAMA_CPP] else []
     if export.kind is DraftKind.EAGLE:
         against[VLLM].append("it cuts no head of an EAGLE-1 or EAGLE-2 draft")
     commands = _commands(target, gamma, folder, source, export.kind, needs_first_runner(files.config))
@@ -105,6 +111,8 @@ def _commands(
         f"--speculative-algorithm {'EAGLE3' if is_eagle3 else 'EAGLE'} "
         f"--speculative-draft-model-path {path} --speculative-num-steps {gamma} --speculative-eagle-topk 1 "
         f"--speculative-num-draft-tokens {gamma + 1}{token_map}",
+        LLAMA_CPP: f"llama-server --model <target as GGUF> --spec-type draft-eagle3 "
+        f"--spec-draft-model {folder / EXPORTS / GGUF} --spec-draft-n-max {gamma}",
     }
 
 
@@ -113,7 +121,7 @@ def _write_config(out: Path, export: Export) -> None:
     given = export.settings.eagle3_config
     if given is None and export.kind is not DraftKind.EAGLE3:
         return
-    path = Path(given) if given else export.draft_folder / "config.json"
+    path = Path(given) if given else export.draft_folder / CONFIG
     try:
         text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -135,3 +143,23 @@ def _write_checkpoints(out: Path, export: Export) -> None:
         return
     for layout, place in ((Layout.SAFEAILAB, "draft"), (Layout.SPECULATORS, "draft-speculators")):
         trim_eagle3(folder, chosen, head, layout, out / place, pair.target)
+
+
+def _write_gguf(out: Path, export: Export) -> None:
+    """The draft for llama.cpp: cut out of the user's file, or made of the trimmed weights."""
+    if export.gguf:
+        cut_gguf(export.gguf, export.chosen, out / GGUF)
+    elif export.kind is DraftKind.EAGLE3:
+        source, pair = out / "draft", export.pair
+        files = open_eagle(source, export.kind, pair.ignore_keys, may_be_quantised=True)
+        against = objections(files.config, read_config(source / CONFIG)[1], files.layers)[LLAMA_CPP]
+        if not against and not unknown_tensors(files):
+            write_eagle3_gguf(files, _feature_layers(files, pair), out / GGUF)
+
+
+def _feature_layers(files: EagleFiles, pair: PairConfig) -> tuple[int, ...]:
+    """The target layers that the draft reads, which a GGUF file names in any case."""
+    values = read_config(resolve_config(pair.target, pair.target_revision) / CONFIG)[1]
+    num_layers = (values.get("text_config") or values)["num_hidden_layers"]
+    chosen = LayerIds(pair.layer_ids) if isinstance(pair.layer_ids, str) else tuple(pair.layer_ids)
+    return feature_layers(files.config, num_layers, chosen, str(files.folder / CONFIG))

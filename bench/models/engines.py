@@ -1,4 +1,7 @@
-"""What keeps vLLM 0.32 and SGLang 0.5.23 from a draft: it does not load, or computes something else."""
+"""What keeps vLLM 0.32, SGLang 0.5.23 and llama.cpp from a draft: they do not load it, or compute otherwise.
+
+llama.cpp is that of llama-cpp-python 0.3.36 (`src/models/eagle3.cpp`), which reads the draft as GGUF.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -6,7 +9,7 @@ from typing import Any
 from bench.cost.config_json import DraftKind
 from bench.models.draft_config import EagleConfig, Layout, layout_of
 
-VLLM, SGLANG = "vLLM", "SGLang"
+VLLM, SGLANG, LLAMA_CPP = "vLLM", "SGLang", "llama.cpp"
 
 # vLLM's second model runner, its default on GPUs, does not look for layers in `eagle_config`.
 VLLM_RUNNER = "VLLM_USE_V2_MODEL_RUNNER=0"
@@ -62,7 +65,21 @@ def objections(
         sglang.append("it reads the target's layers in eagle_config only")
     elif config.nested_layer_ids is not None:
         sglang.append("it takes the target's layers one later than eagle_config names them")
-    return {VLLM: vllm, SGLANG: sglang}
+    return {VLLM: vllm, SGLANG: sglang, LLAMA_CPP: _of_llama_cpp(config, has_bias)}
+
+
+def _of_llama_cpp(config: EagleConfig, has_bias: Collection[str]) -> list[str]:
+    found = {
+        "it has one layer": config.num_layers != 1,
+        "it reads three of the target's hidden states": config.num_features != 3,
+        "it has no draft with a Qwen3 layer": config.qk_norm,
+        "it has no biases": bool(has_bias),
+        "it does not know fc_norm": config.fc_norm,
+        "it does not know norm_output": config.norm_output,
+        "it does not know logit_scale": config.logit_scale != 1.0,
+        "its yarn rope was not compared with that of others": config.rope.kind == "yarn",
+    }
+    return [reason for reason, is_true in found.items() if is_true]
 
 
 def needs_first_runner(config: EagleConfig) -> bool:
@@ -81,4 +98,4 @@ def _of_eagle(
     names = [str(name) for name in values.get("architectures") or []]
     if not any(name.endswith("ForCausalLMEagle") for name in names):
         sglang.append("it knows these drafts as LlamaForCausalLMEagle (architectures)")
-    return {VLLM: vllm, SGLANG: sglang}
+    return {VLLM: vllm, SGLANG: sglang, LLAMA_CPP: ["it knows no EAGLE-1 and EAGLE-2 drafts"]}

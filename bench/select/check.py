@@ -19,7 +19,7 @@ from bench.models.checkpoint import SHIPPED
 from bench.models.config_rules import Verdict
 from bench.models.draft_config import LAST, EagleConfig, LayerIds, feature_layers, layer_note, read_draft_keys
 from bench.models.eagle_files import num_layers_in
-from bench.models.engines import objections
+from bench.models.engines import LLAMA_CPP, objections
 from bench.models.fetching import CONFIG, resolve_config, resolve_tokenizer
 from bench.models.target_config import plan_target
 from bench.models.weights import StoredTensor, as_integers, open_weights, weight_files, without_prefix
@@ -120,7 +120,8 @@ def _tensors_here(folder: Path) -> dict[str, StoredTensor]:
 
 def _engines(config: EagleConfig, values: dict[str, Any], tensors: Collection[str], found: Findings) -> None:
     for engine, reasons in objections(config, values, tensors).items():
-        verdict = "loads it as it is" if not reasons else f"not as it is here: {'; '.join(reasons)}"
+        how = "reads it as GGUF" if engine == LLAMA_CPP else "loads it as it is"
+        verdict = how if not reasons else f"not as it is here: {'; '.join(reasons)}"
         found.lines.append(f"  {engine}: {verdict}")
 
 

@@ -16,7 +16,7 @@ from bench.analysis.run import Run, find_run, read_run
 from bench.analysis.summary import held_out_tokens
 from bench.analysis.surfaces import Surfaces
 from bench.assets import CATALOG
-from bench.config import POOLED, Config, ExportConfig, PairConfig, SelectConfig
+from bench.config import POOLED, Config, ExportConfig, PairConfig
 from bench.cost.config_json import DraftKind
 from bench.errors import CheckpointError, ConfigError
 from bench.export.bundle import EXPORTS, Export, serve_commands, speculative_config, write_exports
@@ -121,7 +121,7 @@ def run_export(config: Config, console: Console) -> list[Path]:
         variant = _variant(surfaces, domain, config.export)
         size, gamma = variant.vocab_size, variant.draft_length
         with stage(console, f"writing {folder}"), replace_folder(folder, SUMMARY) as fresh:
-            export = _export(config.select, run, draft, domain, size)
+            export = _export(config, run, draft, domain, size)
             write_exports(fresh, export)
             profile = _profile(run, domain, variant, export)
             (fresh / EXPORTS / PROFILE).write_text(json.dumps(profile, indent=2) + "\n", "utf-8")
@@ -231,7 +231,7 @@ def _profile(run: Run, domain: str, variant: Variant, export: Export) -> dict[st
     )
 
 
-def _export(settings: SelectConfig, run: Run, draft: _Draft, domain: str, size: int) -> Export:
+def _export(config: Config, run: Run, draft: _Draft, domain: str, size: int) -> Export:
     source, vocab_size = run.plans[domain].source, draft.tokenizer.vocab_size
     ranking = run.rankings[source]
     must_keep = ranking.order[: ranking.num_must_keep].tolist()
@@ -259,7 +259,8 @@ def _export(settings: SelectConfig, run: Run, draft: _Draft, domain: str, size: 
         num_ranking_tokens=int(counts.sum()),
     )
     kind = DraftKind(run.environment["shapes"]["draft"]["kind"])
-    return Export(chosen, counts, must_keep, provenance, draft.pair, draft.folder, kind, settings)
+    gguf = None if config.export.gguf is None else Path(config.export.gguf)
+    return Export(chosen, counts, must_keep, provenance, draft.pair, draft.folder, kind, config.select, gguf)
 
 
 def _summary(run: Run, domain: str, gamma: int, export: Export, serve: dict[str, str]) -> dict[str, Any]:
