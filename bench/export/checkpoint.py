@@ -6,10 +6,12 @@ unchanged, a few rows at a time: tensors and keys of any name and type.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -205,6 +207,12 @@ def head_tensors(tensors: Tensors) -> dict[str, StoredTensor]:
 
 _SHAPE, _PACKED = "lm_head.weight_shape", "lm_head.weight_packed"
 
+# GPTQ and AWQ store a head the other way round: a column is a token.
+_SCALES, _QWEIGHT = "lm_head.scales", "lm_head.qweight"
+
+# Which token each group of bits of a packed integer is: AWQ's kernels want them so, in 4 bits.
+_AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+
 
 def _own_head(
     tensors: Tensors, target_head: Tensor | Tensors | None, target_vocab_size: int, folder: Path
@@ -228,6 +236,8 @@ def _num_rows(head: Tensors, folder: Path) -> int:
     for name in (HEAD, _PACKED):
         if name in head:
             return head[name].num_rows
+    if _SCALES in head and _QWEIGHT in head:
+        return head[_SCALES].shape[-1]
     raise CheckpointError(
         f"{folder}: the LM head is stored as {', '.join(sorted(head))}, whose rows cannot be selected; "
         "give a checkpoint whose head has one matrix with a row for each token"
@@ -235,11 +245,17 @@ def _num_rows(head: Tensors, folder: Path) -> int:
 
 
 def _cut(head: Tensors, num_rows: int, rows: IntArray, folder: Path) -> dict[str, StoredTensor]:
-    """Only these rows of every tensor of a head, weights and scales, with unchanged bits."""
+    """Only these tokens of every tensor of a head, weights and scales, with unchanged bits."""
+    if _QWEIGHT in head:
+        return _cut_columns(head, num_rows, rows, folder)
     found = {}
     for name, tensor in head.items():
         if name == _SHAPE:
             found[name] = stored(torch.tensor([len(rows), *tensor.tensor().tolist()[1:]]))
+        elif _is_packed_by_row(name, tensor, num_rows):
+            per_integer = -(-num_rows // tensor.num_rows)
+            values = unpacked(tensor.tensor().T, range(per_integer))[:, rows]
+            found[name] = stored(packed(values, range(per_integer)).T.contiguous())
         elif tensor.shape[:1] == (num_rows,):
             found[name] = tensor.take(rows)
         elif tensor.shape in ((), (1,), (1, 1)):
@@ -250,6 +266,81 @@ def _cut(head: Tensors, num_rows: int, rows: IntArray, folder: Path) -> dict[str
                 "tokens, so the head cannot be trimmed; give a head that is not quantised in blocks of rows"
             )
     return found
+
+
+def _is_packed_by_row(name: str, tensor: StoredTensor, num_rows: int) -> bool:
+    """Whether these are zero points of compressed-tensors, several tokens to an integer."""
+    return name == "lm_head.weight_zero_point" and tensor.dtype == "I32" and tensor.num_rows < num_rows
+
+
+def _cut_columns(head: Tensors, num_columns: int, columns: IntArray, folder: Path) -> dict[str, StoredTensor]:
+    """Only these tokens of a head of GPTQ or AWQ, a few rows at a time."""
+    is_awq = head[_QWEIGHT].shape[-1] < num_columns
+    found = {}
+    for name, tensor in head.items():
+        if name == "lm_head.g_idx":  # the group of every input, whatever the token
+            found[name] = tensor
+        elif tensor.shape == (num_columns,):
+            found[name] = tensor.take(columns)
+        elif tensor.shape[-1:] == (num_columns,):
+            found[name] = _columns(tensor, len(columns), lambda part: part[:, columns])
+        else:
+            order = _packing(name, tensor, num_columns, len(columns), is_awq, folder)
+            found[name] = _columns(tensor, len(columns) // len(order), partial(_repacked, columns, order))
+    return found
+
+
+def _packing(
+    name: str, tensor: StoredTensor, num_columns: int, size: int, is_awq: bool, folder: Path
+) -> Sequence[int]:
+    """The order of the tokens in an integer of a packed tensor, from which `size` tokens are wanted."""
+    per_integer, rest = divmod(num_columns, max(1, tensor.shape[-1] if tensor.shape else 1))
+    if tensor.dtype != "I32" or rest or per_integer not in (4, 8, 16):
+        raise CheckpointError(
+            f"{folder}: {name} of shape {tensor.shape} has no column for each of the {num_columns} tokens, "
+            "so the head cannot be trimmed; give one of 2, 4 or 8 bits"
+        )
+    if size % per_integer:
+        raise CheckpointError(
+            f"{folder}: {name} packs {per_integer} tokens into an integer, so the size must be a multiple of "
+            f"{per_integer}, and is {size}; set export.vocab_size or vocab.multiple"
+        )
+    return _AWQ_ORDER if is_awq and per_integer == len(_AWQ_ORDER) else range(per_integer)
+
+
+def _columns(tensor: StoredTensor, num_columns: int, cut: Callable[[Tensor], Tensor]) -> StoredTensor:
+    shape = (*tensor.shape[:-1], num_columns)
+    return StoredTensor(tensor.dtype, shape, lambda start, stop: cut(tensor.part(start, stop)))
+
+
+def _repacked(columns: IntArray, order: Sequence[int], integers: Tensor) -> Tensor:
+    return packed(unpacked(integers, order)[:, columns], order)
+
+
+def unpacked(integers: Tensor, order: Sequence[int]) -> Tensor:
+    """The values `(rows, columns * n)` in int32 `(rows, columns)` of n values each.
+
+    Args:
+        integers: packed values.
+        order: which of its n values each group of bits holds, lowest bits first.
+    """
+    shifts, mask = _shifts(order)
+    values = (integers.to(torch.int64).unsqueeze(-1) >> shifts) & mask
+    return values[..., np.argsort(order)].reshape(len(integers), -1)
+
+
+def packed(values: Tensor, order: Sequence[int]) -> Tensor:
+    """The opposite of `unpacked`; missing values at the end are zeros."""
+    values = torch.nn.functional.pad(values, (0, -values.shape[-1] % len(order)))
+    shifts, _ = _shifts(order)
+    grouped = values.reshape(len(values), -1, len(order))[..., list(order)]
+    # Two's complement, as the highest group holds the sign.
+    return (grouped << shifts).sum(-1).to(torch.int32)
+
+
+def _shifts(order: Sequence[int]) -> tuple[Tensor, int]:
+    bits = 32 // len(order)
+    return torch.arange(len(order)) * bits, (1 << bits) - 1
 
 
 def _maps(vocab: DraftVocab) -> dict[str, StoredTensor]:

@@ -168,9 +168,9 @@ def test_a_head_in_blocks_of_rows_is_refused_by_name(full_draft, tmp_path):
         CheckpointError, match=r"lm_head\.weight_scale_inv of shape \(2, 1\) does not have one row for"
     ):
         trim(full_draft(**head), [4], tmp_path / "out", head=None)
-    columns = {"lm_head__qweight": torch.zeros(4, VOCAB_SIZE), "lm_head__scales": torch.ones(1, VOCAB_SIZE)}
-    with pytest.raises(CheckpointError, match=r"stored as lm_head\.qweight, lm_head\.scales, whose"):
-        trim(full_draft(**columns), [4], tmp_path / "out", head=None)
+    other = {"lm_head__weight__absmax": torch.ones(4), "lm_head__codebook": torch.ones(16)}
+    with pytest.raises(CheckpointError, match=r"stored as lm_head\.codebook, lm_head\.weight\.absmax, whose"):
+        trim(full_draft(**other), [4], tmp_path / "out", head=None)
     assert not (tmp_path / "out").exists()
 
 
