@@ -173,7 +173,7 @@ def named_keys(page: Path) -> Iterator[str]:
     groups = {item.name for item in fields(Config)}
     for command in commands(page):
         alone = re.fullmatch(r"\+?([a-z]\w*)((?:\.\w+)+)(?:=.*)?", command.strip())
-        if alone and alone[1] in groups and not alone[2].startswith(".json"):
+        if alone and alone[1] in groups and not alone[2].startswith((".json", ".gguf")):
             yield alone[1] + alone[2]
         if re.match(r"\s*(make |\S*python -m bench )", command):
             yield from re.findall(r"""(?:^|[\s"'(])\+?([a-z]\w*(?:\.\w+)*)=""", command.partition(" #")[0])
