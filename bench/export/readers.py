@@ -1,5 +1,6 @@
 """Reads every exported map, with all the checks that engines do not make."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ def read_map(path: Path, target_vocab_size: int) -> DraftVocab:
     """The vocabulary in a map of any exported format.
 
     Args:
-        path: `.safetensors`, `.pt` with a list of ids or with d2t and t2d, or `d2t.npy` next to `t2d.npy`.
+        path: `.safetensors`, `.pt` with a list of ids or with d2t and t2d, `d2t.npy` next to `t2d.npy`, or a
+            list of ids as `.txt`, `.json` or `.i32`.
         target_vocab_size: V.
 
     Raises:
@@ -31,14 +33,24 @@ def read_map(path: Path, target_vocab_size: int) -> DraftVocab:
                 np.load(path.with_name(f"{name}.npy"), allow_pickle=False) for name in ("d2t", "t2d")
             )
             return _from_maps(offsets, mask, target_vocab_size)
+        if path.suffix == ".i32":
+            return _in_any_order(np.fromfile(path, dtype="<i4"), target_vocab_size)
+        if path.suffix == ".json":
+            return _in_any_order(json.loads(path.read_text("utf-8")), target_vocab_size)
+        if path.suffix == ".txt":
+            return _in_any_order([int(line) for line in path.read_text("utf-8").split()], target_vocab_size)
         loaded = load_pickled(path)
         if isinstance(loaded, dict):
             return _from_maps(loaded["d2t"], loaded["t2d"], target_vocab_size)
-        return DraftVocab(np.sort(as_integers(loaded)), target_vocab_size)
+        return _in_any_order(loaded, target_vocab_size)
     except VocabError as error:
         raise VocabError(f"{path}: {error}") from error
     except (*READ_ERRORS, EOFError) as error:
         raise VocabError(f"{path}: not a readable vocabulary map ({error})") from error
+
+
+def _in_any_order(ids: Any, target_vocab_size: int) -> DraftVocab:
+    return DraftVocab(np.sort(as_integers(ids)), target_vocab_size)
 
 
 def _from_safetensors(path: Path, target_vocab_size: int) -> DraftVocab:

@@ -98,12 +98,16 @@ def write_maps(
         provenance: origin of the vocabulary.
         folder: an existing folder, which the caller moves into place in one step.
     """
-    for name in ("sglang", "fr_spec", "specforge", "speculators"):
+    for name in ("token_ids", "sglang", "fr_spec", "specforge", "speculators"):
         (folder / name).mkdir()
     d2t, t2d = torch.from_numpy(vocab.d2t), torch.from_numpy(vocab.t2d)
     metadata = provenance.as_metadata()
     save_tensors({"d2t": d2t, "t2d": t2d}, folder / "draft_vocab.safetensors", metadata)
-    save_pickled(vocab.target_ids.tolist(), folder / "sglang" / "token_map.pt")
+    ids = vocab.target_ids.tolist()
+    (folder / "token_ids" / "ids.txt").write_text("".join(f"{token}\n" for token in ids), "utf-8")
+    (folder / "token_ids" / "ids.json").write_text(json.dumps(ids) + "\n", "utf-8")
+    vocab.target_ids.astype("<i4").tofile(folder / "token_ids" / "ids.i32")
+    save_pickled(ids, folder / "sglang" / "token_map.pt")
     by_frequency = rank_by_count(counts)
     kept = by_frequency[np.isin(by_frequency, vocab.target_ids)]
     save_pickled(kept.tolist(), folder / "fr_spec" / f"freq_{len(vocab)}.pt")
@@ -127,6 +131,14 @@ def exported_files(size: int | str) -> list[ExportedFile]:
             "any",
             "d2t (k) int64 offsets, t2d (V) bool",
             "target id = draft id + d2t[draft id]; the origin of the vocabulary is in the header",
+        ),
+        ExportedFile("token_ids/ids.txt", "your own tools", "k ids, ascending", "one id a line"),
+        ExportedFile("token_ids/ids.json", "your own tools", "list of k ids, ascending", "JSON"),
+        ExportedFile(
+            "token_ids/ids.i32",
+            "your own tools",
+            "(k) int32, little-endian, without a header",
+            'numpy.fromfile(path, dtype="<i4")',
         ),
         ExportedFile(
             "sglang/token_map.pt",

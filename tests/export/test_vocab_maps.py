@@ -30,6 +30,9 @@ class Code:
 COUNTS = np.array([4, 0, 9, 1, 9, 0, 2, 7, 0, 3])
 FILES = [
     "draft_vocab.safetensors",
+    "token_ids/ids.txt",
+    "token_ids/ids.json",
+    "token_ids/ids.i32",
     "sglang/token_map.pt",
     "fr_spec/freq_4.pt",
     "specforge/vocab_mapping.pt",
