@@ -253,9 +253,8 @@ def _cut(head: Tensors, num_rows: int, rows: IntArray, folder: Path) -> dict[str
         if name == _SHAPE:
             found[name] = stored(torch.tensor([len(rows), *tensor.tensor().tolist()[1:]]))
         elif _is_packed_by_row(name, tensor, num_rows):
-            per_integer = -(-num_rows // tensor.num_rows)
-            values = unpacked(tensor.tensor().T, range(per_integer))[:, rows]
-            found[name] = stored(packed(values, range(per_integer)).T.contiguous())
+            order = range(-(-num_rows // tensor.num_rows))
+            found[name] = stored(_repacked(rows, order, tensor.tensor().T).T.contiguous())
         elif tensor.shape[:1] == (num_rows,):
             found[name] = tensor.take(rows)
         elif tensor.shape in ((), (1,), (1, 1)):
@@ -314,33 +313,20 @@ def _columns(tensor: StoredTensor, num_columns: int, cut: Callable[[Tensor], Ten
 
 
 def _repacked(columns: IntArray, order: Sequence[int], integers: Tensor) -> Tensor:
-    return packed(unpacked(integers, order)[:, columns], order)
-
-
-def unpacked(integers: Tensor, order: Sequence[int]) -> Tensor:
-    """The values `(rows, columns * n)` in int32 `(rows, columns)` of n values each.
+    """Integers of these columns only, packed as before; what is missing at the end is zeros.
 
     Args:
-        integers: packed values.
-        order: which of its n values each group of bits holds, lowest bits first.
+        columns: those wanted, of the values in `integers`.
+        order: which value of an integer each group of bits holds, lowest bits first.
+        integers: int32 `(rows, n)`.
     """
-    shifts, mask = _shifts(order)
-    values = (integers.to(torch.int64).unsqueeze(-1) >> shifts) & mask
-    return values[..., np.argsort(order)].reshape(len(integers), -1)
-
-
-def packed(values: Tensor, order: Sequence[int]) -> Tensor:
-    """The opposite of `unpacked`; missing values at the end are zeros."""
-    values = torch.nn.functional.pad(values, (0, -values.shape[-1] % len(order)))
-    shifts, _ = _shifts(order)
-    grouped = values.reshape(len(values), -1, len(order))[..., list(order)]
-    # Two's complement, as the highest group holds the sign.
-    return (grouped << shifts).sum(-1).to(torch.int32)
-
-
-def _shifts(order: Sequence[int]) -> tuple[Tensor, int]:
     bits = 32 // len(order)
-    return torch.arange(len(order)) * bits, (1 << bits) - 1
+    place, group = torch.from_numpy(columns // len(order)), columns % len(order)
+    shifts = torch.from_numpy(bits * np.argsort(order)[group]).to(torch.int32)
+    values = (integers[:, place] >> shifts) & ((1 << bits) - 1)
+    values = torch.nn.functional.pad(values, (0, -len(columns) % len(order)))
+    grouped = values.reshape(len(values), -1, len(order))[..., list(order)]
+    return (grouped << bits * torch.arange(len(order), dtype=torch.int32)).sum(-1, dtype=torch.int32)
 
 
 def _maps(vocab: DraftVocab) -> dict[str, StoredTensor]:
