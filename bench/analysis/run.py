@@ -117,6 +117,11 @@ class Run:
         return str((self.environment.get("decoding") or {}).get("execution", EAGER))
 
     @property
+    def laps_overlap(self) -> bool:
+        """Whether only whole rounds have a time: launched kernel by kernel on a GPU."""
+        return self.execution == EAGER and bool(self.environment.get("cuda"))
+
+    @property
     def is_sampled(self) -> bool:
         """Whether answers were sampled, and not greedy."""
         return bool(self.config["measure"].get("temperature"))

@@ -34,7 +34,8 @@ class Surfaces:
     def __init__(self, run: Run):
         self.run = run
         self.latency = {
-            d: RoundLatency.from_probes([*probes, *plain_steps(run, d)]) for d, probes in run.probes.items()
+            d: RoundLatency.from_probes([*probes, *plain_steps(run, d)], laps_overlap=run.laps_overlap)
+            for d, probes in run.probes.items()
         }
         self._made: dict[tuple[str, str], Surface] = {}
         self._of_decodes: dict[str, Surface] = {}
@@ -53,7 +54,9 @@ class Surfaces:
         """
         if domain not in self._of_decodes:
             checks = self.run.checks.get(domain)
-            latency = RoundLatency.from_probes(checks) if checks else self.latency[domain]
+            latency = self.latency[domain]
+            if checks:
+                latency = RoundLatency.from_probes(checks, laps_overlap=self.run.laps_overlap)
             source, prompts = self.run.plans[domain].source, self.run.prompts[domain]
             self._of_decodes[domain] = self._predict(domain, source, latency, prompts)
         return self._of_decodes[domain]
@@ -62,7 +65,7 @@ class Surfaces:
         """Surfaces of two disjoint halves of the prompts and of the blocks; empty where there are too few."""
         source = self.run.plans[domain].source
         probes = [*self.run.probes[domain], *plain_steps(self.run, domain)]
-        latency = RoundLatency.from_probes(probes, by_prompt=True)
+        latency = RoundLatency.from_probes(probes, by_prompt=True, laps_overlap=self.run.laps_overlap)
         prompts = sorted(self.run.replays[domain][source])
         if min(len(prompts), latency.num_blocks) < _LEAST_TO_SPLIT:
             return []

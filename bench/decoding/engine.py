@@ -21,6 +21,8 @@ Part = Callable[[], object]
 class Clock(Protocol):
     """What an engine asks of a device to time its work; see `bench.device.Device`."""
 
+    asynchronous: bool
+
     def mark(self) -> Any:
         """The point where work queued so far ends."""
 
@@ -100,12 +102,15 @@ class Engine(Protocol):
         full_size: tokens that the untrimmed draft can propose.
         can_probe: whether it can stop after some rounds and times every part of a round.
         can_replay: whether it can compute the acceptance of drafts of every size from one answer.
+        laps_overlap: whether launches of one part of a round hide behind the work of another, so that only
+            whole rounds have a time.
     """
 
     name: str
     full_size: int
     can_probe: bool
     can_replay: bool
+    laps_overlap: bool
 
     def use_order(self, order: IntArray) -> None:
         """From now on the draft's vocabulary of k tokens is the first k of `order` `(full_size,)`."""

@@ -78,6 +78,8 @@ class TorchEngine:
         # The newest last.
         self._orders = [_Order(draft.vocab.target_ids)]
         self.full_size = self._full_head.size
+        # A graph is one launch, so that the host is ahead of the device in every part.
+        self.laps_overlap = clock.asynchronous and capture is None
 
     def use_order(self, order: IntArray) -> None:
         """As of `Engine`; the heads of the orders before it are kept, of `_MOST_ORDERS` at most."""

@@ -310,7 +310,7 @@ class Campaign:
         also = self._measure.also()
         surface = predict(
             replayed,
-            RoundLatency.from_probes(found[domain].probes),
+            RoundLatency.from_probes(found[domain].probes, laps_overlap=self._engine.laps_overlap),
             self._engine.full_size,
             [workload.paper_size, *(variant.vocab_size for variant in also)],
             workload.least_size,

@@ -1,8 +1,9 @@
-"""Splits drafted chains that were timed as one lap into what depends on k and what depends on gamma.
+"""Rounds whose laps say nothing of the parts: what depends on k in them, and what on gamma.
 
 A round of a few graphs has no mark between the layers, heads and selections of a chain. Probes of many
 (k, gamma) still show the parts: a chain takes a(gamma) + gamma h(k), with the extension and the layers
-in a(gamma) and LM head and selection in h(k).
+in a(gamma) and LM head and selection in h(k). Of rounds that were launched kernel by kernel on a device that
+works behind the host's back, no lap can be trusted; their whole rounds are then taken for chains.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,32 @@ from dataclasses import replace
 import numpy as np
 
 from bench.records import ProbeRecord
-from bench.variant import DRAFT, HEAD, OTHER, SELECT
+from bench.variant import DRAFT, EXTEND, HEAD, LAYER, OTHER, PREFILL, SELECT, VERIFY
+
+
+def whole_rounds_ms(probe: ProbeRecord) -> list[float]:
+    """Time of every round that an extension ends, and so of every one but the last."""
+    laps, gamma = probe.laps_ms, probe.draft_length
+    num_rounds = len(laps.get(EXTEND, []))
+
+    def by_round(name: str, per_round: int) -> np.ndarray:
+        samples = np.array(laps.get(name, [])[: num_rounds * per_round])
+        return samples.reshape(num_rounds, per_round).sum(axis=1)
+
+    chained = by_round(HEAD, gamma) + by_round(SELECT, gamma) + by_round(LAYER, gamma - 1)
+    return [float(ms) for ms in chained + sum(by_round(name, 1) for name in (VERIFY, OTHER, EXTEND))]
+
+
+def joined_rounds(probe: ProbeRecord) -> ProbeRecord:
+    """The same probe with its whole rounds as chains, without the extensions, which stay laps."""
+    extensions = probe.laps_ms.get(EXTEND, [])
+    nothing = [0.0] * len(extensions)
+    laps = {
+        PREFILL: probe.laps_ms.get(PREFILL, []),
+        DRAFT: [whole - ms for whole, ms in zip(whole_rounds_ms(probe), extensions, strict=True)],
+        **{VERIFY: nothing, OTHER: nothing, EXTEND: extensions},
+    }
+    return replace(probe, laps_ms=laps)
 
 
 def with_parts(probes: Sequence[ProbeRecord]) -> list[ProbeRecord]:

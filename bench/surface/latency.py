@@ -7,6 +7,11 @@ A round of k and gamma drafts gamma tokens (LM head and selection each time, the
 verifies gamma + 1 tokens, and extends the draft over what was accepted. Head and selection depend on k, and
 so does the layer, although its work is the same: a larger head leaves less of its weights in the cache.
 Verification, extension and the rest depend on gamma.
+
+On a device that works behind the host's back the parts do not add up: while the head of a large vocabulary
+runs, the launches of what follows are already queued, and after a small one the device waits for them. Layer
+and verification then seem to take longer as the head shrinks. There, whole rounds are what is known of
+every (k, gamma).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +21,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from bench.records import ProbeRecord
-from bench.surface.chains import with_parts
+from bench.surface.chains import joined_rounds, whole_rounds_ms, with_parts
 from bench.variant import EXTEND, HEAD, LAYER, OTHER, PREFILL, SELECT, VERIFY
 from bench.vocab.draft_vocab import Floats, IntArray
 
@@ -33,6 +38,10 @@ class _Samples:
     levels: IntArray
     total: Floats
     count: Floats
+
+    def only(self, blocks: list[int]) -> "_Samples":
+        """Those of some blocks."""
+        return _Samples(self.levels, self.total[:, blocks], self.count[:, blocks])
 
     def means(self, weights: Floats) -> Floats:
         """Mean by resample and level `(resamples, levels)`, for weights `(resamples, blocks)`.
@@ -61,20 +70,27 @@ class RoundLatency:
     sizes: IntArray
     draft_lengths: IntArray
     _by_part: Mapping[str, _Samples]
+    _whole: Mapping[int, _Samples] | None = None
 
     @classmethod
-    def from_probes(cls, probes: Iterable[ProbeRecord], by_prompt: bool = False) -> "RoundLatency":
+    def from_probes(
+        cls, probes: Iterable[ProbeRecord], by_prompt: bool = False, laps_overlap: bool = False
+    ) -> "RoundLatency":
         """Gathers the probes of one domain; every prompt must have seen every size and gamma.
 
         Args:
             probes: those with a draft length of 0 are of plain decoding, and time its steps.
             by_prompt: whether prompts are blocks even where several processes probed them.
+            laps_overlap: whether launches of one part hide behind the work of another, so that only whole
+                rounds have a time. What a head takes is then what rounds take beyond those of the smallest
+                size.
         """
         every = list(probes)
         are_processes = not by_prompt and len({p.process for p in every}) > 1
         block_of = (lambda p: str(p.process)) if are_processes else (lambda p: p.prompt_id)
         plain = [p for p in every if not p.draft_length]
-        probes = with_parts([p for p in every if p.draft_length])
+        drafted = [p for p in every if p.draft_length]
+        probes = with_parts([joined_rounds(p) for p in drafted] if laps_overlap else drafted)
         blocks = sorted({block_of(p) for p in probes})
         place = {block: index for index, block in enumerate(blocks)}
         sizes = np.array(sorted({p.vocab_size for p in probes}))
@@ -95,7 +111,11 @@ class RoundLatency:
             parts[part] = _Samples(levels, total, count)
         parts[_PLAIN] = _plain_samples([(block_of(p), p) for p in plain], place)
         prefill = parts.pop(PREFILL)
-        return cls(blocks, (prefill.total / prefill.count)[0], sizes, gammas, parts)
+        whole = None
+        if laps_overlap:
+            rounds = [(block_of(p), p) for p in drafted]
+            whole = {int(gamma): _whole_samples(rounds, int(gamma), sizes, place) for gamma in gammas}
+        return cls(blocks, (prefill.total / prefill.count)[0], sizes, gammas, parts, whole)
 
     @property
     def num_blocks(self) -> int:
@@ -105,9 +125,10 @@ class RoundLatency:
     def only(self, blocks: Sequence[int]) -> "RoundLatency":
         """The same of some blocks, by their places."""
         kept = list(blocks)
-        parts = {n: _Samples(s.levels, s.total[:, kept], s.count[:, kept]) for n, s in self._by_part.items()}
+        parts = {name: samples.only(kept) for name, samples in self._by_part.items()}
+        whole = self._whole and {gamma: samples.only(kept) for gamma, samples in self._whole.items()}
         names = [self.blocks[i] for i in kept]
-        return RoundLatency(names, self.prefill_ms[kept], self.sizes, self.draft_lengths, parts)
+        return RoundLatency(names, self.prefill_ms[kept], self.sizes, self.draft_lengths, parts, whole)
 
     def head_ms(self, sizes: IntArray, weights: Floats) -> Floats:
         """LM head and selection of one token at each size `(resamples, len(sizes))`.
@@ -124,17 +145,20 @@ class RoundLatency:
 
         Sizes are weighted by their samples: a size that was probed with short drafts has few.
         """
-        samples = self._by_part[LAYER]
-        counts = np.maximum(samples.count.sum(1), 1)
-        rising = [isotonic_regression(row, weights=counts).x for row in samples.means(weights)]
-        return np.stack(rising) @ _interpolation(samples.levels, sizes)
+        return _rising(self._by_part[LAYER], sizes, weights)
 
     def fixed_ms(self, draft_length: int, weights: Floats) -> Floats:
         """The part of a round that does not depend on the vocabulary `(resamples,)`."""
         return np.sum([self._mean(part, draft_length, weights) for part in PER_ROUND], axis=0)
 
     def round_ms(self, draft_length: int, sizes: IntArray, weights: Floats) -> Floats:
-        """A whole round with each size `(resamples, len(sizes))`."""
+        """A whole round with each size `(resamples, len(sizes))`: the sum of its parts, if they add up."""
+        if self._whole is not None and self._whole[draft_length].count.any():
+            found = _rising(samples := self._whole[draft_length], sizes, weights)
+            if samples.levels[-1] == self.sizes[-1]:
+                # The whole head maps no ids, a launch less, so that its rounds may be the shorter ones.
+                found[:, sizes == self.sizes[-1]] = samples.means(weights)[:, -1:]
+            return found
         head, layer = self.head_ms(sizes, weights), self.layer_ms(sizes, weights)
         fixed = self.fixed_ms(draft_length, weights)[:, None]
         return draft_length * head + (draft_length - 1) * layer + fixed
@@ -156,6 +180,27 @@ class RoundLatency:
         samples = self._by_part[part]
         row = int(np.searchsorted(samples.levels, draft_length)) if len(samples.levels) > 1 else 0
         return samples.means(weights)[:, row]
+
+
+def _rising(samples: _Samples, sizes: IntArray, weights: Floats) -> Floats:
+    """Means at each size `(resamples, len(sizes))`, made to rise with k by the weight of their samples."""
+    counts = np.maximum(samples.count.sum(1), 1)
+    rising = [isotonic_regression(row, weights=counts).x for row in samples.means(weights)]
+    return np.stack(rising) @ _interpolation(samples.levels, sizes)
+
+
+def _whole_samples(
+    probes: Sequence[tuple[str, ProbeRecord]], draft_length: int, sizes: IntArray, place: Mapping[str, int]
+) -> _Samples:
+    """Whole rounds of one draft length by size, of the sizes that were probed with it."""
+    total, count = np.zeros((len(sizes), len(place))), np.zeros((len(sizes), len(place)))
+    for block, probe in probes:
+        if probe.draft_length == draft_length and (rounds := whole_rounds_ms(probe)):
+            at = int(np.searchsorted(sizes, probe.vocab_size)), place[block]
+            total[at] += sum(rounds)
+            count[at] += len(rounds)
+    there = count.any(axis=1)
+    return _Samples(sizes[there], total[there], count[there])
 
 
 def _plain_samples(probes: Sequence[tuple[str, ProbeRecord]], place: Mapping[str, int]) -> _Samples:

@@ -193,7 +193,6 @@ def predict(
     sizes = _grid(walks, extra, least_size, full_size)
     # The first row is all blocks, the others leave out one each.
     weights = np.concatenate([np.ones((1, latency.num_blocks)), 1 - np.eye(latency.num_blocks)])
-    head, layer = latency.head_ms(sizes, weights), latency.layer_ms(sizes, weights)
     tokens = np.array([item.num_tokens - 1 for item in found], dtype=np.float64)
     shape = (len(gammas), len(sizes))
     point, rounds, accepted = (np.empty(shape) for _ in range(3))
@@ -204,7 +203,7 @@ def predict(
         steps = [item.at(sizes) for item in of_prompts]
         num_rounds = np.stack([r for r, _ in steps])
         rounds[row], accepted[row] = num_rounds.sum(0), sum(at.sum(0) for _, at in steps)
-        round_ms = gamma * head + (gamma - 1) * layer + latency.fixed_ms(gamma, weights)[:, None]
+        round_ms = latency.round_ms(gamma, sizes, weights)
         once_ms = latency.once_ms(gamma, weights)[:, None]
         total_ms = rounds[row] * round_ms + len(found) * once_ms
         point[row] = tokens.sum() / total_ms[0] * 1e3

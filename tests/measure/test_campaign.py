@@ -28,6 +28,7 @@ class ScriptedEngine:
     full_size: int = FULL
     can_probe: bool = True
     can_replay: bool = True
+    laps_overlap: bool = False
     asked: list = field(default_factory=list)
     starved: set = field(default_factory=set)
 

@@ -49,6 +49,18 @@ _FREE = {
     "lift_fresh",
 }
 
+# Operations that read a few rows of what they are given, as many as they write.
+_GATHERING = {
+    "index_select",
+    "embedding",
+    "index",
+    "gather",
+    "index_copy_",
+    "index_copy",
+    "copy_",
+    "scatter_",
+}
+
 # May be given tensors of both kinds.
 _CROSSING = {"copy_", "_to_copy", "to"}
 
@@ -113,6 +125,7 @@ class Costs:
         wait: of the host, beside what it waits for.
         kernel: of the device, for the smallest kernel.
         graph_gap: of the device, between two kernels of a graph.
+        bytes_per_us: of the device's memory; a kernel that reads and writes more takes longer than the smallest.
     """
 
     launch: float = 5.0
@@ -121,6 +134,11 @@ class Costs:
     wait: float = 12.0
     kernel: float = 2.0
     graph_gap: float = 0.7
+    bytes_per_us: float = float("inf")
+
+    def kernel_us(self, num_bytes: int) -> float:
+        """Of the device, for a kernel that reads and writes so much."""
+        return max(self.kernel, num_bytes / self.bytes_per_us)
 
 
 @dataclass
@@ -178,15 +196,15 @@ class World:
         self.waits[f"{what} at {_line()}"] += 1
         self.host_us = max(self.host_us, self.device_us) + self.costs.wait
 
-    def launch(self, name: str, num: int = 1) -> None:
-        """Kernels, one after the other."""
+    def launch(self, name: str, num_bytes: int = 0) -> None:
+        """A kernel that reads and writes so much."""
+        kernel_us = self.costs.kernel_us(num_bytes)
         if self.capture is not None:
-            self.capture.num_kernels += num
+            self.capture.work_us += kernel_us + self.costs.graph_gap
             return
-        self.launches[name] += num
-        for _ in range(num):
-            self.host_us += self.costs.launch
-            self.device_us = max(self.device_us, self.host_us) + self.costs.kernel
+        self.launches[name] += 1
+        self.host_us += self.costs.launch
+        self.device_us = max(self.device_us, self.host_us) + kernel_us
 
     def run(self, func: Any, args: tuple, kwargs: dict) -> Any:
         """One operation of aten."""
@@ -230,7 +248,7 @@ class World:
         if is_view or name in _FREE:
             self.host_us += self.costs.view
         elif name not in _WAITING:
-            self.launch(name)
+            self.launch(name, _num_bytes(name, (args, kwargs), made))
             if self.capture is not None:
                 self.capture.steps.append((call, args, kwargs, made))
         return found
@@ -262,7 +280,7 @@ class PretendGraph:
     def __init__(self) -> None:
         self.steps: list[tuple[Callable, tuple, dict, list]] = []
         self.made: list[torch.Tensor] = []
-        self.num_kernels = 0
+        self.work_us = 0.0
         self.is_invalid = False
         self._before: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -294,8 +312,7 @@ class PretendGraph:
         world = _world()
         world.num_replays += 1
         world.host_us += world.costs.graph_launch
-        each_us = world.costs.kernel + world.costs.graph_gap
-        world.device_us = max(world.device_us, world.host_us) + self.num_kernels * each_us
+        world.device_us = max(world.device_us, world.host_us) + self.work_us
         with _quietly(), torch.inference_mode():
             for call, args, kwargs, outputs in self.steps:
                 found = [x for x in tree_leaves(call(*args, **kwargs)) if isinstance(x, torch.Tensor)]
@@ -415,6 +432,14 @@ def _with_index(x: Any) -> Any:
 
 def _address(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
+
+
+def _num_bytes(name: str, given: Any, made: list[torch.Tensor]) -> int:
+    """What a kernel reads and writes."""
+    read = [x for x in tree_leaves(given) if isinstance(x, torch.Tensor)]
+    if name in _GATHERING:
+        return 2 * min((x.nbytes for x in [*read, *made] if x.dim()), default=0)
+    return sum(x.nbytes for x in [*read, *made])
 
 
 def _written(name: str, func: Any, args: tuple, kwargs: dict) -> list[torch.Tensor]:
