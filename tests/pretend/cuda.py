@@ -125,7 +125,7 @@ class Costs:
         wait: of the host, beside what it waits for.
         kernel: of the device, for the smallest kernel.
         graph_gap: of the device, between two kernels of a graph.
-        bytes_per_us: of the device's memory; a kernel that reads and writes more takes longer than the smallest.
+        bytes_per_us: of the device's memory; kernels that read and write much take longer than the smallest.
     """
 
     launch: float = 5.0

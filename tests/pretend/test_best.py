@@ -83,7 +83,7 @@ class Model:
         measure = MeasureConfig(DRAFT_LENGTHS, NUM_PROMPTS, MAX_NEW, 1, probe_rounds=3, bootstrap_samples=100)
         work = Workload("d", prompts, "d", {"d": order}, 40)
         self.prompts = prompts
-        self.records = list(Campaign(self.engine, SIZES, measure, AdviceRule.fastest).run(work))
+        self.records = list(Campaign(self.engine, SIZES, measure, AdviceRule.fastest).run([work]))
         self.engine.use_order(order)
 
     def of(self, kind):
