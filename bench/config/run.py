@@ -20,6 +20,7 @@ _DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 # Names, in results, of the pairs that come with this program.
 _SHIPPED = {
     ("smollm2-135m-instruct", "smollm2-135m-eagle3"): "smollm2-135m",
+    ("smollm2-135m-instruct", "smollm2-135m-mtp"): "smollm2-135m-mtp",
     ("", "gemma-3-270m"): "gemma3-270m",
 }
 
@@ -31,8 +32,8 @@ class PairConfig:
     Attributes:
         name: the name in results; null names the pair after its target and draft.
         target: shipped name, local folder or hub id; empty if only the draft is timed.
-        draft: shipped name, local folder or hub id of an EAGLE checkpoint; for `task=draft`, of a decoder
-            LM.
+        draft: shipped name, local folder or hub id of an EAGLE checkpoint or an MTP module; `mtp` for the
+            module in the target's own files; for `task=draft`, a decoder LM.
         target_revision: hub revision of the target; a commit for reproducible results.
         draft_revision: hub revision of the draft.
         trust_remote_code: lets the repository of the target, or of a decoder-LM draft, run its own Python

@@ -17,6 +17,7 @@ class DraftKind(Enum):
 
     EAGLE3 = "eagle3"
     EAGLE = "eagle"
+    MTP = "mtp"
     DECODER_LM = "decoder_lm"
 
     @property
@@ -28,6 +29,7 @@ class DraftKind(Enum):
 _LABELS = {
     DraftKind.EAGLE3: "an EAGLE-3 draft",
     DraftKind.EAGLE: "an EAGLE draft",
+    DraftKind.MTP: "an MTP module",
     DraftKind.DECODER_LM: "a decoder LM",
 }
 
@@ -41,8 +43,6 @@ _OTHER_KINDS = {
     "hydra": "Hydra",
     "mlpspeculator": "MLP speculator",
     "mlp_speculator": "MLP speculator",
-    "nextn": "MTP",
-    "mtp": "MTP",
 }
 
 # Some have no architecture in their files.
@@ -95,11 +95,13 @@ def sizes_of(values: Mapping[str, Any], where: str) -> dict[str, Any]:
             f"{where}: the cost of a mixture of experts is not modelled; take a dense draft"
         )
     kind, model_type = kind_of(values, where), inner.get("model_type")
-    is_eagle = kind in (DraftKind.EAGLE3, DraftKind.EAGLE)
+    reads_features = kind is not DraftKind.DECODER_LM
     hidden = _size(inner, where, "hidden_size", "n_embd", "d_model")
     heads = _size(inner, where, "num_attention_heads", "n_head", "n_heads")
     vocab_size = _size(inner, where, "vocab_size")
-    if is_eagle:
+    if kind is DraftKind.MTP:
+        num_layers = 1
+    elif reads_features:
         num_layers = inner.get("num_hidden_layers") or 1
     else:
         num_layers = _size(inner, where, "num_hidden_layers", "n_layer")
@@ -114,7 +116,7 @@ def sizes_of(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         "vocab_size": vocab_size,
         "draft_vocab_size": values.get("draft_vocab_size") or vocab_size,
         "gated_mlp": model_type not in _PLAIN_MLP,
-        "tied_head": bool(inner.get("tie_word_embeddings", not is_eagle)),
+        "tied_head": bool(inner.get("tie_word_embeddings", not reads_features)),
         "feature_size": _feature_size(values, kind, hidden),
         "norms_per_layer": 4 if model_type in _FOUR_NORMS else 2,
     }
@@ -135,9 +137,11 @@ def kind_of(values: Mapping[str, Any], where: str) -> DraftKind:
     for word, kind in _OTHER_KINDS.items():
         if any(word in name for name in names):
             raise CheckpointError(
-                f"{where}: a {kind} draft is not supported; EAGLE-3, EAGLE-1, EAGLE-2 and HASS drafts and "
-                "decoder LMs are"
+                f"{where}: a {kind} draft is not supported; EAGLE-3, EAGLE-1, EAGLE-2 and HASS drafts, MTP "
+                "modules and decoder LMs are"
             )
+    if any(word in name for name in names for word in ("nextn", "mtp")):
+        return DraftKind.MTP
     if any("eagle3" in name for name in names) or {"draft_vocab_size", "eagle_config"} & values.keys():
         return DraftKind.EAGLE3
     if any("eagle" in name for name in names) or values.get("num_hidden_layers") == 1:
@@ -173,7 +177,7 @@ def _key_value_heads(values: Mapping[str, Any], heads: int) -> int:
 def _feature_size(values: Mapping[str, Any], kind: DraftKind, hidden: int) -> int:
     """Width of the target's hidden states that a draft fuses."""
     if kind is not DraftKind.EAGLE3:
-        return hidden if kind is DraftKind.EAGLE else 0
+        return 0 if kind is DraftKind.DECODER_LM else hidden
     nested = values.get("eagle_config") or {}
     if nested.get("use_aux_hidden_state", values.get("use_aux_hidden_state")) is False:
         return 0

@@ -31,6 +31,9 @@ EMBEDDING, FC, NORMS = "embedding", "fc", "norms"
 PROJECTIONS, CONTEXT, MLP = "attention_projections", "attention_context", "mlp"
 HEAD, SELECTION = "lm_head", "selection"
 
+# Norms beside those of the layers and the last one.
+_MORE_NORMS = {DraftKind.EAGLE3: 1, DraftKind.EAGLE: -2, DraftKind.MTP: 2}
+
 # Ids and offsets are int64.
 _ID_BYTES = 8
 
@@ -119,9 +122,10 @@ class DraftShape:
     """The sizes of a draft that its cost depends on; a dense target has the same ones.
 
     Attributes:
-        kind: EAGLE-3, EAGLE (1, 2 or HASS) or decoder LM.
+        kind: EAGLE-3, EAGLE (1, 2 or HASS), MTP module or decoder LM.
         hidden_size: H.
-        intermediate_size: width of the MLP.
+        intermediate_size: width of the MLP; of a mixture of experts, of those that one token goes through.
+            The router is left out, and that several tokens can go through others.
         num_layers: decoder layers.
         num_attention_heads: query heads.
         num_key_value_heads: key and value heads; fewer than query heads with GQA.
@@ -132,6 +136,8 @@ class DraftShape:
         tied_head: the LM head is the input embedding.
         feature_size: width of the target's features that enter `fc`; 0 where there is no `fc`.
         norms_per_layer: norms over the hidden state in one layer.
+        projection_weights: weights of attention's projections in one layer, where they are not q, k, v and o
+            alone; 0 where they are.
     """
 
     kind: DraftKind
@@ -147,6 +153,7 @@ class DraftShape:
     tied_head: bool
     feature_size: int
     norms_per_layer: int = 2
+    projection_weights: int = 0
 
     @classmethod
     def read(cls, folder: Path) -> "DraftShape":
@@ -173,7 +180,10 @@ class DraftShape:
         widths = [hidden] * self.num_layers
         if self.has_wide_first_layer:
             widths[0] *= 2
-        attention = sum(2 * width * (query + 2 * key_value) + 2 * query * hidden for width in widths)
+        if self.projection_weights:
+            attention = 2 * self.projection_weights * self.num_layers
+        else:
+            attention = sum(2 * width * (query + 2 * key_value) + 2 * query * hidden for width in widths)
         matrices = 3 if self.gated_mlp else 2
         return TokenFlops(
             fc=2 * self.fc_width * hidden,
@@ -222,8 +232,8 @@ class DraftShape:
 
     @property
     def has_fc_in_every_step(self) -> bool:
-        """Whether every step runs `fc`, over the embedding and the features, as EAGLE-1 and 2 do."""
-        return self.kind is DraftKind.EAGLE
+        """Whether every step runs `fc`, over embedding and features, as EAGLE-1 and 2 and MTP do."""
+        return self.kind in (DraftKind.EAGLE, DraftKind.MTP)
 
     @property
     def fc_width(self) -> int:
@@ -249,9 +259,9 @@ class DraftShape:
 
     def _norms(self, run: Pass) -> PassCost:
         # One before the head; EAGLE-3 norms embedding and hidden state apart before its first layer. EAGLE-1
-        # and 2 have neither a norm before the head nor one before the first layer.
-        num_norms = self.norms_per_layer * self.num_layers + 1
-        num_norms += int(self.has_wide_first_layer) - 2 * int(self.has_fc_in_every_step)
+        # and 2 have neither a norm before the head nor one before the first layer. MTP norms both before
+        # `fc`.
+        num_norms = self.norms_per_layer * self.num_layers + 1 + _MORE_NORMS.get(self.kind, 0)
         width_bytes = self.hidden_size * run.dtype_bytes
         return PassCost(
             weight_bytes=num_norms * width_bytes,

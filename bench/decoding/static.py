@@ -43,7 +43,7 @@ def capture_obstacle(target: Target, draft: Draft) -> str | None:
         return f"a target of type {target.config.model_type} runs through transformers"
     if not isinstance(draft, CapturableDraft):
         return f"{draft.kind.label} has no cache of fixed room"
-    return None
+    return draft.obstacle
 
 
 @dataclass

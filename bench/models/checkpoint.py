@@ -5,6 +5,7 @@ from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
+from bench.config import PairConfig
 from bench.cost.config_json import DraftKind, kind_of, read_config
 from bench.cost.shape import DraftShape
 from bench.errors import CheckpointError
@@ -14,6 +15,8 @@ from bench.models.draft_config import read_draft_keys
 from bench.models.eagle import load_eagle
 from bench.models.eagle_files import CONFIG, kind_of_files, open_eagle
 from bench.models.fetching import resolve_config, resolve_model
+from bench.models.mtp import OF_TARGET, load_mtp, open_mtp
+from bench.models.mtp_config import check_model_type
 from bench.models.target_config import plan_target
 
 SHIPPED = Path(__file__).resolve().parent.parent / "drafts"
@@ -58,6 +61,36 @@ def resolve_draft(
     return folder
 
 
+def resolve_pair_draft(pair: PairConfig, *, purpose: Purpose = Purpose.RUN, weights: bool = True) -> Path:
+    """As `resolve_draft`, for the draft of a pair, which may be the MTP module in its target's own files.
+
+    Such a module is judged by the names and shapes of its tensors; no weights are read.
+
+    Raises:
+        AssetError: it cannot be had.
+        CheckpointError: it is refused.
+    """
+    if pair.draft != OF_TARGET:
+        name, revision = pair.draft, pair.draft_revision
+        return resolve_draft(name, revision, purpose=purpose, weights=weights, ignored_keys=pair.ignore_keys)
+    path = resolve_config(pair.target, pair.target_revision) / CONFIG
+    check_model_type(read_config(path)[1], str(path))
+    folder = resolve_model(pair.target, pair.target_revision, pair.trust_remote_code)
+    return open_mtp(folder, may_be_quantised=purpose is Purpose.TRIM).folder
+
+
+def shape_of_pair(pair: PairConfig, folder: Path) -> DraftShape:
+    """The shape of a pair's draft in `folder`, by its configuration; of an MTP module, by its tensors.
+
+    Raises:
+        CheckpointError: it has none that is known.
+    """
+    path = folder / CONFIG
+    if pair.draft == OF_TARGET:
+        return open_mtp(folder, may_be_quantised=True).config.shape
+    return DraftShape.from_config(read_config(path)[1], str(path))
+
+
 def check_draft_config(
     folder: Path, purpose: Purpose, ignored_keys: Collection[str] = (), trust_remote_code: bool = False
 ) -> DraftKind:
@@ -73,6 +106,8 @@ def check_draft_config(
         return kind
     if kind is DraftKind.DECODER_LM:
         plan_target(values, str(path), trust_remote_code)
+    elif kind is DraftKind.MTP:
+        check_model_type(values, str(path))
     else:
         read_draft_keys(values, str(path), kind, ignored_keys)
     return kind
@@ -93,10 +128,15 @@ def resolve_lone_draft(
         AssetError: it cannot be had.
         CheckpointError: it reads features of a target, or has no shape that is known.
     """
+    if name == OF_TARGET:
+        raise CheckpointError(
+            f"pair.draft={OF_TARGET} is the MTP module of a target, which runs on its hidden "
+            "states: measure the pair with task=bench"
+        )
     folder = resolve_draft(name, revision, weights=weights, trust_remote_code=trust_remote_code)
     shape = DraftShape.read(folder)
     kind = kind_of_files(folder) if weights else shape.kind
-    if kind is not DraftKind.DECODER_LM and (weights or kind is DraftKind.EAGLE3):
+    if kind is not DraftKind.DECODER_LM and (weights or kind is not DraftKind.EAGLE):
         raise CheckpointError(
             f"{name} is {kind.label}, which runs on the features of its target: measure the pair with "
             "task=bench, or name a decoder LM as pair.draft (pair=gemma3-270m, say)"
@@ -104,30 +144,39 @@ def resolve_lone_draft(
     return folder, shape
 
 
-def confirmed_shape(folder: Path) -> DraftShape:
+def confirmed_shape(folder: Path, of_target: bool = False) -> DraftShape:
     """The shape of a draft as its weights confirm it: kind, layers and rows of the LM head.
+
+    Args:
+        folder: of the draft.
+        of_target: as of `load_draft`.
 
     Raises:
         AssetError: there are no weights.
         CheckpointError: the files are not those of a draft.
     """
-    kind = kind_of_files(folder)
+    kind = DraftKind.MTP if of_target else kind_of_files(folder)
+    if kind is DraftKind.MTP:
+        return open_mtp(folder, may_be_quantised=True).config.shape
     if kind is not DraftKind.DECODER_LM:
         return open_eagle(folder, kind, may_be_quantised=True).config.shape
     return replace(DraftShape.read(folder), kind=kind, feature_size=0)
 
 
-def load_draft(folder: Path, placement: Placement) -> Draft:
+def load_draft(folder: Path, placement: Placement, of_target: bool = False) -> Draft:
     """Loads a draft of the kind that its configuration names.
 
     Args:
         folder: of the draft, with its `config.json`.
         placement: device, dtype, and the target that it drafts for.
+        of_target: it is the MTP module in the target's own files.
 
     Raises:
         CheckpointError: the files are not what the configuration says, or not a draft of this target.
     """
-    kind = kind_of_files(folder)
+    kind = DraftKind.MTP if of_target else kind_of_files(folder)
+    if kind is DraftKind.MTP:
+        return load_mtp(folder, placement)
     if kind is DraftKind.DECODER_LM:
         return load_decoder_lm(folder, placement)
     return load_eagle(folder, kind, placement)

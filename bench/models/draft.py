@@ -212,7 +212,13 @@ class Draft(ABC):
 
 
 class CapturableDraft(Draft):
-    """A draft that also runs on a cache of fixed room, so that its rounds can be captured as a graph."""
+    """A draft that also runs on a cache of fixed room, so that its rounds can be captured as a graph.
+
+    Attributes:
+        obstacle: why the rounds of this one cannot be; None where they can.
+    """
+
+    obstacle: str | None = None
 
     @abstractmethod
     def static_cache(self, room: int) -> StaticCache:

@@ -59,6 +59,7 @@ class EagleConfig:
         norm_output: the normed output is the next step's hidden state.
         qk_norm: queries and keys are normed, as in Qwen3.
         logit_scale: factor on the logits.
+        rotary_dim: dimensions of a head that turn with the position; 0 where all do.
     """
 
     hidden_size: int
@@ -83,6 +84,7 @@ class EagleConfig:
     norm_output: bool = False
     qk_norm: bool = False
     logit_scale: float = 1.0
+    rotary_dim: int = 0
 
     @property
     def feature_width(self) -> int:

@@ -5,7 +5,7 @@ head is already trimmed brings its own `d2t`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,19 @@ from bench.cost.config_json import DraftKind
 from bench.errors import CheckpointError
 from bench.models.draft import CapturableDraft, Placement
 from bench.models.draft_config import EagleConfig, Layout, feature_layers, layer_note, tensor_name
-from bench.models.eagle_body import EagleBody, Unroll
+from bench.models.eagle_body import Body, EagleBody, Unroll
 from bench.models.eagle_files import CONFIG, EagleFiles, open_eagle
-from bench.models.layers import KVCache, RotaryTable, StaticCache, TokenCache, apply_rotary, pack_linears
+from bench.models.layers import (
+    KVCache,
+    RotaryTable,
+    StaticCache,
+    TokenCache,
+    Window,
+    apply_rotary,
+    pack_linears,
+)
 from bench.models.target import Target
-from bench.models.weights import WEIGHTS, stored
+from bench.models.weights import WEIGHTS, StoredTensor, stored
 from bench.text.tokenizer import shared_ids
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
@@ -46,7 +54,7 @@ class EagleDraft(CapturableDraft):
         self,
         vocab: DraftVocab,
         head_weight: Tensor,
-        body: EagleBody,
+        body: Body,
         embedding: Tensor,
         feature_layers: Sequence[int],
     ):
@@ -54,7 +62,8 @@ class EagleDraft(CapturableDraft):
         self.body, self.embedding, self.feature_layers = body, embedding, tuple(feature_layers)
         self.num_packed = pack_linears(body)
         config = body.config
-        self._rotary = RotaryTable(config.rope, config.head_dim, config.max_position_embeddings, embedding)
+        width, length = config.head_dim, config.max_position_embeddings
+        self._rotary = RotaryTable(config.rope, width, length, embedding, config.rotary_dim or width)
         self._cache = KVCache(len(body.layers))
 
     @property
@@ -106,10 +115,14 @@ class EagleDraft(CapturableDraft):
         embeds = F.embedding(token_ids[1:], self.embedding)[None]
         return Unroll(self.body, self._rotary.upto(len(token_ids)), embeds, features)
 
+    def _embedded(self, next_ids: Tensor, window: Window) -> Tensor:
+        """Input embeddings `(1, n, H)` of the new tokens."""
+        return F.embedding(next_ids, self.embedding)[None]
+
     def _run(self, next_ids: Tensor, hidden: Tensor, cache: TokenCache) -> Tensor:
         window = cache.window(next_ids.shape[0])
         cos, sin = (window.rows(table) for table in self._rotary.upto(window.reach))
-        x, residual = self.body.enter(F.embedding(next_ids, self.embedding)[None], hidden)
+        x, residual = self.body.enter(self._embedded(next_ids, window), hidden)
         for index, layer in enumerate(self.body.decoder_layers):
             if index:
                 x, residual = layer.enter(hidden)
@@ -135,7 +148,7 @@ def load_eagle(folder: Path, kind: DraftKind, placement: Placement) -> EagleDraf
     layers = feature_layers(config, num_target_layers, placement.layer_ids, str(folder / CONFIG))
     with torch.device("meta"):
         body = EagleBody(config, files.layers.keys())
-    _check_layout(body, files)
+    check_layout(body, files.layers, f"{folder}: {{}}, where {CONFIG} makes it {kind.label}")
     body.load_state_dict({name: t.tensor() for name, t in files.layers.items()}, strict=True, assign=True)
     like = target.embedding_weight
     body = body.to(like).eval().requires_grad_(False)
@@ -235,9 +248,19 @@ def _check_target(files: EagleFiles, target: Target) -> None:
         )
 
 
-def _check_layout(body: EagleBody, files: EagleFiles) -> None:
+def check_layout(body: Body, tensors: Mapping[str, StoredTensor | Tensor], message: str) -> None:
+    """Holds the names and shapes of a draft's tensors against its parameters.
+
+    Args:
+        body: of the draft.
+        tensors: by the names of its parameters.
+        message: of the error, with a place for what is wrong.
+
+    Raises:
+        CheckpointError: they differ.
+    """
     wanted = {name: tuple(tensor.shape) for name, tensor in body.state_dict().items()}
-    found = {name: tensor.shape for name, tensor in files.layers.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(wanted.keys() | found.keys()):
         if name not in found:
             problem = f"{name} is missing"
@@ -247,7 +270,4 @@ def _check_layout(body: EagleBody, files: EagleFiles) -> None:
             problem = f"{name} is {found[name]} and not {wanted[name]}"
         else:
             continue
-        label = files.config.kind.label
-        raise CheckpointError(
-            f"{files.folder}: {problem}, where {CONFIG} makes it {label}; correct {CONFIG}, or fetch it again"
-        )
+        raise CheckpointError(f"{message.format(problem)}; correct {CONFIG}, or fetch it again")

@@ -8,8 +8,9 @@ reads the output as it is. Layout and arithmetic are those of vLLM 0.32; paramet
 with layers by number.
 """
 
+from abc import abstractmethod
 from collections.abc import Collection, Iterator
-from typing import cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,55 @@ from torch import Tensor, nn
 from bench.cost.config_json import DraftKind
 from bench.models.draft_config import EagleConfig
 from bench.models.layers import apply_rotary
+
+
+class DraftLayer(Protocol):
+    """A decoder layer in parts, so that training and replay can attend in another way than a draft does."""
+
+    def enter(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Attention input and residual of a layer after the first, `(batch, n, H)` each."""
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Projections of `(batch, n, width)` inputs, un-rotated, each `(batch, heads, n, head_dim)`."""
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `queries_keys_values`, for positions that only need to be attended to."""
+
+    def finish(self, attended: Tensor, residual: Tensor) -> Tensor:
+        """Attention output `(batch, heads, n, head_dim)` and residual to layer output `(batch, n, H)`."""
+
+
+class Body(nn.Module):
+    """Everything of a draft that reads the target's hidden states, but embedding and LM head.
+
+    Attributes:
+        config: what it computes.
+        layers: its decoder layers.
+    """
+
+    config: EagleConfig
+    layers: nn.ModuleList
+
+    @property
+    def decoder_layers(self) -> list[DraftLayer]:
+        """First to last."""
+        return cast(list[DraftLayer], list(self.layers))
+
+    @abstractmethod
+    def fuse(self, features: Tensor) -> Tensor:
+        """The target's features `(batch, n, width)` to hidden states `(batch, n, H)`, as `enter` takes."""
+
+    @abstractmethod
+    def enter(self, embeds: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The first layer's attention input and residual, of embeddings and hidden states `(batch, n, H)`."""
+
+    @abstractmethod
+    def output(self, hidden: Tensor) -> Tensor:
+        """The last layer's output to the hidden state that the next step reads."""
+
+    @abstractmethod
+    def head_input(self, hidden: Tensor) -> Tensor:
+        """What the LM head reads, of hidden states from `output`."""
 
 
 class _Attention(nn.Module):
@@ -85,8 +135,8 @@ class EagleLayer(nn.Module):
         return x.unflatten(-1, (heads, self._config.head_dim)).transpose(1, 2)
 
 
-class EagleBody(nn.Module):
-    """Everything of the draft but embedding and LM head.
+class EagleBody(Body):
+    """The body of an EAGLE draft.
 
     Args:
         config: what it computes.
@@ -110,13 +160,8 @@ class EagleBody(nn.Module):
             self.fc = nn.Linear(2 * size, size, bias="fc.bias" in biases)
         self.layers = nn.ModuleList(EagleLayer(config, index, biases) for index in range(config.num_layers))
 
-    @property
-    def decoder_layers(self) -> list[EagleLayer]:
-        """First to last."""
-        return cast(list[EagleLayer], list(self.layers))
-
     def fuse(self, features: Tensor) -> Tensor:
-        """The target's features `(batch, n, width)` to hidden states `(batch, n, H)`, as `enter` takes."""
+        """As of `Body`."""
         config = self.config
         if not self._is_eagle3 or not config.feature_width:
             return features
@@ -128,21 +173,21 @@ class EagleBody(nn.Module):
         return self.fc(features)
 
     def enter(self, embeds: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """The first layer's attention input and residual, of embeddings and hidden states `(batch, n, H)`."""
+        """As of `Body`."""
         if not self._is_eagle3:
             fused = self.fc(torch.cat([embeds, hidden], dim=-1))
             return fused, fused
-        layer = self.decoder_layers[0]
+        layer: Any = self.layers[0]
         normed = layer.hidden_norm(hidden)
         x = torch.cat([layer.input_layernorm(embeds), normed], dim=-1)
         return x, normed if self.config.norm_before_residual else hidden
 
     def output(self, hidden: Tensor) -> Tensor:
-        """The last layer's output to the hidden state that the next step reads."""
+        """As of `Body`."""
         return self.norm(hidden) if self.config.norm_output else hidden
 
     def head_input(self, hidden: Tensor) -> Tensor:
-        """What the LM head reads, of hidden states from `output`."""
+        """As of `Body`."""
         if self._is_eagle3 and not self.config.norm_output:
             hidden = self.norm(hidden)
         return hidden if self.config.logit_scale == 1 else hidden * self.config.logit_scale
@@ -169,7 +214,7 @@ class Unroll:
 
     def __init__(
         self,
-        body: EagleBody,
+        body: Body,
         tables: tuple[Tensor, Tensor],
         embeds: Tensor,
         features: Tensor,

@@ -103,10 +103,10 @@ def open_eagle(
     vocab = read_vocab(maps, config.vocab_size, folder)
     _check_biases(values, tensors, folder)
     if not may_be_quantised:
-        _check_head(head, vocab, config, folder)
+        check_head(head, vocab, config, folder)
         _check_embedding(embedding, config, folder)
         parts = {HEAD: head, EMBEDDING: embedding}
-        _check_types({**tensors, **{name: t for name, t in parts.items() if t is not None}}, folder)
+        check_types({**tensors, **{name: t for name, t in parts.items() if t is not None}}, folder)
     tensors = _without_unread(tensors)
     found, notes = (num_layers_in(tensors), len(vocab)), []
     for key, said, counts in zip(
@@ -175,7 +175,12 @@ def _without_unread(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTens
     return found
 
 
-def _check_head(head: StoredTensor | None, vocab: DraftVocab, config: EagleConfig, folder: Path) -> None:
+def check_head(head: StoredTensor | None, vocab: DraftVocab, config: EagleConfig, folder: Path) -> None:
+    """Refuses an LM head that does not have a row of the right width for each token.
+
+    Raises:
+        CheckpointError: so.
+    """
     if head is None and not vocab.is_full:
         raise CheckpointError(
             f"{folder} has a map of {len(vocab)} tokens and no LM head for them; fetch the draft again"
@@ -207,7 +212,12 @@ def _check_biases(values: Mapping[str, Any], tensors: Mapping[str, StoredTensor]
             )
 
 
-def _check_types(tensors: Mapping[str, StoredTensor], folder: Path) -> None:
+def check_types(tensors: Mapping[str, StoredTensor], folder: Path) -> None:
+    """Refuses quantised tensors, which cannot be run.
+
+    Raises:
+        CheckpointError: so.
+    """
     for name, tensor in tensors.items():
         if tensor.dtype not in _FLOATS:
             raise CheckpointError(

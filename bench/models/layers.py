@@ -22,10 +22,12 @@ class RotaryTable:
         head_dim: width of one head.
         length: positions that the model was trained on.
         like: whose device and dtype the tables have.
+        rotary_dim: dimensions of a head that turn; the others follow in each of its halves. All unless given.
     """
 
-    def __init__(self, rope: Rope, head_dim: int, length: int, like: Tensor):
-        frequencies, self._factor = rope.frequencies(head_dim, length)
+    def __init__(self, rope: Rope, head_dim: int, length: int, like: Tensor, rotary_dim: int | None = None):
+        frequencies, self._factor = rope.frequencies(rotary_dim or head_dim, length)
+        self._num_still = (head_dim - (rotary_dim or head_dim)) // 2
         self._frequencies, self._like = torch.from_numpy(frequencies).float(), like
         self._cos, self._sin = self._made(min(length, _MOST_ROWS))
 
@@ -36,8 +38,10 @@ class RotaryTable:
         return self._cos, self._sin
 
     def _made(self, length: int) -> tuple[Tensor, Tensor]:
-        angles = torch.outer(torch.arange(length, dtype=torch.float32), self._frequencies).repeat(1, 2)
-        cos, sin = angles.cos() * self._factor, angles.sin() * self._factor
+        angles = torch.outer(torch.arange(length, dtype=torch.float32), self._frequencies)
+        still = (0, self._num_still)
+        cos = F.pad(angles.cos() * self._factor, still, value=1.0).repeat(1, 2)
+        sin = F.pad(angles.sin() * self._factor, still).repeat(1, 2)
         return cos.to(self._like), signed_sin(sin).to(self._like)
 
 

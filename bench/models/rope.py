@@ -153,9 +153,10 @@ def _yarn_attention(settings: Mapping[str, float]) -> float:
         return settings["attention_factor"]
     factor = settings["factor"]
     if settings.get("mscale") and settings.get("mscale_all_dim"):
-        return _magnitude(factor, settings["mscale"]) / _magnitude(factor, settings["mscale_all_dim"])
-    return _magnitude(factor, 1.0)
+        return magnitude(factor, settings["mscale"]) / magnitude(factor, settings["mscale_all_dim"])
+    return magnitude(factor, 1.0)
 
 
-def _magnitude(factor: float, scale: float) -> float:
+def magnitude(factor: float, scale: float) -> float:
+    """What YaRN multiplies attention by in a context that is stretched by `factor`."""
     return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0

@@ -119,6 +119,20 @@ def open_weights(folder: Path) -> dict[str, StoredTensor]:
     return {name: tensor for path in weight_files(folder) for name, tensor in open_file(path).items()}
 
 
+def tensor_names(folder: Path) -> dict[str, Path]:
+    """The names of a checkpoint's tensors and the files that hold them; of an index no shard is opened.
+
+    Raises:
+        AssetError: there are no weights.
+        CheckpointError: they cannot be read safely.
+    """
+    files = weight_files(folder)
+    index = next((folder / name for name in INDEXES if (folder / name).exists()), None)
+    if index is not None and files[0].name not in (WEIGHTS, PICKLED):
+        return {tensor: folder / shard for tensor, shard in _weight_map(index).items()}
+    return {name: path for path in files for name in open_file(path)}
+
+
 def without_prefix(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
     """An EAGLE draft's tensors without the `model.` that some trainers put before all but the head."""
     if "model.fc.weight" not in tensors:
@@ -160,10 +174,14 @@ def indexed_names(index: Path) -> list[str]:
     Raises:
         CheckpointError: it is not an index.
     """
+    return sorted(set(_weight_map(index).values()))
+
+
+def _weight_map(index: Path) -> dict[str, str]:
     weight_map = read_config(index)[1].get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{index}: expected a weight_map of tensors to files; fetch it again")
-    return sorted(set(weight_map.values()))
+    return weight_map
 
 
 def _indexed_files(index: Path) -> list[Path]:

@@ -53,18 +53,14 @@ def run_predict(config: Config, console: Console) -> Prediction:
 
 def _shapes(pair: PairConfig, console: Console) -> tuple[DraftShape, DraftShape]:
     # Imported late: they bring in torch, which a refused configuration does not need.
-    from bench.models.checkpoint import resolve_draft
+    from bench.models.checkpoint import resolve_pair_draft, shape_of_pair
     from bench.models.fetching import resolve_tokenizer
 
     if notice := notice_of(pair.draft):
         console.print(notice, soft_wrap=True, highlight=False)
-    folders = (
-        resolve_draft(pair.draft, pair.draft_revision, weights=False, ignored_keys=pair.ignore_keys),
-        resolve_tokenizer(pair.target, pair.target_revision),
-    )
-    paths = [folder / "config.json" for folder in folders]
-    draft, target = (DraftShape.from_config(read_config(path)[1], str(path)) for path in paths)
-    return draft, target
+    draft = shape_of_pair(pair, resolve_pair_draft(pair, weights=False))
+    path = resolve_tokenizer(pair.target, pair.target_revision) / "config.json"
+    return draft, DraftShape.from_config(read_config(path)[1], str(path))
 
 
 def _spec(gpu: GpuConfig, dtype: str) -> HardwareSpec:

@@ -11,9 +11,10 @@ from bench.cost.config_json import read_config
 from bench.decoding.answers import AnswerStore
 from bench.device import Device, default_dtype
 from bench.identity import Identity, of_model
-from bench.models.checkpoint import load_draft, resolve_draft
+from bench.models.checkpoint import load_draft, resolve_pair_draft
 from bench.models.draft import Draft, Placement
 from bench.models.draft_config import LayerIds
+from bench.models.mtp import OF_TARGET
 from bench.models.target import Target, load_target, resolve_target
 
 # Of a draft's folder: answers that rank, and answers to held-out prompts.
@@ -57,12 +58,13 @@ def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
         CheckpointError: they are not a target and a draft of it.
     """
     dtype = dtype_of(dtype_name, device)
-    draft_folder = resolve_draft(config.draft, config.draft_revision, ignored_keys=config.ignore_keys)
+    draft_folder = resolve_pair_draft(config)
     target_folder = resolve_target(config.target, config.target_revision, config.trust_remote_code)
     target = load_target(
         target_folder, device.torch_device, dtype, config.trust_remote_code, config.device_map
     )
-    draft = load_draft(draft_folder, Placement.beside(target, **placement_of(config)))
+    place = Placement.beside(target, **placement_of(config))
+    draft = load_draft(draft_folder, place, of_target=config.draft == OF_TARGET)
     target.keep_features(draft.feature_layers)
     identity = of_model(config.target, target_folder)
     return Pair(

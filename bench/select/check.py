@@ -21,8 +21,19 @@ from bench.models.draft_config import LAST, EagleConfig, LayerIds, feature_layer
 from bench.models.eagle_files import num_layers_in
 from bench.models.engines import LLAMA_CPP, objections
 from bench.models.fetching import CONFIG, resolve_config, resolve_tokenizer
+from bench.models.mtp import OF_TARGET, open_mtp
+from bench.models.mtp_config import check_model_type
 from bench.models.target_config import plan_target
-from bench.models.weights import StoredTensor, as_integers, open_weights, weight_files, without_prefix
+from bench.models.weights import (
+    INDEXES,
+    PICKLED,
+    WEIGHTS,
+    StoredTensor,
+    as_integers,
+    open_weights,
+    weight_files,
+    without_prefix,
+)
 from bench.text.tokenizer import load_tokenizer
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
@@ -72,7 +83,13 @@ def check_pair(pair: PairConfig) -> Findings:
     if folder is None:
         return found
     values = found.attempt(lambda: read_config(folder / CONFIG)[1])
-    kind = None if values is None else found.attempt(lambda: kind_of(values, str(folder / CONFIG)))
+    if pair.draft == OF_TARGET:
+        kind: DraftKind | None = DraftKind.MTP
+    else:
+        kind = None if values is None else found.attempt(lambda: kind_of(values, str(folder / CONFIG)))
+    if kind is DraftKind.MTP:
+        _mtp(folder, found)
+        return found
     if kind is None or kind is DraftKind.DECODER_LM:
         if kind is not None:
             found.lines.append("draft: a decoder LM, which reads no features of a target")
@@ -96,6 +113,17 @@ def check_pair(pair: PairConfig) -> Findings:
     return found
 
 
+def _mtp(folder: Path, found: Findings) -> None:
+    found.lines.append(f"draft: {DraftKind.MTP.label}")
+    found.attempt(lambda: check_model_type(read_config(folder / CONFIG)[1], str(folder / CONFIG)))
+    if any((folder / name).exists() for name in (WEIGHTS, PICKLED, *INDEXES)):
+        files = found.attempt(lambda: open_mtp(folder))
+        if files is not None:
+            layer = f"one layer of a {files.config.model_type}"
+            found.lines.append(f"  {len(files.tensors)} tensors {files.prefix}*, {layer}")
+            found.lines += [f"  {note}" for note in files.notes]
+
+
 def _target(pair: PairConfig, found: Findings) -> dict[str, Any]:
     folder = resolve_config(pair.target, pair.target_revision)
     values = read_config(folder / CONFIG)[1]
@@ -106,6 +134,8 @@ def _target(pair: PairConfig, found: Findings) -> dict[str, Any]:
 
 
 def _folder_of_draft(pair: PairConfig) -> Path:
+    if pair.draft == OF_TARGET:
+        return resolve_config(pair.target, pair.target_revision)
     shipped = SHIPPED / pair.draft
     return shipped if shipped.is_dir() else resolve_config(pair.draft, pair.draft_revision)
 

@@ -29,7 +29,7 @@ from bench.export.speculation_profile import (
 )
 from bench.export.vocab_maps import Provenance
 from bench.identity import WEIGHTS, Identity, index_sha256, of_model
-from bench.models.checkpoint import Purpose, resolve_draft
+from bench.models.checkpoint import Purpose, resolve_pair_draft
 from bench.models.fetching import resolve_model, resolve_tokenizer
 from bench.progress import stage
 from bench.select.choose import Selection
@@ -142,7 +142,7 @@ def run_export(config: Config, console: Console) -> list[Path]:
 def _draft_of(run: Run) -> _Draft:
     known = {item.name for item in fields(PairConfig)}
     pair = PairConfig(**{key: value for key, value in run.config["pair"].items() if key in known})
-    folder = resolve_draft(pair.draft, pair.draft_revision, purpose=Purpose.TRIM)
+    folder = resolve_pair_draft(pair, purpose=Purpose.TRIM)
     target = resolve_model(pair.target, pair.target_revision)
     for what, name, files in (("draft", pair.draft, folder), ("target", pair.target, target)):
         if changed := _changed(run, what, name, files):

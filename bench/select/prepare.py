@@ -8,15 +8,15 @@ import numpy as np
 
 from bench.caches import say_once
 from bench.config import Config, DomainSource, PairConfig
-from bench.cost.config_json import read_config
 from bench.cost.shape import DraftShape
 from bench.decoding.answers import AnswerStore
 from bench.device import open_device
 from bench.errors import CheckpointError, ConfigError, VocabError
 from bench.export.checkpoint import read_offsets
 from bench.identity import of_model
-from bench.models.checkpoint import Purpose, confirmed_shape, resolve_draft
+from bench.models.checkpoint import Purpose, confirmed_shape, resolve_pair_draft, shape_of_pair
 from bench.models.fetching import resolve_tokenizer
+from bench.models.mtp import OF_TARGET
 from bench.models.target import Target, load_target, resolve_target
 from bench.runs.pair import dtype_of, shipped_answers
 from bench.select.choose import Vocabulary
@@ -63,14 +63,13 @@ def prepare(config: Config, status: Callable[[str], None]) -> Context:
     pair = config.pair
     tokenizer = resolve_tokenizer(pair.target, pair.target_revision, pair.trust_remote_code)
     target = load_tokenizer(tokenizer, pair.trust_remote_code)
-    draft_folder = resolve_draft(pair.draft, pair.draft_revision, purpose=Purpose.TRIM, weights=False)
-    config_path = draft_folder / "config.json"
-    shape = DraftShape.from_config(read_config(config_path)[1], str(config_path))
+    draft_folder = resolve_pair_draft(pair, purpose=Purpose.TRIM, weights=False)
+    shape = shape_of_pair(pair, draft_folder)
     # Which tokens a trimmed head has is in the weights.
     is_trimmed = shape.draft_vocab_size < shape.vocab_size
     if config.select.checkpoint or is_trimmed:
-        draft_folder = resolve_draft(pair.draft, pair.draft_revision, purpose=Purpose.TRIM)
-        shape = confirmed_shape(draft_folder)
+        draft_folder = resolve_pair_draft(pair, purpose=Purpose.TRIM)
+        shape = confirmed_shape(draft_folder, pair.draft == OF_TARGET)
     templates = [template_source(source.template) for source in sources]
     must_keep = target.must_keep(
         config.select.byte_fallback, filter(None, templates), config.select.keep_scripts

@@ -10,35 +10,40 @@ from safetensors.torch import load_file
 
 from bench.assets import cache_dir
 from bench.config import PairConfig
+from bench.decoding.answers import read_answers
 from bench.device import open_device
 from bench.errors import BenchError
 from bench.identity import of_model
 from bench.models.checkpoint import SHIPPED, load_draft
 from bench.models.draft import Placement
-from bench.models.draft_config import default_feature_layers
-from bench.models.eagle_body import EagleBody
+from bench.models.draft_config import LAST, default_feature_layers
 from bench.models.fetching import resolve_model
 from bench.models.target import load_target
 from bench.runs.pair import load_pair
-from bench.training.collect import collect
+from bench.training.collect import collect, restate
 from bench.training.data import load_sequences
 from bench.training.held_out import write_held_out
 from bench.training.plan import DOMAINS
 from bench.training.publish import held_out_acceptance, publish, write_card
-from bench.training.trainer import Trainer, TrainSettings, draft_config, init_from_last_layer
+from bench.training.trainer import Trainer, TrainSettings, new_eagle3, new_mtp
 
 TARGET = "smollm2-135m-instruct"
 
-DRAFT = "smollm2-135m-eagle3"
+DRAFTS = {"eagle3": "smollm2-135m-eagle3", "mtp": "smollm2-135m-mtp"}
 
 
 def main() -> None:
     """Runs the stages whose results are missing."""
     parser = argparse.ArgumentParser(prog="python -m bench.training", description=__doc__)
-    parser.add_argument("--work", type=Path, default=cache_dir() / "training", help="shards and checkpoint")
-    parser.add_argument("--out", type=Path, default=SHIPPED / DRAFT, help="folder of the finished draft")
+    parser.add_argument("--kind", choices=DRAFTS, default="eagle3", help="EAGLE-3 draft or MTP module")
+    parser.add_argument("--work", type=Path, help="shards and checkpoint; in the cache unless given")
+    parser.add_argument("--out", type=Path, help="folder of the finished draft; that of the shipped one")
     parser.add_argument("--jobs", type=int, help="collect only this many batches of answers")
+    parser.add_argument(
+        "--answers", type=Path, help="train on these answers of the target, such as a draft's answers.npz"
+    )
     parser.add_argument("--steps", type=int, default=TrainSettings.steps, help="optimiser steps")
+    parser.add_argument("--autocast", action="store_true", help="compute in bfloat16 while training")
     parser.add_argument(
         "--eval-prompts", type=int, default=20, help="held-out prompts per domain for the card"
     )
@@ -48,6 +53,9 @@ def main() -> None:
         help="do not train: write only the answers to held-out prompts, for the draft in --out",
     )
     arguments = parser.parse_args()
+    is_first = arguments.kind == "eagle3"
+    arguments.work = arguments.work or cache_dir() / ("training" if is_first else f"training-{arguments.kind}")
+    arguments.out = arguments.out or SHIPPED / DRAFTS[arguments.kind]
     try:
         if not arguments.held_out:
             _run(arguments)
@@ -61,14 +69,18 @@ def _run(arguments: argparse.Namespace) -> None:
     _keep_freed_memory()
     torch.manual_seed(0)
     folder = resolve_model(TARGET)
-    target = load_target(folder, torch.device("cpu"), torch.float32)
-    target.keep_features(default_feature_layers(target.config.num_hidden_layers))
-    shards = arguments.work / "shards"
-    collect(target, shards, of_model(TARGET, folder), arguments.jobs)
+    is_mtp, dtype = arguments.kind == "mtp", torch.bfloat16 if arguments.autocast else torch.float32
+    target = load_target(folder, torch.device("cpu"), dtype)
+    num_layers = target.config.num_hidden_layers
+    target.keep_features((LAST,) if is_mtp else default_feature_layers(num_layers))
+    shards, made_by = arguments.work / "shards", of_model(TARGET, folder)
+    if arguments.answers:
+        restate(target, shards, made_by, read_answers(arguments.answers), arguments.jobs)
+    else:
+        collect(target, shards, made_by, arguments.jobs)
     weights = {name: t.float() for name, t in load_file(folder / "model.safetensors").items()}
-    body = EagleBody(draft_config(target))
-    init_from_last_layer(body, weights, target.config.num_hidden_layers)
-    settings = TrainSettings(steps=arguments.steps)
+    body = new_mtp(target, weights) if is_mtp else new_eagle3(target, weights)
+    settings = TrainSettings(steps=arguments.steps, autocast=arguments.autocast)
     embedding = weights["model.embed_tokens.weight"]
     trainer = Trainer(
         body,
@@ -79,9 +91,11 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.work,
     )
     log = trainer.run()
-    publish(body, shards, settings, log, TARGET, arguments.out)
+    publish(body, shards, settings, log, TARGET, arguments.out, arguments.answers)
+    target = load_target(folder, torch.device("cpu"), torch.float32)
     draft = load_draft(arguments.out, Placement.beside(target))
     domains, length = list(DOMAINS.values()), 3
+    target.keep_features(draft.feature_layers)
     acceptance = held_out_acceptance(target, draft, domains, arguments.eval_prompts, 128, length)
     write_card(arguments.out, acceptance, length)
 

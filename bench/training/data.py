@@ -19,7 +19,8 @@ class Sequence:
     Attributes:
         source: source of the prompt.
         tokens: context and answer ids `(context + answer,)`.
-        states: features and final hidden states, concatenated `(context + answer - 1, 4H)`, bfloat16.
+        states: features and final hidden states side by side, or the latter alone where they are the
+            features, `(context + answer - 1, width)`, bfloat16.
         num_context: number of prompt tokens at the start.
     """
 
@@ -35,7 +36,7 @@ class Batch:
 
     Attributes:
         tokens: `(batch, C + A)`.
-        features: `(batch, C + A, 3H)`.
+        features: `(batch, C + A, width)`.
         hidden: final hidden states `(batch, C + A, H)`.
         context_start: first used position of each row `(batch,)`.
         num_answer: number of answer tokens of each row `(batch,)`.
@@ -76,7 +77,9 @@ def load_sequences(folder: Path) -> list[Sequence]:
     return sequences
 
 
-def batches(sequences: list[Sequence], size: int, seed: int, first_step: int) -> Iterator[Batch]:
+def batches(
+    sequences: list[Sequence], size: int, seed: int, first_step: int, hidden_size: int | None = None
+) -> Iterator[Batch]:
     """Endless shuffled batches, starting exactly at `first_step`."""
     per_epoch = len(sequences) // size
     step = first_step
@@ -85,12 +88,18 @@ def batches(sequences: list[Sequence], size: int, seed: int, first_step: int) ->
         order = torch.randperm(
             len(sequences), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         ).tolist()
-        yield make_batch([sequences[i] for i in order[place * size : (place + 1) * size]])
+        chosen = order[place * size : (place + 1) * size]
+        yield make_batch([sequences[i] for i in chosen], hidden_size)
         step += 1
 
 
-def make_batch(sequences: list[Sequence]) -> Batch:
-    """Places sequences on the grid."""
+def make_batch(sequences: list[Sequence], hidden_size: int | None = None) -> Batch:
+    """Places sequences on the grid.
+
+    Args:
+        sequences: of one width of states.
+        hidden_size: of the hidden states at the end of the states; a quarter of them unless given.
+    """
     size, width = len(sequences), CONTEXT_TOKENS + MAX_NEW_TOKENS
     state_size = sequences[0].states.shape[1]
     tokens = torch.zeros(size, width, dtype=torch.long)
@@ -101,5 +110,6 @@ def make_batch(sequences: list[Sequence]) -> Batch:
         states[row, start : start + len(sequence.states)] = sequence.states
     starts = torch.tensor([CONTEXT_TOKENS - s.num_context for s in sequences])
     num_answer = torch.tensor([len(s.tokens) - s.num_context for s in sequences])
-    features_size = state_size // 4 * 3
-    return Batch(tokens, states[..., :features_size], states[..., features_size:], starts, num_answer)
+    hidden_size = hidden_size or state_size // 4
+    features = states[..., : state_size - hidden_size or hidden_size]
+    return Batch(tokens, features, states[..., -hidden_size:], starts, num_answer)

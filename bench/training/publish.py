@@ -19,6 +19,8 @@ from bench.models.draft import Draft
 from bench.models.eagle import save_body
 from bench.models.eagle_body import EagleBody
 from bench.models.fetching import resolve_model
+from bench.models.mtp import save_mtp
+from bench.models.mtp_body import MtpBody
 from bench.models.target import Target
 from bench.runs.pair import ANSWERS_FILE
 from bench.text import Split, load_prompts, take_split
@@ -28,19 +30,34 @@ from bench.training.trainer import TrainSettings
 
 
 def publish(
-    body: EagleBody,
+    body: EagleBody | MtpBody,
     shards: Path,
     settings: TrainSettings,
     log: list[dict[str, float]],
     target: str,
     out: Path,
+    known: Path | None = None,
 ) -> None:
-    """Writes everything except the model card, whose numbers need the loaded draft."""
-    save_body(body, out, {"format": "pt", "target": target})
+    """Writes everything except the model card, whose numbers need the loaded draft.
+
+    Args:
+        body: trained.
+        shards: what it was trained on.
+        settings: of the training.
+        log: of the training.
+        target: name of the target.
+        out: folder to write.
+        known: the answers whose states were trained on, where they were known before.
+    """
+    save = save_mtp if isinstance(body, MtpBody) else save_body
+    save(body, out, {"format": "pt", "target": target})
     made_by = of_model(target, resolve_model(target))
     fingerprint = str(made_by.parts[WEIGHTS])
-    with (out / ANSWERS_FILE).open("wb") as file:
-        write_answers(file, _ranking_answers(shards, fingerprint))
+    if known is None:
+        with (out / ANSWERS_FILE).open("wb") as file:
+            write_answers(file, _ranking_answers(shards, fingerprint))
+    else:
+        (out / ANSWERS_FILE).write_bytes(known.read_bytes())
     manifest = {
         "target": target,
         "target_fingerprint": fingerprint,
@@ -55,6 +72,8 @@ def publish(
             "max_prompt_tokens": MAX_PROMPT_TOKENS,
             "context_tokens": CONTEXT_TOKENS,
         },
+        "kind": body.config.kind.value,
+        "num_parameters": sum(parameter.numel() for parameter in body.parameters()),
         "answers": _answer_counts(shards),
         "settings": asdict(settings),
         "train_accuracy": train_accuracy(log),
@@ -77,6 +96,7 @@ def write_card(out: Path, acceptance: dict[str, dict[str, float]], draft_length:
         "target": manifest["target"],
         "licence": CATALOG[manifest["target"]].licence,
         "draft_length": draft_length,
+        "num_parameters": f"{manifest.get('num_parameters', 0) / 1e6:.1f}",
         "train_accuracy": f"{manifest['train_accuracy'][0]:.2f}",
         "sampled": SAMPLED,
         "max_new_tokens": MAX_NEW_TOKENS,
@@ -86,7 +106,8 @@ def write_card(out: Path, acceptance: dict[str, dict[str, float]], draft_length:
             for name, count in manifest["answers"].items()
         ),
     }
-    template = (Path(__file__).parent / "model_card.md").read_text("utf-8")
+    name = "mtp_card.md" if manifest.get("kind") == "mtp" else "model_card.md"
+    template = (Path(__file__).parent / name).read_text("utf-8")
     (out / "README.md").write_text(template.format(**values), "utf-8")
 
 

@@ -119,8 +119,6 @@ def test_what_would_change_a_draft_in_silence_is_refused_with_key_and_value(chan
         ({"architectures": ["PEagleDraftModel"]}, "P-EAGLE"),
         ({"medusa_num_heads": 4, "base_model_name_or_path": "x"}, "Medusa"),
         ({"architectures": ["MedusaModel"]}, "Medusa"),
-        ({"architectures": ["Qwen3NextMTP"]}, "MTP"),
-        ({"architectures": ["DeepseekV3ForCausalLMNextN"]}, "MTP"),
         ({"architectures": ["MLPSpeculatorPreTrainedModel"]}, "MLP speculator"),
         ({"architectures": ["Qwen3DSparkModel"]}, "DSpark"),
     ],

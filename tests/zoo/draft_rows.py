@@ -343,7 +343,7 @@ def refused(name: str, words: str, values: Any, base: dict[str, Any] | None = No
     return row(name, base, set=values, refusal=words, **rest)
 
 
-KINDS = "draft is not supported; EAGLE-3, EAGLE-1, EAGLE-2 and HASS drafts and decoder LMs are"
+KINDS = "draft is not supported; EAGLE-3, EAGLE-1, EAGLE-2 and HASS drafts, MTP modules and decoder LMs are"
 
 REFUSED = [
     refused("DFlash", f"a DFlash {KINDS}", {"architectures": ["DFlashDraftModel"], "model_type": "qwen3"}),
@@ -367,8 +367,8 @@ REFUSED = [
         {"ptd_token_id": 5},
         SPECFORGE,
     ),
-    refused("MTP", f"a MTP {KINDS}".replace("a MTP", "an? MTP"), {"architectures": ["Qwen3NextMTP"]}),
-    refused("NextN", "an? MTP draft is not supported", {"architectures": ["DeepseekV3ForCausalLMNextN"]}),
+    refused("MTP", "holds no MTP module", {"architectures": ["Qwen3NextMTP"]}),
+    refused("NextN", "holds no MTP module", {"architectures": ["DeepseekV3ForCausalLMNextN"]}),
     refused("MLP speculator", "MLP speculator draft", {"architectures": ["MLPSpeculatorPreTrainedModel"]}),
     refused("DSpark", "a DSpark draft", {"architectures": ["Qwen3DSparkModel"]}),
     refused("GELU", "hidden_act='gelu' is not supported", {"hidden_act": "gelu"}, SPECFORGE),

@@ -171,7 +171,7 @@ def rope_frequencies(layer: dict[str, Any], dim: int) -> tuple[list[float], floa
     if kind == "llama3":
         return [_llama3(f, scaling) for f in plain], 1.0
     if kind == "yarn":
-        return _yarn(plain, scaling, dim, theta)
+        return yarn(plain, scaling, dim, theta)
     return plain, 1.0
 
 
@@ -186,7 +186,7 @@ def _llama3(frequency: float, scaling: dict[str, Any]) -> float:
     return (1 - smooth) * frequency / factor + smooth * frequency
 
 
-def _yarn(plain: list[float], scaling: dict[str, Any], dim: int, theta: float) -> tuple[list[float], float]:
+def yarn(plain: list[float], scaling: dict[str, Any], dim: int, theta: float) -> tuple[list[float], float]:
     factor, original = scaling["factor"], scaling["original_max_position_embeddings"]
 
     def edge(turns: float) -> float:
