@@ -53,8 +53,8 @@ def main() -> None:
         help="do not train: write only the answers to held-out prompts, for the draft in --out",
     )
     arguments = parser.parse_args()
-    is_first = arguments.kind == "eagle3"
-    arguments.work = arguments.work or cache_dir() / ("training" if is_first else f"training-{arguments.kind}")
+    work = "training" if arguments.kind == "eagle3" else f"training-{arguments.kind}"
+    arguments.work = arguments.work or cache_dir() / work
     arguments.out = arguments.out or SHIPPED / DRAFTS[arguments.kind]
     try:
         if not arguments.held_out:
