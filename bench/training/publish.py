@@ -49,8 +49,11 @@ def publish(
         out: folder to write.
         known: the answers whose states were trained on, where they were known before.
     """
-    save = save_mtp if isinstance(body, MtpBody) else save_body
-    save(body, out, {"format": "pt", "target": target})
+    metadata = {"format": "pt", "target": target}
+    if isinstance(body, MtpBody):
+        save_mtp(body, out, metadata)
+    else:
+        save_body(body, out, metadata)
     made_by = of_model(target, resolve_model(target))
     fingerprint = str(made_by.parts[WEIGHTS])
     if known is None:
