@@ -15,15 +15,19 @@ comma := ,
 space := $(subst ,, )
 RUN_LIST = $(call quoted,runs=[$(subst $(space),$(comma),$(patsubst %,"%",$(strip $(value RUNS))))])
 
+# FILES="a b" likewise: imports.files=["a","b"].
+FILES ?=
+FILE_LIST = $(call quoted,imports.files=[$(subst $(space),$(comma),$(patsubst %,"%",$(strip $(value FILES))))])
+
 # `make bench domain=code` is the same as `make bench ARGS="domain=code"`: all variables given to make are passed on.
 # Values arrive as they were given: make reads no `$` in them, also not to export them.
-OURS := PYTHON VENV PY VLLM VLLM_VERSION ARGS RUNS CLAIM
+OURS := PYTHON VENV PY VLLM VLLM_VERSION ARGS RUNS CLAIM FILES
 KEYS := $(foreach name,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)))
 GIVEN = $(foreach name,$(KEYS),$(call quoted,$(name)=$(value $(name))))
-unexport $(KEYS) ARGS RUNS CLAIM
+unexport $(KEYS) ARGS RUNS CLAIM FILES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-vllm bench select export fit draft gpus selfcheck report compare diff verify train-draft test test-slow test-gpu test-launchers test-vllm microbench check clean
+.PHONY: help setup setup-vllm bench select export import fit draft gpus selfcheck report compare diff verify train-draft test test-slow test-gpu test-launchers test-vllm microbench check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +50,9 @@ select: setup ## Choose and export a vocabulary from text alone; ARGS="domain=js
 
 export: setup ## Write the vocabulary that a run measured, and the trimmed draft; ARGS="run=ID export.domain=code"
 	$(PY) -m bench task=export $(GIVEN) $(value ARGS)
+
+import: setup ## Read results of vllm bench serve, GuideLLM, AIPerf, specdec_bench or SGLang: FILES="a.json b.json"
+	$(PY) -m bench task=import $(if $(strip $(value FILES)),$(FILE_LIST)) $(GIVEN) $(value ARGS)
 
 report: setup ## Write the page of the newest run, or one page of several runs: RUNS="dir1 dir2"
 	$(PY) -m bench task=report $(if $(strip $(value RUNS)),$(RUN_LIST)) $(GIVEN) $(value ARGS)

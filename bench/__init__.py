@@ -12,6 +12,7 @@ The rooms, roughly in the order in which data flows through them:
                  licence and faults of their own, which the rooms of what is measured here do not know
     models/      target and draft: reading, running, trimming; models/draft.py: what every draft can do
     decoding/    plain and speculative decoding, replay; decoding/engine.py: what every engine does
+    imported/    result files of other benchmark tools: one reader for each
     device/      where tensors live and which clock times them; the lock on the device
     telemetry/   power, clocks and load during a run, sampled by a separate process
     measure/     one timing loop: probes, whole decodes, parts in isolation
@@ -43,7 +44,7 @@ Import rule: a room imports only from rows above its own, or from its own row (a
 import no torch.
 
     1  errors, variant, config, stats, vocab, cost, acceptance, gpu_tables: all *
-    2  text, records *, device, models, export, telemetry
+    2  text, records *, imported *, device, models, export, telemetry
     3  surface *, fit *
     4  decoding, measure; and apart from these: analysis *, and report * above it
     5  runs, select, predict, training, tasks, sweep, cli

@@ -53,6 +53,10 @@ class InvalidVerdictError(BenchError):
     exit_code = 1
 
 
+class ResultFileError(BenchError):
+    """A result file of another tool is damaged, of another version, or says nothing that can be used."""
+
+
 class OutputError(BenchError):
     """Results cannot be written to the requested place."""
 

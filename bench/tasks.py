@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench.config import Config, Task
+from bench.config import IMPORT, Config, Task
 from bench.progress import stage
 from bench.sweep import with_sweeps_opened
 
@@ -55,6 +55,13 @@ def _export(config: Config, console: Console) -> None:
     from bench.select.exports import run_export
 
     run_export(config, console)
+
+
+def _import(config: Config, console: Console) -> None:
+    from bench.runs.importing import run_import
+
+    with stage(console, "reading the results"):
+        run_import(config, console)
 
 
 def _check(config: Config, console: Console) -> int:
@@ -142,6 +149,7 @@ _TASKS: dict[Task, Callable[[Config, Console], int | None]] = {
     Task.selfcheck: _selfcheck,
     Task.select: _select,
     Task.export: _export,
+    IMPORT: _import,
     Task.predict: _predict,
     Task.gpus: _gpus,
     Task.check: _check,

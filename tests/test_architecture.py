@@ -11,7 +11,7 @@ FILES = sorted(BENCH.rglob("*.py"))
 
 TORCH = ("torch", "transformers")
 GROUND = ("errors", "variant", "config", "stats", "vocab", "cost", "acceptance", "gpu_tables")
-MATERIAL = ("text", "records", "device", "models", "telemetry", "export")
+MATERIAL = ("text", "records", "imported", "device", "models", "telemetry", "export")
 WORK = ("decoding", "measure")
 FINDINGS = ("surface", "fit", "analysis", "report")
 TASKS = ("runs", "select", "predict", "training", "sweep", "tasks", "cli")
@@ -27,6 +27,7 @@ FORBIDDEN = {
     **dict.fromkeys(MATERIAL, rooms(*WORK, *FINDINGS, *TASKS)),
     "text": ("torch", *rooms("models", "records", "device", *WORK, *FINDINGS, *TASKS)),
     "records": (*TORCH, *rooms("models", "device", "text", *WORK, *FINDINGS, *TASKS)),
+    "imported": (*TORCH, *rooms("models", "device", "text", *WORK, *FINDINGS, *TASKS)),
     "decoding": rooms("measure", "device", "records", *FINDINGS, *TASKS),
     "measure": rooms("report", "analysis", "fit", *TASKS),
     "surface": (*TORCH, *rooms("models", "device", *WORK, "analysis", "report", *TASKS)),

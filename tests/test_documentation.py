@@ -201,7 +201,9 @@ def jobs_of(command: str) -> list[list[str]]:
         return []
     words = shlex.split(made[2] if made else command.partition("-m bench ")[2])
     inner = [shlex.split(word.removeprefix("ARGS=")) for word in words if word.startswith("ARGS=")]
-    words = [word for word in words if not word.startswith(("ARGS=", "RUNS=", "CLAIM="))] + sum(inner, [])
+    words = [word for word in words if not word.startswith(("ARGS=", "RUNS=", "CLAIM=", "FILES="))] + sum(
+        inner, []
+    )
     if made and made[1] not in Task.__members__ or "--help" in words:
         return []
     words = words[: words.index("--cfg")] if "--cfg" in words else words

@@ -38,7 +38,7 @@ def read_finished(paths: Sequence[Path]) -> list[Run]:
         ConfigError: no run is named, or one twice.
         OutputError: a folder is not a run, is unfinished, or another version wrote it.
     """
-    folders = [folder for path in paths for folder in _expanded(path)]
+    folders = expanded(paths)
     if not folders:
         raise ConfigError("no run is named: name folders, as in runs=[results/runs/A,results/runs/B]")
     _refuse_doubles(folders)
@@ -103,6 +103,11 @@ def _same_work(left: Run, right: Run) -> bool:
 
 def _age(run: Run) -> tuple[str, str, str]:
     return str(run.environment.get("started_at", "")), run.folder.name, str(run.folder)
+
+
+def expanded(paths: Iterable[Path]) -> list[Path]:
+    """Folders of runs; one that only holds runs stands for all of them."""
+    return [folder for path in paths for folder in _expanded(path)]
 
 
 def _expanded(path: Path) -> list[Path]:

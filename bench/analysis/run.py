@@ -42,6 +42,12 @@ Replay = ReplayRecord | SampledReplayRecord
 
 Kind = TypeVar("Kind")
 
+# By task, why a run has nothing to compare.
+_NOTHING_DECODED = {
+    "draft": "measured a draft alone, without acceptance or speed: task=report and task=fit read it",
+    "import": "holds results that were imported from other tools, which only task=report reads",
+}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -159,10 +165,8 @@ def read_run(folder: Path) -> Run:
         OutputError: it is not a run, or nothing in it can be compared yet.
     """
     environment, config = read_settings(folder)
-    if is_of_draft_alone(environment):
-        raise OutputError(
-            f"{folder} measured a draft alone, without acceptance or speed: task=report and task=fit read it"
-        )
+    if why := _NOTHING_DECODED.get(environment.get("task")):
+        raise OutputError(f"{folder} {why}")
     log = _Log(folder)
     plans = {record.domain: record for record in log.of(PlanRecord)}
     replays = _nested([*log.of(ReplayRecord), *log.of(SampledReplayRecord)], "domain", "source", "prompt_id")

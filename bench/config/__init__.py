@@ -30,6 +30,7 @@ from bench.config.select import (
     DraftConfig,
     ExportConfig,
     GpusConfig,
+    ImportsConfig,
     PredictConfig,
     SelectConfig,
 )
@@ -37,6 +38,7 @@ from bench.errors import ConfigError, require
 
 __all__ = [
     "FULL",
+    "IMPORT",
     "OWN",
     "POOLED",
     "AdviceRule",
@@ -53,6 +55,7 @@ __all__ = [
     "GpuConfig",
     "GpusConfig",
     "HubConfig",
+    "ImportsConfig",
     "LimitsConfig",
     "MeasureConfig",
     "PairConfig",
@@ -91,10 +94,18 @@ class Task(Enum):
     gpus = "gpus"
     check = "check"
     verify = "verify"
+    # `import` is a word of Python, so that the member has no name in code: `IMPORT`.
+    vars()["import"] = "import"
+
+
+IMPORT = Task["import"]
 
 
 # These tasks read finished runs or time a draft without a target.
-_WITHOUT_TARGET = (Task.draft, Task.report, Task.fit, Task.compare, Task.diff, Task.gpus, Task.verify)
+_WITHOUT_TARGET = (
+    *(Task.draft, Task.report, Task.fit, Task.compare, Task.diff, Task.gpus, Task.verify),
+    IMPORT,
+)
 
 
 @dataclass
@@ -115,6 +126,7 @@ class Config:
         draft: how `task=draft` times a draft.
         gpus: what `task=gpus` estimates.
         export: which vocabulary `task=export` writes.
+        imports: results of other tools that `task=import` reads.
         diff: how `task=diff` compares two runs.
         limits: conditions beyond which a figure of a run is INVALID.
         advice: which of the variants that are as good as the fastest is advised. `robust`: the draft length
@@ -154,6 +166,7 @@ class Config:
     draft: DraftConfig = field(default_factory=DraftConfig)
     gpus: GpusConfig = field(default_factory=GpusConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    imports: ImportsConfig = field(default_factory=ImportsConfig)
     diff: DiffConfig = field(default_factory=DiffConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     advice: AdviceRule = AdviceRule.robust

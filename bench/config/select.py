@@ -1,4 +1,4 @@
-"""Values of select, draft, export and predict."""
+"""Values of select, draft, export, import and predict."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -147,6 +147,47 @@ class ExportConfig:
         size, length = self.vocab_size, self.draft_length
         require(size is None or size >= 1, "export.vocab_size", size, "at least 1, or null")
         require(length is None or length >= 1, "export.draft_length", length, "at least 1, or null")
+
+
+@dataclass
+class ImportsConfig:
+    """What `task=import` reads, and what the files do not say. Null: the file says it, or it is not known.
+
+    Attributes:
+        files: result files of `vllm bench serve`, GuideLLM, AIPerf and `sglang.bench_serving`, and folders of
+            specdec_bench (which runs SPEED-Bench). All of one import are of the same draft and device.
+        engine: the engine that served.
+        device: the GPU that served.
+        domain: the text.
+        draft: the draft; `none` for plain decoding.
+        vocab_size: k of the draft.
+        draft_length: gamma.
+        concurrency: most requests in flight.
+        with_failed: also takes benchmarks with failed requests, or that were stopped. Their speed is that of
+            another load.
+    """
+
+    files: list[str] = path_key(default_factory=list)
+    engine: str | None = None
+    device: str | None = None
+    domain: str | None = None
+    draft: str | None = None
+    vocab_size: int | None = None
+    draft_length: int | None = None
+    concurrency: int | None = None
+    with_failed: bool = False
+
+    def __post_init__(self) -> None:
+        expand_paths(self, "imports.")
+        for name, least in (("vocab_size", 1), ("draft_length", 0), ("concurrency", 1)):
+            value = getattr(self, name)
+            require(value is None or value >= least, f"imports.{name}", value, f"at least {least}, or null")
+        contradicts = self.draft == NO_DRAFT and (self.vocab_size is not None or bool(self.draft_length))
+        require(not contradicts, "imports.draft", self.draft, "a draft where imports.vocab_size is set")
+
+
+# `imports.draft` of plain decoding.
+NO_DRAFT = "none"
 
 
 _DTYPES = ("float32", "bfloat16", "float16")

@@ -1,4 +1,7 @@
-"""Records, the measurements of a run: kinds.py defines them, store.py writes and reads them."""
+"""Records, the measurements of a run: kinds.py defines them, store.py writes and reads them.
+
+record.py is what they have in common, imported.py the record of another tool's result.
+"""
 
 from bench.records.kinds import (
     BaselineRecord,
@@ -6,6 +9,7 @@ from bench.records.kinds import (
     DecodeRecord,
     EndRecord,
     FailureRecord,
+    ImportedRecord,
     IsolatedRecord,
     PlanRecord,
     ProbeRecord,
@@ -26,6 +30,7 @@ __all__ = [
     "EndRecord",
     "FILE_NAME",
     "FailureRecord",
+    "ImportedRecord",
     "IsolatedRecord",
     "PlanRecord",
     "ProbeRecord",

@@ -1,50 +1,24 @@
 """The kinds of records, and the cases of a run.
 
 A case is one thing to measure: the kind of record, and the values that distinguish it from others of that
-kind. The identity of a record is its case. A new kind of record is one subclass of `Record` in this file.
+kind. The identity of a record is its case. A new kind of record is one subclass of `Record` in this file, or
+in one that it imports.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from bench.acceptance import Intervals, Ratios
+from bench.records.imported import ImportedRecord as ImportedRecord
+from bench.records.record import Case, Record
 from bench.variant import PlannedDecode, Variant
 from bench.vocab.ranking import Ranking
 
-Case = tuple[str | int | bool | None, ...]
-
 # First element of the case of a probe that the plan does not rest on.
 PILOT, CHECK = "pilot", "check"
-
-
-@dataclass(frozen=True)
-class Record:
-    """One line of `records.jsonl`; every field is a JSON value.
-
-    Attributes:
-        kind: name of the kind, as in the file.
-        named_by: fields that distinguish a record from others of its kind; None if it is not a measurement.
-        case_kind: first element of its case; None: `kind`.
-    """
-
-    kind: ClassVar[str]
-    named_by: ClassVar[tuple[str, ...] | None] = None
-    case_kind: ClassVar[str | None] = None
-
-    @classmethod
-    def case_of(cls, *names: str | int | None) -> Case:
-        """The case of a record with these values of the fields in `named_by`."""
-        return (cls.case_kind or cls.kind, *names)
-
-    @property
-    def identity(self) -> Case | None:
-        """The case of the record; None if it is not a measurement."""
-        if self.named_by is None:
-            return None
-        return self.case_of(*(getattr(self, name) for name in self.named_by))
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from bench.analysis.doubts import write_doubts
 from bench.analysis.findings import DraftFindings, Findings, predict_all
 from bench.analysis.fit import judge_draft, judge_run, write_fit
 from bench.analysis.gpus import GpusFindings
+from bench.analysis.imported import imported_beside, split_imports
 from bench.analysis.latency_models import LatencyFindings
-from bench.analysis.load import label_runs, load_runs, read_finished
+from bench.analysis.load import expanded, label_runs, load_runs, read_finished
 from bench.analysis.run import find_run, is_of_draft_alone, read_draft_run, read_run, read_settings
 from bench.analysis.selection import SelectionFindings
 from bench.analysis.surfaces import Surfaces, surface_frame
@@ -29,6 +30,7 @@ from bench.report.of_devices import devices_report
 from bench.report.of_diff import diff_report
 from bench.report.of_draft import draft_report
 from bench.report.of_gpus import gpus_report
+from bench.report.of_imported import imported_report, with_imported
 from bench.report.of_run import models_report, not_measured, run_report
 from bench.report.of_selection import selection_report, selections_report
 from bench.report.page import write_page
@@ -135,7 +137,8 @@ def report_runs(
     """Writes the page of one run, which may be unfinished, or of several side by side.
 
     Args:
-        folders: of the runs; one that only holds runs stands for all of them.
+        folders: of the runs; one that only holds runs stands for all of them. Those of `task=import` stand
+            in a section of their own.
         runs_dir: where runs are kept.
         reports_dir: where reports are kept.
         out: folder to write; None names one after the newest run. A draft that was measured alone is
@@ -151,13 +154,14 @@ def report_runs(
         OutputError: a folder is no run, or the page cannot be written.
         InvalidVerdictError: the page is written, but a headline on it is INVALID.
     """
+    imports, folders = split_imports(expanded(folders))
+    if imports and not folders:
+        return _render_imports(imports, reports_dir, out, console)
     is_one = len(folders) == 1 and (folders[0] / "records.jsonl").exists()
     if is_one and is_of_draft_alone(read_settings(folders[0])[0]):
         return render_draft(folders[0], console)
     runs = label_runs([read_run(folders[0])], runs_dir) if is_one else load_runs(folders, runs_dir)
-    newest = max(item.run.folder.name for item in runs)
-    more = f"-and-{len(runs) - 1}-more" if len(runs) > 1 else ""
-    folder = Path(out) if out else reports_dir / f"{newest}{more}"
+    folder = Path(out) if out else reports_dir / _page_name([item.run.folder for item in runs], imports)
     predict_all(runs)
     report, tables = _of_runs(runs)
     beside = None if tables_of_gpus is None else published_beside(runs, tables_of_gpus)
@@ -168,6 +172,9 @@ def report_runs(
             "published_errors": beside.errors,
             "composed_rounds": beside.rounds,
         }
+    if imports:
+        found = imported_beside(imports, runs)
+        report, tables = with_imported(report, found), tables | {"served": found.frame}
 
     def write() -> None:
         write_tables(tables, folder / "tables")
@@ -179,6 +186,29 @@ def report_runs(
     _print_path("Page:", folder / "index.html", console)
     _refuse_invalid(runs)
     return folder / "index.html"
+
+
+def _render_imports(folders: Sequence[Path], reports_dir: Path, out: str | None, console: Console) -> Path:
+    """Writes the page of results of other tools alone."""
+    found = imported_beside(folders, [])
+    report = imported_report(found)
+    folder = Path(out) if out else reports_dir / _page_name([], folders)
+
+    def write() -> None:
+        write_tables({"served": found.frame}, folder / "tables")
+        write_page(_drawn(report, folder, REPORT_FORMATS), folder)
+
+    _write(write, folder, "set out")
+    show(report, console)
+    _print_path("Page:", folder / "index.html", console)
+    return folder / "index.html"
+
+
+def _page_name(runs: Sequence[Path], imports: Sequence[Path]) -> str:
+    """The newest run, or else the newest import, and how many more."""
+    newest = max(folder.name for folder in runs or imports)
+    others = len(runs) + len(imports) - 1
+    return f"{newest}{f'-and-{others}-more' if others else ''}"
 
 
 def _refuse_invalid(runs: Sequence[Findings]) -> None:

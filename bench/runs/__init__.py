@@ -4,6 +4,7 @@ run.py          the life of every run: device, folder, telemetry, records, repor
 repeats.py      several fresh processes of one run
 bench.py        task=bench: prepares and measures a pair
 served.py       engine=own,vllm: what vLLM loads
+importing.py    task=import: results of other tools
 draft.py        task=draft: the same for a draft without a target
 pair.py         target, draft and cached answers, loaded
 workloads.py    text -> held-out prompts, rankings and sizes

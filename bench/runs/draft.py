@@ -27,8 +27,8 @@ from bench.models.draft import Draft, DraftHead, Placement
 from bench.progress import stage
 from bench.records import CoverageRecord, FailureRecord, Record
 from bench.records.store import Done
-from bench.runs.environment import describe, known_hardware, now
-from bench.runs.folder import check_writable
+from bench.runs.environment import describe, known_hardware
+from bench.runs.folder import check_writable, now
 from bench.runs.pair import dtype_of
 from bench.runs.run import Job, run_job
 from bench.runs.workloads import possible_sizes

@@ -5,7 +5,6 @@ import platform
 import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from bench.device import Device
 from bench.device.probe import probe
 from bench.identity import WEIGHTS
 from bench.measure.timing import timer_facts
+from bench.runs.folder import now
 from bench.runs.pair import Pair
 from bench.sweep import num_allowed
 from bench.telemetry.host import cpu_frequency
@@ -104,11 +104,6 @@ def _plain(spec: HardwareSpec, device: Device) -> dict[str, Any]:
     if device.cache_bytes is not None:
         spec = spec.with_cache(device.cache_bytes)
     return {**asdict(spec), "peak_flops_per_s": dict(spec.peak_flops_per_s)}
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _version_of(package: str) -> str | None:

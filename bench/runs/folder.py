@@ -37,6 +37,7 @@ _ELSEWHERE = (
     "runs",
     "diff",
     "claim",
+    "imports",
 )
 
 # A run is only resumed if these are unchanged, because the results depend on them.
@@ -90,7 +91,7 @@ def open_run(config: Config, environment: dict[str, Any], of: str | None = None)
     values = plain(asdict(config))
     environment = {**environment, "signature": _signature(values, environment)}
     unfinished = _find_unfinished(config.runs_dir, environment["signature"]) if config.resume else None
-    path = unfinished or _make_folder(
+    path = unfinished or make_folder(
         config.runs_dir, config.pair.label, of or config.domain.name, str(environment["device"])
     )
     with _hold(path):
@@ -105,6 +106,11 @@ def open_run(config: Config, environment: dict[str, Any], of: str | None = None)
         except OSError as error:
             raise _cannot_write(path, error) from error
         yield RunFolder(path, [])
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def note_telemetry(folder: Path, seen: Watch) -> None:
@@ -208,7 +214,12 @@ def _has_ended(folder: Path) -> bool:
         return (folder / "records.jsonl").exists()
 
 
-def _make_folder(runs_dir: Path, pair: str, of: str, device: str) -> Path:
+def make_folder(runs_dir: Path, pair: str, of: str, device: str) -> Path:
+    """An empty folder for a new run, named after the time, what is measured, and where.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     # Runs of several machines can be copied into one folder, so their names must differ.
     host = re.sub(r"[^\w-]+", "_", socket.gethostname().partition(".")[0])

@@ -26,8 +26,8 @@ from bench.records import (
     SessionRecord,
 )
 from bench.records.store import Done
-from bench.runs.environment import measured_hardware, now
-from bench.runs.folder import RunFolder, note_hardware, note_telemetry, open_run, point_latest
+from bench.runs.environment import measured_hardware
+from bench.runs.folder import RunFolder, note_hardware, note_telemetry, now, open_run, point_latest
 from bench.runs.repeats import Part
 from bench.sweep import note_run
 from bench.telemetry.watch import Watch, check_telemetry, watch
