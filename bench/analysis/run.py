@@ -165,7 +165,7 @@ def read_run(folder: Path) -> Run:
         OutputError: it is not a run, or nothing in it can be compared yet.
     """
     environment, config = read_settings(folder)
-    if why := _NOTHING_DECODED.get(environment.get("task")):
+    if why := _NOTHING_DECODED.get(str(environment.get("task"))):
         raise OutputError(f"{folder} {why}")
     log = _Log(folder)
     plans = {record.domain: record for record in log.of(PlanRecord)}
