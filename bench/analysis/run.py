@@ -388,22 +388,8 @@ def read_draft_run(folder: Path) -> DraftRun:
     if not any(record.part == DRAFT_STEP for record in isolated):
         reasons = "; ".join(f"{failure.error}: {failure.message}" for failure in failures[:1])
         raise OutputError(f"{folder}: no draft step was timed{f' ({reasons})' if reasons else ' yet'}")
-    run = Run(
-        folder,
-        environment,
-        config,
-        {},
-        {},
-        {},
-        {},
-        {},
-        {},
-        isolated,
-        [],
-        {},
-        failures,
-        len(log.of(SessionRecord)),
-    )
+    sessions = len(log.of(SessionRecord))
+    run = Run(folder, environment, config, {}, {}, {}, {}, {}, {}, isolated, [], {}, failures, sessions)
     execution = EAGER if any(r.execution == EAGER for r in isolated) else isolated[0].execution
     return DraftRun(run, COLD if is_cold else WARM, execution, coverage)
 
