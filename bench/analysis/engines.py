@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.analysis.engine_parts import OWN_LOOP
 from bench.analysis.metrics import estimate_columns
 from bench.analysis.run import Run
 from bench.analysis.surfaces import measured_tokens_per_s, replayed_by_position
@@ -17,7 +18,8 @@ from bench.stats.jackknife import log_interval
 from bench.surface.choice import FULL, OPTIMUM, PLAIN
 from bench.variant import Variant
 
-OWN_LOOP = "own"
+# Before the names of vLLM's counters.
+_COUNTED = "vllm:spec_decode_"
 
 # Of the mean acceptance length, between an engine's count and the replay of the same prompts.
 _MOST_DIFFERENCE = 0.02
@@ -37,11 +39,41 @@ class _Arm:
         return list(self.records.values())
 
 
-Arms = dict[tuple[Variant, int], _Arm]
+@dataclass(frozen=True, order=True)
+class _Load:
+    """What one engine was asked for.
+
+    Attributes:
+        engine: its name.
+        temperature: of sampling, where it is not that of the run; else -1.
+        context_tokens: least length of prompts, where earlier ones were put before them; else 0.
+        concurrency: requests at a time.
+    """
+
+    engine: str
+    temperature: float
+    context_tokens: int
+    concurrency: int
+
+    @classmethod
+    def of(cls, record: ServedRecord) -> "_Load":
+        temperature = -1.0 if record.temperature is None else record.temperature
+        return cls(record.engine, temperature, record.context_tokens or 0, record.concurrency)
+
+    @property
+    def is_of_run(self) -> bool:
+        """Whether our loop decoded the same prompts in the same way."""
+        return self.temperature < 0 and not self.context_tokens
+
+
+Arms = dict[tuple[_Load, Variant], _Arm]
 
 
 def served_frame(run: Run) -> pd.DataFrame:
-    """One row for each domain, variant and concurrency that another engine decoded; empty without one."""
+    """One row for each domain, engine, setting, concurrency and variant; empty without another engine.
+
+    The setting is `temperature` and `context_tokens`, both empty for that of the run.
+    """
     rows = [row for domain, records in run.served.items() for row in _rows(run, domain, records)]
     return pd.DataFrame(rows)
 
@@ -55,9 +87,13 @@ def round_frame(run: Run) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for domain, records in run.served.items():
         variants = {role: run.variant_of(domain, role) for role in (PLAIN, FULL, OPTIMUM)}
-        served = _round_ms([record for record in records if record.concurrency == 1])
         own = _own_round_ms(run, domain)
-        for engine, times in ((OWN_LOOP, own), *((record.engine, served) for record in records[:1])):
+        alone = [r for r in records if r.concurrency == 1 and _Load.of(r).is_of_run]
+        engines = {
+            name: _round_ms([record for record in alone if record.engine == name])
+            for name in dict.fromkeys(record.engine for record in alone)
+        }
+        for engine, times in {OWN_LOOP: own, **engines}.items():
             if all(variant in times for variant in variants.values()):
                 plain, full, best = (times[variants[role]] for role in (PLAIN, FULL, OPTIMUM))
                 rows.append(
@@ -93,10 +129,17 @@ def engine_facts(served: pd.DataFrame, rounds: pd.DataFrame, domain: str) -> lis
             f"Acceptance: {int(agreeing.sum())} of {len(agreeing)} mean acceptance lengths are within "
             f"{_MOST_DIFFERENCE:.0%} of the replay of the same prompts."
         )
+    elif len(drafts):
+        version = f"{drafts['engine'].iloc[0]} {drafts['engine_version'].iloc[0]}"
+        found.append(
+            f"Acceptance: not compared, as {version} does not count what is accepted by position, or nothing "
+            "greedy was replayed."
+        )
     same = rows["identical_output_frac"].dropna()
     if len(same):
         found.append(
-            f"Texts: {same.min():.0%} to {same.max():.0%} of the answers equal those of our plain loop."
+            f"Texts: {same.min():.0%} to {same.max():.0%} of the greedy answers equal those of plain "
+            "decoding."
         )
     times = rounds[rounds["domain"] == domain] if len(rounds) else rounds
     found += [
@@ -109,7 +152,7 @@ def engine_facts(served: pd.DataFrame, rounds: pd.DataFrame, domain: str) -> lis
 
 def tokens_per_s(record: ServedRecord) -> float:
     """Output tokens of all requests over the time that all of them took, prefills included."""
-    return sum(map(len, record.token_ids)) / record.wall_ms * 1e3
+    return record.num_output_tokens / record.wall_ms * 1e3
 
 
 def _rows(run: Run, domain: str, records: list[ServedRecord]) -> list[dict[str, Any]]:
@@ -118,38 +161,47 @@ def _rows(run: Run, domain: str, records: list[ServedRecord]) -> list[dict[str, 
     plain, full = run.variant_of(domain, PLAIN), run.variant_of(domain, FULL)
     own = measured_tokens_per_s(run, domain)
     rows = []
-    for (variant, concurrency), arm in sorted(arms.items(), key=lambda item: (item[0][1], item[0][0])):
+    for (load, variant), arm in sorted(arms.items(), key=lambda item: item[0]):
         found = arm.all()
-        gaps = _gaps_ms(found)
+        gaps, plain_arm = _gaps_ms(found), arms.get((load, plain))
         row: dict[str, Any] = {
             "domain": domain,
-            "engine": found[0].engine,
+            "engine": load.engine,
             "engine_version": found[0].engine_version,
-            "concurrency": concurrency,
+            "temperature": found[0].temperature,
+            "context_tokens": found[0].context_tokens,
+            "concurrency": load.concurrency,
             "role": roles.get(variant, ""),
             **variant.columns,
             "num_processes": len(found),
             **estimate_columns("tokens_per_s", _mean(arm)),
-            **estimate_columns("speedup_vs_autoregressive", _ratio(arm, arms.get((plain, concurrency)))),
-            **estimate_columns("speedup_vs_full_vocab", _ratio(arm, arms.get((full, concurrency)))),
-            "own_speedup_vs_full_vocab": own[variant] / own[full] if variant in own else None,
+            **estimate_columns("speedup_vs_autoregressive", _ratio(arm, plain_arm)),
+            **estimate_columns("speedup_vs_full_vocab", _ratio(arm, arms.get((load, full)))),
+            "own_speedup_vs_full_vocab": own[variant] / own[full]
+            if variant in own and load.is_of_run
+            else None,
             "inter_token_p50_ms": gaps[0],
             "inter_token_p90_ms": gaps[1],
             "inter_token_p99_ms": gaps[2],
             "first_token_p50_ms": float(np.median([at[0] for r in found for at in r.at_ms if at])),
-            "identical_output_frac": _share_identical(run, domain, plain, found),
+            "num_drafts": _counted(found, "num_drafts"),
+            "num_draft_tokens": _counted(found, "num_draft_tokens"),
+            "num_accepted_tokens": _counted(found, "num_accepted_tokens"),
+            "identical_output_frac": _share_identical(run, domain, load, found, plain_arm),
         }
         if not variant.is_plain:
-            row |= _acceptance(run, domain, variant, found)
+            row |= _acceptance(run, domain, variant, found, is_replayed=load.is_of_run)
         rows.append(row)
     return rows
 
 
-def _acceptance(run: Run, domain: str, variant: Variant, records: list[ServedRecord]) -> dict[str, Any]:
+def _acceptance(
+    run: Run, domain: str, variant: Variant, records: list[ServedRecord], is_replayed: bool
+) -> dict[str, Any]:
     """What the engine accepted, and what the replay of the same prompts expects of that variant."""
     replays = run.replays[domain][run.plans[domain].source]
     known = [p for p in records[0].prompt_ids if p in replays and len(replays[p].token_ids) > 1]
-    expected = replayed_by_position(run, domain, variant, known) if known else None
+    expected = replayed_by_position(run, domain, variant, known) if known and is_replayed else None
     rates = _by_position(records)
     found = None if rates is None else 1 + float(rates.sum())
     replayed = None if expected is None else 1 + float(expected.sum())
@@ -183,16 +235,39 @@ def _joined(rates: Floats | None) -> str | None:
     return None if rates is None else " ".join(f"{rate:.3f}" for rate in rates)
 
 
-def _share_identical(run: Run, domain: str, plain: Variant, records: list[ServedRecord]) -> float | None:
-    """Answers that are those of our plain decoding."""
-    own = run.decodes[domain].get(plain, {})
+def _counted(records: Sequence[ServedRecord], name: str) -> float | None:
+    """The engine's own count over all processes; None where it does not count that."""
+    counts = [
+        value for r in records for key, value in r.counters.items() if key.removeprefix(_COUNTED) == name
+    ]
+    return float(sum(counts)) if counts else None
+
+
+def _share_identical(
+    run: Run, domain: str, load: _Load, records: list[ServedRecord], plain: _Arm | None
+) -> float | None:
+    """Greedy answers that are those of plain decoding: of our loop, or where it has none, of the engine."""
+    if load.temperature > 0 or run.is_sampled:
+        return None
+    reference: dict[str, Any] = {}
+    if load.is_of_run and records[0].texts is None:
+        decodes = run.decodes[domain].get(run.plain, {})
+        reference = {prompt: decoded.token_ids for prompt, decoded in decodes.items()}
+    elif plain is not None and plain.all()[0] is not records[0]:
+        reference = _answers(plain.all()[0])
     same = [
-        tokens == own[prompt].token_ids
+        answer == reference[prompt]
         for record in records
-        for prompt, tokens in zip(record.prompt_ids, record.token_ids, strict=True)
-        if prompt in own
+        for prompt, answer in _answers(record).items()
+        if prompt in reference
     ]
     return float(np.mean(same)) if same else None
+
+
+def _answers(record: ServedRecord) -> dict[str, Any]:
+    """Token ids, or texts where the engine gives those alone."""
+    answers: Sequence[Any] = record.token_ids if record.texts is None else record.texts
+    return dict(zip(record.prompt_ids, answers, strict=True))
 
 
 def _gaps_ms(records: list[ServedRecord]) -> list[float | None]:
@@ -202,9 +277,9 @@ def _gaps_ms(records: list[ServedRecord]) -> list[float | None]:
 
 
 def _arms(records: list[ServedRecord]) -> Arms:
-    found: dict[tuple[Variant, int], dict[int, ServedRecord]] = defaultdict(dict)
+    found: dict[tuple[_Load, Variant], dict[int, ServedRecord]] = defaultdict(dict)
     for record in records:
-        found[record.variant, record.concurrency][record.process] = record
+        found[_Load.of(record), record.variant][record.process] = record
     return {key: _Arm(by_process) for key, by_process in found.items()}
 
 

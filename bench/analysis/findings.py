@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.analysis.doubts import Doubt, doubts
+from bench.analysis.engine_parts import parts_facts, parts_frame
 from bench.analysis.engines import engine_facts, round_frame, served_frame
 from bench.analysis.figures import ALL
 from bench.analysis.fit import judge_draft, judge_run
@@ -142,9 +143,19 @@ class Findings:
         """What a round takes in each engine; empty without another engine."""
         return round_frame(self.run)
 
+    @cached_property
+    def engine_parts(self) -> pd.DataFrame:
+        """What a round consists of in each engine; empty where no other engine says it."""
+        return parts_frame(self.run)
+
     def engine_facts(self, domain: str) -> list[str]:
         """What another engine says of a domain."""
         return engine_facts(self.served, self.engine_rounds, domain)
+
+    def part_facts(self, domain: str) -> list[str]:
+        """Why the engines gain differently on a domain."""
+        reasons = [r.reason for r in self.run.served_parts.get(domain, []) if r.reason]
+        return parts_facts(self.engine_parts, reasons, domain)
 
     @cached_property
     def latency_models(self) -> LatencyFindings | None:
@@ -164,6 +175,7 @@ class Findings:
         }
         if self.run.served:
             found |= {"engines": self.served, "engine_rounds": self.engine_rounds}
+            found |= {"engine_parts": self.engine_parts} if len(self.engine_parts) else {}
         for component in self.latency_models.components if self.latency_models else ():
             found[f"fit_{component.name}"] = component.models
             found[f"fit_{component.name}_sizes"] = component.sizes.drop(

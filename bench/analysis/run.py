@@ -28,11 +28,13 @@ from bench.records import (
     RankingRecord,
     ReplayRecord,
     SampledReplayRecord,
+    ServedPartsRecord,
     ServedRecord,
     SessionRecord,
     SteadyRecord,
     read_records,
 )
+from bench.records.served import by_domain
 from bench.stats.estimates import Estimate, Floats, median, paired_speedup
 from bench.telemetry.samples import Samples, read_samples
 from bench.variant import Variant
@@ -72,6 +74,7 @@ class Run:
         repeated: where several processes decoded, all of their decodes by domain; `decodes` are then their
             means.
         served: what another engine decoded, by domain.
+        served_parts: what its steps consisted of, by domain.
     """
 
     folder: Path
@@ -91,6 +94,7 @@ class Run:
     has_ended: bool = True
     repeated: Mapping[str, list[DecodeRecord]] = field(default_factory=dict)
     served: dict[str, list[ServedRecord]] = field(default_factory=dict)
+    served_parts: dict[str, list[ServedPartsRecord]] = field(default_factory=dict)
 
     @cached_property
     def samples(self) -> Samples:
@@ -228,7 +232,8 @@ def read_run(folder: Path) -> Run:
         _num_sessions(log.of(SessionRecord)),
         bool(log.of(EndRecord)),
         {d: [r for r in found if r.prompt_id in shared[d]] for d, found in repeated.items()},
-        {d: ours for d in shared if (ours := [r for r in log.of(ServedRecord) if r.domain == d])},
+        by_domain(log.of(ServedRecord), shared),
+        by_domain(log.of(ServedPartsRecord), shared),
     )
 
 

@@ -157,20 +157,41 @@ class AdviceRule(Enum):
 
 @dataclass
 class VllmConfig:
-    """How `engine=vllm` decodes the planned variants again in vLLM.
+    """How `engine=own,vllm` decodes the planned variants again in vLLM.
 
     Attributes:
         concurrency: requests in flight; all prompts are decoded once at each.
         num_processes: fresh processes of every variant; their order is reversed every second time.
+        num_servers: fresh servers (`vllm serve`) of every variant, each loaded by `vllm bench serve` at every
+            concurrency; 0: none. A server takes about two minutes on two CPU cores.
+        port: that servers listen on, on this machine alone; null: any free one.
+        temperatures: further sampling temperatures at which all prompts are decoded; each takes as long
+            as all of `concurrency`.
+        contexts: further context lengths in tokens: other prompts of the domain are put before each prompt.
+            Each takes at least as long as all of `concurrency`.
     """
 
     concurrency: list[int] = field(default_factory=lambda: [1, 4, 8])
     num_processes: int = 4
+    num_servers: int = 0
+    port: int | None = None
+    temperatures: list[float] = field(default_factory=list)
+    contexts: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         valid = len(self.concurrency) > 0 and min(self.concurrency) >= 1
         require(valid, "vllm.concurrency", self.concurrency, "a list of numbers of at least 1")
         require(self.num_processes >= 2, "vllm.num_processes", self.num_processes, "at least 2")
+        require(self.num_servers >= 0, "vllm.num_servers", self.num_servers, "at least 0")
+        valid = self.port is None or 1 <= self.port <= 65535
+        require(valid, "vllm.port", self.port, "from 1 to 65535, or null")
+        valid = all(temperature > 0 for temperature in self.temperatures)
+        require(valid, "vllm.temperatures", self.temperatures, "a list of numbers above 0")
+        valid = all(length >= 1 for length in self.contexts)
+        require(valid, "vllm.contexts", self.contexts, "a list of numbers of at least 1")
+        for name in ("concurrency", "temperatures", "contexts"):
+            values = getattr(self, name)
+            require(len(set(values)) == len(values), f"vllm.{name}", values, "a list without repetitions")
 
 
 @dataclass

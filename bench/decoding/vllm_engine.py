@@ -24,9 +24,12 @@ ENVIRONMENT = Path(__file__).resolve().parents[2] / ".venv-vllm"
 _WORKER = Path(__file__).with_name("vllm_worker.py")
 
 # Loading 70B parameters from a network disk takes minutes; a process that hangs must end some time.
-_LOAD_TIMEOUT_S = 1800.0
+LOAD_TIMEOUT_S = 1800.0
 
 _ERROR_LINES = 3
+
+# A process that was just started fills caches and compiles with its first requests.
+WARM_UP_TOKENS = 8
 
 
 class VllmError(DeviceError):
@@ -41,11 +44,15 @@ class Request:
         token_ids: the answer.
         num_new: tokens of every step that brought some; 1 + accepted for a speculative round.
         at_ms: when they came, from the moment that the request was added.
+        text: the answer, where the engine gives its text alone; there are then no ids, and no `num_new`.
+        num_tokens: of such an answer.
     """
 
     token_ids: list[int]
     num_new: list[int]
     at_ms: list[float]
+    text: str | None = None
+    num_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,21 @@ class Served:
     wall_ms: float
     requests: list[Request]
     counters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Prompts that one process decoded, one at a time, with every part of every step timed.
+
+    Attributes:
+        reason: why this vLLM cannot do that; empty if it can.
+        round_ms: of every step, the time since the one before; of all answers.
+        steps: one mapping a step: `num_tokens` that the target took in, and ms of each part by its name.
+    """
+
+    reason: str
+    round_ms: list[float]
+    steps: list[dict[str, float]]
 
 
 def python_of_environment(folder: Path = ENVIRONMENT) -> Path:
@@ -85,8 +107,12 @@ class VllmProcess:
 
     def __init__(self, process: subprocess.Popen[str], answers: IO[str], log: IO[str]):
         self._process, self._answers, self._log = process, answers, log
-        loaded = self._next(_LOAD_TIMEOUT_S)
+        loaded = self._next(LOAD_TIMEOUT_S)
         self.version, self.load_s = str(loaded["version"]), float(loaded["load_s"])
+
+    def warm_up(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Answers the first prompt once."""
+        self.decode(prompts[:1], 1, WARM_UP_TOKENS)
 
     def decode(
         self,
@@ -95,28 +121,58 @@ class VllmProcess:
         max_new_tokens: int,
         temperature: float = 0.0,
         seed: int = 0,
-        timeout_s: float = _LOAD_TIMEOUT_S,
+        timeout_s: float = LOAD_TIMEOUT_S,
     ) -> Served:
         """Decodes all prompts, `concurrency` at a time.
 
         Raises:
             VllmError: the process died or answers nothing.
         """
+        found = self._ask(prompts, concurrency, max_new_tokens, temperature, seed, False, timeout_s)
+        return Served(found["wall_ms"], [Request(**item) for item in found["requests"]], found["counters"])
+
+    def parts(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, timeout_s: float = LOAD_TIMEOUT_S
+    ) -> Parts:
+        """Decodes all prompts greedily, one at a time, and times the parts of every step.
+
+        Timing costs a little: whatever this process decodes later is slower.
+
+        Raises:
+            VllmError: the process died or answers nothing.
+        """
+        found = self._ask(prompts, 1, max_new_tokens, 0.0, 0, True, timeout_s)
+        if found["reason"]:
+            return Parts(found["reason"], [], [])
+        times = [item["at_ms"] for item in found["requests"]]
+        gaps = [late - early for at in times for early, late in zip(at, at[1:], strict=False)]
+        return Parts("", gaps, found["steps"])
+
+    def _ask(
+        self,
+        prompts: Sequence[Sequence[int]],
+        concurrency: int,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        in_parts: bool,
+        timeout_s: float,
+    ) -> dict[str, Any]:
         job = {
             "prompts": [list(ids) for ids in prompts],
             "concurrency": concurrency,
             "max_new_tokens": max_new_tokens,
             "temperature": temperature,
             "seed": seed,
+            "parts": in_parts,
         }
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(job) + "\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise VllmError(self._why()) from error
-        found = self._next(timeout_s)
-        return Served(found["wall_ms"], [Request(**item) for item in found["requests"]], found["counters"])
+            raise VllmError(last_words(self._process, self._log)) from error
+        return self._next(timeout_s)
 
     def _next(self, timeout_s: float) -> dict[str, Any]:
         """The next line that the worker answers."""
@@ -130,19 +186,13 @@ class VllmProcess:
                 if piece := self._answers.readline():
                     text += piece
                     continue
-                raise VllmError(self._why())
+                raise VllmError(last_words(self._process, self._log))
             if time.monotonic() > until:
-                raise VllmError(f"vLLM did not answer within {timeout_s:,.0f} s; {self._why()}")
+                raise VllmError(
+                    f"vLLM did not answer within {timeout_s:,.0f} s; {last_words(self._process, self._log)}"
+                )
             time.sleep(0.02)
         return dict(json.loads(text))
-
-    def _why(self) -> str:
-        """The last lines that vLLM printed, those of its errors first."""
-        self._log.seek(0)
-        lines = [line.strip() for line in self._log.read().splitlines() if line.strip()]
-        errors = [line for line in lines if "Error" in line] or lines
-        said = " | ".join(errors[-_ERROR_LINES:]) or "it printed nothing"
-        return f"vLLM ended with exit code {self._process.poll()}: {said}"
 
 
 def vllm_settings(
@@ -172,6 +222,7 @@ def vllm_settings(
         # The same prompts are decoded again at every concurrency, and must be read again.
         "enable_prefix_caching": False,
         "disable_log_stats": False,
+        "worker_extension_cls": "vllm_scopes.Scopes",
         **({"speculative_config": speculative} if speculative else {}),
     }
 
@@ -194,7 +245,7 @@ def vllm_process(settings: dict[str, Any], python: Path | None = None) -> Iterat
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 text=True,
-                env=_environment(),
+                env=environment(),
                 # vLLM starts processes of its own, which must end too.
                 start_new_session=True,
             )
@@ -208,11 +259,20 @@ def vllm_process(settings: dict[str, Any], python: Path | None = None) -> Iterat
                     f"vLLM ended at once: {log.read_text(errors='replace').strip()[-300:]}"
                 ) from error
             finally:
-                _end(process)
+                end_process(process)
 
 
-def _environment() -> dict[str, str]:
-    """Variables of the worker: this program's packages must not shadow those of vLLM."""
+def last_words(process: subprocess.Popen[str], log: IO[str]) -> str:
+    """How a process of vLLM ended, with the last lines that it printed, those of its errors first."""
+    log.seek(0)
+    lines = [line.strip() for line in log.read().splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line] or lines
+    said = " | ".join(errors[-_ERROR_LINES:]) or "it printed nothing"
+    return f"vLLM ended with exit code {process.poll()}: {said}"
+
+
+def environment() -> dict[str, str]:
+    """Variables of vLLM's processes: this program's packages must not shadow those of vLLM."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     return {
         "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -223,7 +283,7 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def end_process(process: subprocess.Popen[str]) -> None:
     """Lets it end by itself, then ends it with all of its children."""
     if process.stdin is not None:
         with suppress(OSError):

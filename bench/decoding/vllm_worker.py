@@ -2,6 +2,7 @@
 
 It imports nothing of this project, which that environment does not hold. One process holds one model. It
 reads jobs from standard input and answers in the file that its first argument names, one JSON object a line.
+vLLM's own processes find `vllm_scopes` as this one does: in the folder of this file, after all packages.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 def main() -> None:
     """Loads the model that the first line describes, then decodes job by job until the input ends."""
     settings = json.loads(sys.stdin.readline())
+    sys.path.append(sys.path.pop(0))  # no file of this folder hides a package
     with Path(sys.argv[1]).open("a", encoding="utf-8") as answers:
 
         def answer(value: dict[str, Any]) -> None:
@@ -26,7 +28,17 @@ def main() -> None:
         model = vllm.LLM(**settings)
         answer({"version": vllm.__version__, "load_s": time.perf_counter() - start})
         for line in sys.stdin:
-            answer(decode(model, json.loads(line)))
+            job = json.loads(line)
+            answer(decode_in_parts(model, job) if job["parts"] else decode(model, job))
+
+
+def decode_in_parts(model: Any, job: dict[str, Any]) -> dict[str, Any]:
+    """As `decode`, with `steps`: the parts of every step; from then on all steps of this model are timed."""
+    reasons = model.collective_rpc("start_scopes")
+    if any(reasons):
+        return {"reason": next(filter(None, reasons))}
+    done = decode(model, job)
+    return {"reason": "", "requests": done["requests"], "steps": model.collective_rpc("end_scopes")[0]}
 
 
 def decode(model: Any, job: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Records, the measurements of a run: kinds.py defines them, store.py writes and reads them.
 
-record.py is what they have in common, imported.py the record of another tool's result.
+record.py is what they have in common, served.py the records of another engine, imported.py the record of
+another tool's result.
 """
 
 from bench.records.kinds import (
@@ -17,10 +18,10 @@ from bench.records.kinds import (
     Record,
     ReplayRecord,
     SampledReplayRecord,
-    ServedRecord,
     SessionRecord,
     SteadyRecord,
 )
+from bench.records.served import ServedPartsRecord, ServedRecord
 from bench.records.store import FILE_NAME, SCHEMA_VERSION, RecordWriter, cut_torn_line, read_records
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "ReplayRecord",
     "SCHEMA_VERSION",
     "SampledReplayRecord",
+    "ServedPartsRecord",
     "ServedRecord",
     "SessionRecord",
     "SteadyRecord",

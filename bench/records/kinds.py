@@ -14,6 +14,8 @@ import numpy as np
 from bench.acceptance import Intervals, Ratios
 from bench.records.imported import ImportedRecord as ImportedRecord
 from bench.records.record import Case, Record
+from bench.records.served import ServedPartsRecord as ServedPartsRecord
+from bench.records.served import ServedRecord as ServedRecord
 from bench.variant import PlannedDecode, Variant
 from bench.vocab.ranking import Ranking
 
@@ -273,51 +275,6 @@ class SteadyRecord(Record):
 
 
 @dataclass(frozen=True)
-class ServedRecord(Record):
-    """All prompts of a domain decoded with one variant by another engine, in a process of its own.
-
-    Attributes:
-        engine: name of the engine.
-        domain: domain of the prompts.
-        vocab_size: k; the full size for plain decoding.
-        draft_length: gamma; 0 for plain decoding.
-        concurrency: number of requests in flight.
-        process: index of the process of this variant, from 0.
-        engine_version: version of the engine.
-        load_s: time that it took to load target and draft.
-        wall_ms: from the first request to the end of the last.
-        prompt_ids: ids of the prompts.
-        token_ids: the answer to each of them.
-        num_new: of each of them, the tokens of every step that brought some; 1 + accepted for a round.
-        at_ms: when these tokens came, from the moment that the request was added.
-        counters: the engine's own counts of drafting, by its names for them.
-    """
-
-    kind = "served"
-    named_by = ("engine", "domain", "vocab_size", "draft_length", "concurrency", "process")
-
-    engine: str
-    domain: str
-    vocab_size: int
-    draft_length: int
-    concurrency: int
-    process: int
-    engine_version: str
-    load_s: float
-    wall_ms: float
-    prompt_ids: list[str]
-    token_ids: list[list[int]]
-    num_new: list[list[int]]
-    at_ms: list[list[float]]
-    counters: dict[str, Any]
-
-    @property
-    def variant(self) -> Variant:
-        """How it was decoded."""
-        return Variant(self.vocab_size, self.draft_length)
-
-
-@dataclass(frozen=True)
 class IsolatedRecord(Record):
     """One part of a round, timed in isolation.
 
@@ -431,7 +388,7 @@ class FailureRecord(Record):
 
     kind = "failure"
 
-    case: list[str | int | bool | None]
+    case: list[str | int | float | bool | None]
     error: str
     message: str
     was_asked_for: bool = True

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-Case = tuple[str | int | bool | None, ...]
+Case = tuple[str | int | float | bool | None, ...]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Record:
     case_kind: ClassVar[str | None] = None
 
     @classmethod
-    def case_of(cls, *names: str | int | None) -> Case:
+    def case_of(cls, *names: str | float | None) -> Case:
         """The case of a record with these values of the fields in `named_by`."""
         return (cls.case_kind or cls.kind, *names)
 

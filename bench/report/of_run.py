@@ -15,6 +15,7 @@ from bench.analysis.verdict import Answer
 from bench.report import run_figures
 from bench.report.drawing import Captioned, Sampled, telemetry_figure
 from bench.report.latency_figures import fit_captioned, roofline_figure
+from bench.report.of_engines import engines_section
 from bench.report.sections import Block, Card, Grid, Paragraph, Picture, Points, Section, Table, section
 
 # Not of interest to a reader: they are in environment.json.
@@ -29,21 +30,6 @@ _DECODED = (
 _DECODED_MORE = (
     "role", "vocab_size", "draft_length", "acceptance_rate", "draft_step_ms", "lm_head_ms", "verify_ms",
     "identical_output_frac",
-)  # fmt: skip
-
-_SERVED = (
-    "role", "concurrency", "vocab_size", "draft_length", "tokens_per_s", "speedup_vs_full_vocab",
-    "speedup_vs_autoregressive", "own_speedup_vs_full_vocab", "mean_acceptance_length",
-    "replayed_mean_acceptance_length", "identical_output_frac", "num_processes",
-)  # fmt: skip
-
-_SERVED_MORE = (
-    "role", "concurrency", "vocab_size", "inter_token_p50_ms", "inter_token_p90_ms", "inter_token_p99_ms",
-    "first_token_p50_ms", "accepted_by_position", "replayed_by_position",
-)  # fmt: skip
-
-_ENGINE_ROUNDS = (
-    "engine", "plain_step_ms", "full_round_ms", "trimmed_round_ms", "saved_ms", "saved_share",
 )  # fmt: skip
 
 _SIZES = (
@@ -103,7 +89,7 @@ def run_sections(found: Findings, prefix: str = "", is_brief: bool = False) -> I
     yield view.acceptance()
     yield view.latency()
     yield view.speed(is_brief)
-    yield view.engines(is_brief)
+    yield engines_section(found, prefix, is_brief)
     yield view.models()
     yield view.across()
     yield telemetry_section(found, found.sample_sizes, prefix)
@@ -198,45 +184,6 @@ class _View:
             domain,
             Table(caption, self.of_domain(domain), _DECODED, is_brief=is_brief, brief_columns=more),
             Points(self.found.facts(domain)),
-        )
-
-    def engines(self, is_brief: bool) -> Section | None:
-        """In the other engine that decoded too; None where none did."""
-        served = self.found.served
-        if served.empty:
-            return None
-        name = f"{served['engine'].iloc[0]} {served['engine_version'].iloc[0]}"
-        return self.section(
-            "engines",
-            f"Does the gain hold in {name}?",
-            *(self.engine(domain, is_brief) for domain in served["domain"].unique()),
-            label="Other engine",
-        )
-
-    def engine(self, domain: str, is_brief: bool) -> Section | None:
-        served, rounds = self.found.served, self.found.engine_rounds
-        rows = served[served["domain"] == domain]
-        caption = (
-            "Output tokens/s with so many requests at a time, prefills included; 95% intervals over fresh "
-            "processes, ratios of neighbouring ones."
-        )
-        more = (
-            "An arrival brings the tokens of one step or round. Acceptance by position: the engine's own "
-            "counters, and the replay of the same prompts."
-        )
-        per_round = "One request at a time: a step of plain decoding, and a round of both drafts."
-        return self.section(
-            f"engines-{domain}",
-            domain,
-            Table(caption, rows, _SERVED, is_brief=is_brief),
-            Points(self.found.engine_facts(domain)),
-            Table(per_round, rounds[rounds["domain"] == domain], _ENGINE_ROUNDS) if len(rounds) else None,
-            self.section(
-                f"engines-{domain}-more",
-                "More: latency of tokens, acceptance by position",
-                Table(more, rows, _SERVED_MORE),
-                folded=True,
-            ),
         )
 
     def of_domain(self, domain: str) -> pd.DataFrame:

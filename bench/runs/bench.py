@@ -112,7 +112,7 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
         num_records = {stage.name: stage.num_records for stage in of_rounds}
         stages = _stages(num_records, domains if windows else [], config.timing.isolated)
         if vllm:
-            stages |= {_served(name): vllm.plan.num_steps(_SERVED_VARIANTS) for name in domains}
+            stages |= {_served(name): vllm.num_steps(_SERVED_VARIANTS) for name in domains}
         with run_bar(console, stages, done.num_records, {PROVING: PROVING_WEIGHT}) as bar:
             for part_of_rounds in of_rounds:
                 yield from bar.follow(part_of_rounds.name, part_of_rounds.records)

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,21 @@ import numpy as np
 import torch
 
 from bench.config import Config
+from bench.config.run import VllmConfig
 from bench.cost.config_json import DraftKind, read_config
-from bench.decoding.vllm_engine import VllmProcess, vllm_process, vllm_settings
+from bench.decoding.vllm_engine import VllmError, VllmProcess, vllm_process, vllm_settings
+from bench.decoding.vllm_server import NAME as SERVER
+from bench.decoding.vllm_server import VllmServer, port_for, vllm_server
 from bench.device import Device
 from bench.errors import ConfigError
 from bench.export.bundle import speculative_config
 from bench.export.checkpoint import borrowed_head, trim_eagle3
-from bench.measure.served import ServedPlan
+from bench.measure.served import Found, ServedPlan, Setting, Start
 from bench.measure.workload import Workload
 from bench.models.draft_config import Layout
 from bench.models.eagle_files import open_eagle
 from bench.models.engines import VLLM, objections
-from bench.records import FailureRecord, ServedRecord
+from bench.records import FailureRecord
 from bench.records.store import Done
 from bench.runs.pair import Pair
 from bench.variant import Variant
@@ -57,23 +61,48 @@ class VllmStage:
         if against:
             raise ConfigError(f"engine=vllm does not load this draft as measured: {', '.join(against)}")
         measure, wanted = config.measure, config.vllm
-        self.plan = ServedPlan(
+        if wanted.num_servers:
+            port_for(wanted.port)
+        offline = ServedPlan(
             wanted.concurrency,
             wanted.num_processes,
             measure.max_new_tokens,
             measure.temperature,
             measure.seed,
+            _settings(wanted),
         )
+        online = replace(
+            offline, num_processes=wanted.num_servers, settings=[Setting()], engine=SERVER, in_parts=False
+        )
+        self._plans: list[tuple[ServedPlan, Start]] = [(offline, self._process), (online, self._server)]
+
+    def num_steps(self, num_variants: int) -> int:
+        """Records of one domain."""
+        return sum(plan.num_steps(num_variants) for plan, _ in self._plans)
 
     def run(
         self, workload: Workload, variants: Sequence[Variant], done: Done
-    ) -> Iterator[ServedRecord | FailureRecord]:
-        """Decodes the workload's prompts with every variant."""
-        yield from self.plan.run(self._start, workload, variants, done)
+    ) -> Iterator[Found | FailureRecord]:
+        """Decodes the workload's prompts with every variant, in processes and in servers."""
+        for plan, start in self._plans:
+            yield from plan.run(start, workload, variants, done)
 
     @contextmanager
-    def _start(self, workload: Workload, variant: Variant) -> Iterator[VllmProcess]:
+    def _process(self, workload: Workload, variant: Variant) -> Iterator[VllmProcess]:
+        with self._model(workload, variant) as settings, vllm_process(settings) as engine:
+            yield engine
+
+    @contextmanager
+    def _server(self, workload: Workload, variant: Variant) -> Iterator[VllmServer]:
+        port = self._config.vllm.port
+        with self._model(workload, variant) as settings, vllm_server(settings, self._text, port) as engine:
+            yield engine
+
+    @contextmanager
+    def _model(self, workload: Workload, variant: Variant) -> Iterator[dict[str, Any]]:
+        """What vLLM makes its model with; the draft lies in a folder until the block ends."""
         longest = max(len(prompt.token_ids) for prompt in workload.prompts)
+        longest = max(longest, *self._config.vllm.contexts, 0)
         longest += self._config.measure.max_new_tokens + _SLACK_TOKENS
         is_on_cpu = self._device.torch_device.type == "cpu"
         with tempfile.TemporaryDirectory(prefix="vocabtrim-draft-") as folder:
@@ -81,12 +110,26 @@ class VllmStage:
                 self._target,
                 str(self._pair.dtype).removeprefix("torch."),
                 longest,
-                max(self.plan.concurrencies),
+                max(self._config.vllm.concurrency),
                 None if variant.is_plain else self._speculative(workload, variant, Path(folder)),
                 is_on_cpu,
             )
-            with vllm_process(settings | ({} if is_on_cpu else self._memory())) as engine:
-                yield engine
+            yield settings | ({} if is_on_cpu else self._memory())
+
+    def _text(self, token_ids: Sequence[int]) -> str:
+        """The text of a prompt, as servers take it.
+
+        Raises:
+            VllmError: it does not give these tokens again.
+        """
+        tokenizer = self._pair.target.tokenizer
+        text = str(tokenizer.decode(token_ids, clean_up_tokenization_spaces=False))
+        if list(tokenizer(text, add_special_tokens=False)["input_ids"]) != list(token_ids):
+            raise VllmError(
+                "vllm bench serve takes prompts as text, and the text of a prompt gives other tokens; leave "
+                "servers out: vllm.num_servers=0"
+            )
+        return text
 
     def _speculative(self, workload: Workload, variant: Variant, folder: Path) -> dict[str, Any]:
         """Writes the trimmed draft, and says how vLLM takes it."""
@@ -102,3 +145,12 @@ class VllmStage:
         """Share of the GPU that vLLM may take beside the models that this process holds."""
         free, total = torch.cuda.mem_get_info()
         return {"gpu_memory_utilization": round(_MEMORY_SHARE * free / total, 3)}
+
+
+def _settings(config: VllmConfig) -> list[Setting]:
+    """That of the run, then one for every further temperature and context length."""
+    return [
+        Setting(),
+        *(Setting(temperature=value) for value in config.temperatures),
+        *(Setting(context_tokens=value) for value in config.contexts),
+    ]

@@ -45,6 +45,11 @@ class LLM:
             found.append(Thing(request_id=name, outputs=[Thing(token_ids=list(tokens))], finished=done))
         return found
 
+    def collective_rpc(self, name):
+        if name == "start_scopes":
+            return ["this vLLM has no scopes"] if self.settings["model"] == "old" else [""]
+        return [[{"num_tokens": 3, "forward": 2.5}]]
+
     def get_metrics(self):
         return [
             Thing(name="vllm:spec_decode_num_drafts", value=self.rounds),
@@ -85,6 +90,20 @@ def test_prompts_are_answered_in_their_order_so_many_at_a_time(python):
     }
     # Counters are of one call.
     assert again.counters["vllm:spec_decode_num_drafts"] == 1
+
+
+def test_steps_in_parts_come_with_the_time_between_arrivals(python):
+    with vllm_process(settings(), python) as engine:
+        parts = engine.parts([[5], [7]], max_new_tokens=6)
+    assert parts.reason == "" and parts.steps == [{"num_tokens": 3, "forward": 2.5}]
+    # Each of the two answers arrives in three pieces.
+    assert len(parts.round_ms) == 4 and min(parts.round_ms) >= 0
+
+
+def test_a_version_without_parts_says_why(python):
+    with vllm_process(settings("old"), python) as engine:
+        assert engine.parts([[5]], 6).reason == "this vLLM has no scopes"
+        assert engine.decode([[5]], 1, 4).requests[0].token_ids == [6, 7, 8, 9]
 
 
 def test_a_model_that_cannot_be_loaded_is_named(python):

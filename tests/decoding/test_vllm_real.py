@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.analysis.engine_parts import parts_frame
 from bench.analysis.engines import round_frame, served_frame
 from bench.analysis.run import read_run
 from bench.decoding.vllm_engine import ENVIRONMENT
@@ -22,7 +23,8 @@ def measured(tmp_path_factory):
     results = tmp_path_factory.mktemp("vllm")
     done = run(
         *("experiment=smoke", "domain=function_calling", "gpu=cpu", "dtype=float32", "timing.isolated=false"),
-        *("engine=own,vllm", "vllm.concurrency=[1,4]", "vllm.num_processes=2"),
+        *("engine=own,vllm", "vllm.concurrency=[1,4]", "vllm.num_processes=2", "vllm.contexts=[256]"),
+        *("vllm.temperatures=[0.8]", "vllm.num_servers=1"),
         f"measure.also_decode=['{TRIMMED.vocab_size}:{TRIMMED.draft_length}']",
         f"results_dir={results}",
     )
@@ -33,21 +35,30 @@ def measured(tmp_path_factory):
 
 def test_texts_and_acceptance_are_those_of_our_loop(measured):
     """In float32 the two engines compute the same, whatever the vocabulary and the draft length."""
-    found = served_frame(measured[0])
+    everything = served_frame(measured[0])
+    found = everything[everything["temperature"].isna() & everything["context_tokens"].isna()]
     drafts = found[found["draft_length"] > 0]
     assert (TRIMMED.vocab_size, TRIMMED.draft_length) in set(
         zip(drafts["vocab_size"], drafts["draft_length"], strict=True)
     )
     assert set(found["identical_output_frac"]) == {1.0}
     assert drafts["acceptance_agrees"].all(), drafts["acceptance_difference"].tolist()
-    assert set(found["concurrency"]) == {1, 4} and set(found["num_processes"]) == {2}
+    assert set(found["engine"]) == {"vllm", "vllm serve"} and set(found["concurrency"]) == {1, 4}
+    assert set(zip(found["engine"], found["num_processes"], strict=True)) == {("vllm", 2), ("vllm serve", 1)}
+    # At greedy decoding neither a long context nor a server changes what is decoded.
+    longer = everything[everything["context_tokens"] == 256]
+    assert set(longer["identical_output_frac"].dropna()) == {1.0}
+    sampled = everything[everything["temperature"] == 0.8]
+    assert len(sampled) and sampled["identical_output_frac"].isna().all()
+    assert (sampled[sampled["draft_length"] > 0]["mean_acceptance_length"] >= 1).all()
 
 
 def test_every_round_accepts_what_ours_accepts(measured):
     found, compared = measured[0], 0
     (domain,) = found.served
     for record in found.served[domain]:
-        if record.variant.is_plain or record.concurrency > 1:
+        is_other = record.temperature or record.context_tokens or record.texts
+        if record.variant.is_plain or record.concurrency > 1 or is_other:
             continue
         for prompt, new in zip(record.prompt_ids, record.num_new, strict=True):
             ours = found.decodes[domain][record.variant][prompt].accepted
@@ -59,5 +70,16 @@ def test_every_round_accepts_what_ours_accepts(measured):
 
 def test_the_page_says_what_a_round_takes_in_both(measured):
     found, page = measured
-    assert set(round_frame(found)["engine"]) == {"own", "vllm"}
+    assert set(round_frame(found)["engine"]) == {"own", "vllm", "vllm serve"}
     assert "Does the gain hold in vllm" in page and "A round of vllm takes" in page
+
+
+def test_a_round_of_vllm_is_split(measured):
+    parts = parts_frame(measured[0])
+    vllm = parts[parts["engine"] == "vllm"]
+    assert (vllm["part_verify_ms"] > 0).all() and (vllm["num_rounds"] > 0).all()
+    full = vllm[(vllm["draft_length"] > 0) & (vllm["vocab_size"] > TRIMMED.vocab_size)]
+    (trimmed,) = vllm[vllm["vocab_size"] == TRIMMED.vocab_size].to_dict("records")
+    assert (full["part_head_ms"] > trimmed["part_head_ms"]).all()
+    # Only a trimmed vocabulary is scattered.
+    assert trimmed["part_scatter_ms"] > full["part_scatter_ms"].max()
