@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bench.records import DecodeRecord
+from bench.records import DecodeRecord, SessionRecord
 from bench.variant import Variant
 
 _MOST_OF = 0.8  # of the prompts of the first process, that another must have to be pooled with it
@@ -19,6 +19,11 @@ def whole_processes(prompts: Mapping[int, set[str]]) -> list[int]:
     """
     first = prompts[0]
     return [process for process, its in prompts.items() if len(its & first) >= _MOST_OF * len(first)]
+
+
+def num_sessions(sessions: Sequence[SessionRecord]) -> int:
+    """Of processes that were asked for, each has one of its own."""
+    return len(sessions) - max(len({session.process for session in sessions}) - 1, 0)
 
 
 def pooled(

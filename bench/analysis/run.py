@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from bench.analysis.coverage_table import CoverageTable
-from bench.analysis.processes import pooled, whole_processes
+from bench.analysis.processes import num_sessions, pooled, whole_processes
 from bench.errors import ConfigError, OutputError
 from bench.fit.series import DRAFT_STEP, LM_HEAD
 from bench.records import (
@@ -229,17 +229,12 @@ def read_run(folder: Path) -> Run:
         log.of(BaselineRecord),
         dict(steady),
         log.of(FailureRecord),
-        _num_sessions(log.of(SessionRecord)),
+        num_sessions(log.of(SessionRecord)),
         bool(log.of(EndRecord)),
         {d: [r for r in found if r.prompt_id in shared[d]] for d, found in repeated.items()},
         by_domain(log.of(ServedRecord), shared),
         by_domain(log.of(ServedPartsRecord), shared),
     )
-
-
-def _num_sessions(sessions: Sequence[SessionRecord]) -> int:
-    """Of processes that were asked for, each has one of its own."""
-    return len(sessions) - max(len({session.process for session in sessions}) - 1, 0)
 
 
 class _Log:
