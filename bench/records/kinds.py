@@ -7,7 +7,6 @@ in one that it imports.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
