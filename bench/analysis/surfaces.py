@@ -9,14 +9,14 @@ import pandas as pd
 
 from bench.acceptance import Intervals
 from bench.analysis.run import Run, decode_series
-from bench.config import AdviceRule
+from bench.config import POOLED, AdviceRule
 from bench.records import ProbeRecord
 from bench.surface.choice import OPTIMUM, PAPER, BreakEven, advise, lossless_size
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import Surface, predict
 from bench.variant import VERIFY, Variant
 from bench.vocab.draft_vocab import Floats, IntArray
-from bench.vocab.ranking import BY_ID, id_prefix_size
+from bench.vocab.ranking import BY_ID, PUBLISHED, id_prefix_size
 
 SURFACE_COLUMNS = [
     "pair", "domain", "source", "vocab_size", "draft_length", "acceptance_rate", "mean_acceptance_length",
@@ -78,14 +78,15 @@ class Surfaces:
         replays, plan = self.run.replays[domain][source], self.run.plans[domain]
         # What must be kept is the same under every ranking.
         ranking = self.run.rankings[plan.source]
-        prefix_size = self.id_prefix_size(domain) if source == BY_ID else None
+        sizes = {BY_ID: self.id_prefix_size(domain), PUBLISHED: self.run.environment.get("published_size")}
+        own_size = sizes.get(source)
         wanted = sorted(replays if prompts is None else prompts)
         return predict(
             # An answer of one token leaves nothing to draft.
             {prompt: replays[prompt].replayed() for prompt in wanted if len(replays[prompt].token_ids) > 1},
             latency,
             self.run.full_size,
-            [*(item.variant.vocab_size for item in plan.planned), *([prefix_size] if prefix_size else [])],
+            [*(item.variant.vocab_size for item in plan.planned), *([own_size] if own_size else [])],
             ranking.num_must_keep,
             self.run.multiple,
         )
@@ -124,6 +125,23 @@ class IdPrefix:
     """
 
     prefix: int
+    variant: Variant
+    over_full: float
+    advised_over_it: float
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Another choice of tokens than the advised one.
+
+    Attributes:
+        name: what it is, as a sentence begins with it.
+        variant: its size, at its fastest draft length.
+        over_full: its predicted speed over that of the full vocabulary.
+        advised_over_it: the predicted speed of what is advised over its.
+    """
+
+    name: str
     variant: Variant
     over_full: float
     advised_over_it: float
@@ -183,6 +201,31 @@ class Advice:
             variant,
             surface.at(variant) / surface.tokens_per_s[:, -1].max(),
             self.surface.at(self.best) / surface.at(variant),
+        )
+
+    @cached_property
+    def baselines(self) -> "list[Baseline]":
+        """Other rankings of the run: the published list at its own size, and texts at the advised size."""
+        run, size = self.surfaces.run, self.best.vocab_size
+        own, replayed = run.plans[self.domain].source, run.replays[self.domain]
+        wanted = []
+        if published := run.environment.get("published_size"):
+            path = run.config["vocab"]["published"]
+            wanted.append((f"The tokens of {path}", PUBLISHED, published))
+        wanted.append(("The tokens most frequent in all domains together", POOLED, size))
+        wanted.append((f"The tokens most frequent in {self.domain} alone", self.domain, size))
+        return [
+            self._baseline(name, source, size)
+            for name, source, size in wanted
+            if source in replayed and source != own
+        ]
+
+    def _baseline(self, name: str, source: str, size: int) -> "Baseline":
+        surface = self.surfaces.of(self.domain, source)
+        variant = Variant(size, surface.best_draft_length(size))
+        full = surface.tokens_per_s[:, -1].max()
+        return Baseline(
+            name, variant, surface.at(variant) / full, self.surface.at(self.best) / surface.at(variant)
         )
 
     @property

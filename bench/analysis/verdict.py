@@ -167,6 +167,15 @@ class Answer:
             f"fast as the full vocabulary. The advised draft is {found.advised_over_it:.2f}x as fast as they."
         ]
 
+    def _baselines(self) -> list[str]:
+        """Other choices of tokens beside the advised one."""
+        return [
+            f"{found.name}, k = {found.variant.vocab_size:,} with gamma = {found.variant.draft_length}, are "
+            f"predicted {found.over_full:.2f}x as fast as the full vocabulary. The advised draft is "
+            f"{found.advised_over_it:.2f}x as fast as they."
+            for found in self.advice.baselines
+        ]
+
     def details(self) -> list[str]:
         """What else there is to know before acting on it."""
         if self.decision is Decision.invalid:
@@ -189,6 +198,7 @@ class Answer:
             f"The paper's utility chooses k* = {paper.vocab_size:,}; with its best gamma, "
             f"{paper.draft_length}, it is predicted {advice.paper_regret:.1%} slower than the fastest.",
             *self._id_prefix(),
+            *self._baselines(),
             f"Break-even (arXiv 2605.10453): at {now} the head takes {even.head_ratio:.1%} of its full time, "
             f"so trimming pays as long as it keeps {even.least_acceptance_ratio:.1%} of the mean acceptance "
             f"length; it keeps {even.acceptance_ratio:.1%}.",

@@ -112,6 +112,8 @@ class VocabConfig:
         held_out_share: share of the prompts that are held out for measuring and never rank tokens.
         id_prefix: the page compares with a vocabulary that needs no text: the token ids below this, and what
             every vocabulary must keep. Drafts of no more tokens have no such vocabulary; null: none.
+        published: the page compares with a list of tokens that somebody published: an EAGLE-3 draft with a
+            trimmed head (folder or hub id), or a file of token ids, as `make export` writes them; null: none.
     """
 
     sizes: list[str]
@@ -121,8 +123,10 @@ class VocabConfig:
     held_out_share: float = 0.2
     multiple: int | None = None
     id_prefix: int | None = 65536
+    published: str | None = path_key(None)
 
     def __post_init__(self) -> None:
+        expand_paths(self, "vocab.")
         for size in self.sizes:
             valid = size == FULL or (size.isdecimal() and int(size) >= 1)
             require(valid, "vocab.sizes", size, "a number of tokens of at least 1, or full")

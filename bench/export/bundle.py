@@ -9,7 +9,7 @@ from typing import Any
 from bench.config import PairConfig, SelectConfig
 from bench.cost.config_json import DraftKind, read_config
 from bench.errors import CheckpointError
-from bench.export.checkpoint import borrowed_head, trim_eagle3, trim_lm_head
+from bench.export.checkpoint import borrowed_head, read_head, trim_eagle3, trim_lm_head, trim_mtp
 from bench.export.gguf_files import cut_gguf, unknown_tensors, write_eagle3_gguf
 from bench.export.layouts import with_draft_vocab_size
 from bench.export.vocab_maps import Provenance, write_maps
@@ -17,6 +17,7 @@ from bench.models.draft_config import LayerIds, Layout, feature_layers
 from bench.models.eagle_files import CONFIG, EagleFiles, open_eagle
 from bench.models.engines import LLAMA_CPP, SGLANG, VLLM, VLLM_RUNNER, needs_first_runner, objections
 from bench.models.fetching import resolve_config, resolve_model
+from bench.models.mtp import OF_TARGET, has_own_head
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
 EXPORTS, GGUF = "exports", "draft.gguf"
@@ -76,6 +77,8 @@ def serve_commands(export: Export, target: str, gamma: int, folder: Path, writte
     """
     if not export.settings.checkpoint or export.kind is DraftKind.DECODER_LM:
         return {}
+    if export.kind is DraftKind.MTP:
+        return _mtp_commands(export, target, gamma, folder)
     source = export.draft_folder if export.kind is DraftKind.EAGLE else written / "draft"
     files = open_eagle(source, export.kind, export.pair.ignore_keys, may_be_quantised=True)
     against = objections(files.config, read_config(source / CONFIG)[1], files.layers)
@@ -116,6 +119,27 @@ def _commands(
     }
 
 
+def _mtp_commands(export: Export, target: str, gamma: int, folder: Path) -> dict[str, str]:
+    """By engine, what serves an MTP module with the vocabulary; a module in a folder of its own, none."""
+    if export.pair.draft != OF_TARGET:
+        alone = "not loaded: it takes MTP modules out of the target's own files"
+        return {VLLM: alone, SGLANG: alone, LLAMA_CPP: alone}
+    sidecar = "not loaded: export.gguf=FILE cuts the sidecar of its MTP layers"
+    if export.gguf:
+        sidecar = (
+            "llama-server --model <target as GGUF> --spec-type draft-mtp "
+            f"--spec-draft-model {folder / EXPORTS / GGUF} --spec-draft-n-max {gamma}"
+        )
+    map_path = folder / EXPORTS / "sglang" / "token_map.pt"
+    return {
+        VLLM: "not loaded as measured: it cuts no head of an MTP module",
+        SGLANG: f"python -m sglang.launch_server --model-path {target} --speculative-algorithm NEXTN "
+        f"--speculative-num-steps {gamma} --speculative-eagle-topk 1 "
+        f"--speculative-num-draft-tokens {gamma + 1} --speculative-token-map {map_path}",
+        LLAMA_CPP: sidecar,
+    }
+
+
 def _write_config(out: Path, export: Export) -> None:
     """An EAGLE-3 configuration with the new size: the user's, or else that of the draft."""
     given = export.settings.eagle3_config
@@ -136,6 +160,9 @@ def _write_checkpoints(out: Path, export: Export) -> None:
         trim_lm_head(folder, chosen, out / "lm_head")
         return
     target = partial(resolve_model, pair.target, pair.target_revision, pair.trust_remote_code)
+    if export.kind is DraftKind.MTP:
+        trim_mtp(folder, chosen, None if has_own_head(folder) else read_head(target()), out / "draft")
+        return
     head = borrowed_head(folder, target)
     if export.kind is DraftKind.EAGLE:
         # Engines cut the head of these drafts, which is the target's, by a token map.

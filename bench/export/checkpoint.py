@@ -21,6 +21,8 @@ from bench.export.files import save_tensors, stated_hash
 from bench.export.layouts import converted, layer_config, with_draft_vocab_size
 from bench.models.draft_config import Layout, layout_of, tensor_name
 from bench.models.eagle_files import CONFIG, read_vocab
+from bench.models.mtp import open_mtp
+from bench.models.mtp_config import file_name
 from bench.models.weights import (
     EMBEDDING,
     HEAD,
@@ -90,6 +92,47 @@ def trim_eagle3(
     out.mkdir(parents=True, exist_ok=True)
     save_tensors(named, out / WEIGHTS, _meta(vocab))
     (out / CONFIG).write_text(config, "utf-8", newline="")
+
+
+def trim_mtp(folder: Path, vocab: DraftVocab, target_head: Tensors | None, out: Path) -> None:
+    """Writes the MTP module in `folder`, with its LM head cut to `vocab`, as a folder of its own.
+
+    Tensors keep their names and bits. The head is the module's own where it has one, else the target's; in
+    the layout `mtp.*` it is called `mtp.lm_head.weight`.
+
+    Args:
+        folder: of the target, or of the module alone.
+        vocab: the tokens to keep.
+        target_head: LM head of the target, for a module without one of its own.
+        out: the folder to create.
+
+    Raises:
+        AssetError: there are no weights.
+        CheckpointError: there is no module, it lacks tokens of `vocab`, or its head cannot be cut.
+        OutputError: the checkpoint cannot be written.
+    """
+    files = open_mtp(folder, may_be_quantised=True)
+    head = head_tensors(files.tensors) | ({HEAD: files.head} if files.head else {})
+    if not head and target_head is None:
+        raise CheckpointError(f"{folder} has no LM head, and the head of the target was not given")
+    head, own = head or dict(target_head or {}), files.vocab
+    num_rows = _num_rows(head, folder)
+    if num_rows != len(own):
+        raise CheckpointError(
+            f"{folder}: the LM head has {num_rows} rows, but its vocabulary has {len(own)} tokens"
+        )
+    kept = {name: tensor for name, tensor in files.tensors.items() if name not in head}
+    if files.embedding is not None:
+        kept[EMBEDDING] = files.embedding
+    kept |= _cut(head, num_rows, _rows(own, vocab, folder), folder)
+    named = {file_name(name, files.prefix): tensor for name, tensor in kept.items()} | _maps(vocab)
+    values = read_config(folder / CONFIG)[1]
+    # What engines and this program know a module alone by.
+    names = [name.split("For")[0].removesuffix("MTP") + "MTP" for name in values.get("architectures") or [""]]
+    changed = {**values, "architectures": names, "draft_vocab_size": len(vocab)}
+    out.mkdir(parents=True, exist_ok=True)
+    save_tensors(named, out / WEIGHTS, _meta(vocab))
+    (out / CONFIG).write_text(json.dumps(changed, indent=2) + "\n", "utf-8")
 
 
 def trim_lm_head(folder: Path, vocab: DraftVocab, out: Path, target_head: Tensors | None = None) -> None:

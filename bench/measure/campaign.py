@@ -288,7 +288,7 @@ class Campaign:
         sizes = self._probes.sizes
         spread = np.geomspace(1, sizes[-1], _GRID_SIZES).round().astype(np.int64)
         also = [variant.vocab_size for variant in self._measure.also()]
-        also += [workload.id_prefix_size] if workload.id_prefix_size else []
+        also += [size for size in (workload.id_prefix_size, workload.published_size) if size]
         return np.unique(np.concatenate([spread, sizes, [workload.paper_size, *also]])).astype(np.int64)
 
     def _plan(

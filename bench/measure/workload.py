@@ -80,6 +80,7 @@ class Workload:
         least_size: tokens that every vocabulary must keep, so that no smaller one is advised.
         id_prefix_size: size of the vocabulary that needs no text (`bench.vocab.ranking`); its order is then
             among `orders`.
+        published_size: likewise, of the list of tokens that somebody published.
         answered: further held-out prompts, of which acceptance is replayed over known answers.
     """
 
@@ -91,6 +92,7 @@ class Workload:
     least_size: int = 1
     answered: list[AnsweredPrompt] = field(default_factory=list)
     id_prefix_size: int | None = None
+    published_size: int | None = None
 
     @property
     def order(self) -> IntArray:

@@ -142,6 +142,14 @@ def open_mtp(folder: Path, may_be_quantised: bool = False) -> MtpFiles:
     return MtpFiles(folder, config, prefixes[0], tensors, head, embedding, vocab, notes)
 
 
+def has_own_head(folder: Path) -> bool:
+    """Whether the module in `folder` brings an LM head along, quantised or not."""
+    files = open_mtp(folder, may_be_quantised=True)
+    return files.head is not None or any(
+        name.startswith(HEAD.removesuffix("weight")) for name in files.tensors
+    )
+
+
 def load_mtp(folder: Path, placement: Placement) -> MtpDraft:
     """Loads an MTP module for the target of `placement`.
 

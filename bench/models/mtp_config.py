@@ -158,6 +158,15 @@ def module_names(names: Collection[str], prefix: str) -> dict[str, str]:
     return found
 
 
+def file_name(name: str, prefix: str) -> str:
+    """The name in a file with this prefix of a tensor that is called `name` here; undoes `module_names`."""
+    if prefix.endswith(_QWEN_PREFIX):
+        return prefix + name
+    old = next((old for old, new in _NAMES.items() if name.startswith(new)), None)
+    own = name.removeprefix("layers.0.") if old is None else old + name.removeprefix(_NAMES[old])
+    return prefix + own
+
+
 def mtp_config(config: Any, shapes: Mapping[str, tuple[int, ...]], where: str) -> MtpConfig:
     """What the module of a target computes.
 

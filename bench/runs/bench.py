@@ -35,6 +35,7 @@ from bench.runs.workloads import (
     make_rankings,
     num_kept,
     paper_size,
+    published_ids,
     source_for,
     split_held_out,
     with_answers,
@@ -42,7 +43,8 @@ from bench.runs.workloads import (
 from bench.telemetry.watch import Watch
 from bench.telemetry.windows import long_enough_s
 from bench.text import OddRows, Prompt, load_prompts
-from bench.vocab.ranking import BY_ID, id_prefix_size, order_by_id
+from bench.vocab.draft_vocab import IntArray
+from bench.vocab.ranking import BY_ID, PUBLISHED, id_prefix_size, order_by_id, order_by_list
 
 _ISOLATED, _BASELINE = "timing parts in isolation", "comparing with generate"
 
@@ -98,7 +100,11 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
     for note in (*pair.target.notes, *pair.draft.notes):
         console.print(note, soft_wrap=True, markup=False, highlight=False)
     rankings = _rank(pair, texts, config.vocab, console)
-    workloads = [_workload(config, pair, texts[s.name], rankings, console) for s in config.domain.sources()]
+    published = published_ids(config.vocab, pair)
+    workloads = [
+        _workload(config, pair, texts[source.name], rankings, published, console)
+        for source in config.domain.sources()
+    ]
     _say_what_lacks(texts, workloads, config.measure, console)
 
     engine, multiple = _engine(pair, device, config.measure), _multiple(config.vocab, device)
@@ -140,6 +146,7 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
     environment["decoding"] = engine.facts
     environment["rows"] = {name: text.odd.as_dict() for name, text in texts.items()}
     environment["vocab_multiple"] = multiple
+    environment["published_size"] = workloads[0].published_size
     kept, vocab_size = num_kept(pair), pair.target.vocab_size
     once: list[Record] = [ranking.record(kept, vocab_size) for ranking in rankings.values()]
     return Job(environment, pair.dtype, measure, _report, once)
@@ -210,7 +217,12 @@ def _rank(pair: Pair, texts: dict[str, _Text], vocab: VocabConfig, console: Cons
 
 
 def _workload(
-    config: Config, pair: Pair, text: _Text, rankings: dict[str, Ranking], console: Console
+    config: Config,
+    pair: Pair,
+    text: _Text,
+    rankings: dict[str, Ranking],
+    published: IntArray | None,
+    console: Console,
 ) -> Workload:
     source = text.source
     measure = config.measure
@@ -228,7 +240,12 @@ def _workload(
     prefix_size = id_prefix_size(own, kept, config.vocab.id_prefix)
     if prefix_size:
         orders[BY_ID] = order_by_id(own, kept)
-    return Workload(source.name, held_out, ranked_on, orders, k_star, kept, answered, prefix_size)
+    published_size = None
+    if published is not None:
+        order, published_size = order_by_list(own, kept, published)
+        orders |= {PUBLISHED: order} if published_size else {}
+    sizes = prefix_size, published_size
+    return Workload(source.name, held_out, ranked_on, orders, k_star, kept, answered, *sizes)
 
 
 def _num_replayed(measure: MeasureConfig) -> int:

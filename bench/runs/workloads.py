@@ -2,17 +2,28 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from bench.config import OWN, POOLED, DomainSource, MeasureConfig, SelectConfig, VocabConfig
 from bench.errors import CheckpointError, ConfigError, DomainError
+from bench.export.checkpoint import read_offsets
+from bench.export.readers import read_map
 from bench.measure.workload import AnsweredPrompt, EncodedPrompt
+from bench.models.checkpoint import Purpose, resolve_draft
 from bench.records import RankingRecord
 from bench.runs.pair import Pair
 from bench.text import OddRows, Prompt, RowError, Split, take_split
 from bench.vocab.coverage import count_tokens, coverage_curve, must_keep_ids
-from bench.vocab.draft_vocab import Floats, IntArray, choose_vocab, rank_by_count, selection_order
+from bench.vocab.draft_vocab import (
+    DraftVocab,
+    Floats,
+    IntArray,
+    choose_vocab,
+    rank_by_count,
+    selection_order,
+)
 from bench.vocab.ranking import mixture_scores
 from bench.vocab.search import SearchSpace, exact_optimum
 
@@ -280,6 +291,28 @@ def paper_size(pair: Pair, ranking: Ranking, select: SelectConfig) -> int:
         select.coverage_weight, select.min_coverage, smallest, largest, min(select.multiple, smallest)
     )
     return exact_optimum(coverage, reduction, space).vocab_size
+
+
+def published_ids(vocab: VocabConfig, pair: Pair) -> IntArray | None:
+    """The tokens of `vocab.published`; None without.
+
+    Raises:
+        AssetError: it cannot be had.
+        CheckpointError: it is a draft with the whole vocabulary.
+        VocabError: it is no list of tokens of this target.
+    """
+    if vocab.published is None:
+        return None
+    if Path(vocab.published).is_file():
+        return read_map(Path(vocab.published), pair.target.vocab_size).target_ids
+    folder = resolve_draft(vocab.published, purpose=Purpose.TRIM)
+    offsets = read_offsets(folder)
+    if offsets is None:
+        raise CheckpointError(
+            f"vocab.published={vocab.published}: the draft has no d2t, so that its list is the whole "
+            "vocabulary; name a draft with a trimmed head, or a file of token ids"
+        )
+    return DraftVocab.from_d2t(offsets, pair.target.vocab_size).target_ids
 
 
 def must_keep(pair: Pair) -> list[int]:

@@ -212,7 +212,7 @@ def _profile(run: Run, domain: str, variant: Variant, export: Export) -> dict[st
     return speculation_profile(
         {length: walks(length) for length in range(1, _longest(run) + 1)},
         variant.draft_length,
-        "eagle3" if export.kind is DraftKind.EAGLE3 else "eagle" if export.kind is DraftKind.EAGLE else None,
+        None if export.kind is DraftKind.DECODER_LM else export.kind.value,
         draft={
             "id": export.pair.draft,
             "draft_vocab_size": variant.vocab_size,

@@ -51,6 +51,29 @@ def id_prefix_size(order: IntArray, num_must_keep: int, prefix: int | None) -> i
     return size if size < len(order) else None
 
 
+# A list of tokens that somebody published, such as those of another draft.
+
+PUBLISHED = "published list"  # as records name the order
+
+
+def order_by_list(order: IntArray, num_must_keep: int, ids: IntArray) -> tuple[IntArray, int | None]:
+    """A ranking with the tokens of a list first, behind those that must be kept; and how many both are.
+
+    Args:
+        order: of the ranking `(n,)`; tokens of the list that it lacks are left out.
+        num_must_keep: tokens at its front that are in every vocabulary.
+        ids: of the list.
+
+    Returns:
+        The order, and the number of tokens; None where that is all of them.
+    """
+    kept, rest = order[:num_must_keep], order[num_must_keep:]
+    is_listed = np.isin(rest, ids)
+    size = num_must_keep + int(is_listed.sum())
+    listed = np.concatenate([kept, rest[is_listed], rest[~is_listed]])
+    return listed, size if size < len(order) else None
+
+
 # The rankings of a run, and the coverage of every vocabulary size.
 
 

@@ -5,8 +5,9 @@ import yaml
 
 from bench.analysis.findings import Findings
 from bench.analysis.run import read_run
+from bench.config import POOLED
 from bench.records import FILE_NAME
-from bench.vocab.ranking import BY_ID
+from bench.vocab.ranking import BY_ID, PUBLISHED
 from tests.report.synthetic import FULL, write_run
 
 
@@ -54,6 +55,30 @@ def test_the_vocabulary_that_needs_no_text_stands_beside_the_advised(tmp_path):
     assert 1 < found.over_full < answer.over_full.estimate.value
     assert found.over_full * found.advised_over_it == pytest.approx(answer.over_full.estimate.value)
     assert f"the ids below 50 make k = {found.variant.vocab_size}" in " ".join(answer.details())
+
+
+def test_other_choices_of_tokens_stand_beside_the_advised(tmp_path):
+    folder = write_run(tmp_path, {100: 5.5, 10: 0.5})
+    lines = [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
+    replays = [line for line in lines if line["kind"] == "replay"]
+    # Under the published list and under that of all domains, the draft needs 20 tokens to be right.
+    listed = [line | {"source": PUBLISHED} for line in replays if line["source"] == POOLED]
+    (folder / FILE_NAME).write_text("".join(json.dumps(line) + "\n" for line in [*lines, *listed]))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["vocab"] = {**config.get("vocab", {}), "published": "a-draft"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    path = folder / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"published_size": 50}))
+    answer = answer_of(folder)
+    published, together = answer.advice.baselines
+    assert (published.variant.vocab_size, together.variant.vocab_size) == (50, 10)
+    # Heads of 50 tokens accept what the advised one does and cost more; the other has 10 of 20 tokens.
+    assert together.over_full < 1 < published.over_full < answer.over_full.estimate.value
+    for found in (published, together):
+        assert found.over_full * found.advised_over_it == pytest.approx(answer.over_full.estimate.value)
+    details = " ".join(answer.details())
+    assert "The tokens of a-draft, k = 50 with gamma = " in details
+    assert "The tokens most frequent in all domains together, k = 10 with gamma = " in details
 
 
 def test_a_trimmed_draft_that_accepts_less_is_advised_against(tmp_path):

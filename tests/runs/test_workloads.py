@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from bench.config import DomainSource, MeasureConfig, Source, VocabConfig
-from bench.errors import DomainError
-from bench.runs.workloads import count_answers, held_out_prompts, split_held_out
+from bench.errors import CheckpointError, DomainError, VocabError
+from bench.runs.workloads import count_answers, held_out_prompts, published_ids, split_held_out
 from bench.text import OddRows, RowError
 from bench.text.conversation import Split, take_split, user_prompt
+from tests.conftest import VOCAB_SIZE
+from tests.zoo.draft_rows import RUNS
+from tests.zoo.drafts import OWN
 
 VOCAB, MEASURE = VocabConfig(["full"]), MeasureConfig([1], 3, 8)
 DOMAIN = DomainSource("mine", Source.file, "mine.jsonl", max_prompt_tokens=50, max_bad_share=0.5)
@@ -86,3 +89,20 @@ def test_prompts_that_are_only_replayed_may_be_longer(replayed, num_further):
     # In the order of the split: the short ones for latency, then whatever is short enough for replay.
     assert [encoded.prompt_id for _, encoded in measured] == [ids[1], ids[3], ids[4]]
     assert [encoded.prompt_id for _, encoded in further] == [ids[0], ids[5], ids[6]][:num_further]
+
+
+def test_the_published_list_is_a_file_of_ids_or_a_trimmed_draft(tmp_path):
+    def ids_of(published):
+        return published_ids(VocabConfig(["full"], published=str(published)), pair)
+
+    pair = SimpleNamespace(target=SimpleNamespace(vocab_size=VOCAB_SIZE))
+    assert published_ids(VOCAB, pair) is None
+    (tmp_path / "ids.json").write_text("[9, 2, 40]")
+    assert ids_of(tmp_path / "ids.json").tolist() == [2, 9, 40]
+    (tmp_path / "ids.txt").write_text("1\n97\n")
+    with pytest.raises(VocabError, match="97"):
+        ids_of(tmp_path / "ids.txt")
+    trimmed = next(row for row in RUNS if "d2t" in row.tensors)
+    assert ids_of(trimmed.write(tmp_path)).tolist() == OWN
+    with pytest.raises(CheckpointError, match="smollm2-135m-eagle3: the draft has no d2t"):
+        ids_of("smollm2-135m-eagle3")

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.vocab.ranking import id_prefix_size, order_by_id
+from bench.vocab.ranking import id_prefix_size, order_by_id, order_by_list
 
 
 def test_the_order_and_the_size_by_hand():
@@ -31,3 +31,11 @@ def test_the_first_tokens_of_the_order_are_the_vocabulary(order, num_must_keep, 
         assert wanted == set(range(30))
     else:
         assert set(order_by_id(order, num_must_keep)[:size].tolist()) == wanted
+
+
+def test_a_list_of_tokens_follows_what_must_be_kept():
+    order = np.array([90, 3, 50, 2, 7, 1, 60])
+    listed, size = order_by_list(order, 2, np.array([1, 2, 3, 11]))
+    # 3 is kept anyway, and 11 is no token of the draft.
+    assert (listed.tolist(), size) == ([90, 3, 2, 1, 50, 7, 60], 4)
+    assert order_by_list(order, 2, order)[1] is None
