@@ -33,10 +33,7 @@ class Surfaces:
 
     def __init__(self, run: Run):
         self.run = run
-        self.latency = {
-            d: RoundLatency.from_probes([*probes, *plain_steps(run, d)], laps_overlap=run.laps_overlap)
-            for d, probes in run.probes.items()
-        }
+        self.latency = {domain: self._latency(domain) for domain in run.probes}
         self._made: dict[tuple[str, str], Surface] = {}
         self._of_decodes: dict[str, Surface] = {}
 
@@ -64,8 +61,7 @@ class Surfaces:
     def halves(self, domain: str) -> list[Surface]:
         """Surfaces of two disjoint halves of the prompts and of the blocks; empty where there are too few."""
         source = self.run.plans[domain].source
-        probes = [*self.run.probes[domain], *plain_steps(self.run, domain)]
-        latency = RoundLatency.from_probes(probes, by_prompt=True, laps_overlap=self.run.laps_overlap)
+        latency = self._latency(domain, by_prompt=True)
         prompts = sorted(self.run.replays[domain][source])
         if min(len(prompts), latency.num_blocks) < _LEAST_TO_SPLIT:
             return []
@@ -73,6 +69,11 @@ class Surfaces:
             self._predict(domain, source, latency.only(range(half, latency.num_blocks, 2)), prompts[half::2])
             for half in (0, 1)
         ]
+
+    def _latency(self, domain: str, by_prompt: bool = False) -> RoundLatency:
+        probes = [*self.run.probes[domain], *plain_steps(self.run, domain)]
+        others = [found for other, found in self.run.probes.items() if other != domain]
+        return RoundLatency.from_probes(probes, by_prompt, self.run.laps_overlap, others)
 
     def _predict(self, domain: str, source: str, latency: RoundLatency, prompts: list[str] | None) -> Surface:
         replays, plan = self.run.replays[domain][source], self.run.plans[domain]

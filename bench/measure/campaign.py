@@ -307,10 +307,12 @@ class Campaign:
             return FailureRecord(["plan", domain], type(error).__name__, str(error))
         if not found[domain].probes:
             return FailureRecord(["plan", domain], "no probes", "every prompt that was probed failed")
-        also = self._measure.also()
+        also, others = self._measure.also(), [item.probes for name, item in found.items() if name != domain]
         surface = predict(
             replayed,
-            RoundLatency.from_probes(found[domain].probes, laps_overlap=self._engine.laps_overlap),
+            RoundLatency.from_probes(
+                found[domain].probes, laps_overlap=self._engine.laps_overlap, others=others
+            ),
             self._engine.full_size,
             [workload.paper_size, *(variant.vocab_size for variant in also)],
             workload.least_size,

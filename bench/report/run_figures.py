@@ -208,8 +208,8 @@ def isolated_figure(found: Findings) -> Figure | None:
 @captioned(
     "surface",
     "The star is the fastest, the diamond the paper's k* at its best draft length; inside the red border "
-    f"nothing is significantly more than {NEGLIGIBLE:.0%} slower than the fastest (95%, paired bootstrap "
-    "over prompts, {n}).",
+    f"nothing is significantly more than {NEGLIGIBLE:.0%} slower than the fastest (95%, prompts and blocks "
+    "of time left out one by one).",
 )
 def surface_figure(found: Findings) -> Figure:
     """Predicted tokens/s over size and draft length, with optimum, confidence set and the paper's k."""

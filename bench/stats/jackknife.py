@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from bench.stats.estimates import CONFIDENCE, Estimate, Floats
+from bench.stats.estimates import TAIL, Estimate, Floats
 
 _FEW = 3  # blocks, at most
 
@@ -53,17 +53,17 @@ class Spread:
         few = tuple(zip(variances, counts, strict=True)) if min(counts) <= _FEW else ()
         return cls(total, np.where(np.isfinite(degrees), degrees, 1.0), few)
 
-    def half_width(self, confidence: float = CONFIDENCE) -> Floats:
+    def half_width(self) -> Floats:
         """Of a two-sided interval `(...)`."""
-        upper = (1 + confidence) / 2
+        upper = 1 - TAIL
         if self.of_few:
             return np.sqrt(sum(stdtrit(max(n - 1, 1), upper) ** 2 * variance for variance, n in self.of_few))
         return stdtrit(self.degrees, upper) * np.sqrt(self.variance)
 
 
-def log_interval(log_value: float, samples: Sequence[Floats], confidence: float = CONFIDENCE) -> Estimate:
+def log_interval(log_value: float, samples: Sequence[Floats]) -> Estimate:
     """A positive value with its interval, from its logarithm and the logarithms with each block left out."""
-    half = float(Spread.of(samples).half_width(confidence))
+    half = float(Spread.of(samples).half_width())
     value, low, high = np.exp([log_value, log_value - half, log_value + half])
     return Estimate(float(value), float(low), float(high))
 

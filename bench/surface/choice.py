@@ -8,7 +8,7 @@ import numpy as np
 from bench.config.run import AdviceRule
 from bench.stats.estimates import Estimate
 from bench.stats.jackknife import log_interval
-from bench.surface.predict import Surface
+from bench.surface.predict import NEGLIGIBLE, Surface
 from bench.variant import PlannedDecode, Variant
 
 _ABOUT_AS_MANY = 1.25
@@ -35,10 +35,12 @@ def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
     """Chooses among all that is not significantly more than a negligible bit slower than the fastest.
 
     A surface is flat around its top, so the exact maximum depends on chance. `robust` takes the draft
-    length that holds most of the sizes that are as good, and of these the largest: it loses least on other
-    text. `smallest` takes the smallest of them, `fastest` the maximum itself. Where several draft lengths
-    hold about as many, within a quarter, the shortest is taken: how many each holds is a matter of chance
-    too, and the shortest drafts least in vain where less is accepted.
+    length that holds most of the sizes that are as good, and of these the largest that is itself predicted to
+    lose at most half of a negligible bit: it loses least on other text. The largest of all that are as good
+    would be the larger the noisier a run is; the half keeps the advice inside what another run finds as good.
+    `smallest` takes the smallest of all that are as good, `fastest` the maximum itself. Where several draft
+    lengths hold about as many, within a quarter, the shortest is taken: how many each holds is a matter of
+    chance too, and the shortest drafts least in vain where less is accepted.
 
     Args:
         surface: predictions; sizes that are multiples of `multiple` must be on its grid.
@@ -61,8 +63,9 @@ def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
         num_held = (equal[:, allowed] * held).sum(axis=1)
         row = int(np.argmax(num_held >= num_held.max() / _ABOUT_AS_MANY))
         as_good = equal[row]
-        places = np.flatnonzero(as_good)
-        column = int(places[-1 if rule is AdviceRule.robust else 0])
+        near = as_good & (speeds[row] >= speeds[row, as_good].max() * (1 - NEGLIGIBLE / 2))
+        robust, smallest = np.flatnonzero(near)[-1], np.flatnonzero(as_good)[0]
+        column = int(robust if rule is AdviceRule.robust else smallest)
     good = sizes[as_good]
     return Advice(Variant(int(sizes[column]), surface.draft_lengths[row]), int(good[0]), int(good[-1]))
 

@@ -1,7 +1,8 @@
 """What each part of a speculative round costs, from probes inside real rounds, block by block.
 
-A block is what was probed on one prompt, in one stretch of time; of several processes each is one block, as
-what a process has once, such as where its memory lies, is in all of its blocks of time.
+A block is what was probed in one stretch of time: of the domain on one prompt, and of other domains in the
+same turn. Of several processes each is one block, as what a process has once, such as where its memory lies,
+is in all of its blocks of time.
 
 A round of k and gamma drafts gamma tokens (LM head and selection each time, the layer between them),
 verifies gamma + 1 tokens, and extends the draft over what was accepted. Head and selection depend on k, and
@@ -12,10 +13,14 @@ On a device that works behind the host's back the parts do not add up: while the
 runs, the launches of what follows are already queued, and after a small one the device waits for them. Layer
 and verification then seem to take longer as the head shrinks. There, whole rounds are what is known of
 every (k, gamma).
+
+What depends on k is the same work in every domain: a head of k rows, whichever they are. It is estimated
+from the probes of all domains. The layer also reads the context, whose length differs, so that a domain's
+layer is that of all and a constant. The rest is estimated from the domain's own probes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -28,7 +33,54 @@ from bench.vocab.draft_vocab import Floats, IntArray
 # Parts that come once a round, as functions of the draft length.
 PER_ROUND = (EXTEND, VERIFY, OTHER)
 
-_PLAIN = "plain"
+_PLAIN, _OWN_LAYER = "plain", "own layer"
+
+Probes = Sequence[ProbeRecord]
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Probes of one domain, each in a block of the domain that is asked about.
+
+    Attributes:
+        probes: with the laps that are gathered.
+        places: of their blocks.
+        num_blocks: of the domain that is asked about.
+        are_processes: whether blocks are processes.
+    """
+
+    probes: Probes
+    places: Mapping[str, int]
+    num_blocks: int
+    are_processes: bool
+
+    @classmethod
+    def of(
+        cls, drafted: Probes, places: Mapping[str, int], are_processes: bool, laps_overlap: bool
+    ) -> "_Placed":
+        """Of the domain that is asked about."""
+        probes = with_parts([joined_rounds(p) for p in drafted] if laps_overlap else drafted)
+        return cls(probes, places, len(places), are_processes)
+
+    @classmethod
+    def among(
+        cls, probes: Probes, places: Mapping[str, int], are_processes: bool, laps_overlap: bool
+    ) -> "_Placed":
+        """Of another domain: in its order of time, as domains take turns.
+
+        Its blocks are spread over those that there are, as turns are over the prompts of a domain.
+        """
+        theirs = _places(probes, are_processes)
+        spread = {block: place * len(places) // len(theirs) for block, place in theirs.items()}
+        found = cls.of([p for p in probes if p.draft_length], places, are_processes, laps_overlap)
+        return found if are_processes else replace(found, places=spread)
+
+    def each(self) -> Iterator[tuple[ProbeRecord, int]]:
+        """Every probe with the place of its block."""
+        for probe in self.probes:
+            place = self.places.get(_block_of(probe, self.are_processes))
+            if place is not None:
+                yield probe, place
 
 
 @dataclass(frozen=True)
@@ -43,6 +95,22 @@ class _Samples:
         """Those of some blocks."""
         return _Samples(self.levels, self.total[:, blocks], self.count[:, blocks])
 
+    @classmethod
+    def of(cls, part: str, levels: IntArray, of_domains: Sequence["_Placed"]) -> "_Samples":
+        """Of a part at levels of k or gamma; of a single level all samples."""
+        row_of = {int(level): row for row, level in enumerate(levels)}
+        total = np.zeros((len(levels), of_domains[0].num_blocks))
+        count = np.zeros_like(total)
+        for placed in of_domains:
+            for probe, place in placed.each():
+                level = probe.draft_length if part in PER_ROUND else probe.vocab_size
+                row = row_of.get(level) if len(levels) > 1 else 0
+                samples = probe.laps_ms.get(part, [])
+                if samples and row is not None:
+                    total[row, place] += sum(samples)
+                    count[row, place] += len(samples)
+        return cls(levels, total, count)
+
     def means(self, weights: Floats) -> Floats:
         """Mean by resample and level `(resamples, levels)`, for weights `(resamples, blocks)`.
 
@@ -56,10 +124,10 @@ class _Samples:
 
 @dataclass(frozen=True)
 class RoundLatency:
-    """Measured latency of a round's parts, by block: the probes of one prompt, or of one process.
+    """Measured latency of a round's parts, by block: of one stretch of time, or of one process.
 
     Attributes:
-        blocks: prompt ids, or numbers of processes, in the order of every array here.
+        blocks: the domain's prompt ids in the order of their probes, or numbers of processes.
         prefill_ms: the draft's prefill of each block's prompts `(blocks,)`.
         sizes: vocabulary sizes that were probed, ascending.
         draft_lengths: gammas that were probed, ascending.
@@ -74,7 +142,11 @@ class RoundLatency:
 
     @classmethod
     def from_probes(
-        cls, probes: Iterable[ProbeRecord], by_prompt: bool = False, laps_overlap: bool = False
+        cls,
+        probes: Iterable[ProbeRecord],
+        by_prompt: bool = False,
+        laps_overlap: bool = False,
+        others: Iterable[Probes] = (),
     ) -> "RoundLatency":
         """Gathers the probes of one domain; every prompt must have seen every size and gamma.
 
@@ -84,37 +156,30 @@ class RoundLatency:
             laps_overlap: whether launches of one part hide behind the work of another, so that only whole
                 rounds have a time. What a head takes is then what rounds take beyond those of the smallest
                 size.
+            others: probes of other domains of the same run, a list of each.
         """
         every = list(probes)
         are_processes = not by_prompt and len({p.process for p in every}) > 1
-        block_of = (lambda p: str(p.process)) if are_processes else (lambda p: p.prompt_id)
+        own_place = _places(every, are_processes)
+        blocks = list(own_place)
         plain = [p for p in every if not p.draft_length]
         drafted = [p for p in every if p.draft_length]
-        probes = with_parts([joined_rounds(p) for p in drafted] if laps_overlap else drafted)
-        blocks = sorted({block_of(p) for p in probes})
-        place = {block: index for index, block in enumerate(blocks)}
-        sizes = np.array(sorted({p.vocab_size for p in probes}))
-        gammas = np.array(sorted({p.draft_length for p in probes}))
+        own = _Placed.of(drafted, own_place, are_processes, laps_overlap)
+        of_all = [own, *(_Placed.among(list(o), own_place, are_processes, laps_overlap) for o in others)]
+        sizes = np.array(sorted({p.vocab_size for p in drafted}))
+        gammas = np.array(sorted({p.draft_length for p in drafted}))
         # A size that was probed with gamma = 1 only has no layer: nothing was chained.
-        chained = np.array(sorted({p.vocab_size for p in probes if p.laps_ms.get(LAYER)}) or sizes[:1])
-        levels_of = {PREFILL: np.zeros(1, int), LAYER: chained, HEAD: sizes, SELECT: sizes}
-        parts: dict[str, _Samples] = {}
-        for part in (PREFILL, LAYER, HEAD, SELECT, *PER_ROUND):
-            levels = levels_of.get(part, gammas)
-            total, count = np.zeros((len(levels), len(blocks))), np.zeros((len(levels), len(blocks)))
-            for probe in probes:
-                if samples := probe.laps_ms.get(part, []):
-                    level = probe.draft_length if part in PER_ROUND else probe.vocab_size
-                    row = int(np.searchsorted(levels, level)) if len(levels) > 1 else 0
-                    total[row, place[block_of(probe)]] += sum(samples)
-                    count[row, place[block_of(probe)]] += len(samples)
-            parts[part] = _Samples(levels, total, count)
-        parts[_PLAIN] = _plain_samples([(block_of(p), p) for p in plain], place)
-        prefill = parts.pop(PREFILL)
+        with_layer = {p.vocab_size for placed in of_all for p in placed.probes if p.laps_ms.get(LAYER)}
+        chained = np.array(sorted(with_layer & set(sizes.tolist())) or sizes[:1])
+        parts = {part: _Samples.of(part, sizes, of_all) for part in (HEAD, SELECT)}
+        parts |= {LAYER: _Samples.of(LAYER, chained, of_all), _OWN_LAYER: _Samples.of(LAYER, chained, [own])}
+        parts |= {part: _Samples.of(part, gammas, [own]) for part in PER_ROUND}
+        parts[_PLAIN] = _Samples.of(VERIFY, np.zeros(1, int), [replace(own, probes=plain)])
+        prefill = _Samples.of(PREFILL, np.zeros(1, int), [own])
         whole = None
         if laps_overlap:
-            rounds = [(block_of(p), p) for p in drafted]
-            whole = {int(gamma): _whole_samples(rounds, int(gamma), sizes, place) for gamma in gammas}
+            rounds = [(_block_of(p, are_processes), p) for p in drafted]
+            whole = {int(gamma): _whole_samples(rounds, int(gamma), sizes, own_place) for gamma in gammas}
         return cls(blocks, (prefill.total / prefill.count)[0], sizes, gammas, parts, whole)
 
     @property
@@ -145,7 +210,10 @@ class RoundLatency:
 
         Sizes are weighted by their samples: a size that was probed with short drafts has few.
         """
-        return _rising(self._by_part[LAYER], sizes, weights)
+        samples, own = self._by_part[LAYER], self._by_part[_OWN_LAYER]
+        of_own = np.where(own.count.sum(1) > 0, weights @ own.count.T, 0)
+        beyond = (of_own * (own.means(weights) - samples.means(weights))).sum(1)
+        return _rising(samples, sizes, weights) + (beyond / np.maximum(of_own.sum(1), 1))[:, None]
 
     def fixed_ms(self, draft_length: int, weights: Floats) -> Floats:
         """The part of a round that does not depend on the vocabulary `(resamples,)`."""
@@ -203,13 +271,18 @@ def _whole_samples(
     return _Samples(sizes[there], total[there], count[there])
 
 
-def _plain_samples(probes: Sequence[tuple[str, ProbeRecord]], place: Mapping[str, int]) -> _Samples:
-    total, count = np.zeros((1, len(place))), np.zeros((1, len(place)))
-    for block, probe in probes:
-        if block in place:
-            total[0, place[block]] += sum(probe.laps_ms[VERIFY])
-            count[0, place[block]] += len(probe.laps_ms[VERIFY])
-    return _Samples(np.zeros(1, int), total, count)
+def _places(probes: Probes, are_processes: bool) -> dict[str, int]:
+    """Place of every block that rounds were probed in, by its name, in the order of time."""
+    first: dict[str, tuple[int, int]] = {}
+    for probe in probes:
+        if probe.draft_length:
+            block, at = _block_of(probe, are_processes), (probe.process, probe.order)
+            first[block] = min(first.get(block, at), at)
+    return {block: place for place, block in enumerate(sorted(first, key=lambda name: (first[name], name)))}
+
+
+def _block_of(probe: ProbeRecord, are_processes: bool) -> str:
+    return str(probe.process) if are_processes else probe.prompt_id
 
 
 def _interpolation(known: IntArray, wanted: IntArray) -> Floats:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -104,3 +106,50 @@ def test_plain_steps_and_parts_of_some_blocks():
     assert second.blocks == ["b"] and second.num_blocks == 1
     assert second.plain_ms(one(1)) == pytest.approx([26])
     assert second.head_ms(np.array([8]), one(1))[0] == pytest.approx([3.25])
+
+
+def at(probe, order, process=0):
+    return replace(probe, order=order, process=process)
+
+
+def test_what_depends_on_k_is_of_all_domains_and_the_rest_of_one():
+    own = [at(probe("b", k, 2, ms, verify_ms=20.0), 3) for k, ms in ((8, 1.0), (64, 5.0))]
+    own += [at(probe("a", k, 2, ms, verify_ms=22.0), 9) for k, ms in ((8, 1.0), (64, 7.0))]
+    other = [at(probe(p, k, 2, 3.0, verify_ms=90.0), i) for i, p in enumerate("xyzw") for k in (8, 64)]
+    latency = RoundLatency.from_probes(own, others=[other])
+    # Blocks are in the order of time, and take half of the other domain's prompts each.
+    assert latency.blocks == ["b", "a"]
+    weights = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    # One prompt of the domain's own and two of 3 ms, and 0.25 ms of selection.
+    expected = [[(1 + 3 + 3) / 3, (6 + 3 + 3) / 3], [7 / 3, 11 / 3], [7 / 3, 13 / 3]]
+    assert latency.head_ms(np.array([8, 64]), weights) == pytest.approx(np.array(expected) + 0.25)
+    assert latency.fixed_ms(2, weights) == pytest.approx([3 + 0.5 + 23, 3 + 0.5 + 22, 3 + 0.5 + 24])
+    assert latency.num_blocks == 2 and latency.plain_ms(one(2)) is None
+
+
+def test_a_layer_is_that_of_all_domains_and_a_constant_of_its_own():
+    own = [probe("a", k, 2, 1.0, layer_ms=ms) for k, ms in ((8, 3.0), (64, 4.0))]
+    other = [probe("x", k, 2, 1.0, layer_ms=ms) for k, ms in ((8, 1.0), (64, 4.0))]
+    # Of both (2, 4) and half a millisecond, so that the domain's own time is the same in all.
+    found = RoundLatency.from_probes(own, others=[other]).layer_ms(np.array([8, 64]), one(1))[0]
+    assert found == pytest.approx([2.5, 4.5])
+
+
+def test_processes_are_blocks_of_all_domains():
+    own = [at(probe("a", 8, 2, ms), 1, process) for process, ms in enumerate((1.0, 2.0))]
+    other = [at(probe(p, 8, 2, ms), 1, process) for process, ms in enumerate((3.0, 6.0, 9.0)) for p in "xy"]
+    latency = RoundLatency.from_probes(own, others=[other])
+    # The third process has not probed this domain yet.
+    assert latency.blocks == ["0", "1"]
+    found = latency.head_ms(np.array([8]), np.eye(2))[:, 0]
+    assert found == pytest.approx([0.25 + (1 + 3 + 3) / 3, 0.25 + (2 + 6 + 6) / 3])
+    assert RoundLatency.from_probes(own, True, others=[other]).blocks == ["a"]
+
+
+def test_a_domain_with_fewer_prompts_than_others_has_blocks_of_several_of_theirs():
+    own = [at(probe(p, 8, 2, 1.0), i) for i, p in enumerate("ab")]
+    other = [at(probe(p, 8, 2, ms), i) for i, (p, ms) in enumerate(zip("vwxyz", range(5), strict=True))]
+    found = RoundLatency.from_probes(own, others=[other]).head_ms(np.array([8]), np.eye(2))[:, 0]
+    assert found == pytest.approx([0.25 + (1 + 0 + 1 + 2) / 4, 0.25 + (1 + 3 + 4) / 3])
+    fewer = RoundLatency.from_probes(other, others=[own]).head_ms(np.array([8]), np.eye(5))[:, 0]
+    assert fewer == pytest.approx([0.25 + ms for ms in (0.5, 1, 1.5, 3, 4)])
