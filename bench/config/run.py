@@ -32,8 +32,9 @@ class PairConfig:
     Attributes:
         name: the name in results; null names the pair after its target and draft.
         target: shipped name, local folder or hub id; empty if only the draft is timed.
-        draft: shipped name, local folder or hub id of an EAGLE checkpoint or an MTP module; `mtp` for the
-            module in the target's own files; for `task=draft`, a decoder LM.
+        draft: shipped name, local folder or hub id of an EAGLE checkpoint, an MTP module, or a decoder LM
+            with the target's tokenizer; `mtp`: the module in the target's own files; for `task=draft`, a
+            decoder LM.
         target_revision: hub revision of the target; a commit for reproducible results.
         draft_revision: hub revision of the draft.
         trust_remote_code: lets the repository of the target, or of a decoder-LM draft, run its own Python

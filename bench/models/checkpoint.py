@@ -72,7 +72,14 @@ def resolve_pair_draft(pair: PairConfig, *, purpose: Purpose = Purpose.RUN, weig
     """
     if pair.draft != OF_TARGET:
         name, revision = pair.draft, pair.draft_revision
-        return resolve_draft(name, revision, purpose=purpose, weights=weights, ignored_keys=pair.ignore_keys)
+        return resolve_draft(
+            name,
+            revision,
+            purpose=purpose,
+            weights=weights,
+            ignored_keys=pair.ignore_keys,
+            trust_remote_code=pair.trust_remote_code,
+        )
     path = resolve_config(pair.target, pair.target_revision) / CONFIG
     check_model_type(read_config(path)[1], str(path))
     folder = resolve_model(pair.target, pair.target_revision, pair.trust_remote_code)

@@ -27,7 +27,9 @@ from bench.models.draft import Draft, Placement
 from bench.models.hybrid import HybridCache, cache_for
 from bench.models.layers import KVCache, pack_linears
 from bench.models.lean import LeanDecoder, LeanGemma, is_lean_gemma
+from bench.models.target import Target
 from bench.models.target_config import is_lean
+from bench.text.tokenizer import shared_ids
 from bench.vocab.draft_vocab import DraftVocab
 
 Forward = Callable[[Tensor, KVCache], Tensor]
@@ -42,9 +44,10 @@ class DecoderLM(Draft):
     Args:
         model: of `transformers`.
         shape: as of `Draft`.
+        target: for which it drafts; None where it is measured alone, on short texts.
     """
 
-    def __init__(self, model: Any, shape: DraftShape):
+    def __init__(self, model: Any, shape: DraftShape, target: Target | None = None):
         config, embedding = model.config.get_text_config(), model.get_input_embeddings().weight
         # Kept before packing, which takes an untied head's weight away.
         head_weight: Tensor = model.get_output_embeddings().weight
@@ -55,9 +58,41 @@ class DecoderLM(Draft):
         decoder = decoder_of(model)
         is_hybrid = isinstance(cache_for(config), HybridCache)
         self.num_packed = 0 if is_hybrid else pack_linears(decoder)
-        self.runner, self._forward = _forward_of(decoder, config)
+        self.runner, self._forward = _forward_of(decoder, config, is_alone=target is None)
         self._longest = longest_text(config)
         self._cache = cache_for(self._config)
+
+    def fit(self, target: Target, folder: Path) -> None:
+        """Restricts what is drafted to the ids that stand for the same token in a target.
+
+        Args:
+            target: that verifies.
+            folder: of this draft, with its tokenizer.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        size, total = self.head_weight.shape[0], target.vocab_size
+        ids = shared_ids(target, folder, size)
+        if len(ids) == size == total:
+            return
+        if not len(ids):
+            raise CheckpointError(
+                f"{folder}: its tokenizer has no token of the target's with the same id; take a draft with "
+                "the target's tokenizer"
+            )
+        self.vocab = DraftVocab(ids, total)
+        self.head_weight = self.head_weight[torch.from_numpy(ids).to(self.head_weight.device)]
+        self.unknown_ids = np.setdiff1d(np.arange(total), ids)
+        self.notes = (
+            *self.notes,
+            f"the draft has {size:,} tokens and the target {total:,}: it drafts the {len(ids):,} ids that "
+            "both have",
+        )
+        if total > size:
+            # It has no embedding of the other ids, and no text that is measured needs one.
+            forward = self._forward
+            self._forward = lambda ids, cache: forward(ids.clamp(max=size - 1), cache)
 
     @property
     def length(self) -> int:
@@ -113,12 +148,15 @@ class ReadText:
             yield self._hidden[:, start + depth + 1 : stop + depth + 1]
 
 
-def _forward_of(decoder: Any, config: Any) -> tuple[str, Forward]:
-    """The runner's name, and the pass: a lean one where the architecture is known."""
+def _forward_of(decoder: Any, config: Any, is_alone: bool) -> tuple[str, Forward]:
+    """The runner's name, and the pass: a lean one where the architecture is known.
+
+    That of Gemma ends at its sliding window, which texts of a target exceed.
+    """
     if is_lean(config.to_dict()):
         llama = LeanDecoder(decoder)
         return "lean", lambda ids, cache: llama.forward(ids, cache)[0]
-    if is_lean_gemma(config):
+    if is_alone and is_lean_gemma(config):
         return "lean", LeanGemma(decoder).forward
     keyword = cache_argument(decoder)
 
@@ -131,18 +169,16 @@ def _forward_of(decoder: Any, config: Any) -> tuple[str, Forward]:
 
 
 def load_decoder_lm(folder: Path, placement: Placement) -> DecoderLM:
-    """Loads a decoder LM for drafting.
+    """Loads a decoder LM for drafting, alone or for the target of `placement`.
 
     Raises:
-        CheckpointError: the folder holds no causal LM that `transformers` can load, or the draft is to be one
-            of a pair.
+        CheckpointError: the folder holds no causal LM that `transformers` can load, or none that has tokens
+            in common with the target.
     """
-    if placement.target is not None:
-        raise CheckpointError(
-            f"{folder} is a decoder LM, which is measured alone, with task=draft; the draft of a pair is an "
-            "EAGLE-3 checkpoint"
-        )
+    shape = DraftShape.read(folder)
     model, notes = load_causal_lm(folder, placement.dtype, placement.trust_remote_code)
-    draft = DecoderLM(model.to(placement.device), DraftShape.read(folder))
+    draft = DecoderLM(model.to(placement.device), shape, placement.target)
     draft.notes = notes
+    if placement.target is not None:
+        draft.fit(placement.target, folder)
     return draft

@@ -367,8 +367,12 @@ REFUSED = [
         {"ptd_token_id": 5},
         SPECFORGE,
     ),
-    refused("MTP", "holds no MTP module", {"architectures": ["Qwen3NextMTP"]}),
-    refused("NextN", "holds no MTP module", {"architectures": ["DeepseekV3ForCausalLMNextN"]}),
+    refused("MTP", "the MTP module of model_type=None is not supported", {"architectures": ["Qwen3NextMTP"]}),
+    refused(
+        "NextN",
+        "the MTP module of model_type=None is not supported",
+        {"architectures": ["DeepseekV3ForCausalLMNextN"]},
+    ),
     refused("MLP speculator", "MLP speculator draft", {"architectures": ["MLPSpeculatorPreTrainedModel"]}),
     refused("DSpark", "a DSpark draft", {"architectures": ["Qwen3DSparkModel"]}),
     refused("GELU", "hidden_act='gelu' is not supported", {"hidden_act": "gelu"}, SPECFORGE),
@@ -528,7 +532,7 @@ REFUSED = [
     ),
     refused(
         "a decoder LM of one layer",
-        "is a decoder LM, which is measured alone",
+        r"lacks \d+ weights of a llama",
         {**EAGLE},
         EAGLE,
         kind="eagle",
