@@ -61,6 +61,11 @@ class OutputError(BenchError):
     """Results cannot be written to the requested place."""
 
 
+def one_line(error: object) -> str:
+    """The text of a foreign error on one line; its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def require(condition: bool, name: str, value: object, possible: str) -> None:
     """Raises a ConfigError with the value and the possible values if `condition` is false."""
     if not condition:

@@ -17,7 +17,7 @@ from bench.cost.shape import Pass
 from bench.errors import BenchError, ConfigError
 from bench.gpu_tables.attention import Attention
 from bench.gpu_tables.compose import ATTENTION, TableLatency
-from bench.gpu_tables.ready import ready_names, ready_pair
+from bench.gpu_tables.ready import ready_pair
 from bench.gpu_tables.target import Target
 from bench.gpu_tables.tidy import TableKey, Tables
 from bench.stats.robust import Floats
@@ -145,29 +145,30 @@ ROUND_COLUMNS = [
 ]  # fmt: skip
 
 
-def published_rounds(tables: Tables, latency: TableLatency, key: TableKey) -> pd.DataFrame:
-    """Published times of speculative rounds against their kernels, with `ROUND_COLUMNS`.
+def published_rounds(name: str, latency: TableLatency, key: TableKey) -> pd.DataFrame:
+    """Published times of a ready pair's speculative rounds against their kernels, with `ROUND_COLUMNS`.
 
-    A draft length of 0 is plain decoding. Empty where nobody published any on this GPU and engine.
+    A draft length of 0 is plain decoding.
+
+    Args:
+        name: of a ready pair with published rounds.
+        latency: of the GPU and engine that they were published of.
+        key: of its table.
     """
-    rows = []
-    for name in ready_names():
-        pair = ready_pair(name, "")
-        known, profile = pair.rounds, pair.profile
-        here = known is not None and (known["gpu"], known["engine"]) == (key.gpu, key.engine)
-        if known is None or profile is None or not here or key.dtype != "bfloat16" or not tables.is_published:
-            continue
-        lengths = of_profile(profile, pair.draft, name)
-        size, context = int(known["vocab_size"]), int(known["context"])
-        at_sizes = replace(lengths, sizes=np.array([size, pair.draft.vocab_size]))
-        times = times_of(latency, pair.draft, pair.target, at_sizes, 1, context)
-        kernels = times.rounds(np.array(lengths.draft_lengths, dtype=float), Host())[:, 0]
-        place, source = (name, key.gpu, key.engine, size), known["source"]
-        plain = float(known["plain_ms"])
-        rows.append((*place, 0, 1.0, plain, plain, times.plain, plain - times.plain, source))
-        for gamma, kernel_ms in zip(lengths.draft_lengths, kernels.tolist(), strict=True):
-            token, tau = float(known["token_ms"][gamma]), float(profile["mean_acceptance_length"][gamma])
-            rows.append((*place, gamma, tau, token, token * tau, kernel_ms, token * tau - kernel_ms, source))
+    pair = ready_pair(name, "")
+    known, profile = pair.rounds, pair.profile
+    assert known is not None and profile is not None
+    lengths = of_profile(profile, pair.draft, name)
+    size, context = int(known["vocab_size"]), int(known["context"])
+    at_sizes = replace(lengths, sizes=np.array([size, pair.draft.vocab_size]))
+    times = times_of(latency, pair.draft, pair.target, at_sizes, 1, context)
+    kernels = times.rounds(np.array(lengths.draft_lengths, dtype=float), Host())[:, 0]
+    place, source = (name, key.gpu, key.engine, size), known["source"]
+    plain = float(known["plain_ms"])
+    rows = [(*place, 0, 1.0, plain, plain, times.plain, plain - times.plain, source)]
+    for gamma, kernel_ms in zip(lengths.draft_lengths, kernels.tolist(), strict=True):
+        token, tau = float(known["token_ms"][gamma]), float(profile["mean_acceptance_length"][gamma])
+        rows.append((*place, gamma, tau, token, token * tau, kernel_ms, token * tau - kernel_ms, source))
     return pd.DataFrame(rows, columns=ROUND_COLUMNS)
 
 

@@ -33,6 +33,7 @@ from bench.analysis.published import (
     saving_frame,
     table_errors,
 )
+from bench.analysis.schedules import SCHEDULE_COLUMNS, modelled_schedules
 from bench.cost.shape import Pass
 from bench.errors import BenchError, ConfigError, FitError
 from bench.gpu_tables.attention import Attention
@@ -42,7 +43,7 @@ from bench.gpu_tables.products import Basis, Products
 from bench.gpu_tables.ready import Pair, ready_names, ready_pair
 from bench.gpu_tables.tidy import TableKey, Tables
 from bench.surface.lengths import Lengths
-from bench.surface.rounds import Choice, Errors, Host, choose, times_of
+from bench.surface.rounds import Choice, Errors, Host, Times, choose, times_of
 
 CHOICE_COLUMNS = [
     "gpu", "engine", "version", "dtype", "batch", "context", "host", "vocab_size", "vocab_size_ci_low",
@@ -107,6 +108,7 @@ class GpusFindings:
         heads: LM heads of one token, tabulated and fitted, with `HEAD_COLUMNS`.
         truth: composed against measured whole models, as `bench.analysis.end_to_end.TRUTH_COLUMNS`.
         rounds: published times of speculative rounds, as `ROUND_COLUMNS` there.
+        schedules: draft lengths by batch size, with `bench.analysis.schedules.SCHEDULE_COLUMNS`.
         hosts: by name, what kernels wait for.
         assumptions: in words.
     """
@@ -124,6 +126,7 @@ class GpusFindings:
     heads: pd.DataFrame
     truth: pd.DataFrame
     rounds: pd.DataFrame
+    schedules: pd.DataFrame
     hosts: Mapping[str, Host]
     assumptions: Sequence[str]
 
@@ -141,6 +144,7 @@ class GpusFindings:
             "heads": self.heads,
             "whole_models": self.truth,
             "rounds": self.rounds,
+            "schedules": self.schedules,
         }
 
 
@@ -157,6 +161,7 @@ class _Part:
     flags: pd.DataFrame
     heads: pd.DataFrame
     truth: list[tuple[Any, ...]]
+    schedules: list[tuple[Any, ...]]
     assumptions: list[str]
 
 
@@ -210,6 +215,7 @@ def ask_gpus(
         heads=_joined([part.heads for part in parts], HEAD_COLUMNS),
         truth=_frame([row for part in parts for row in part.truth], TRUTH_COLUMNS),
         rounds=rounds,
+        schedules=_frame([row for part in parts for row in part.schedules], SCHEDULE_COLUMNS),
         hosts=hosts,
         assumptions=assumptions,
     )
@@ -270,7 +276,7 @@ def _of_engine(
     wanted = list(judged)
     wide = next((key for key in wanted if key.dtype == "bfloat16"), None)
     # Engines call the same library for these products; the first one of a GPU is judged for all.
-    is_judged = engine == _usual_engine(tables, gpu)
+    is_judged = engine == tables.usual_engine(gpu)
     found = _Part(
         choices=[],
         curves=[],
@@ -281,6 +287,7 @@ def _of_engine(
         flags=flag_frame(wanted, look_up),
         heads=_heads(look_up[wide], question) if wide and is_judged else pd.DataFrame(columns=HEAD_COLUMNS),
         truth=[],
+        schedules=[],
         assumptions=[],
     )
     for dtype in question.dtypes:
@@ -308,11 +315,12 @@ def _published_rounds(published: Tables) -> pd.DataFrame:
     """Of every ready pair, on the GPU and engine that they were published of."""
     frames = []
     for name in ready_names():
-        known = ready_pair(name, "").rounds
-        if known is None or (known["gpu"], known["engine"]) not in published.places:
+        pair = ready_pair(name, "")
+        known = pair.rounds
+        if known is None or pair.profile is None or (known["gpu"], known["engine"]) not in published.places:
             continue
         wide = products_of(published, published.find(known["gpu"], known["engine"], "bfloat16"))
-        frames.append(published_rounds(published, compose(published, published, wide, wide), wide.key))
+        frames.append(published_rounds(name, compose(published, published, wide, wide), wide.key))
     return _joined(frames, ROUND_COLUMNS)
 
 
@@ -332,12 +340,6 @@ def _heads(table: Products, question: Question) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=HEAD_COLUMNS)
 
 
-def _usual_engine(tables: Tables, gpu: str) -> str:
-    """VLLM where it has tables, as it has of every published GPU, else the first."""
-    engines = _engines(tables)[gpu]
-    return "vllm" if "vllm" in engines else engines[0]
-
-
 def compose(tables: Tables, published: Tables | None, layers: Products, wide: Products) -> TableLatency:
     """Latency of passes from tables of one GPU and engine.
 
@@ -346,9 +348,14 @@ def compose(tables: Tables, published: Tables | None, layers: Products, wide: Pr
     """
     key = layers.key
     source = tables if tables.is_published or published is None else published
-    experts = ExpertTable(partial(source.experts, key.gpu, key.engine))
-    attention = _attention_of(source, key.gpu, key.engine)
+    attention, experts = _attention_of(source, key.gpu, key.engine), _experts_of(source, key.gpu, key.engine)
     return TableLatency(tables.gpus[key.gpu], layers, wide, attention, experts, tables.origin)
+
+
+@lru_cache(maxsize=32)
+def _experts_of(source: Tables, gpu: str, engine: str) -> ExpertTable:
+    """As attention, the same for every dtype of the layers."""
+    return ExpertTable(partial(source.experts, gpu, engine))
 
 
 @lru_cache(maxsize=32)
@@ -366,6 +373,7 @@ def _choose_all(
     hosts: Mapping[str, Host],
 ) -> None:
     pair, lengths = question.pair, question.lengths
+    composed: dict[int, dict[int, Times]] = {}
     for batch in question.batches:
         for context in question.contexts:
             place = (key.gpu, key.engine, key.dtype, batch, context)
@@ -379,12 +387,14 @@ def _choose_all(
             except BenchError as error:
                 found.refused.append((*place, str(error)))
                 continue
+            composed.setdefault(context, {})[batch] = times
             for name, host in hosts.items():
                 choice = choose(times, lengths, errors, host, pair.draft, basis)
                 found.choices.append(_choice_row(key, batch, context, name, choice))
                 if name == KERNELS and (batch, context) == _first(question):
                     sizes = zip(lengths.sizes.tolist(), choice.curve.tolist(), strict=True)
                     found.curves.extend((*place, size, speed) for size, speed in sizes)
+    found.schedules.extend(modelled_schedules(key, composed, lengths, hosts))
     found.assumptions.extend([*_of_experts(latency, pair), *latency.assumptions[1:]])
 
 

@@ -129,6 +129,13 @@ def batch_sentence(found: GpusFindings) -> str:
     )
 
 
+def usual_schedules(found: GpusFindings) -> pd.DataFrame:
+    """Draft lengths by batch at the first context, with the usual engine of each GPU."""
+    rows = found.schedules
+    is_usual = rows["engine"] == rows["gpu"].map(_usual_engines(rows))
+    return rows[is_usual & (rows["context"] == found.question.contexts[0])]
+
+
 def usual_savings(found: GpusFindings) -> pd.DataFrame:
     """What the smallest head of the savings saves, with the usual engine of each GPU."""
     rows = found.savings

@@ -203,6 +203,10 @@ METRICS: Mapping[str, Metric] = {
     "tpe_regret": Metric("regret", ".2g", "", "regret", None, 0),
     # Published kernels of GPUs.
     "gpu": Metric("GPU", short="GPU"),
+    "schedule": Metric("draft lengths by batch"),
+    "largest_loss": Metric("largest loss", ".1%", "", None, None, 0, 1),
+    "constant_draft_length": Metric("best constant gamma", ".0f", "", None, None, 0),
+    "constant_largest_loss": Metric("its largest loss", ".1%", "", None, None, 0, 1),
     "engine": Metric("engine", short=""),
     "engine_version": Metric("engine"),
     "version": Metric("version"),

@@ -19,6 +19,9 @@ PROFILE = "speculation_profile.json"
 # A whole `--speculative-config` of vLLM that accepts at random with the measured rates.
 SYNTHETIC = "vllm_synthetic.json"
 
+# The same with a draft length for each batch size.
+SCHEDULE = "vllm_schedule.json"
+
 _DIGITS = 6
 
 

@@ -168,6 +168,11 @@ class Tables:
         name = "context_attention_perf" if is_context else "generation_attention_perf"
         return _attention(self._file(gpu, "attention", engine, name), is_context)
 
+    def usual_engine(self, gpu: str) -> str:
+        """VLLM where it has tables of a GPU, as it has of every published one, else the first engine."""
+        engines = [engine for place, engine in self.places if place == gpu]
+        return "vllm" if "vllm" in engines else engines[0]
+
     def experts(self, gpu: str, engine: str) -> pd.DataFrame:
         """Rows of whole expert layers, tidy.
 

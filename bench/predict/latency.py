@@ -78,9 +78,7 @@ def _key(tables: Tables, name_pattern: str) -> TableKey | None:
     for name, gpu in tables.gpus.items():
         if gpu.device_name is None or not re.fullmatch(name_pattern, gpu.device_name):
             continue
-        engines = [engine for place, engine in tables.places if place == name]
-        engine = "vllm" if "vllm" in engines else engines[0]
-        return tables.find(name, engine, "bfloat16")
+        return tables.find(name, tables.usual_engine(name), "bfloat16")
     return None
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from bench.analysis.end_to_end import judged_rows, truth_summary
-from bench.analysis.gpus import KERNELS, WITH_HOST, GpusFindings
+from bench.analysis.gpus import KERNELS, REFUSED_COLUMNS, WITH_HOST, GpusFindings
 from bench.analysis.gpus_verdict import (
     batch_sentence,
     batch_table,
@@ -24,6 +24,7 @@ from bench.analysis.gpus_verdict import (
     missing,
     usual,
     usual_savings,
+    usual_schedules,
 )
 from bench.report.drawing import INK, K_LABEL, PALETTE, captioned, log_k_axis, outlined_sizes
 from bench.report.sections import Paragraph, Points, Section, Table, section
@@ -79,6 +80,12 @@ _METHOD = (
 )
 
 
+_SCHEDULES = (
+    "gpu", "engine", "dtype", "host", "vocab_size", "schedule", "largest_loss", "constant_draft_length",
+    "constant_largest_loss",
+)  # fmt: skip
+
+
 def gpus_report(found: GpusFindings) -> Section:
     """Where trimming pays, by how much, and what that rests on."""
     parts = [
@@ -91,7 +98,7 @@ def gpus_report(found: GpusFindings) -> Section:
         section(
             "refused",
             "What could not be composed",
-            Table("", _refused(found), ["gpu", "engine", "dtype", "batch", "context", "reason"]),
+            Table("", _refused(found), REFUSED_COLUMNS),
             is_folded=True,
         ),
         section("terms", "What is assumed", Points(found.assumptions)),
@@ -135,6 +142,12 @@ def _batches_section(found: GpusFindings) -> Section | None:
             "kernels alone. Pays up to: larger batches do not fit into the memory, or were not asked.",
             by_batch,
             by_batch.columns.tolist(),
+        ),
+        Table(
+            "How many tokens to draft at each batch, with the vocabulary that suits the smallest: first and "
+            "last batch and gamma, as vLLM takes them. Largest loss: against the best gamma of each batch.",
+            usual_schedules(found),
+            _SCHEDULES,
         ),
         section(
             "all-choices",

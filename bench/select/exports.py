@@ -13,6 +13,7 @@ from rich.console import Console
 from bench import __version__
 from bench.acceptance import Intervals, Ratios
 from bench.analysis.run import Run, find_run, read_run
+from bench.analysis.schedules import served_speeds
 from bench.analysis.summary import held_out_tokens
 from bench.analysis.surfaces import Surfaces
 from bench.assets import CATALOG
@@ -23,6 +24,7 @@ from bench.export.bundle import EXPORTS, Export, serve_commands, speculative_con
 from bench.export.files import replace_folder
 from bench.export.speculation_profile import (
     PROFILE,
+    SCHEDULE,
     SYNTHETIC,
     speculation_profile,
     synthetic_settings,
@@ -35,6 +37,7 @@ from bench.progress import stage
 from bench.select.choose import Selection
 from bench.select.prepare import Context
 from bench.surface.choice import OPTIMUM
+from bench.surface.schedule import KEY, schedule_of
 from bench.text.tokenizer import TargetTokenizer, load_tokenizer
 from bench.variant import Variant
 from bench.vocab.draft_vocab import Floats, choose_vocab
@@ -123,14 +126,17 @@ def run_export(config: Config, console: Console) -> list[Path]:
         with stage(console, f"writing {folder}"), replace_folder(folder, SUMMARY) as fresh:
             export = _export(config, run, draft, domain, size)
             write_exports(fresh, export)
-            profile = _profile(run, domain, variant, export)
+            profile, schedule = _profile(run, domain, variant, export), _schedule(run, domain, size)
             (fresh / EXPORTS / PROFILE).write_text(json.dumps(profile, indent=2) + "\n", "utf-8")
             if export.settings.checkpoint and export.kind is DraftKind.EAGLE3:
                 trimmed = folder.resolve() / EXPORTS / "draft"
                 synthetic = speculative_config(trimmed, gamma) | synthetic_settings(profile)
                 (fresh / EXPORTS / SYNTHETIC).write_text(json.dumps(synthetic) + "\n", "utf-8")
+                if settings := schedule.get("settings"):
+                    scheduled = speculative_config(trimmed, schedule["longest"]) | settings
+                    (fresh / EXPORTS / SCHEDULE).write_text(json.dumps(scheduled) + "\n", "utf-8")
             serve = serve_commands(export, target, gamma, folder.resolve(), fresh / EXPORTS)
-            summary = _summary(run, domain, gamma, export, serve)
+            summary = {**_summary(run, domain, gamma, export, serve), "schedule": schedule}
             (fresh / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
         console.print(f"[bold]{domain}: {size:,} tokens, gamma = {gamma}: {folder}[/bold]", highlight=False)
         for engine, command in (summary["serve"] or {}).items():
@@ -229,6 +235,27 @@ def _profile(run: Run, domain: str, variant: Variant, export: Export) -> dict[st
             "temperature": measured["temperature"],
         },
     )
+
+
+def _schedule(run: Run, domain: str, size: int) -> dict[str, Any]:
+    """Draft lengths by batch size from what another engine decoded, or why there are none."""
+    speeds = served_speeds(run, domain, size)
+    if not speeds:
+        return {
+            "why_not": f"no other engine decoded a draft of {size:,} tokens: make bench engine=own,vllm "
+            "measures it, make gpus estimates it"
+        }
+    found = schedule_of(speeds)
+    engine = run.served[domain][0]
+    basis = {
+        "basis": f"tokens/s measured in {engine.engine} {engine.engine_version} on "
+        f"{run.environment['device_name']}, by requests in flight and draft length (0: plain decoding)",
+        "tokens_per_s": speeds,
+        "loss_at": found.losses,
+    }
+    if not found.longest:
+        return {"why_not": "plain decoding is fastest at every number of requests", **basis}
+    return {"settings": {KEY: found.ranges}, "longest": found.longest, **basis}
 
 
 def _export(config: Config, run: Run, draft: _Draft, domain: str, size: int) -> Export:

@@ -18,6 +18,7 @@ from bench.errors import AssetError, CheckpointError, ConfigError
 from bench.gpu_tables.compose import TableLatency
 from bench.gpu_tables.tidy import read_folder
 from bench.predict.model import Calibration, DataSheetLatency
+from bench.surface.schedule import ALLOWED_LOSS
 from tests.gpu_tables.synthetic import DENSE, EAGLE3, ENGINE, GPU, product_ms, write_folder
 from tests.predict.test_predict import config_of
 from tests.test_cli import check_refused, run
@@ -69,6 +70,21 @@ def test_two_configurations_and_rates_give_a_page(published, files):
     ]
     assert (files / "page" / "index.html").exists()
     assert f"Page: {files / 'page' / 'index.html'}" in console.file.getvalue()
+
+
+def test_draft_lengths_by_batch_on_every_gpu(published, files):
+    config = asked(files)
+    found = gpus.run_gpus(replace(config, gpus=replace(config.gpus, batches=[1, 8, 64])), quiet())
+    assert len(found.schedules) == len(
+        found.schedules[["gpu", "engine", "dtype", "context", "host"]].drop_duplicates()
+    )
+    assert len(found.schedules) and (found.schedules["largest_loss"] <= ALLOWED_LOSS).all()
+    for row in found.schedules.itertuples():
+        ranges = json.loads(row.schedule)
+        assert ranges[0][0] == 1 and ranges[-1][1] == 64
+        assert row.largest_loss <= max(row.constant_largest_loss, ALLOWED_LOSS)
+    assert (files / "page" / "tables" / "schedules.csv").exists()
+    assert "draft lengths by batch" in (files / "page" / "index.html").read_text("utf-8")
 
 
 def test_measurements_of_your_own_stand_beside_the_published(published, tables, files):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from bench.records import DecodeRecord, RankingRecord, read_records
+from bench.records import DecodeRecord, RankingRecord, RecordWriter, ServedRecord, read_records
 from tests.select.in_process import run_here
 from tests.test_cli import run
 
@@ -71,6 +71,44 @@ def test_says_what_is_accepted_for_load_tests(exported):
     synthetic = json.loads((out / "exports" / "vllm_synthetic.json").read_text("utf-8"))
     assert synthetic["model"] == str(out / "exports" / "draft")
     assert len(synthetic["synthetic_acceptance_rates"]) == synthetic["num_speculative_tokens"] == gamma
+
+
+def test_a_schedule_needs_speeds_in_another_engine(exported):
+    out, _ = exported
+    schedule = json.loads((out / "export.json").read_text("utf-8"))["schedule"]
+    assert "no other engine decoded" in schedule["why_not"]
+    assert not (out / "exports" / "vllm_schedule.json").exists()
+
+
+def test_a_schedule_of_what_another_engine_decoded(tmp_path, monkeypatch):
+    """At one request the draft is faster, at eight plain decoding."""
+    folder = tmp_path / "run"
+    shutil.copytree(EXAMPLE, folder)
+    size, gamma = decoded_optimum()
+    full = max(r.vocab_size for r in read_records(EXAMPLE) if isinstance(r, DecodeRecord))
+    writer = RecordWriter(folder)
+    for process in (0, 1):
+        for k, length, concurrency, wall_ms in (
+            (full, 0, 1, 100.0), (size, gamma, 1, 50.0), (full, 0, 8, 20.0), (size, gamma, 8, 40.0),
+        ):  # fmt: skip
+            writer.append(
+                ServedRecord(
+                    engine="vllm", domain="code", vocab_size=k, draft_length=length, concurrency=concurrency,
+                    process=process, engine_version="0.32.0", load_s=1.0, wall_ms=wall_ms, prompt_ids=["x"],
+                    token_ids=[[1, 2, 3]], num_new=[[1, 2]], at_ms=[[1.0, 2.0]], counters={},
+                )
+            )  # fmt: skip
+    writer.close()
+    out = tmp_path / "out"
+    done = run_here(monkeypatch, "task=export", f"run={folder}", f"out={out}", "export.domain=code")
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((out / "exports" / "vllm_schedule.json").read_text("utf-8"))
+    assert settings["num_speculative_tokens_per_batch_size"] == [[1, 2, gamma], [3, 8, 0]]
+    assert settings["num_speculative_tokens"] == gamma and settings["method"] == "eagle3"
+    assert settings["model"] == str(out / "exports" / "draft")
+    said = json.loads((out / "export.json").read_text("utf-8"))["schedule"]
+    assert said["basis"].startswith("tokens/s measured in vllm 0.32.0")
+    assert said["loss_at"] == {"1": 0.0, "8": 0.0}
 
 
 @pytest.mark.parametrize(
