@@ -96,9 +96,16 @@ def _fit(config: Config, console: Console) -> None:
 def _report(config: Config, console: Console) -> None:
     from bench.report.tasks import report_runs
 
-    folders, out = _folders(config.runs_dir, config.runs or [config.run]), _text(config.out_dir)
+    folders = _folders(config.runs_dir, config.runs or [config.run])
     with stage(console, "analysing the records and writing the report"):
-        report_runs(folders, config.runs_dir, config.reports_dir, out, console, _tables_at_hand(console))
+        report_runs(
+            folders,
+            config.runs_dir,
+            config.reports_dir,
+            config.out_dir,
+            console,
+            _tables_at_hand(console),
+        )
 
 
 def _tables_at_hand(console: Console) -> "Tables | None":
@@ -119,13 +126,9 @@ def _tables_at_hand(console: Console) -> "Tables | None":
 def _diff(config: Config, console: Console) -> int:
     from bench.report.tasks import diff_runs
 
-    folders, out = _folders(config.runs_dir, config.runs), _text(config.out_dir)
+    folders = _folders(config.runs_dir, config.runs)
     with stage(console, "comparing the runs"):
-        return diff_runs(folders, config.diff.threshold, config.reports_dir, out, console)
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+        return diff_runs(folders, config.diff.threshold, config.reports_dir, config.out_dir, console)
 
 
 def _verify(config: Config, console: Console) -> None:

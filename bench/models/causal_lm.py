@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from bench.cost.config_json import read_config
-from bench.errors import CheckpointError, DeviceError, DomainError
+from bench.errors import CheckpointError, DeviceError, DomainError, one_line
 from bench.models.fetching import CONFIG
 from bench.models.target_config import plan_target
 
@@ -42,7 +42,7 @@ def load_causal_lm(
         )
     except Exception as error:  # damaged or foreign files can raise anything
         raise CheckpointError(
-            f"{folder} is not a causal LM that transformers can load: {reason(error)}"
+            f"{folder} is not a causal LM that transformers can load: {one_line(error)}"
         ) from error
     if missing := sorted(found["missing_keys"]):
         raise CheckpointError(
@@ -82,11 +82,6 @@ def check_devices(devices: Sequence[str], main: str, folder: Path) -> None:
             f"pair.device_map puts the target on {' and '.join(devices)}, and the measured device is {main}; "
             f"choose one of them with gpu="
         )
-
-
-def reason(error: Exception) -> str:
-    """The message of an error of another library, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def cache_argument(decoder: Any) -> str:

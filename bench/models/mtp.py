@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from bench.cost.config_json import read_config
-from bench.errors import CheckpointError
-from bench.models.causal_lm import layers_of, reason
+from bench.errors import CheckpointError, one_line
+from bench.models.causal_lm import layers_of
 from bench.models.draft import Placement
 from bench.models.draft_config import LAST
 from bench.models.eagle import EagleDraft, check_layout
@@ -210,7 +210,7 @@ def _text_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder).get_text_config()
     except Exception as error:  # damaged or foreign files can raise anything
-        problem = f"is of no model that transformers knows: {reason(error)}"
+        problem = f"is of no model that transformers knows: {one_line(error)}"
         raise CheckpointError(f"{folder / CONFIG} {problem}") from error
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from bench.cost.config_json import read_config
-from bench.errors import CheckpointError
+from bench.errors import CheckpointError, one_line
 from bench.models.causal_lm import (
     cache_argument,
     check_devices,
@@ -23,7 +23,6 @@ from bench.models.causal_lm import (
     logit_factor,
     longest_text,
     own_setting,
-    reason,
 )
 from bench.models.draft_config import LAST
 from bench.models.fetching import CONFIG, resolve_config, resolve_model, resolve_tokenizer
@@ -256,7 +255,7 @@ def _check_logits(target: Target, folder: Path) -> None:
         pieces = [target.forward(ids[:, :4], cache).hidden, target.forward(ids[:, 4:], cache).hidden]
         found = target.lm_head(torch.cat(pieces, dim=1))[0].float()
     except Exception as error:  # what foreign files raise is whatever their code happens to
-        raise CheckpointError(f"{folder} cannot be run as a target: {reason(error)}") from error
+        raise CheckpointError(f"{folder} cannot be run as a target: {one_line(error)}") from error
     error_share = float((found - expected).norm() / expected.norm().clamp(min=1e-9))
     if not error_share < _MOST_ERROR:
         raise CheckpointError(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.errors import CheckpointError
+from bench.errors import CheckpointError, one_line
 from bench.models.config_rules import Rule, honoured, irrelevant, is_off, one_of, read_keys
 
 # Architectures that are: RMSNorm, rotary attention over all positions, SwiGLU, two residuals.
@@ -170,7 +170,6 @@ def _check_quantisation(values: Any, where: str) -> None:
     try:
         AutoHfQuantizer.from_config(dict(values), pre_quantized=True).validate_environment(device_map=None)
     except (ImportError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
-        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{where}: quantization_config.quant_method={method} cannot be loaded here: {reason}"
+            f"{where}: quantization_config.quant_method={method} cannot be loaded here: {one_line(error)}"
         ) from error

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from bench.analysis.beside import MEASURED, PUBLISHED, PublishedBeside, round_sentence
+from bench.analysis.beside import MEASURED, PUBLISHED, ROUND_COLUMNS, PublishedBeside, round_sentence
 from bench.report.drawing import INK, K_LABEL, captioned, log_k_axis, outlined_sizes
 from bench.report.sections import Paragraph, Points, Section, Table, section
 
@@ -16,11 +16,6 @@ _STEPS = ("pair", "device", "origin", "engine", "version", "dtype", "vocab_size"
 _ERRORS = (
     "pair", "device", "engine", "version", "part", "setting", "execution", "vocab_size", "measured_ms",
     "published_ms", "error",
-)  # fmt: skip
-
-_ROUNDS = (
-    "pair", "device", "vocab_size", "draft_length", "measured_ms", "composed_ms", "error",
-    "drafting_measured_ms", "drafting_composed_ms", "drafting_error", "num_rounds",
 )  # fmt: skip
 
 ABSENT = (
@@ -61,7 +56,11 @@ def _section(found: PublishedBeside) -> Section | None:
             "published-more",
             "More: draft steps in numbers",
             Table("A chained draft step with the smallest and the largest measured size.", ends, _STEPS),
-            Table("Rounds composed of parts timed on their own against probed ones.", found.rounds, _ROUNDS),
+            Table(
+                "Rounds composed of parts timed on their own against probed ones.",
+                found.rounds,
+                ROUND_COLUMNS,
+            ),
             Points(found.reasons),
             is_folded=True,
         ),

@@ -130,7 +130,7 @@ def report_runs(
     folders: Sequence[Path],
     runs_dir: Path,
     reports_dir: Path,
-    out: str | None,
+    out: Path | None,
     console: Console,
     tables_of_gpus: Tables | None = None,
 ) -> Path:
@@ -161,7 +161,7 @@ def report_runs(
     if is_one and is_of_draft_alone(read_settings(folders[0])[0]):
         return render_draft(folders[0], console)
     runs = label_runs([read_run(folders[0])], runs_dir) if is_one else load_runs(folders, runs_dir)
-    folder = Path(out) if out else reports_dir / _page_name([item.run.folder for item in runs], imports)
+    folder = out or reports_dir / _page_name([item.run.folder for item in runs], imports)
     predict_all(runs)
     report, tables = _of_runs(runs)
     beside = None if tables_of_gpus is None else published_beside(runs, tables_of_gpus)
@@ -176,27 +176,32 @@ def report_runs(
         found = imported_beside(imports, runs)
         report, tables = with_imported(report, found), tables | {"served": found.frame}
 
+    page = _page(report, tables, folder, console, runs)
+    _refuse_invalid(runs)
+    return page
+
+
+def _render_imports(folders: Sequence[Path], reports_dir: Path, out: Path | None, console: Console) -> Path:
+    """Writes the page of results of other tools alone."""
+    found = imported_beside(folders, [])
+    folder = out or reports_dir / _page_name([], folders)
+    return _page(imported_report(found), {"served": found.frame}, folder, console)
+
+
+def _page(
+    report: Section,
+    tables: dict[str, pd.DataFrame],
+    folder: Path,
+    console: Console,
+    runs: Sequence[Findings] = (),
+) -> Path:
+    """Writes a page with its figures and tables, and the claims of its runs; shows and returns it."""
+
     def write() -> None:
         write_tables(tables, folder / "tables")
         write_page(_drawn(report, folder, REPORT_FORMATS), folder)
-        write_claims(runs, folder)
-
-    _write(write, folder, "set out")
-    show(report, console)
-    _print_path("Page:", folder / "index.html", console)
-    _refuse_invalid(runs)
-    return folder / "index.html"
-
-
-def _render_imports(folders: Sequence[Path], reports_dir: Path, out: str | None, console: Console) -> Path:
-    """Writes the page of results of other tools alone."""
-    found = imported_beside(folders, [])
-    report = imported_report(found)
-    folder = Path(out) if out else reports_dir / _page_name([], folders)
-
-    def write() -> None:
-        write_tables({"served": found.frame}, folder / "tables")
-        write_page(_drawn(report, folder, REPORT_FORMATS), folder)
+        if runs:
+            write_claims(runs, folder)
 
     _write(write, folder, "set out")
     show(report, console)
@@ -231,7 +236,7 @@ def _of_runs(runs: list[Findings]) -> tuple[Section, dict[str, pd.DataFrame]]:
 
 
 def diff_runs(
-    paths: Sequence[Path], threshold: float, reports_dir: Path, out: str | None, console: Console
+    paths: Sequence[Path], threshold: float, reports_dir: Path, out: Path | None, console: Console
 ) -> int:
     """Judges the second of two runs by the first.
 
@@ -254,7 +259,7 @@ def diff_runs(
         raise ConfigError(f"task=diff takes two runs, not {len(runs)}: runs=[BEFORE,AFTER]")
     before, after = runs
     found = judge_change(before, after, threshold)
-    folder = Path(out) if out else reports_dir / f"diff-{found.before}-{found.after}"
+    folder = out or reports_dir / f"diff-{found.before}-{found.after}"
     report = diff_report(found)
 
     def write() -> None:
@@ -276,16 +281,7 @@ def render_gpus(found: GpusFindings, folder: Path, console: Console) -> Path:
     Raises:
         OutputError: the folder cannot be written.
     """
-    report = gpus_report(found)
-
-    def write() -> None:
-        write_tables(found.tables(), folder / "tables")
-        write_page(_drawn(report, folder, REPORT_FORMATS), folder)
-
-    _write(write, folder, "set out")
-    show(report, console)
-    _print_path("Page:", folder / "index.html", console)
-    return folder / "index.html"
+    return _page(gpus_report(found), found.tables(), folder, console)
 
 
 def find_folders(runs_dir: Path, names: Sequence[str]) -> list[Path]:

@@ -20,7 +20,7 @@ from rich.console import Console
 from bench import __version__
 from bench.config import Config, ImportsConfig
 from bench.config.select import NO_DRAFT
-from bench.errors import ConfigError, ResultFileError
+from bench.errors import ConfigError, ResultFileError, one_line
 from bench.imported import TOOLS, Result, content_of, read_results
 from bench.records import EndRecord, ImportedRecord, Record, RecordWriter, SessionRecord
 from bench.runs.folder import CONFIG, ENVIRONMENT, check_writable, make_folder, now, plain
@@ -86,7 +86,7 @@ def _records(imports: ImportsConfig) -> Iterator[ImportedRecord]:
 
 def _refuse_failed(result: Result, where: str, with_failed: bool) -> None:
     """Refuses what has no speed, or that of another load than was asked for."""
-    why = f"; the first error: {_one_line(result.first_error)}" if result.first_error else ""
+    why = f"; the first error: {_shortened(result.first_error)}" if result.first_error else ""
     if not result.num_requests:
         raise ResultFileError(f"{where}: no request was completed{why}")
     if not result.tokens_per_s:
@@ -99,9 +99,9 @@ def _refuse_failed(result: Result, where: str, with_failed: bool) -> None:
         raise ResultFileError(f"{where}: the benchmark was stopped before its end; {mend}")
 
 
-def _one_line(text: str) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= 120 else f"{words[:117]}..."
+def _shortened(text: str) -> str:
+    line = one_line(text)
+    return line if len(line) <= 120 else f"{line[:117]}..."
 
 
 def _record(

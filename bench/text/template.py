@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateSyntaxError
 
-from bench.errors import DomainError
+from bench.errors import DomainError, one_line
 from bench.text.conversation import Prompt, Tools, Turn
 from bench.text.messages import CALLS, THOUGHTS
 from bench.text.odd_rows import RowError
@@ -52,8 +52,7 @@ def template_source(name: str | None) -> str | None:
     try:
         render_jinja_template([[{"role": "user", "content": ""}]], chat_template=source)
     except TemplateSyntaxError as error:
-        reason = " ".join(str(error).split())
-        raise DomainError(f"domain.template={name}: line {error.lineno}: {reason}") from error
+        raise DomainError(f"domain.template={name}: line {error.lineno}: {one_line(error)}") from error
     except Exception:  # what it makes of a conversation is judged row by row
         return source
     return source

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from bench.cost.config_json import read_config
-from bench.errors import CheckpointError
+from bench.errors import CheckpointError, one_line
 from bench.identity import Identity, of_tokenizer
 from bench.text.scripts import TokenScripts
 from bench.vocab.coverage import must_keep_ids
@@ -137,8 +137,9 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
             raise CheckpointError(
                 f"{folder} holds no tokenizer: none of {', '.join(_VOCABULARIES)}; fetch the whole model"
             ) from error
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{folder} has no tokenizer that transformers can load: {reason}") from error
+        raise CheckpointError(
+            f"{folder} has no tokenizer that transformers can load: {one_line(error)}"
+        ) from error
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> TargetTokenizer:
