@@ -137,9 +137,11 @@ def _own_rows(found: Findings) -> list[dict[str, Any]]:
 
 
 def _served_rows(found: Findings) -> list[dict[str, Any]]:
-    """What this program decoded in another engine."""
-    rows = []
-    for values in found.served.to_dict("records"):
+    """What this program decoded in other engines, with the run's own prompts and sampling."""
+    served, rows = found.served, []
+    if len(served):
+        served = served[served["temperature"].isna() & served["context_tokens"].isna()]
+    for values in served.to_dict("records"):
         row = {name: values.get(name) for name in SERVED_COLUMNS if name in values}
         is_plain = values["draft_length"] == 0
         own = _of_run(found, str(values["domain"]))
