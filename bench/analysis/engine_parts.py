@@ -60,15 +60,12 @@ def parts_frame(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def parts_facts(parts: pd.DataFrame, reasons: Sequence[str], domain: str) -> list[str]:
-    """Why the engines gain differently, in sentences.
-
-    Args:
-        parts: of `parts_frame`.
-        reasons: why an engine does not say what its steps consist of.
-        domain: the domain.
-    """
-    found = [f"What a round consists of is not known: {reason}." for reason in dict.fromkeys(reasons)]
+def parts_facts(run: Run, parts: pd.DataFrame, domain: str) -> list[str]:
+    """Why the engines gain differently, in sentences; `parts` is of `parts_frame`."""
+    records = run.served_parts.get(domain, [])
+    reasons = dict.fromkeys(record.reason for record in records if record.reason)
+    found = [f"What a round consists of is not known: {reason}." for reason in reasons]
+    found += _threads_fact(run, records)
     if parts.empty:
         return found
     rows = parts[parts["domain"] == domain]
@@ -97,6 +94,20 @@ def parts_facts(parts: pd.DataFrame, reasons: Sequence[str], domain: str) -> lis
                 f"Writing costs {_share(scatter, saved)} of what the smaller LM head saves."
             )
     return found
+
+
+def _threads_fact(run: Run, records: Sequence[ServedPartsRecord]) -> list[str]:
+    """On a CPU, where the engines do not compute with as many threads."""
+    ours = run.environment.get("num_threads")
+    theirs = {record.engine: record.num_threads for record in records if record.num_threads is not None}
+    if run.environment.get("device") != "cpu" or ours is None:
+        return []
+    return [
+        f"{engine} computes with {count} of the CPU's threads and our loop with {ours}: it keeps the others "
+        "for its own processes, and its rounds are longer for that reason too."
+        for engine, count in theirs.items()
+        if count < ours
+    ]
 
 
 def _ms(value: float) -> str:

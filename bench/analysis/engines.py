@@ -18,6 +18,9 @@ from bench.stats.jackknife import log_interval
 from bench.surface.choice import FULL, OPTIMUM, PLAIN
 from bench.variant import Variant
 
+# Accepted tokens that are expected, so that none is no chance.
+_LEAST_EXPECTED = 10
+
 # Before the names of vLLM's counters.
 _COUNTED = "vllm:spec_decode_"
 
@@ -141,12 +144,34 @@ def engine_facts(served: pd.DataFrame, rounds: pd.DataFrame, domain: str) -> lis
             f"Texts: {same.min():.0%} to {same.max():.0%} of the greedy answers equal those of plain "
             "decoding."
         )
+    found += _sampling_faults(drafts)
     times = rounds[rounds["domain"] == domain] if len(rounds) else rounds
     found += [
         f"A round of {row['engine']} takes {row['full_round_ms']:#.3g} ms with the full vocabulary, trimmed "
         f"{row['trimmed_round_ms']:#.3g} ms: {row['saved_ms']:#.3g} ms or {row['saved_share']:.1%} less."
         for _, row in times.iterrows()
     ]
+    return found
+
+
+def _sampling_faults(drafts: pd.DataFrame) -> list[str]:
+    """Engines that accept nothing of what they draft once they sample, although greedily they accept much.
+
+    The target gives a drafted token some probability, so that such an engine samples from something else.
+    """
+    found = []
+    for engine, rows in drafts.groupby("engine", sort=False):
+        greedy = rows[rows["temperature"].isna() & rows["context_tokens"].isna()]
+        rate = greedy["num_accepted_tokens"].sum() / max(greedy["num_draft_tokens"].sum(), 1)
+        for temperature, sampled in rows[rows["temperature"] > 0].groupby("temperature"):
+            drafted, accepted = sampled["num_draft_tokens"].sum(), sampled["num_accepted_tokens"].sum()
+            if accepted == 0 and rate * drafted >= _LEAST_EXPECTED:
+                found.append(
+                    f"Sampling: at temperature {temperature:g}, {engine} accepts none of {drafted:,.0f} "
+                    f"drafted tokens; greedy, it accepts {rate:.0%}. Its rejection sampling does not work "
+                    "here, and the texts that it samples with a draft are not the target's: use its sampled "
+                    "speeds with a draft for nothing."
+                )
     return found
 
 

@@ -154,8 +154,7 @@ class Findings:
 
     def part_facts(self, domain: str) -> list[str]:
         """Why the engines gain differently on a domain."""
-        reasons = [r.reason for r in self.run.served_parts.get(domain, []) if r.reason]
-        return parts_facts(self.engine_parts, reasons, domain)
+        return parts_facts(self.run, self.engine_parts, domain)
 
     @cached_property
     def latency_models(self) -> LatencyFindings | None:

@@ -78,11 +78,13 @@ class Parts:
         reason: why this vLLM cannot do that; empty if it can.
         round_ms: of every step, the time since the one before; of all answers.
         steps: one mapping a step: `num_tokens` that the target took in, and ms of each part by its name.
+        num_threads: CPU threads that compute; None if it is not known.
     """
 
     reason: str
     round_ms: list[float]
     steps: list[dict[str, float]]
+    num_threads: int | None = None
 
 
 def python_of_environment(folder: Path = ENVIRONMENT) -> Path:
@@ -146,7 +148,7 @@ class VllmProcess:
             return Parts(found["reason"], [], [])
         times = [item["at_ms"] for item in found["requests"]]
         gaps = [late - early for at in times for early, late in zip(at, at[1:], strict=False)]
-        return Parts("", gaps, found["steps"])
+        return Parts("", gaps, found["steps"], int(found["num_threads"]))
 
     def _ask(
         self,

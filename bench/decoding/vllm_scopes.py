@@ -12,7 +12,7 @@ _PREFIX = "gpu_model_runner: "
 
 
 class Scopes:
-    """Two calls for `collective_rpc`."""
+    """Calls for `collective_rpc`."""
 
     model_runner: Any
     step_timer: "_Timer"
@@ -49,6 +49,12 @@ class Scopes:
                 setattr(holder, method, timer.timed(name, getattr(holder, method)))
         self.step_timer = timer
         return ""
+
+    def num_compute_threads(self) -> int:
+        """CPU threads that compute the model; on a CPU, vLLM leaves some cores to its scheduler."""
+        import torch
+
+        return torch.get_num_threads()
 
     def end_scopes(self) -> list[dict[str, float]]:
         """One mapping a step: `num_tokens` that the target took in, and ms of every part by its name."""

@@ -38,7 +38,12 @@ def decode_in_parts(model: Any, job: dict[str, Any]) -> dict[str, Any]:
     if any(reasons):
         return {"reason": next(filter(None, reasons))}
     done = decode(model, job)
-    return {"reason": "", "requests": done["requests"], "steps": model.collective_rpc("end_scopes")[0]}
+    return {
+        "reason": "",
+        "requests": done["requests"],
+        "steps": model.collective_rpc("end_scopes")[0],
+        "num_threads": model.collective_rpc("num_compute_threads")[0],
+    }
 
 
 def decode(model: Any, job: dict[str, Any]) -> dict[str, Any]:

@@ -211,6 +211,7 @@ class _Arm:
             round_ms=[round(ms, 4) for ms in parts.round_ms],
             num_tokens=[int(step["num_tokens"]) for step in parts.steps],
             parts_ms={name: [round(step.get(name, 0.0), 4) for step in parts.steps] for name in names},
+            num_threads=parts.num_threads,
         )
 
 

@@ -84,6 +84,7 @@ class ServedPartsRecord(Record):
         num_tokens: tokens that the target took in, of every step; prompts and rounds that drafted less are
             among them.
         parts_ms: time of each part of every step, by the engine's name for it; 0 where a step has none.
+        num_threads: CPU threads that compute; None if it is not known.
     """
 
     kind = "served_parts"
@@ -98,6 +99,7 @@ class ServedPartsRecord(Record):
     round_ms: list[float]
     num_tokens: list[int]
     parts_ms: dict[str, list[float]]
+    num_threads: int | None = None
 
     @property
     def variant(self) -> Variant:

@@ -80,11 +80,22 @@ def test_parts_of_our_loop_are_its_laps(run):
 
 
 def test_the_sentences_say_what_a_trimmed_vocabulary_costs(run):
-    text = " ".join(parts_facts(parts_frame(run), [], "code"))
+    text = " ".join(parts_facts(run, parts_frame(run), "code"))
     # 2 * (7 - 1.5) of 2 * 25; scattering 2 * 0.5 over gamma = 3, and 1 / 11 of what is saved.
     assert "takes 11.0 ms of LM head off a round of 50.0 ms (22%)" in text
     assert "1.00 ms a round for writing" in text and "(333 and 333 us a drafted token)" in text
     assert "costs 9% of what" in text and text.startswith("own: trimming takes")
+
+
+@pytest.mark.parametrize(
+    ("device", "ours", "is_said"), [("cpu", 2, True), ("cpu", 1, False), ("cuda", 2, False)]
+)
+def test_fewer_threads_are_said(run, device, ours, is_said):
+    records = [replace(record, num_threads=1) for record in run.served_parts["code"]]
+    environment = run.environment | {"device": device, "num_threads": ours}
+    other = replace(run, environment=environment, served_parts={"code": records})
+    text = " ".join(parts_facts(other, parts_frame(run), "code"))
+    assert ("vllm computes with 1 of the CPU's threads and our loop with 2" in text) == is_said
 
 
 def test_an_engine_without_parts_says_why(run):

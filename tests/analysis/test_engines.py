@@ -105,6 +105,52 @@ def test_a_texts_or_acceptance_that_differ_are_seen(run):
     assert set(found["identical_output_frac"]) == {0.0}
 
 
+def at(record: ServedRecord, accepted: int, **setting) -> ServedRecord:
+    """The same in another setting, with 100 drafted tokens of which so many are accepted."""
+    counters = {"num_drafts": 50, "num_draft_tokens": 100, "num_accepted_tokens": accepted}
+    by_position = {"accepted_per_pos": [accepted, *[0] * (record.draft_length - 1)]}
+    return replace(record, counters=counters | by_position if record.draft_length else {}, **setting)
+
+
+def test_an_engine_that_accepts_nothing_once_it_samples_is_seen(run):
+    """On a CPU, vLLM 0.32 writes other texts than its target would when it samples with a draft."""
+    greedy = [at(record, 40) for record in run.served["code"]]
+    for accepted, is_fault in ((0, True), (1, False)):
+        sampled = [at(record, accepted, temperature=0.8) for record in greedy]
+        frame = served_frame(replace(run, served={"code": [*greedy, *sampled]}))
+        facts = " ".join(engine_facts(frame, round_frame(run), "code"))
+        assert ("vllm accepts none of 1,600 drafted tokens; greedy, it accepts 40%" in facts) == is_fault
+
+
+def test_settings_and_servers_stand_apart(run):
+    """Texts and acceptance of the run are compared with ours, others with the engine's own plain decoding."""
+    base = run.served["code"]
+    longer = [replace(r, context_tokens=512, token_ids=[[9, 9]] * len(r.token_ids)) for r in base]
+    served = [
+        replace(r, engine="vllm serve", texts=["a"] * len(r.token_ids), token_ids=[], num_new=[], wall_ms=4.0,
+                num_tokens=[2] * len(r.token_ids))
+        for r in base
+    ]  # fmt: skip
+    frame = served_frame(replace(run, served={"code": [*base, *longer, *served]}))
+    assert len(frame) == 18
+    others = frame[frame["context_tokens"] == 512]
+    drafts = others[others["draft_length"] > 0]
+    assert set(drafts["identical_output_frac"]) == {1.0} and others["own_speedup_vs_full_vocab"].isna().all()
+    assert drafts["acceptance_agrees"].isna().all() and (drafts["mean_acceptance_length"] > 1).all()
+    server = frame[frame["engine"] == "vllm serve"]
+    assert set(server["tokens_per_s"].round(6)) == {2 * len(base[0].prompt_ids) / 4.0 * 1e3}
+    drafts = server[server["draft_length"] > 0]
+    assert drafts["acceptance_agrees"].all() and set(drafts["identical_output_frac"]) == {1.0}
+
+
+def test_counters_that_a_version_does_not_have_are_not_zero(run):
+    without = replace(run, served={"code": [replace(r, counters={}) for r in run.served["code"]]})
+    frame = served_frame(without)
+    assert frame["mean_acceptance_length"].isna().all() and frame["num_drafts"].isna().all()
+    facts = " ".join(engine_facts(frame, round_frame(without), "code"))
+    assert "Acceptance: not compared, as vllm 1.0 does not count" in facts
+
+
 def test_rounds_of_both_engines(run):
     found = round_frame(run).set_index("engine")
     vllm = found.loc["vllm"]

@@ -48,7 +48,7 @@ class LLM:
     def collective_rpc(self, name):
         if name == "start_scopes":
             return ["this vLLM has no scopes"] if self.settings["model"] == "old" else [""]
-        return [[{"num_tokens": 3, "forward": 2.5}]]
+        return [5] if name == "num_compute_threads" else [[{"num_tokens": 3, "forward": 2.5}]]
 
     def get_metrics(self):
         return [
@@ -95,7 +95,9 @@ def test_prompts_are_answered_in_their_order_so_many_at_a_time(python):
 def test_steps_in_parts_come_with_the_time_between_arrivals(python):
     with vllm_process(settings(), python) as engine:
         parts = engine.parts([[5], [7]], max_new_tokens=6)
-    assert parts.reason == "" and parts.steps == [{"num_tokens": 3, "forward": 2.5}]
+    assert (
+        parts.num_threads == 5 and parts.reason == "" and parts.steps == [{"num_tokens": 3, "forward": 2.5}]
+    )
     # Each of the two answers arrives in three pieces.
     assert len(parts.round_ms) == 4 and min(parts.round_ms) >= 0
 
