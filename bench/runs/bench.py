@@ -13,7 +13,6 @@ from bench.config.run import Execution
 from bench.decoding.rules import Sampler
 from bench.decoding.static import capture_obstacle
 from bench.decoding.torch_engine import TorchEngine
-from bench.decoding.vllm_engine import python_of_environment
 from bench.device import Device
 from bench.device.graphs import executions, round_execution, shared_capture
 from bench.measure.campaign import PROVING, Campaign
@@ -27,7 +26,7 @@ from bench.runs.pair import Pair, load_pair
 from bench.runs.progress import BASELINE_SHARE, ENERGY_SHARE, ISOLATED_SHARE, PROVING_WEIGHT, run_bar
 from bench.runs.repeats import Part, run_in_processes
 from bench.runs.run import Job, run_job
-from bench.runs.served import VllmStage
+from bench.runs.served import VllmStage, check_ready
 from bench.runs.workloads import (
     Ranking,
     check_sizes,
@@ -83,7 +82,7 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
     if config.timing.isolated:
         executions(device, config.timing.execution)  # refuses what this device cannot do
     if config.in_vllm:
-        python_of_environment()  # missing, it must be said before anything is loaded
+        check_ready(config.vllm)
     check_writable(config.runs_dir)
     sources = [*config.domain.sources(), *config.corpora.values()]
     with stage(console, "fetching the domains") as fetching:

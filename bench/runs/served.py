@@ -13,7 +13,13 @@ import torch
 from bench.config import Config
 from bench.config.run import VllmConfig
 from bench.cost.config_json import DraftKind, read_config
-from bench.decoding.vllm_engine import VllmError, VllmProcess, vllm_process, vllm_settings
+from bench.decoding.vllm_engine import (
+    VllmError,
+    VllmProcess,
+    python_of_environment,
+    vllm_process,
+    vllm_settings,
+)
 from bench.decoding.vllm_server import NAME as SERVER
 from bench.decoding.vllm_server import VllmServer, port_for, vllm_server
 from bench.device import Device
@@ -36,6 +42,18 @@ _SLACK_TOKENS = 64
 
 # Of the GPU memory that the models of this process leave.
 _MEMORY_SHARE = 0.9
+
+
+def check_ready(config: VllmConfig) -> None:
+    """Says what is missing before anything is loaded.
+
+    Raises:
+        VllmError: there is no vLLM.
+        ConfigError: another program listens on the port of servers.
+    """
+    python_of_environment()
+    if config.num_servers:
+        port_for(config.port)
 
 
 class VllmStage:
@@ -61,8 +79,6 @@ class VllmStage:
         if against:
             raise ConfigError(f"engine=vllm does not load this draft as measured: {', '.join(against)}")
         measure, wanted = config.measure, config.vllm
-        if wanted.num_servers:
-            port_for(wanted.port)
         offline = ServedPlan(
             wanted.concurrency,
             wanted.num_processes,
