@@ -48,6 +48,12 @@ class Device(Protocol):
     def synchronize(self) -> None:
         """Waits until all queued work is done."""
 
+    def hold(self, host_ms: float) -> None:
+        """Keeps the device waiting for as long as the host needs to queue what is timed next.
+
+        What follows then runs without gaps. A device that does not run behind the host has none.
+        """
+
     def evict_cache(self) -> None:
         """Queues a write to a buffer larger than the cache, which evicts everything else.
 

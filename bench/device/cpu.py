@@ -42,6 +42,9 @@ class CpuDevice:
     def synchronize(self) -> None:
         """Does nothing: work is never queued."""
 
+    def hold(self, host_ms: float) -> None:
+        """Does nothing: work is never queued."""
+
     def evict_cache(self) -> None:
         """Adds to a buffer twice the size of the cache, on all threads.
 

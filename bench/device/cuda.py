@@ -11,6 +11,9 @@ _POOL = 8192
 # L2 does not always replace the oldest line, so a buffer of its size would leave some old lines.
 _EVICTION_FACTOR = 3
 
+# Of the fastest GPU.
+_CYCLES_PER_MS = 2_000_000
+
 
 class CudaDevice:
     """Runs on one visible GPU."""
@@ -60,6 +63,10 @@ class CudaDevice:
     def synchronize(self) -> None:
         """Waits for the GPU."""
         torch.cuda.synchronize(self.torch_device)
+
+    def hold(self, host_ms: float) -> None:
+        """Queues a kernel that sleeps about that long, longer where the clock is below 2 GHz."""
+        torch.cuda._sleep(int(host_ms * _CYCLES_PER_MS))
 
     def evict_cache(self) -> None:
         """Queues a write of three times the size of L2 on the current stream."""

@@ -49,7 +49,7 @@ class ScriptedDevice:
         self.asynchronous, self.cache_bytes, self.has_graphs = asynchronous, cache_bytes, has_graphs
         self.is_cold = False
         self.num_evictions = 0
-        self.num_synchronizations = 0
+        self.num_synchronizations = self.num_holds = 0
         self._evict_ns, self._sync_ns, self._mark_ns = _ns(evict_ms), _ns(sync_ms), _ns(mark_ms)
         self._mark_host_ms = mark_host_ms
         self.marks = MarkPool(lambda count: [_Event() for _ in range(count)], num_marks)
@@ -104,6 +104,12 @@ class ScriptedDevice:
         """The host's clock moves to the end of the queue."""
         self.num_synchronizations += 1
         self._host_ns = max(self._host_ns, self._queue_end_ns) + self._sync_ns
+
+    def hold(self, host_ms: float) -> None:
+        """Queues that much time; nothing where the device does not run behind the host."""
+        if self.asynchronous:
+            self.num_holds += 1
+            self._queue(_ns(host_ms))
 
     def evict_cache(self) -> None:
         """Queues an eviction; the next work is cold."""

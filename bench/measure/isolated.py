@@ -18,6 +18,10 @@ from bench.records.store import Done
 from bench.telemetry.samples import offset_s
 
 
+# Calls in one graph where the cache is warm: the launch of a graph takes longer than the kernels of a small part.
+_CALLS_IN_GRAPH = 16
+
+
 @dataclass(frozen=True)
 class _Way:
     """One part, executed in one way."""
@@ -74,33 +78,52 @@ def _time_kind(
     seed: int,
 ) -> Iterator[IsolatedRecord | FailureRecord]:
     """Parts of one kind; a part that cannot be prepared or that fails does not stop the others."""
-    ready: dict[_Way, Callable[[], object]] = {}
-    for way in missing:
-        case = ("isolated", way.key.part, way.key.vocab_size, way.key.num_tokens, way.execution.value)
-        call = attempt(case, partial(execute_as, device, parts[way.key], way.execution))
-        if isinstance(call, FailureRecord):
-            yield replace(call, was_asked_for=timing.execution is not Execution.auto)
-        else:
-            ready[way] = call
+    failed: set[_Way] = set()
+    by_label = {way.label: way for way in missing}
     for cache in CacheState:
-        calls = {way.label: call for way, call in ready.items() if cache in missing[way]}
-        by_label = {way.label: way for way in ready}
+        calls: dict[str, Callable[[], object]] = {}
+        for way in (way for way, states in missing.items() if cache in states and way not in failed):
+            case = ("isolated", way.key.part, way.key.vocab_size, way.key.num_tokens, way.execution.value)
+            part = _repeated(parts[way.key], _calls_at_once(way, cache))
+            call = attempt(case, partial(execute_as, device, part, way.execution))
+            if isinstance(call, FailureRecord):
+                failed.add(way)
+                yield replace(call, was_asked_for=timing.execution is not Execution.auto)
+            else:
+                calls[way.label] = call
         for found in time_variants(device, calls, replace(timing, cache=cache), seed) if calls else ():
             if isinstance(found, FailureRecord):
                 yield replace(found, case=list(by_label[str(found.case[0])].case(cache)))
             else:
-                yield _record(by_label[found.name], found)
+                way = by_label[found.name]
+                yield _record(way, found, _calls_at_once(way, cache))
 
 
-def _record(way: _Way, series: TimedSeries) -> IsolatedRecord:
+def _calls_at_once(way: _Way, cache: CacheState) -> int:
+    """A part with a cold cache runs once after every eviction."""
+    return _CALLS_IN_GRAPH if way.execution is Execution.graph and cache is CacheState.warm else 1
+
+
+def _repeated(part: Part, times: int) -> Part:
+    if times == 1:
+        return part
+
+    def call() -> None:
+        for _ in range(times):
+            part()
+
+    return call
+
+
+def _record(way: _Way, series: TimedSeries, calls_at_once: int) -> IsolatedRecord:
     return IsolatedRecord(
         part=way.key.part,
         vocab_size=way.key.vocab_size,
         num_tokens=way.key.num_tokens,
         cache=series.cache,
-        device_ms=[round(ms, 5) for ms in series.device_ms],
-        wall_ms=[round(ms, 5) for ms in series.wall_ms],
-        calls_per_sample=series.calls_per_sample,
+        device_ms=[round(ms / calls_at_once, 5) for ms in series.device_ms],
+        wall_ms=[round(ms / calls_at_once, 5) for ms in series.wall_ms],
+        calls_per_sample=series.calls_per_sample * calls_at_once,
         stopped=str(series.stopped),
         relative_half_width=series.relative_half_width,
         execution=way.execution.value,

@@ -1,7 +1,8 @@
 """Times callables against each other: interleaved in random blocks, until each median is precise enough.
 
 Two times of every variant are kept. *Device time* lies between two marks on the device's clock while the
-host queues ahead, one synchronisation per block: what the work costs if the host keeps up. *Wall time* is
+host queues ahead, one synchronisation per block: what the work costs if the host keeps up. Before a graph the
+device sleeps until the graph is queued, so that no launch is in its time. *Wall time* is
 the host's, from an idle device to an idle device: how long a caller waits for the result, with launches and
 Python. On a device that is not asynchronous the two are equal.
 """
@@ -20,6 +21,7 @@ import torch
 
 from bench.config.run import CacheState, TimingConfig
 from bench.device import Device
+from bench.device.graphs import CapturedGraph
 from bench.errors import DeviceError
 from bench.measure.attempts import attempt
 from bench.records import FailureRecord
@@ -27,6 +29,9 @@ from bench.stats.estimates import median
 
 # Calls per warm-up window, and calls after which a warm-up ends in any case.
 _WINDOW, _MAX_WARMUP_CALLS = 8, 100_000
+
+# Many calls that the device does slowly are queued while it does the first of them.
+_LONGEST_HOLD_MS = 20.0
 
 
 Clock = Callable[[], int]
@@ -134,13 +139,17 @@ def _take_turns(
 
 @dataclass(eq=False)
 class Growing:
-    """A series that is being measured; attributes as of `TimedSeries`."""
+    """A series that is being measured; attributes as of `TimedSeries`.
+
+    `hold_ms` is how long the device waits for the host before every sample.
+    """
 
     name: str
     call: Callable[[], object]
     num_warmup: int
     warmup_stable: bool
     calls_per_sample: int
+    hold_ms: float = 0.0
     device_ms: list[float] = field(default_factory=list)
     wall_ms: list[float] = field(default_factory=list)
     blocks_ns: list[tuple[int, int]] = field(default_factory=list)
@@ -186,15 +195,30 @@ class _Sampler:
             if elapsed_s >= config.max_warmup_s or (stable and elapsed_s >= config.min_warmup_s):
                 break
         num_calls = len(times_ms)
-        calls_per_sample = 1
+        calls_per_sample, hold_ms = 1, 0.0
+        if isinstance(call, CapturedGraph):
+            hold_ms = self._hold_ms(call)
+            num_calls += _WINDOW
         if not self._is_cold:
             one_ms = float(np.median(times_ms[-_WINDOW:]))
             if self._device.asynchronous:
                 # The wall time of one call is mostly launch, so the device is asked.
-                one_ms = float(np.median(self._device_ms(call, 1, _WINDOW)))
+                one_ms = float(np.median(self._device_ms(call, 1, _WINDOW, hold_ms)))
                 num_calls += _WINDOW
             calls_per_sample = _calls_needed(one_ms, config.min_sample_ms)
-        return Growing(name, call, num_calls, stable, calls_per_sample)
+        hold_ms = min(calls_per_sample * hold_ms, _LONGEST_HOLD_MS)
+        return Growing(name, call, num_calls, stable, calls_per_sample, hold_ms)
+
+    def _hold_ms(self, call: Callable[[], object]) -> float:
+        """Twice as long as the host needs to queue one call."""
+        queued_ms = []
+        for _ in range(_WINDOW):
+            self._device.synchronize()
+            begin_ns = self._clock_ns()
+            call()
+            queued_ms.append((self._clock_ns() - begin_ns) / 1e6)
+        self._device.synchronize()
+        return 2 * float(np.median(queued_ms))
 
     def run_block(self, series: Growing) -> None:
         """One turn of one variant; decides whether it needs another."""
@@ -204,7 +228,7 @@ class _Sampler:
         # The variant before this one left its own code and data in the caches.
         series.call()
         self._device.synchronize()
-        device_ms = self._device_ms(series.call, calls, count)
+        device_ms = self._device_ms(series.call, calls, count, series.hold_ms)
         wall_ms = self._wall_ms(series.call, calls, count) if self._device.asynchronous else device_ms
         series.blocks_ns.append((begin_ns, self._clock_ns()))
         series.device_ms += device_ms
@@ -220,12 +244,16 @@ class _Sampler:
             return Stopped.max_samples
         return Stopped.budget if series.spent_s() >= config.budget_s else None
 
-    def _device_ms(self, call: Callable[[], object], calls: int, num_samples: int) -> list[float]:
+    def _device_ms(
+        self, call: Callable[[], object], calls: int, num_samples: int, hold_ms: float
+    ) -> list[float]:
         device, marks = self._device, []
         device.recycle_marks(2 * num_samples)
         for _ in range(num_samples):
             if self._is_cold:
                 device.evict_cache()
+            if hold_ms:
+                device.hold(hold_ms)
             start = device.mark()
             for _ in range(calls):
                 call()

@@ -520,6 +520,9 @@ def pretend_cuda(costs: Costs | None = None) -> Iterator[World]:
         "stream": _StreamContext,
         "synchronize": lambda device=None: world.wait("synchronize"),
         "empty_cache": lambda: None,
+        "_sleep": lambda cycles: setattr(
+            world, "device_us", max(world.device_us, world.host_us) + cycles / 2000
+        ),
         "graph_pool_handle": lambda: (0, 0),
         "_lazy_init": lambda: None,
         "Stream": PretendStream,
