@@ -4,6 +4,9 @@
 a bug in this program and keeps its traceback.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class BenchError(Exception):
     """Base of all errors that a user can fix; the message says how."""
@@ -74,3 +77,29 @@ def require(condition: bool, name: str, value: object, possible: str) -> None:
 
 class FitError(BenchError):
     """A latency model cannot be fitted to these measurements."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of the host or of a device."""
+    text = str(error).lower()
+    said = "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said)
+
+
+@contextmanager
+def memory_for(what: str) -> Iterator[None]:
+    """Says in one line that memory ran out during some work.
+
+    Raises:
+        DeviceError: it did.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DeviceError(
+            f"memory ran out while {what}: {first_line}; end what else uses it, measure a smaller pair or a "
+            "dtype of two bytes, spread the target with pair.device_map=auto, or choose another gpu="
+        ) from error

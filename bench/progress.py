@@ -5,8 +5,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
+from rich.live import Live
 
 # Between two lines of a log. The promise is 30 s; a library that holds the interpreter makes a line late.
 PERIOD_S = 25.0
@@ -92,11 +94,21 @@ def is_live(console: Console) -> bool:
 
 
 @contextmanager
-def stage(console: Console, name: str, period_s: float = PERIOD_S) -> Iterator[Stage]:
-    """Shows what is done until the block ends."""
-    if is_live(console):
+def stage(console: Console, name: str, period_s: float = PERIOD_S, moves: bool = True) -> Iterator[Stage]:
+    """Shows what is done until the block ends.
+
+    Args:
+        console: the console.
+        name: what is done.
+        period_s: between two lines of a log.
+        moves: whether the line may move by itself; not where something is timed, which redraws would disturb.
+    """
+    if is_live(console) and moves:
         with console.status(name) as status:
             yield Stage(name, show=status.update)
+    elif is_live(console):
+        with Live(name, console=console, auto_refresh=False, transient=True) as live:
+            yield Stage(name, show=partial(live.update, refresh=True))
     else:
         with in_log(console, Stage(name), period_s) as current:
             yield current

@@ -3,12 +3,14 @@
 import io
 import subprocess
 import sys
+import time
 
 import pytest
 from rich.console import Console
 
 from bench import progress
 from bench.progress import Stage, in_log, is_live, stage
+from bench.runs.progress import run_bar
 
 
 class Clock:
@@ -129,3 +131,40 @@ def test_libraries_draw_no_bars():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_a_line_beside_a_timing_does_not_move_by_itself(moves):
+    class Terminal(io.StringIO):
+        num_writes = 0
+
+        def isatty(self):
+            return True
+
+        def write(self, text):
+            Terminal.num_writes += bool(text)
+            return super().write(text)
+
+    console = Console(file=Terminal(), force_terminal=True, _environ={"TERM": "xterm"})
+    with stage(console, "checking", moves=moves) as current:
+        Terminal.num_writes = 0
+        time.sleep(0.6)
+        still = Terminal.num_writes
+        current.update("checking more")
+    assert (still > 0) is moves
+    assert "checking" in console.file.getvalue()
+
+
+def test_the_bar_of_a_run_is_drawn_between_measurements_only():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    out = Terminal()
+    console = Console(file=out, force_terminal=True, _environ={"TERM": "xterm"})
+    with run_bar(console, {"rounds": 2}, 0) as bar:
+        for _ in bar.follow("rounds", ["first", "second"]):
+            before = out.getvalue()
+            time.sleep(0.4)
+            assert out.getvalue() == before
+        assert out.getvalue() != before and "2/2" in out.getvalue()

@@ -140,13 +140,15 @@ def _throttled(run: Run, domain: str, limits: LimitsConfig) -> Condition:
 def _launch_bound(run: Run, domain: str, limits: LimitsConfig) -> Condition:
     touches = (SPEED, OVER_PLAIN, OVER_FULL)
     remedy = (
-        "measure with measure.execution=graph, or set limits.launch_ratio=null to judge the loop as it is"
+        "measure with measure.execution=graph, if the pair can be captured, or set limits.launch_ratio=null "
+        "to judge the loop as it is"
     )
     found = launch_ratio(run)
     if found is None or run.execution != EAGER:
         what = "no part was timed both ways" if found is None else "rounds were executed as CUDA graphs"
         return Condition("launch_ratio", None, limits.launch_ratio, touches, what, remedy)
-    what = f"the {found.part} takes {found.ratio:.3g}x as long launched kernel by kernel as in a CUDA graph"
+    without = "without waiting for launches" if found.of_rounds else "in a CUDA graph"
+    what = f"the {found.part} takes {found.ratio:.3g}x as long launched kernel by kernel as {without}"
     return Condition("launch_ratio", found.ratio, limits.launch_ratio, touches, what, remedy)
 
 

@@ -21,6 +21,7 @@ from bench.analysis.figures import (
 from bench.analysis.latency import drift_of, step_samples
 from bench.analysis.run import EAGER, Run
 from bench.analysis.telemetry import impossible_readings, token_energy
+from bench.config import LimitsConfig
 from bench.records import DecodeRecord, IsolatedRecord, ProbeRecord
 from bench.stats.estimates import median
 from bench.telemetry.samples import RUN_ENDED, RUN_KILLED
@@ -316,6 +317,8 @@ _MOST_TREND = 0.1  # change of a part from the first half of its samples to the 
 
 _MOST_LAUNCH_RATIO = 1.5  # of a part launched kernel by kernel over the same as a CUDA graph
 
+_MOST_ROUND_RATIO = LimitsConfig().launch_ratio or 1.0  # of a round over what it computes
+
 
 def _imprecise(run: Run) -> Iterator[Doubt]:
     wide = [record for record in run.isolated if record.relative_half_width > _MOST_HALF_WIDTH]
@@ -361,23 +364,38 @@ def _has_trend(samples_ms: list[float]) -> bool:
 
 @dataclass(frozen=True)
 class Launches:
-    """The part whose launches cost most, kernel by kernel, over the same as a CUDA graph.
+    """What takes longest launched kernel by kernel, over the same without launches.
 
     Attributes:
         ratio: of the two.
-        part: with its size, in words.
+        part: a round, or a part of it with its size, in words.
         eager_ms: launched kernel by kernel.
-        graph_ms: as a graph.
+        graph_ms: without launches, as in a CUDA graph.
+        of_rounds: whether whole rounds were timed both ways.
     """
 
     ratio: float
     part: str
     eager_ms: float
     graph_ms: float
+    of_rounds: bool = False
+
+    @property
+    def phrase(self) -> str:
+        """The two times, in words."""
+        how = "without waiting for launches" if self.of_rounds else "as a CUDA graph"
+        return (
+            f"the {self.part} takes {self.eager_ms:.3g} ms launched kernel by kernel, and "
+            f"{self.graph_ms:.3g} ms {how}"
+        )
 
 
 def launch_ratio(run: Run) -> Launches | None:
-    """Of LM head and draft step at every size; None where none was timed both ways."""
+    """Of a round; where none was timed both ways, of LM head and draft step at every size; else None."""
+    facts = run.environment.get("launches") or {}
+    if facts.get("busy_share"):
+        part = f"round of k = {facts['vocab_size']:,} and gamma = {facts['draft_length']}"
+        return Launches(1 / facts["busy_share"], part, facts["round_ms"], facts["kernels_ms"], True)
     found = []
     for size in sorted({r.vocab_size for r in run.isolated if r.vocab_size is not None}):
         for name, parts in (("LM head", ("lm_head",)), ("draft step", ("layer", "lm_head", "select"))):
@@ -393,12 +411,13 @@ def launch_ratio(run: Run) -> Launches | None:
 def _launches(run: Run) -> Iterator[Doubt]:
     """Parts of a draft step that take longer to launch than to compute, so that a smaller head gains less."""
     worst = launch_ratio(run)
-    if worst is None or worst.ratio <= _MOST_LAUNCH_RATIO or run.execution != EAGER:
+    if worst is None or run.execution != EAGER:
+        return
+    if worst.ratio <= (_MOST_ROUND_RATIO if worst.of_rounds else _MOST_LAUNCH_RATIO):
         return
     yield Doubt(
         "launch_bound",
-        f"rounds here are bound by launches: the {worst.part} takes {worst.eager_ms:.3g} ms launched kernel "
-        f"by kernel, and {worst.graph_ms:.3g} ms as a CUDA graph",
+        f"rounds here are bound by launches: {worst.phrase}",
         "an engine with CUDA graphs gains more from a smaller head than is measured here: see latency.csv",
         (SPEED, OVER_PLAIN, OVER_FULL),
     )

@@ -322,8 +322,9 @@ class LimitsConfig:
         foreign_load_above: share of all CPUs.
         throttled: share of the measuring time in which power, temperature or a fault slowed the GPU down. It
             touches what `drift` touches.
-        launch_ratio: time of an LM head or a draft step launched kernel by kernel, over the same as a CUDA
-            graph, where rounds are executed eagerly. It touches tokens/s and both speedups.
+        launch_ratio: time of a round launched kernel by kernel, over what it computes without waiting for
+            launches, where rounds are executed eagerly on a GPU. It touches tokens/s and both speedups. Of
+            runs of earlier versions it is the ratio of an LM head or a draft step.
         half_width: half of the interval of a speedup, as a share of it. It touches that speedup.
         residual: how far the expected speedup lies outside the interval of the decoded one, as a share. It
             touches that speedup and predictions.
@@ -334,7 +335,7 @@ class LimitsConfig:
     foreign_load: float | None = 0.1
     foreign_load_above: float = 0.25
     throttled: float | None = 0.1
-    launch_ratio: float | None = 3.0
+    launch_ratio: float | None = 1.1
     half_width: float | None = 0.25
     residual: float | None = 0.1
 

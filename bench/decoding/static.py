@@ -164,15 +164,10 @@ class StaticDecoder:
         max_rounds: int | None = None,
     ) -> Answer:
         """As `Decoder.plain` without a head, else as `Decoder.speculative`; its calls must be loaded."""
-        calls, state = self._calls[_key(head, draft_length)], self._round(draft_length)
-        num_prompt = len(prefill.prompt_ids)
-        self._cache.load(prefill.cache, num_prompt)
-        self._length.fill_(num_prompt)
+        calls, state = self._begin(prefill, head, draft_length)
         tokens: list[int] = [int(prefill.first_id)]
         accepted: list[int] = []
         timeline.start()
-        state.found.zero_()
-        state.new_ids[:1] = prefill.first_id
         if head:
             self._read_prompt(prefill, state)
             timeline.lap(PREFILL)
@@ -193,6 +188,44 @@ class StaticDecoder:
             accepted.append(num_accepted)
             timeline.lap(OTHER if head else VERIFY)
         return Answer(tokens, accepted if head else [])
+
+    @torch.inference_mode()
+    def queue(
+        self,
+        prefill: Prefill,
+        head: DraftHead,
+        draft_length: int,
+        num_rounds: int,
+        ready: Callable[[], object],
+    ) -> None:
+        """Queues rounds without reading what they find, so that the device never waits for the host.
+
+        Args:
+            prefill: the prompt.
+            head: of the draft; its calls must be loaded.
+            draft_length: gamma.
+            num_rounds: at most as many as the room has positions for.
+            ready: called once before the first round.
+        """
+        calls, state = self._begin(prefill, head, draft_length)
+        assert calls.chain is not None
+        self._read_prompt(prefill, state)
+        ready()
+        for _ in range(num_rounds):
+            if calls.draws:
+                calls.draws.redraw()
+            calls.chain()
+            calls.verify()
+
+    def _begin(self, prefill: Prefill, head: DraftHead | None, draft_length: int) -> tuple[_Calls, _Round]:
+        """What a round needs, with the target's cache and the first token in place."""
+        calls, state = self._calls[_key(head, draft_length)], self._round(draft_length)
+        num_prompt = len(prefill.prompt_ids)
+        self._cache.load(prefill.cache, num_prompt)
+        self._length.fill_(num_prompt)
+        state.found.zero_()
+        state.new_ids[:1] = prefill.first_id
+        return calls, state
 
     def _read_prompt(self, prefill: Prefill, state: _Round) -> None:
         """The draft reads all of the prompt but its last position, which the first chain takes in."""

@@ -5,7 +5,7 @@ It decodes by the loops of `bench.decoding.decoder`, or by the rounds of `bench.
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +23,7 @@ from bench.decoding.static import Capture, StaticDecoder, needed_room
 from bench.models.draft import CapturableDraft, Draft, DraftHead
 from bench.models.layers import uses_flash
 from bench.models.target import Target
-from bench.variant import Variant
+from bench.variant import EXTEND, HEAD, LAYER, SELECT, VERIFY, Variant
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
 # Domains take turns, and each needs its own trimmed heads again. With more domains than this heads are made
@@ -164,6 +164,48 @@ class TorchEngine:
             found = replay_sampled(*what, sizes, sampler, longest_draft)
         self._clock.synchronize()
         return Replayed(answer, found, (time.perf_counter() - start) * 1e3)
+
+    def queued_rounds_ms(
+        self, prepared: Prefill, variant: Variant, hold: Callable[[], object], num_rounds: int
+    ) -> float:
+        """Device time of a speculative round whose kernels never wait for the host.
+
+        Args:
+            prepared: the prompt.
+            variant: how to draft; it must be loaded.
+            hold: keeps the device waiting until everything is queued.
+            num_rounds: of which the mean is taken; of loops, which have many launches, one is queued.
+        """
+        clock, gamma, begin = self._clock, variant.draft_length, []
+        clock.recycle_marks(2)
+        clock.synchronize()
+
+        def ready() -> None:
+            hold()
+            begin.append(clock.mark())
+
+        if self._capture:
+            num_rounds = max(1, min(num_rounds, self._max_new_tokens // (gamma + 1)))
+            head = self._head(variant.vocab_size)
+            self._static_for(prepared, gamma).queue(prepared, head, gamma, num_rounds, ready)
+        else:
+            num_rounds, calls = 1, self._loop_of_parts(prepared, variant)
+            clock.synchronize()
+            ready()
+            for call in calls:
+                call()
+        end = clock.mark()
+        clock.synchronize()
+        return clock.elapsed_ms(begin[0], end) / num_rounds
+
+    def _loop_of_parts(self, prepared: Prefill, variant: Variant) -> list[Part]:
+        """What a round of the loops computes, part by part, with nothing accepted."""
+        size, gamma = variant.vocab_size, variant.draft_length
+        parts = self.parts(prepared, [size], [gamma])
+        choice = [parts[PartKey(HEAD, vocab_size=size)], parts[PartKey(SELECT, vocab_size=size)]]
+        chain = choice + (gamma - 1) * [parts[PartKey(LAYER)], *choice]
+        verify = parts[PartKey(VERIFY, num_tokens=gamma + 1)]
+        return [*chain, verify, parts[PartKey(EXTEND, num_tokens=1)]]
 
     def parts(
         self, prepared: Prefill, sizes: Sequence[int], draft_lengths: Sequence[int]

@@ -1,5 +1,9 @@
 """A CUDA GPU as a device. Marks are events on its stream, so delays of the host are not counted as work."""
 
+import os
+from pathlib import Path
+from typing import Any
+
 import torch
 
 from bench.device.base import MarkPool
@@ -28,6 +32,7 @@ class CudaDevice:
                 f"gpu={index} does not exist: {torch.cuda.device_count()} GPU(s) are visible, numbered from 0"
             )
         torch.cuda.set_device(index)
+        stay_near(torch.cuda.get_device_properties(index))
         # On Hopper and Blackwell torch prefers cuDNN's attention, which builds a plan for every new length of
         # the cache: about 40 ms on an H200, in a round that takes 15.
         torch.backends.cuda.enable_cudnn_sdp(False)
@@ -36,7 +41,7 @@ class CudaDevice:
         properties = torch.cuda.get_device_properties(index)
         self.uuid: str | None = str(properties.uuid)
         self.asynchronous = self.has_graphs = True
-        self.cache_bytes: int | None = properties.L2_cache_size or None
+        self.cache_bytes = _cache_bytes(properties)
         self._buffer: torch.Tensor | None = None
         # Looking up the stream at every mark would take about as long as the mark.
         self._stream = torch.cuda.current_stream(index)
@@ -87,3 +92,45 @@ class CudaDevice:
             event.record(self._stream)
         self.synchronize()
         return events
+
+
+# MiB of the cache between L2 and memory (Infinity Cache) by architecture, for the largest chip that has it.
+# torch reports L2 alone, a few MiB that evict nothing of it. CDNA 3 and 4, RDNA 2, 3 and 4.
+_INFINITY_CACHE_MIB = {
+    "gfx942": 256, "gfx950": 256,
+    "gfx1030": 128, "gfx1031": 96, "gfx1032": 32,
+    "gfx1100": 96, "gfx1101": 64, "gfx1102": 32,
+    "gfx1200": 32, "gfx1201": 64,
+}  # fmt: skip
+
+
+def _cache_bytes(properties: Any) -> int | None:
+    """Size of the last cache before memory; None if not known."""
+    name = getattr(properties, "gcnArchName", "").partition(":")[0]
+    larger = _INFINITY_CACHE_MIB.get(name, 0) << 20
+    return max(properties.L2_cache_size, larger) or None
+
+
+_PCI = Path("/sys/bus/pci/devices")
+
+
+def stay_near(properties: Any, pci: Path = _PCI) -> None:
+    """Keeps this thread, which launches, and those it starts on the CPUs of the GPU's socket.
+
+    A launch from another socket takes longer, by chance of where the system puts the process. Nothing
+    changes where the kernel does not say which CPUs are near, or none of them is allowed.
+    """
+    try:
+        place = (properties.pci_domain_id, properties.pci_bus_id, properties.pci_device_id)
+        text = (pci / "{:04x}:{:02x}:{:02x}.0".format(*place) / "local_cpulist").read_text()
+        near = os.sched_getaffinity(0) & cpus_in(text)
+        if near:
+            os.sched_setaffinity(0, near)
+    except (AttributeError, OSError, ValueError):
+        return
+
+
+def cpus_in(text: str) -> set[int]:
+    """Numbers in a list of the kernel's, such as `0-3,8`."""
+    ranges = [piece.split("-") for piece in text.strip().split(",") if piece]
+    return {cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)}

@@ -17,8 +17,7 @@ from bench.records.kinds import Case
 from bench.records.store import Done
 from bench.telemetry.samples import offset_s
 
-
-# Calls in one graph where the cache is warm: the launch of a graph takes longer than the kernels of a small part.
+# Calls in one graph where the cache is warm: its launch takes longer than the kernels of a small part.
 _CALLS_IN_GRAPH = 16
 
 

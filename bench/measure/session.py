@@ -53,11 +53,22 @@ class Session:
         self._verify_ms: list[float] = []
 
     def warm_up(self, prompt: EncodedPrompt, probes: Probes, rounds: int) -> None:
-        """Decodes a few rounds with every size and keeps no result."""
-        prepared = self._engine.prepare(prompt.token_ids)
-        for size in probes.sizes:
-            self._engine.decode(prepared, Variant(size, max(probes.draft_lengths)), rounds)
-        self._engine.decode(prepared, Variant(probes.sizes[-1], 0), rounds)
+        """Decodes a few rounds of every shape there is and keeps no result.
+
+        Each size and each draft length is decoded at least once, every part runs once, as extensions of all
+        lengths are not in a few rounds, and what is built for a pair of both is built.
+        """
+        engine, sizes, gammas = self._engine, probes.sizes, probes.draft_lengths
+        prepared = engine.prepare(prompt.token_ids)
+        for part in engine.parts(prepared, sizes, gammas).values():
+            part()
+        for gamma in gammas:
+            for size in sizes:
+                engine.load(Variant(size, gamma), [prepared])
+        for index in range(max(len(sizes), len(gammas))):
+            variant = Variant(sizes[index % len(sizes)], gammas[-1 - index % len(gammas)])
+            engine.decode(prepared, variant, rounds)
+        engine.decode(prepared, Variant(sizes[-1], 0), rounds)
         # Freezing what is loaded by now keeps later garbage collections short.
         gc.collect()
         gc.freeze()

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from bench.cost.config_json import read_config
-from bench.errors import CheckpointError, DeviceError, DomainError, one_line
+from bench.errors import CheckpointError, DeviceError, DomainError, is_out_of_memory, one_line
 from bench.models.fetching import CONFIG
 from bench.models.target_config import plan_target
 
@@ -41,6 +41,8 @@ def load_causal_lm(
             output_loading_info=True,
         )
     except Exception as error:  # damaged or foreign files can raise anything
+        if is_out_of_memory(error):
+            raise
         raise CheckpointError(
             f"{folder} is not a causal LM that transformers can load: {one_line(error)}"
         ) from error

@@ -161,8 +161,7 @@ def _forward_of(decoder: Any, config: Any, is_alone: bool) -> tuple[str, Forward
     keyword = cache_argument(decoder)
 
     def forward(ids: Tensor, cache: KVCache) -> Tensor:
-        read = cache.begin(ids) if isinstance(cache, HybridCache) else ids
-        output = decoder(input_ids=read, use_cache=True, **{keyword: cache})
+        output = decoder(input_ids=cache.begin(ids), use_cache=True, **{keyword: cache})
         return output.last_hidden_state[:, -ids.shape[1] :]
 
     return "transformers", forward

@@ -214,6 +214,10 @@ class KVCache(Cache):
         """Tokens held."""
         return self.layers[0].get_seq_length()
 
+    def begin(self, ids: Tensor) -> Tensor:
+        """What a pass over `ids` `(batch, n)` must read: those; a pass through `transformers` asks first."""
+        return ids
+
     def rewind(self, length: int) -> None:
         """Forgets everything after the first `length` tokens, in every layer."""
         for layer in self.layers:

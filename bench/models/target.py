@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from bench.cost.config_json import read_config
-from bench.errors import CheckpointError, one_line
+from bench.errors import CheckpointError, is_out_of_memory, one_line
 from bench.models.causal_lm import (
     cache_argument,
     check_devices,
@@ -150,10 +150,8 @@ class Target:
     def forward_batch(self, ids: Tensor, cache: KVCache, **kwargs: Any) -> TargetOutput:
         """As `forward` for `(batch, num_tokens)`, with `attention_mask` and `position_ids`."""
         kwargs[self._cache_argument] = cache
-        num_tokens, read = ids.shape[1], ids
-        if isinstance(cache, HybridCache):
-            read = cache.begin(ids)
-        output = self.decoder(input_ids=read, use_cache=True, **kwargs)
+        num_tokens = ids.shape[1]
+        output = self.decoder(input_ids=cache.begin(ids), use_cache=True, **kwargs)
         hidden = output.last_hidden_state[:, -num_tokens:]
         kept = [hidden if at == LAST else self._captured[at][:, -num_tokens:] for at in self.feature_layers]
         kept = [states.to(self.device) for states in kept]
@@ -255,7 +253,7 @@ def _check_logits(target: Target, folder: Path) -> None:
         pieces = [target.forward(ids[:, :4], cache).hidden, target.forward(ids[:, 4:], cache).hidden]
         found = target.lm_head(torch.cat(pieces, dim=1))[0].float()
     except Exception as error:  # what foreign files raise is whatever their code happens to
-        raise CheckpointError(f"{folder} cannot be run as a target: {one_line(error)}") from error
+from bench.errors import CheckpointError, is_out_of_memory, one_line
     error_share = float((found - expected).norm() / expected.norm().clamp(min=1e-9))
     if not error_share < _MOST_ERROR:
         raise CheckpointError(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from bench.decoding.static import capture_obstacle
 from bench.decoding.torch_engine import TorchEngine
 from bench.device import Device
 from bench.device.graphs import executions, round_execution, shared_capture
+from bench.measure.attempts import attempt
 from bench.measure.campaign import PROVING, Campaign
+from bench.measure.launches import LaunchFacts, launch_facts
 from bench.measure.workload import Workload
 from bench.progress import stage
-from bench.records import Record
+from bench.records import FailureRecord, Record
 from bench.records.store import Done
 from bench.runs.environment import data_ids, describe_run
 from bench.runs.folder import check_writable
@@ -42,6 +44,7 @@ from bench.runs.workloads import (
 from bench.telemetry.watch import Watch
 from bench.telemetry.windows import long_enough_s
 from bench.text import OddRows, Prompt, load_prompts
+from bench.variant import Variant
 from bench.vocab.draft_vocab import IntArray
 from bench.vocab.ranking import BY_ID, PUBLISHED, id_prefix_size, order_by_id, order_by_list
 
@@ -143,6 +146,8 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
         if source.template is not None
     ]
     environment["decoding"] = engine.facts
+    with stage(console, "measuring launches", moves=False):
+        environment["launches"] = asdict(_launches(device, engine, workloads[0], sizes[0], config.measure))
     environment["rows"] = {name: text.odd.as_dict() for name, text in texts.items()}
     environment["vocab_multiple"] = multiple
     environment["published_size"] = workloads[0].published_size
@@ -173,6 +178,22 @@ def _engine(pair: Pair, device: Device, measure: MeasureConfig) -> TorchEngine:
     capture = shared_capture(device) if execution is Execution.graph else None
     what = (device, pair.target, pair.draft, measure.max_new_tokens, measure.seed)
     return TorchEngine(*what, sampler, capture)
+
+
+def _launches(
+    device: Device, engine: TorchEngine, workload: Workload, least_size: int, measure: MeasureConfig
+) -> LaunchFacts:
+    """Of rounds with the smallest head, which hide least of their launches."""
+    variant = Variant(least_size, max(measure.draft_lengths))
+
+    def work() -> LaunchFacts:
+        engine.use_order(workload.order)
+        engine.reseed("launches")
+        prepared = engine.prepare(workload.prompts[0].token_ids)
+        return launch_facts(device, engine, prepared, variant, measure.probe_rounds)
+
+    found = attempt(("launches",), work)
+    return LaunchFacts(reason=found.message) if isinstance(found, FailureRecord) else found
 
 
 def _multiple(vocab: VocabConfig, device: Device) -> int:

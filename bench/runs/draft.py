@@ -56,7 +56,7 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
         draft = load_draft(folder, placement)
 
     def measure(done: Done, _: Watch) -> Generator[Record, None, None]:
-        with stage(console, f"timing {len(sizes)} vocabulary sizes, cold and warm"):
+        with stage(console, f"timing {len(sizes)} vocabulary sizes, cold and warm", moves=False):
             yield from _timed(device, draft, sizes, context_length, config.timing, config.measure.seed, done)
 
     identity = of_model(config.pair.draft, folder)

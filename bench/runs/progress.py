@@ -73,7 +73,7 @@ class RunBar:
         return done
 
     def _show(self, stage: str, place: float) -> None:
-        self._progress.update(self._bar, description=stage, completed=place)
+        self._progress.update(self._bar, description=stage, completed=place, refresh=True)
         if self._in_log:
             self._in_log.update(stage, place, self._total)
 
@@ -92,7 +92,8 @@ def run_bar(
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     if is_live(console):
-        with Progress(*columns, console=console) as progress:
+        # Drawn between two measurements and never during one.
+        with Progress(*columns, console=console, auto_refresh=False) as progress:
             yield RunBar(progress, steps, num_done, None, weights)
     else:
         with stage(console, _WARMING_UP) as current:

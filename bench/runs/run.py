@@ -14,7 +14,7 @@ from rich.console import Console
 from bench.config import Config
 from bench.device import Device, open_device
 from bench.device.lock import hold_device, physical_id
-from bench.errors import BenchError, FailedCasesError, InvalidVerdictError, OutputError
+from bench.errors import BenchError, FailedCasesError, InvalidVerdictError, OutputError, memory_for
 from bench.progress import stage
 from bench.records import (
     DecodeRecord,
@@ -105,7 +105,8 @@ def _run_on_locked_device(
     config: Config, prepare: Callable[[Config, Device, Console], Job], console: Console, part: Part
 ) -> Path:
     device = open_device(config.gpu.device, config.gpu.name_pattern)
-    job = prepare(config, device, console)
+    with memory_for("the models were loaded and the tokens ranked"):
+        job = prepare(config, device, console)
     with open_run(config, job.environment, job.of) as run:
         note_run(run.path)
         _say_what_is_resumed(run, console, part)
@@ -152,7 +153,7 @@ def _record(
                 writer.append(_of_process(record, part.process))
                 failures += [record] if isinstance(record, FailureRecord) and record.was_asked_for else []
         # Last, so that the first measurement does not wait for it.
-        with stage(console, "measuring the device's peak rates"):
+        with stage(console, "measuring the device's peak rates", moves=False):
             note_hardware(run.path, lambda: measured_hardware(device, job.dtype))
         if not failures and part.is_last and not part.others_failed:
             writer.append(EndRecord(now()))

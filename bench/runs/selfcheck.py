@@ -19,7 +19,7 @@ from bench.decoding.engine import Engine, PartKey
 from bench.decoding.torch_engine import TorchEngine
 from bench.device import Device, open_device
 from bench.device.lock import hold_device, physical_id
-from bench.errors import DeviceError, FailedCasesError, OutputError
+from bench.errors import DeviceError, FailedCasesError, OutputError, memory_for
 from bench.measure.session import DECODE, Session
 from bench.measure.timing import TimedSeries, TimerFacts, time_variants, timer_facts
 from bench.measure.workload import EncodedPrompt, Step
@@ -58,9 +58,9 @@ def run_selfcheck(config: Config, console: Console) -> Path:
     """
     with hold_device(physical_id(config.gpu.device), console.out):
         device = open_device(config.gpu.device, config.gpu.name_pattern)
-        with stage(console, "loading the models"):
+        with stage(console, "loading the models"), memory_for("the models were loaded"):
             pair = load_pair(config.pair, device, config.dtype)
-        with stage(console, "checking"):
+        with stage(console, "checking", moves=False):
             checks = _check(config, device, pair)
     path = _write(config.results_dir, device, checks)
     _show(device, checks, console)
@@ -163,6 +163,7 @@ def _checks(of: _Instruments) -> list[Check]:
         fine_clock(timer_facts(of.device), compared.samples_ms),
         small_overhead(laps, of.device.asynchronous),
         laps_add_up(compared.records),
+        stationary(first_and_second(of.engine, of.prompts, of.drafted)),
     ]
 
 
@@ -239,6 +240,11 @@ _MOST_LAUNCHES = 0.05
 
 # Laps do not include the time before the first and after the last of them.
 _MOST_OUTSIDE = 0.05
+
+# A first decode may find less of its weights in the caches.
+_MOST_FIRST = 0.05
+
+_NUM_NEW_LENGTHS = 12
 
 _BUSY = "other programs may use this machine: stop them, then run this again"
 
@@ -321,6 +327,21 @@ def laps_add_up(records: Iterable[DecodeRecord]) -> Check:
     return Check("device against wall time", passed, found, "the two clocks disagree: update the driver")
 
 
+def stationary(pairs: Pairs) -> Check:
+    """First decodes of new texts against second ones: nothing may be prepared while it is timed.
+
+    A library that chooses kernels or makes plans for every new length makes the first decode slower.
+
+    Args:
+        pairs: times of both `(n,)`.
+    """
+    ratio = median_ratio(*pairs)
+    found = f"first over second: {_format_ratio(ratio)} over {len(pairs[0])} texts of new lengths"
+    remedy = f"something is prepared during measurements, as plans of attention kernels are, or {_BUSY}"
+    passed = ratio.ci_low <= 1 + _MOST_FIRST
+    return Check("stationarity", passed, found, remedy, ratio, len(pairs[0]))
+
+
 def blocks_of(series: TimedSeries, size: int) -> Floats:
     """Median of every block of samples: the samples of a block are close in time, blocks are not."""
     times = np.array(series.device_ms)
@@ -358,6 +379,19 @@ def decode_twice(
     named = [pair if coin.random() < 0.5 else pair[::-1] for pair in pairs]
     first, second = (np.array(side) for side in zip(*named, strict=True))
     return (first, second), records
+
+
+def first_and_second(engine: Engine, prompts: list[EncodedPrompt], variant: Variant) -> Pairs:
+    """The first and the second decode of texts whose lengths were not there before `(n,)` each, in ms."""
+    found, ids = [], prompts[0].token_ids
+    for cut in range(1, min(_NUM_NEW_LENGTHS, len(ids) - 1) + 1):
+        prepared = engine.prepare(ids[:-cut])
+        engine.load(variant, [prepared])
+        took = [engine.decode(prepared, variant, with_laps=False) for _ in range(2)]
+        # Of answers of different lengths only rounds compare.
+        found.append([one.decode_ms / max(1, len(one.accepted)) for one in took])
+    first, second = np.array(found).T
+    return first, second
 
 
 def with_and_without_laps(

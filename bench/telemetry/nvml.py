@@ -90,6 +90,21 @@ def driver_version() -> str | None:
         return None
 
 
+def gpu_seen() -> tuple[str, str | None] | None:
+    """Name of the first GPU that the driver shows, and the driver's version; None without either."""
+    try:
+        pynvml.nvmlInit()
+        try:
+            if not pynvml.nvmlDeviceGetCount():
+                return None
+            name = pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0))
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+    return name, driver_version()
+
+
 class NvmlGpu:
     """Reads one GPU.
 

@@ -8,8 +8,10 @@ import pytest
 from rich.console import Console
 
 from bench.config import TimingConfig
+from bench.decoding.engine import Decoded
 from bench.device.scripted import ScriptedDevice
 from bench.measure.timing import TimerFacts, time_variants
+from bench.measure.workload import EncodedPrompt
 from bench.records import DecodeRecord
 from bench.runs import selfcheck
 from bench.runs.selfcheck import (
@@ -18,12 +20,15 @@ from bench.runs.selfcheck import (
     blocks_of,
     different,
     fine_clock,
+    first_and_second,
     laps_add_up,
     same,
     small_overhead,
+    stationary,
     time_heads,
 )
 from bench.stats.estimates import median_ratio
+from bench.variant import Variant
 
 
 def noisy(rng, n, scale=1.0):
@@ -174,3 +179,36 @@ def test_what_failed_says_what_to_do_and_what_differed_once_is_repeated():
     assert lines[0].split()[1] == "again" and "repeated below" in lines[0]
     assert lines[1].split()[:3] == ["clock,", "repeated", "pass"]
     assert "Measurements are correct here" in text
+
+
+def test_a_first_decode_that_makes_plans_is_seen():
+    rng = np.random.default_rng(4)
+    first, second = noisy(rng, 12), noisy(rng, 12)
+    assert stationary((first, second)).passed and stationary((first * 1.02, second)).passed
+    slow = stationary((first * 1.3, second))
+    assert not slow.passed and "prepared during measurements" in slow.remedy
+    # A second decode that is slower has another reason, which other checks show.
+    assert stationary((first * 0.8, second)).passed
+
+
+def test_texts_of_new_lengths_are_decoded_twice():
+    class Engine:
+        loaded = 0
+
+        def prepare(self, ids):
+            return len(ids)
+
+        def load(self, variant, prepared):
+            self.loaded = prepared[0]
+            self.num_decodes = 0
+
+        def decode(self, prepared, variant, with_laps):
+            assert prepared == self.loaded and not with_laps
+            self.num_decodes += 1
+            return Decoded([1, 2, 3], [0, 1], 10.0 + prepared + 100.0 * (self.num_decodes == 1), 0.0)
+
+    prompts = [EncodedPrompt("p", list(range(20)))]
+    first, second = first_and_second(Engine(), prompts, Variant(9, 1))
+    assert second.tolist() == [(10 + length) / 2 for length in range(19, 7, -1)]
+    assert (first - second == 50).all()
+    assert not stationary((first, second)).passed

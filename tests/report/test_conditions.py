@@ -184,6 +184,28 @@ def test_limits_are_those_of_the_run_and_null_judges_nothing(run):
         limits_of(replace(run, config={**run.config, "limits": {"moon": 1}}))
 
 
+@pytest.mark.parametrize(("busy_share", "invalid"), [(0.38, True), (0.95, False)])
+def test_a_verdict_of_rounds_that_wait_for_their_launches_is_invalid(run, busy_share, invalid):
+    launches = {
+        "launch_us": 5.0, "round_ms": 6.4, "kernels_ms": 6.4 * busy_share, "busy_share": busy_share,
+        "vocab_size": 10, "draft_length": 3, "reason": None,
+    }  # fmt: skip
+    quiet = loaded(run, [0.01] * 30)
+    eager = replace(quiet, environment={**run.environment, "launches": launches})
+    eager.__dict__["samples"] = quiet.samples
+    answer = answer_of(eager)
+    assert (answer.decision.value == "invalid") is invalid
+    found = named(answer, "launch_ratio")
+    assert found.value == pytest.approx(1 / busy_share) and found.limit == 1.1
+    if invalid:
+        assert found.reason.startswith(
+            "the round of k = 10 and gamma = 3 takes 2.63x as long launched kernel by kernel as"
+        )
+    graphs = replace(eager, environment={**eager.environment, "decoding": {"execution": "graph"}})
+    graphs.__dict__["samples"] = quiet.samples
+    assert named(answer_of(graphs), "launch_ratio").value is None
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -249,6 +249,25 @@ def test_rounds_that_are_bound_by_launches(run):
     assert "the draft step of k = 100 takes 0.7 ms launched kernel by kernel, and 0.3 ms" in doubt.what
 
 
+def measured(run, busy_share, **environment):
+    launches = {
+        "launch_us": 5.0, "round_ms": 6.0, "kernels_ms": 6 * busy_share, "busy_share": busy_share,
+        "vocab_size": 10, "draft_length": 3, "reason": None,
+    }  # fmt: skip
+    return replace(run, environment={**run.environment, "launches": launches, **environment})
+
+
+def test_whole_rounds_that_were_timed_both_ways_say_more_than_parts(run):
+    slow = replace(run, isolated=[*step("eager", 0.08, 0.1), *step("graph", 0.02, 0.1)])
+    (doubt,) = doubts(measured(slow, 0.4))
+    assert doubt.code == "launch_bound" and doubt.what == (
+        "rounds here are bound by launches: the round of k = 10 and gamma = 3 takes 6 ms launched kernel by "
+        "kernel, and 2.4 ms without waiting for launches"
+    )
+    assert codes(measured(slow, 0.95)) == []
+    assert codes(measured(slow, 0.4, decoding={"execution": "graph"})) == []
+
+
 def test_rounds_whose_launches_hide_or_of_which_no_graph_was_timed(run):
     assert codes(replace(run, isolated=[*step("eager", 0.14, 0.14), *step("graph", 0.1, 0.1)])) == []
     assert codes(replace(run, isolated=step("eager", 0.2, 0.4))) == []
