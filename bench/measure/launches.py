@@ -1,8 +1,9 @@
 """How much of a round the device waits for its host: launches, and the time of a round's kernels alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -43,20 +44,20 @@ class LaunchFacts:
 class QueuesRounds(Protocol):
     """What is asked of an engine."""
 
-    def load(self, variant: Variant, prepared: list[object]) -> None:
+    def load(self, variant: Variant, prepared: Sequence[Any] = ()) -> None:
         """As of `Engine`."""
 
-    def decode(self, prepared: object, variant: Variant, max_rounds: int | None) -> Decoded:
+    def decode(self, prepared: Any, variant: Variant, max_rounds: int | None = None) -> Decoded:
         """As of `Engine`."""
 
     def queued_rounds_ms(
-        self, prepared: object, variant: Variant, hold: Callable[[], object], num_rounds: int
+        self, prepared: Any, variant: Variant, hold: Callable[[], object], num_rounds: int
     ) -> float:
         """Device time of a round whose kernels never wait for the host."""
 
 
 def launch_facts(
-    device: Device, engine: QueuesRounds, prepared: object, variant: Variant, num_rounds: int
+    device: Device, engine: QueuesRounds, prepared: Any, variant: Variant, num_rounds: int
 ) -> LaunchFacts:
     """Measures rounds of one variant as executed, and the same kernels without the host; takes a second.
 
@@ -77,7 +78,7 @@ def launch_facts(
         rounds_ms.append(answer_ms / max(1, len(decoded.accepted)))
         hold_ms = _HOLD * decoded.wall_ms
         kernels_ms.append(
-            engine.queued_rounds_ms(prepared, variant, lambda ms=hold_ms: device.hold(ms), num_rounds)
+            engine.queued_rounds_ms(prepared, variant, partial(device.hold, hold_ms), num_rounds)
         )
     # The first round of each may have chosen kernels.
     round_ms, work_ms = float(np.median(rounds_ms[1:])), float(np.median(kernels_ms[1:]))
