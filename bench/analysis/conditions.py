@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.analysis.doubts import SLOWED, launch_ratio, records_of, while_measured
+from bench.analysis.doubts import SLOWED, records_of, while_measured
 from bench.analysis.figures import ALL, OF_THE_MACHINE, OVER_FULL, OVER_PLAIN, PREDICTION, SPEED, Gain
 from bench.analysis.latency import drift_in
+from bench.analysis.launches import launch_ratio
 from bench.analysis.run import EAGER, Run
 from bench.config import LimitsConfig
 from bench.errors import OutputError
