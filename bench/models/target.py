@@ -253,7 +253,9 @@ def _check_logits(target: Target, folder: Path) -> None:
         pieces = [target.forward(ids[:, :4], cache).hidden, target.forward(ids[:, 4:], cache).hidden]
         found = target.lm_head(torch.cat(pieces, dim=1))[0].float()
     except Exception as error:  # what foreign files raise is whatever their code happens to
-from bench.errors import CheckpointError, is_out_of_memory, one_line
+        if is_out_of_memory(error):
+            raise
+        raise CheckpointError(f"{folder} cannot be run as a target: {one_line(error)}") from error
     error_share = float((found - expected).norm() / expected.norm().clamp(min=1e-9))
     if not error_share < _MOST_ERROR:
         raise CheckpointError(
