@@ -1,7 +1,7 @@
 """Output of `python -m sglang.bench_serving --output-file F`, read as SGLang 0.5.23 writes it.
 
-(`sglang/benchmark/serving.py`.) One JSON object a line, one for each benchmark. `server_info` holds the
-arguments of the server where its backend is SGLang.
+Its newer name is `sglang.benchmark.serving`. One JSON object a line, one for each benchmark. `server_info`
+holds the arguments of the server where its backend is SGLang.
 """
 
 from typing import Any
@@ -20,6 +20,8 @@ _OF_NO_INTEREST = (
     "p95_tpot_ms", "p99_tpot_ms", "mean_itl_ms", "std_itl_ms", "p95_itl_ms", "max_output_tokens_per_s",
     "max_concurrent_requests", "input_lens", "output_lens", "ttfts", "itls", "generated_texts",
 )  # fmt: skip
+
+_OWN, _OPENAI = ("sglang", "sglang-native"), ("sglang-oai", "sglang-oai-chat")
 
 # Of the server's some hundred arguments and states, these are read.
 _SERVER = (
@@ -51,7 +53,7 @@ def read(value: dict[str, Any], where: str) -> Result:
         gamma = said.get("speculative_num_steps")
     elif algorithm:
         notes.append(f"Drafts are trees (top-k {topk}): acceptance by position and gamma do not apply.")
-    elif server:
+    elif server and server.has("speculative_algorithm"):
         gamma = 0
     stated = fields.number("accept_length")
     if stated:
@@ -87,8 +89,9 @@ def read(value: dict[str, Any], where: str) -> Result:
         num_output_tokens=total,
         duration_s=fields.number("duration"),
         inter_token_ms=_times(fields, "itl"),
-        # An arrival of several tokens counts as several equal times, but for other protocols.
-        inter_token_of=TOKENS if backend in ("sglang", "sglang-native") else ARRIVALS,
+        # Of SGLang's own protocol, and of its others where it drafts, an arrival of several tokens is several
+        # equal times.
+        inter_token_of=TOKENS if backend in _OWN or (stated and backend in _OPENAI) else ARRIVALS,
         first_token_ms=_times(fields, "ttft"),
         mean_acceptance_length=accepted,
         left_out=fields.left_out(_OF_NO_INTEREST),

@@ -1,6 +1,7 @@
 """Draft lengths by batch size, from what another engine decoded and from composed latencies."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,10 @@ def test_speeds_of_the_exported_size_and_of_plain_decoding(tmp_path):
             (PLAIN, 10.0, 1), (OPTIMUM, 12.0, 1), (PLAIN, 10.0, 2), (OPTIMUM, 60.0, 2), (PLAIN, 10.0, 4),
         ):  # fmt: skip
             writer.append(served(run, role, process, round_ms, concurrency))
+        # Neither with other prompts nor with other sampling.
+        slow = served(run, OPTIMUM, process, 1e6, 1)
+        writer.append(replace(slow, temperature=1.0))
+        writer.append(replace(slow, context_tokens=2048))
     writer.close()
     run = read_run(folder)
     best = run.variant_of("code", OPTIMUM)

@@ -77,6 +77,9 @@ def test_sglang_trees_and_plain_servers(tmp_path):
     plain = samples.SGLANG["server_info"] | {"speculative_algorithm": None}
     found = only(write(tmp_path, "b.jsonl", samples.SGLANG | {"server_info": plain, "accept_length": None}))
     assert found.draft_length == 0 and found.mean_acceptance_length is None
+    other = samples.SGLANG | {"server_info": {"status": "ok"}, "backend": "vllm", "accept_length": None}
+    found = only(write(tmp_path, "d.jsonl", other))
+    assert (found.draft_length, found.engine, found.inter_token_of) == (None, "vllm", "arrivals")
     found = only(write(tmp_path, "c.jsonl", samples.SGLANG | {"server_info": None, "errors": ["", "gone"]}))
     assert found.draft_length is None and (found.num_failed, found.first_error) == (1, "gone")
 
