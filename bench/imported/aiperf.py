@@ -51,7 +51,7 @@ def read(value: dict[str, Any], where: str) -> Result:
     seconds = _average(fields, "benchmark_duration", {"sec": 1.0, "s": 1.0, "ms": 1e-3})
     count = _average(fields, "request_count", None)
     failed = _average(fields, "error_request_count", None)
-    errors = fields.get("error_summary") or []
+    errors = fields.items("error_summary")
     rounds, gamma, tau, accepted = _speculation(fields)
     chunks = _quantiles(fields, "inter_chunk_latency")
     requests = _quantiles(fields, "inter_token_latency")
@@ -97,7 +97,7 @@ def _concurrency(config: Fields | None) -> tuple[int | None, list[str]]:
     if not profiled:
         return None, ["The file does not say how requests were sent."]
     phase = Fields(profiled[-1], config.where if config else "", "input_config.phases.")
-    found, kind, rate = phase.count("concurrency"), phase.get("type"), phase.get("rate")
+    found, kind, rate = phase.count("concurrency"), phase.get("type"), phase.number("rate")
     notes = []
     if kind not in ("concurrency", None):
         notes.append(f"Requests were sent by {kind}{'' if rate is None else f' at {rate:g} requests/s'}.")
@@ -108,9 +108,12 @@ def _concurrency(config: Fields | None) -> tuple[int | None, list[str]]:
 
 def _devices(telemetry: Fields | None) -> str | None:
     """Names of the GPUs that AIPerf sampled."""
-    endpoints = (telemetry.get("endpoints") if telemetry else None) or {}
+    endpoints = telemetry.get("endpoints") if telemetry else None
+    if not isinstance(endpoints, dict):
+        return None
     groups = [endpoint.get("gpus") for endpoint in endpoints.values() if isinstance(endpoint, dict)]
-    names = [gpu.get("gpu_name") for gpus in groups if isinstance(gpus, dict) for gpu in gpus.values()]
+    gpus = [gpu for of_one in groups if isinstance(of_one, dict) for gpu in of_one.values()]
+    names = [gpu.get("gpu_name") for gpu in gpus if isinstance(gpu, dict)]
     return ", ".join(dict.fromkeys(name for name in names if isinstance(name, str))) or None
 
 
@@ -118,8 +121,12 @@ def _model(config: Fields | None) -> str | None:
     """The only model; None where there are several."""
     models = config.get("models") if config else None
     items = models.get("items") if isinstance(models, dict) else models
-    names = [item.get("name") if isinstance(item, dict) else item for item in items or []]
+    names = [item.get("name") if isinstance(item, dict) else item for item in _listed(items)]
     return names[0] if len(names) == 1 and isinstance(names[0], str) else None
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _metric(fields: Fields, name: str) -> Fields | None:
@@ -164,12 +171,12 @@ def _speculation(fields: Fields) -> tuple[int | None, int | None, float | None, 
         gamma = round(drafted / rounds)
     histogram = fields.inside("pooled_spec_decode_acceptance_histogram")
     counts: dict[int, float] = {}
-    for name in fields.get("pooled_spec_decode_acceptance_histogram") or {}:
-        if histogram is None or not str(name).isdecimal():
+    for name in histogram.names() if histogram else ():
+        if not name.isdecimal():
             raise ResultFileError(
                 f"{fields.where}: pooled_spec_decode_acceptance_histogram counts {name!r}, which is no number"
             )
-        counts[int(name)] = histogram.needed(name)
+        counts[int(name)] = histogram.needed(name) if histogram else 0.0
     tau = 1 + accepted / rounds if rounds and accepted is not None else None
     return None if rounds is None else round(rounds), gamma, tau, by_position(counts, gamma)
 

@@ -32,6 +32,10 @@ class Fields:
         """Whether there is a value, which may be null."""
         return name in self._values
 
+    def names(self) -> list[str]:
+        """Of all fields."""
+        return [str(name) for name in self._values]
+
     def get(self, name: str) -> Any:
         """A value of any kind; None if there is none."""
         self._read.add(name)
@@ -69,6 +73,18 @@ class Fields:
             raise ResultFileError(f"{self.where}: {self._prefix}{name} is {value:g}, not a whole number")
         return None if value is None else int(value)
 
+    def needed_count(self, name: str) -> int:
+        """A whole number; a missing one is an error."""
+        self.needed(name)
+        return self.count(name) or 0
+
+    def items(self, name: str) -> list[Any]:
+        """A list of any values; empty if there is none."""
+        value = self.get(name)
+        if value is not None and not isinstance(value, list):
+            raise ResultFileError(f"{self.where}: {self._prefix}{name} is {_short(value)}, not a list")
+        return value or []
+
     def text(self, name: str) -> str | None:
         """A text; None if there is none, or an empty one."""
         value = self.get(name)
@@ -78,13 +94,11 @@ class Fields:
 
     def numbers(self, name: str) -> list[float] | None:
         """A list of finite numbers; None if there is none."""
-        value = self.get(name)
-        if value is None:
+        if self.get(name) is None:
             return None
-        if not isinstance(value, list):
-            raise ResultFileError(f"{self.where}: {self._prefix}{name} is {_short(value)}, not a list")
-        inner = Fields(dict(enumerate(value)), self.where, f"{self._prefix}{name}.")  # type: ignore[arg-type]
-        return [inner.needed(place) for place in range(len(value))]  # type: ignore[arg-type]
+        values = {str(place): value for place, value in enumerate(self.items(name))}
+        inner = Fields(values, self.where, f"{self._prefix}{name}.")
+        return [inner.needed(place) for place in values]
 
     def inside(self, name: str, of_no_interest: Collection[str] = ()) -> "Fields | None":
         """The fields of an object inside; None if there is none.

@@ -32,7 +32,11 @@ _METRICS = (
 
 def is_one(value: Any) -> bool:
     """Whether a JSON value is a report of this tool."""
-    return isinstance(value, dict) and isinstance(value.get("benchmarks"), list) and "metadata" in value
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("benchmarks"), list)
+        and isinstance(value.get("metadata"), dict)
+    )
 
 
 def read(value: dict[str, Any], where: str) -> list[Result]:
@@ -50,7 +54,7 @@ def read(value: dict[str, Any], where: str) -> list[Result]:
             f"{where}: report schema {schema} of GuideLLM {version or '(no version)'}; this program reads "
             f"schema {SCHEMA}, as of GuideLLM 0.8: run the benchmark with that version"
         )
-    benchmarks = value["benchmarks"]
+    benchmarks = fields.items("benchmarks")
     if not benchmarks:
         raise ResultFileError(f"{where}: a report of no benchmark; did GuideLLM end before its first one?")
     beside = fields.left_out(("config", "benchmarks"))
@@ -72,12 +76,12 @@ def _benchmark(value: Any, where: str, version: str | None, beside: list[str]) -
         raise ResultFileError(f"{where}: it has no metrics.request_totals; was the file edited?")
     config = fields.inside("config", value.get("config") or ())
     strategy = config.inside("strategy", ("type_", "worker_count", "max_concurrency")) if config else None
-    backend = (config.get("backend") or {}) if config else {}
+    backend = config.inside("backend", config.get("backend") or ()) if config else None
     incomplete = totals.count("incomplete")
     concurrency, notes = _concurrency(strategy, metrics)
     if incomplete:
         notes.append(f"{incomplete:,} requests were under way when the benchmark ended; they do not count.")
-    for warning in fields.get("warnings") or []:
+    for warning in fields.items("warnings"):
         if isinstance(warning, dict) and warning.get("message"):
             notes.append(f"GuideLLM warns: {warning['message']}")
     requests = fields.inside("requests", ("successful", "incomplete"))
@@ -85,9 +89,9 @@ def _benchmark(value: Any, where: str, version: str | None, beside: list[str]) -
     return Result(
         tool=TOOL,
         tool_version=version,
-        num_requests=int(totals.needed("successful")),
+        num_requests=totals.needed_count("successful"),
         tokens_per_s=_rate(metrics, where),
-        model=backend.get("model") if isinstance(backend, dict) else None,
+        model=backend.text("model") if backend else None,
         concurrency=concurrency,
         num_failed=totals.count("errored"),
         num_output_tokens=_total(metrics, "output_token_count"),
@@ -114,7 +118,7 @@ def _concurrency(strategy: Fields | None, metrics: Fields) -> tuple[int | None, 
     if kind == "concurrent":
         return strategy.count("streams"), notes
     found = strategy.count("max_concurrency")
-    rate = strategy.get("rate")
+    rate = strategy.number("rate")
     at = "" if rate is None else f" at {rate:g} requests/s"
     average = "" if mean is None else f", {mean:.1f} in flight on average"
     return found, [*notes, f"Requests were sent by the strategy {kind}{at}{average}."]

@@ -23,11 +23,8 @@ _OF_NO_INTEREST = (
 
 _OWN, _OPENAI = ("sglang", "sglang-native"), ("sglang-oai", "sglang-oai-chat")
 
-# Of the server's some hundred arguments and states, these are read.
-_SERVER = (
-    "version", "model_path", "speculative_algorithm", "speculative_num_steps", "speculative_eagle_topk",
-    "speculative_num_draft_tokens", "speculative_draft_model_path",
-)  # fmt: skip
+# Algorithms that draft a chain of `speculative_num_steps` tokens where their top-k is 1.
+_CHAINS = ("EAGLE", "EAGLE3", "NEXTN", "STANDALONE")
 
 
 def is_one(value: Any) -> bool:
@@ -45,15 +42,17 @@ def read(value: dict[str, Any], where: str) -> Result:
     backend = fields.text("backend") or ""
     info = value.get("server_info")
     server = fields.inside("server_info", info if isinstance(info, dict) else ())
-    said = {name: server.get(name) for name in _SERVER} if server else {}
-    algorithm, topk = said.get("speculative_algorithm"), said.get("speculative_eagle_topk")
+    algorithm = server.text("speculative_algorithm") if server else None
+    topk = server.count("speculative_eagle_topk") if server else None
     notes, gamma, accepted = [], None, None
-    if algorithm and topk in (1, None):
-        # A chain of this many steps; a tree has other positions.
-        gamma = said.get("speculative_num_steps")
+    if server is not None and algorithm in _CHAINS and topk in (1, None):
+        gamma = server.count("speculative_num_steps")
     elif algorithm:
-        notes.append(f"Drafts are trees (top-k {topk}): acceptance by position and gamma do not apply.")
-    elif server and server.has("speculative_algorithm"):
+        notes.append(
+            f"Drafts of {algorithm} with top-k {topk} are no chains: gamma and acceptance by position do not "
+            "apply."
+        )
+    elif server is not None and server.has("speculative_algorithm"):
         gamma = 0
     stated = fields.number("accept_length")
     if stated:
@@ -76,12 +75,12 @@ def read(value: dict[str, Any], where: str) -> Result:
         tool=TOOL,
         # Only the server says a version; its benchmark is of the same package as a rule.
         tool_version=None,
-        num_requests=int(fields.needed("completed")),
+        num_requests=fields.needed_count("completed"),
         tokens_per_s=fields.needed("output_throughput"),
         engine=_engine(backend),
-        engine_version=said.get("version"),
-        model=said.get("model_path"),
-        draft=said.get("speculative_draft_model_path"),
+        engine_version=server.text("version") if server else None,
+        model=server.text("model_path") if server else None,
+        draft=server.text("speculative_draft_model_path") if server else None,
         domain=fields.text("dataset_name"),
         draft_length=gamma,
         concurrency=concurrency,
@@ -96,7 +95,7 @@ def read(value: dict[str, Any], where: str) -> Result:
         mean_acceptance_length=accepted,
         left_out=fields.left_out(_OF_NO_INTEREST),
         notes=notes,
-        first_error=next((str(error) for error in value.get("errors") or [] if error), None),
+        first_error=next((str(error) for error in fields.items("errors") if error), None),
     )
 
 
@@ -107,8 +106,7 @@ def _engine(backend: str) -> str | None:
 
 def _failed(fields: Fields) -> int | None:
     """From the errors of single requests, which only `--output-details` writes; None without."""
-    errors = fields.get("errors")
-    return None if not isinstance(errors, list) else sum(bool(error) for error in errors)
+    return sum(map(bool, fields.items("errors"))) if fields.has("errors") else None
 
 
 def _times(fields: Fields, name: str) -> dict[str, float]:

@@ -91,11 +91,10 @@ def _benchmark(
         notes.append(f"Its {CONFIGURATION} is missing or that of a later benchmark in the same folder.")
     counts = {}
     histogram = accepted.inside("Acceptance_Length_Histogram")
-    for name in acceptance.get("Acceptance_Length_Histogram") or {}:
-        assert histogram is not None
-        if not str(name).isdecimal():
+    for name in histogram.names() if histogram else ():
+        if not name.isdecimal():
             raise ResultFileError(f"{where}: an acceptance length of {name!r}, which is no number")
-        counts[int(name)] = histogram.needed(name)
+        counts[int(name)] = histogram.needed(name) if histogram else 0.0
     rounds = sum(counts.values())
     tau = sum(length * n for length, n in counts.items()) / rounds if rounds else None
     longest = max(counts, default=0)

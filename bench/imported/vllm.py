@@ -5,6 +5,7 @@ requests are in it with `--save-detailed` only; without, the file has the percen
 `--metric-percentiles`, by default the 99th.
 """
 
+import math
 from typing import Any
 
 from bench.errors import ResultFileError
@@ -37,11 +38,11 @@ def read(value: dict[str, Any], where: str) -> Result:
     fields = Fields(value, where)
     if "output_throughput" not in value and "input_sequence_throughput" in value:
         raise ResultFileError(f"{where}: a benchmark of embeddings, in which no token is generated")
-    num_requests, num_prompts = int(fields.needed("completed")), fields.count("num_prompts")
+    num_requests, num_prompts = fields.needed_count("completed"), fields.count("num_prompts")
     failed = fields.count("failed")
     if failed is None and num_prompts is not None:  # as before vLLM 0.11
         failed = max(num_prompts - num_requests, 0)
-    errors = fields.get("errors") or []
+    errors = fields.items("errors")
     rounds, tau, accepted = _speculation(fields)
     drafted = fields.count("spec_decode_draft_tokens")
     # A server names as many positions as it may draft.
@@ -93,7 +94,7 @@ def _engine(backend: str | None) -> str | None:
 def _speculation(fields: Fields) -> tuple[int | None, float | None, list[float]]:
     """Rounds, mean acceptance length, and share of rounds that accepted each position."""
     rounds, accepted = fields.count("spec_decode_num_drafts"), fields.count("spec_decode_accepted_tokens")
-    stated = fields.number("spec_decode_acceptance_length", 1.0)
+    stated = fields.number("spec_decode_acceptance_length") or None  # 0 where nothing was drafted
     rates = fields.numbers("spec_decode_per_position_acceptance_rates") or []
     tau = 1 + accepted / rounds if rounds and accepted is not None else stated
     return rounds, tau, rates
@@ -108,8 +109,8 @@ def _times(fields: Fields, name: str) -> dict[str, float]:
             "p99": fields.number(f"p99_{name}_ms"),
         }
     )
-    samples = fields.get(f"{name}s") or []
+    samples = fields.items(f"{name}s")
     flat = [t for one in samples for t in (one if isinstance(one, list) else [one])]
-    if not all(isinstance(t, int | float) and t >= 0 for t in flat):
+    if not all(isinstance(t, int | float) and 0 <= t < math.inf for t in flat):
         raise ResultFileError(f"{fields.where}: {name}s is not a list of times")
     return quantiles((t for t in flat if t > 0), 1e3) or summed

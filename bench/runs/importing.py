@@ -58,7 +58,10 @@ def run_import(config: Config, console: Console) -> Path:
         console.print(f"left out: {name} ({files})", soft_wrap=True, highlight=False, markup=False)
     page = f'make report RUNS="latest {folder}"'
     console.print(
-        f"Records: {folder}\n{page} shows them beside the newest run", soft_wrap=True, highlight=False
+        f"Records: {folder}\n{page} shows them beside the newest run",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
     )
     return folder
 

@@ -1,5 +1,6 @@
 """What every reader takes from a file of its tool, and what it refuses."""
 
+import copy
 import json
 
 import pytest
@@ -73,7 +74,7 @@ def test_sglang(tmp_path):
 def test_sglang_trees_and_plain_servers(tmp_path):
     tree = samples.SGLANG["server_info"] | {"speculative_eagle_topk": 4}
     found = only(write(tmp_path, "a.jsonl", samples.SGLANG | {"server_info": tree}))
-    assert found.draft_length is None and "trees" in found.notes[0]
+    assert found.draft_length is None and "with top-k 4 are no chains" in found.notes[0]
     plain = samples.SGLANG["server_info"] | {"speculative_algorithm": None}
     found = only(write(tmp_path, "b.jsonl", samples.SGLANG | {"server_info": plain, "accept_length": None}))
     assert found.draft_length == 0 and found.mean_acceptance_length is None
@@ -231,6 +232,50 @@ def test_a_file_that_was_cut_off(tmp_path, value, share):
 def test_a_damaged_folder_of_specdec_bench(tmp_path, files, says):
     with pytest.raises(ResultFileError, match=says):
         read_results(write_specdec(tmp_path, **files))
+
+
+PLACES = [
+    ("vllm", samples.VLLM_DETAILED), ("sglang", samples.SGLANG), ("guidellm", samples.GUIDELLM),
+    ("aiperf", samples.AIPERF),
+]  # fmt: skip
+
+
+def places(value, before=()):
+    """Every place in a JSON value, as the names that lead to it."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in inner:
+        yield (*before, name)
+        yield from places(item, (*before, name))
+
+
+@pytest.mark.parametrize(("name", "value"), PLACES, ids=[name for name, _ in PLACES])
+def test_no_odd_value_anywhere_is_more_than_an_error_of_one_line(tmp_path, name, value):
+    for place in places(value):
+        for odd in (
+            None,
+            True,
+            -1,
+            1.5,
+            "x",
+            "",
+            [],
+            [None],
+            [["x"]],
+            {},
+            {"x": 1},
+            float("inf"),
+            float("nan"),
+        ):
+            found = copy.deepcopy(value)
+            at = found
+            for step in place[:-1]:
+                at = at[step]
+            at[place[-1]] = odd
+            path = write(tmp_path, "a.json", found)
+            try:
+                read_results(path)
+            except ResultFileError as error:
+                assert "\n" not in str(error)
 
 
 def test_bytes_that_are_no_text(tmp_path):
