@@ -104,7 +104,7 @@ def _threads_fact(run: Run, records: Sequence[ServedPartsRecord]) -> list[str]:
         return []
     return [
         f"{engine} computes with {count} of the CPU's threads and our loop with {ours}: it keeps the others "
-        "for its own processes, and its rounds are longer for that reason too."
+        "for its own processes."
         for engine, count in theirs.items()
         if count < ours
     ]

@@ -132,6 +132,12 @@ def engine_facts(served: pd.DataFrame, rounds: pd.DataFrame, domain: str) -> lis
             f"Acceptance: {int(agreeing.sum())} of {len(agreeing)} mean acceptance lengths are within "
             f"{_MOST_DIFFERENCE:.0%} of the replay of the same prompts."
         )
+        same = drafts.loc[agreeing.index, "identical_output_frac"].astype(float)
+        if not agreeing.all() and (same < 1).any():
+            found.append(
+                "Other texts accept differently: where rounding makes two engines choose other tokens, their "
+                "acceptance differs too. With dtype=float32 both can be compared token by token."
+            )
     elif len(drafts):
         version = f"{drafts['engine'].iloc[0]} {drafts['engine_version'].iloc[0]}"
         found.append(
@@ -141,8 +147,7 @@ def engine_facts(served: pd.DataFrame, rounds: pd.DataFrame, domain: str) -> lis
     same = rows["identical_output_frac"].dropna()
     if len(same):
         found.append(
-            f"Texts: {same.min():.0%} to {same.max():.0%} of the greedy answers equal those of plain "
-            "decoding."
+            f"Texts: {_range(same.min(), same.max())} of the greedy answers equal those of plain decoding."
         )
     found += _sampling_faults(drafts)
     times = rounds[rounds["domain"] == domain] if len(rounds) else rounds
@@ -152,6 +157,10 @@ def engine_facts(served: pd.DataFrame, rounds: pd.DataFrame, domain: str) -> lis
         for _, row in times.iterrows()
     ]
     return found
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:.0%}" if low == high else f"{low:.0%} to {high:.0%}"
 
 
 def _sampling_faults(drafts: pd.DataFrame) -> list[str]:

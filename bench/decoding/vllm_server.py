@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any
@@ -37,6 +38,11 @@ NAME = "vllm serve"
 _COMMANDS = Path(__file__).with_name("vllm_cli.py")
 
 _HOST = "127.0.0.1"
+
+# No proxy lies between two programs of this machine, whatever the environment says.
+_WITHOUT_PROXY = {"NO_PROXY": _HOST, "no_proxy": _HOST}
+
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 # Fields of a result that `vllm bench serve` saves.
 _FIELDS = ("duration", "output_lens", "ttfts", "itls", "generated_texts", "errors")
@@ -152,7 +158,7 @@ class VllmServer:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                env=environment(),
+                env=environment() | _WITHOUT_PROXY,
                 timeout=LOAD_TIMEOUT_S,
                 check=False,
             )
@@ -183,19 +189,19 @@ class VllmServer:
 
     def _is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self._url}/health", timeout=5) as response:
+            with _open(f"{self._url}/health", timeout=5) as response:
                 return bool(response.status == 200)
-        except OSError:
+        except (OSError, HTTPException):
             return False
 
     def _get(self, path: str, body: bytes | None = None) -> str:
         request = urllib.request.Request(self._url + path, body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=LOAD_TIMEOUT_S) as response:
+            with _open(request, timeout=LOAD_TIMEOUT_S) as response:
                 return str(response.read().decode())
         except urllib.error.HTTPError as error:
             raise VllmError(f"vllm serve answers {path} with {error.code} {error.reason}") from error
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             if self._process.poll() is None:
                 raise VllmError(f"vllm serve does not answer {path}: {error}") from error
             raise VllmError(last_words(self._process, self._log)) from error

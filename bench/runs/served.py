@@ -1,7 +1,7 @@
 """The planned variants of a run in vLLM: what it loads, and in which folders that lies meanwhile."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +56,25 @@ def check_ready(config: VllmConfig) -> None:
         port_for(config.port)
 
 
+def check_contexts(contexts: Sequence[int], max_new_tokens: int, target: Mapping[str, Any]) -> None:
+    """Refuses contexts that the target cannot hold together with an answer.
+
+    Args:
+        contexts: in tokens.
+        max_new_tokens: of an answer.
+        target: its `config.json`.
+
+    Raises:
+        ConfigError: one is too long.
+    """
+    most = target.get("max_position_embeddings")
+    if contexts and most is not None and max(contexts) > (longest := most - max_new_tokens - _SLACK_TOKENS):
+        raise ConfigError(
+            f"vllm.contexts={max(contexts)} is too long: the target takes {most:,} tokens, answer included; "
+            f"choose at most {longest}"
+        )
+
+
 class VllmStage:
     """Decodes planned variants of workloads in vLLM.
 
@@ -79,6 +98,7 @@ class VllmStage:
         if against:
             raise ConfigError(f"engine=vllm does not load this draft as measured: {', '.join(against)}")
         measure, wanted = config.measure, config.vllm
+        check_contexts(wanted.contexts, measure.max_new_tokens, pair.target_config)
         offline = ServedPlan(
             wanted.concurrency,
             wanted.num_processes,

@@ -1,6 +1,7 @@
 """What another engine decoded beside the loop of the run: made to agree, or to differ by known factors."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,7 +161,24 @@ def test_rounds_of_both_engines(run):
     assert vllm["saved_share"] == pytest.approx(0.2)
     assert set(found.index) == {"own", "vllm"}
     facts = " ".join(engine_facts(served_frame(run), round_frame(run), "code"))
-    assert "4 of 4 mean acceptance lengths" in facts and "100% to 100%" in facts
+    assert "4 of 4 mean acceptance lengths" in facts and "Texts: 100% of" in facts
+
+
+def test_the_readme_shows_the_example_as_it_was_measured():
+    root = Path(__file__).parents[2]
+    readme, run = (root / "README.md").read_text("utf-8"), read_run(root / "results" / "example-vllm")
+    served = served_frame(run)
+    for _, row in served.iterrows():
+        assert _with_interval(row, "tokens_per_s", 1) in readme
+        if row["role"] == OPTIMUM:
+            assert _with_interval(row, "speedup_vs_full_vocab", 2).replace(" [", "x [") in readme
+    assert set(served["concurrency"]) == {1, 4, 8} and set(served["num_processes"]) == {3}
+    assert f"{served['identical_output_frac'].max():.0%} of vLLM's texts equal ours" in readme
+
+
+def _with_interval(row, name: str, digits: int) -> str:
+    value, low, high = (row[f"{name}{end}"] for end in ("", "_ci_low", "_ci_high"))
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def test_a_run_without_another_engine_has_no_such_tables(run):

@@ -9,7 +9,7 @@ from bench.decoding.vllm_engine import VllmError
 from bench.errors import ConfigError
 from bench.measure.served import Setting
 from bench.runs import served
-from bench.runs.served import check_ready
+from bench.runs.served import check_contexts, check_ready
 
 
 def test_a_port_in_use_matters_only_to_servers(monkeypatch):
@@ -42,6 +42,15 @@ def test_a_missing_environment_is_said_first(monkeypatch, tmp_path):
 def test_impossible_values_are_refused_by_their_key(values, key):
     with pytest.raises(ConfigError, match=key.replace(".", r"\.")):
         VllmConfig(**values)
+
+
+def test_a_context_that_the_target_cannot_hold_is_refused():
+    target = {"max_position_embeddings": 2048}
+    check_contexts([512, 1856], 128, target)
+    check_contexts([], 4096, target)
+    check_contexts([9999], 128, {})
+    with pytest.raises(ConfigError, match=r"vllm\.contexts=1857 .* 2,048 tokens.*at most 1856"):
+        check_contexts([512, 1857], 128, target)
 
 
 def test_every_further_setting_stands_alone():
