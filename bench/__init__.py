@@ -26,7 +26,7 @@ The rooms, roughly in the order in which data flows through them:
     select/      `task=select`: a vocabulary from text alone; `task=export`: that of a run
     export/      the files that both write: vocabulary maps and trimmed checkpoints in engines' formats
     predict/     `task=predict`: a draft estimated from its configuration on a GPU that is not here
-    training/    the trainer of the draft that is shipped in drafts/
+    training/    the trainer of the drafts that are shipped in drafts/
 
     cli.py         the command line: the only file that uses Hydra
     config/        typed configuration: what every key means and which values are possible

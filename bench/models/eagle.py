@@ -270,4 +270,4 @@ def check_layout(body: Body, tensors: Mapping[str, StoredTensor | Tensor], messa
             problem = f"{name} is {found[name]} and not {wanted[name]}"
         else:
             continue
-        raise CheckpointError(f"{message.format(problem)}; correct {CONFIG}, or fetch it again")
+        raise CheckpointError(f"{message.replace('{}', problem)}; correct {CONFIG}, or fetch it again")

@@ -104,7 +104,7 @@ def open_eagle(
     _check_biases(values, tensors, folder)
     if not may_be_quantised:
         check_head(head, vocab, config, folder)
-        _check_embedding(embedding, config, folder)
+        check_embedding(embedding, config, folder)
         parts = {HEAD: head, EMBEDDING: embedding}
         check_types({**tensors, **{name: t for name, t in parts.items() if t is not None}}, folder)
     tensors = _without_unread(tensors)
@@ -193,7 +193,12 @@ def check_head(head: StoredTensor | None, vocab: DraftVocab, config: EagleConfig
         )
 
 
-def _check_embedding(embedding: StoredTensor | None, config: EagleConfig, folder: Path) -> None:
+def check_embedding(embedding: StoredTensor | None, config: EagleConfig, folder: Path) -> None:
+    """Refuses an input embedding that does not have a row of the right width for each token.
+
+    Raises:
+        CheckpointError: so.
+    """
     wanted = (config.vocab_size, config.hidden_size)
     if embedding is not None and embedding.shape != wanted:
         raise CheckpointError(

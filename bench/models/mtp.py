@@ -23,7 +23,14 @@ from bench.models.draft import Placement
 from bench.models.draft_config import LAST
 from bench.models.eagle import EagleDraft, check_layout
 from bench.models.eagle_body import Unroll
-from bench.models.eagle_files import CONFIG, check_head, check_types, read_vocab
+from bench.models.eagle_files import (
+    CONFIG,
+    check_embedding,
+    check_head,
+    check_types,
+    num_layers_in,
+    read_vocab,
+)
 from bench.models.layers import Window
 from bench.models.mtp_body import MtpBody, laid_out
 from bench.models.mtp_config import MtpConfig, check_model_type, module_names, module_prefixes, mtp_config
@@ -121,7 +128,14 @@ def open_mtp(folder: Path, may_be_quantised: bool = False) -> MtpFiles:
     names.update({name: name for name in ("d2t", "t2d") if name in places})
     files = {path: open_file(path) for path in sorted({places[name] for name in names})}
     tensors = {own: _of(files[places[name]], name, places[name]) for name, own in names.items()}
-    tensors = {own: tensor for own, tensor in tensors.items() if not own.endswith("rotary_emb.inv_freq")}
+    num_layers = num_layers_in(tensors)
+    # Computed ones, and those of further modules.
+    unread = ("rotary_emb.inv_freq", *(f"layers.{index}." for index in range(1, num_layers)))
+    tensors = {
+        own: tensor
+        for own, tensor in tensors.items()
+        if not own.startswith(unread[1:]) and not own.endswith(unread[0])
+    }
     maps: dict[str, StoredTensor] = {name: tensors.pop(name) for name in ("d2t", "t2d") if name in tensors}
     head, embedding = tensors.pop(HEAD, None), tensors.pop(EMBEDDING, None)
     where = f"{folder / CONFIG}"
@@ -129,25 +143,22 @@ def open_mtp(folder: Path, may_be_quantised: bool = False) -> MtpFiles:
     vocab = read_vocab(maps, config.vocab_size, folder)
     if not may_be_quantised:
         check_head(head, vocab, config, folder)
+        check_embedding(embedding, config, folder)
         parts = {HEAD: head, EMBEDDING: embedding}
         check_types({**tensors, **{name: t for name, t in parts.items() if t is not None}}, folder)
-    notes = (
-        ()
-        if len(prefixes) == 1
-        else (
-            f"the target has {len(prefixes)} MTP modules; the first runs at every depth, as in vLLM's "
-            "standard speculator",
+    number, notes = max(len(prefixes), num_layers), []
+    if number > 1:
+        notes.append(
+            f"the target has {number} MTP modules; the first runs at every depth, as in vLLM's standard "
+            "speculator"
         )
-    )
-    return MtpFiles(folder, config, prefixes[0], tensors, head, embedding, vocab, notes)
+    return MtpFiles(folder, config, prefixes[0], tensors, head, embedding, vocab, tuple(notes))
 
 
 def has_own_head(folder: Path) -> bool:
     """Whether the module in `folder` brings an LM head along, quantised or not."""
-    files = open_mtp(folder, may_be_quantised=True)
-    return files.head is not None or any(
-        name.startswith(HEAD.removesuffix("weight")) for name in files.tensors
-    )
+    files, prefix = open_mtp(folder, may_be_quantised=True), HEAD.removesuffix("weight")
+    return files.head is not None or any(name.startswith(prefix) for name in files.tensors)
 
 
 def load_mtp(folder: Path, placement: Placement) -> MtpDraft:

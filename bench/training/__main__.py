@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from bench.assets import cache_dir
 from bench.config import PairConfig
-from bench.decoding.answers import read_answers
+from bench.decoding.answers import AnswerStore, read_answers
 from bench.device import open_device
 from bench.errors import BenchError
 from bench.identity import of_model
@@ -19,12 +19,12 @@ from bench.models.draft import Placement
 from bench.models.draft_config import LAST, default_feature_layers
 from bench.models.fetching import resolve_model
 from bench.models.target import load_target
-from bench.runs.pair import load_pair
+from bench.runs.pair import load_pair, shipped_answers
 from bench.training.collect import collect, restate
 from bench.training.data import load_sequences
-from bench.training.held_out import write_held_out
+from bench.training.held_out import copy_held_out, write_held_out
 from bench.training.plan import DOMAINS
-from bench.training.publish import held_out_acceptance, publish, write_card
+from bench.training.publish import held_out_acceptance, publish, replayed_acceptance, write_card
 from bench.training.trainer import Trainer, TrainSettings, new_eagle3, new_mtp
 
 TARGET = "smollm2-135m-instruct"
@@ -59,7 +59,8 @@ def main() -> None:
     try:
         if not arguments.held_out:
             _run(arguments)
-        _answer_held_out(arguments)
+        if arguments.held_out or not arguments.answers:
+            _answer_held_out(arguments)
     except BenchError as error:
         print(f"train-draft: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -94,9 +95,14 @@ def _run(arguments: argparse.Namespace) -> None:
     publish(body, shards, settings, log, TARGET, arguments.out, arguments.answers)
     target = load_target(folder, torch.device("cpu"), torch.float32)
     draft = load_draft(arguments.out, Placement.beside(target))
-    domains, length = list(DOMAINS.values()), 3
     target.keep_features(draft.feature_layers)
-    acceptance = held_out_acceptance(target, draft, domains, arguments.eval_prompts, 128, length)
+    domains, length, most = list(DOMAINS.values()), 3, arguments.eval_prompts
+    if arguments.answers:
+        copy_held_out(arguments.answers.parent, arguments.out)
+        store = AnswerStore(made_by, str(torch.float32), *shipped_answers(arguments.out))
+        acceptance = replayed_acceptance(target, draft, store, most, length)
+    else:
+        acceptance = held_out_acceptance(target, draft, domains, most, 128, length)
     write_card(arguments.out, acceptance, length)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.assets import sha256_of
 from bench.config import VocabConfig
 from bench.decoding.answers import Answers, AnswerStore, write_answers
+from bench.errors import AssetError
 from bench.runs.pair import HELD_OUT_FILE, Pair
 from bench.runs.workloads import split_held_out
 from bench.text import load_prompts
@@ -17,6 +18,22 @@ from bench.training.plan import DOMAINS, HELD_OUT_SHARE, SPLIT_SEED
 
 # Prompts of a domain, as far as there are.
 NUM_PROMPTS = 64
+
+
+def copy_held_out(source: Path, out: Path) -> None:
+    """Takes over the answers to held-out prompts that another draft of the same target was published with.
+
+    Raises:
+        AssetError: it has none, or they are not those of its manifest.
+    """
+    stated = json.loads((source / "manifest.json").read_text("utf-8")) if source.is_dir() else {}
+    path = source / HELD_OUT_FILE
+    if not path.exists() or sha256_of(path) != stated.get("answers_sha256", {}).get(HELD_OUT_FILE):
+        raise AssetError(f"{path} is not there, or not that of its manifest; fetch it again")
+    (out / HELD_OUT_FILE).write_bytes(path.read_bytes())
+    manifest = json.loads((out / "manifest.json").read_text("utf-8"))
+    manifest |= {key: stated[key] for key in ("answers_sha256", "held_out_answers")}
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
 
 
 def write_held_out(pair: Pair, work: Path, out: Path, progress: Callable[[str, int, int], None]) -> None:

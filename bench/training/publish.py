@@ -6,13 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import safe_open
 from tqdm import tqdm
 
 from bench.assets import CATALOG
 from bench.config import DomainSource
-from bench.decoding.answers import Answers, prompt_key, write_answers
+from bench.decoding.answers import Answers, AnswerStore, prompt_key, write_answers
 from bench.decoding.decoder import Decoder
+from bench.decoding.replay import read_answer, replay
 from bench.decoding.rounds import Timeline
 from bench.identity import CHAT_TEMPLATE, WEIGHTS, of_model
 from bench.models.draft import Draft
@@ -27,6 +29,7 @@ from bench.text import Split, load_prompts, take_split
 from bench.training.collect import CONTEXT_TOKENS, MAX_NEW_TOKENS, MAX_PROMPT_TOKENS
 from bench.training.plan import DOMAINS, HELD_OUT_SHARE, SAMPLED, SPLIT_SEED, ranking_prompts
 from bench.training.trainer import TrainSettings
+from bench.variant import Variant
 
 
 def publish(
@@ -79,6 +82,7 @@ def publish(
         "num_parameters": sum(parameter.numel() for parameter in body.parameters()),
         "answers": _answer_counts(shards),
         "settings": asdict(settings),
+        "num_steps": len(log),
         "train_accuracy": train_accuracy(log),
     }
     (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
@@ -99,6 +103,7 @@ def write_card(out: Path, acceptance: dict[str, dict[str, float]], draft_length:
         "target": manifest["target"],
         "licence": CATALOG[manifest["target"]].licence,
         "draft_length": draft_length,
+        "num_steps": manifest.get("num_steps", manifest["settings"]["steps"]),
         "num_parameters": f"{manifest.get('num_parameters', 0) / 1e6:.1f}",
         "train_accuracy": f"{manifest['train_accuracy'][0]:.2f}",
         "sampled": SAMPLED,
@@ -174,14 +179,36 @@ def held_out_acceptance(
             accepted += decoder.speculative(
                 decoder.prefill(ids), draft, head, draft_length, timeline
             ).accepted
-        rounds = len(accepted)
-        found[domain.name] = {
-            "mean_acceptance_length": 1 + sum(accepted) / rounds,
-            **{
-                f"acceptance_at_{i}": sum(a >= i for a in accepted) / rounds
-                for i in range(1, draft_length + 1)
-            },
-            "num_prompts": len(prompts),
-            "num_rounds": rounds,
-        }
+        found[domain.name] = _measured(accepted, draft_length, len(prompts))
     return found
+
+
+def replayed_acceptance(
+    target: Target, draft: Draft, store: AnswerStore, num_prompts: int, draft_length: int
+) -> dict[str, dict[str, float]]:
+    """As `held_out_acceptance` of the embedded domains, replayed over known answers to held-out prompts."""
+    decoder, head = Decoder(target, MAX_NEW_TOKENS), draft.full_head()
+    order, variant = {"all": np.arange(head.size)}, Variant(head.size, draft_length)
+    found = {}
+    for name, domain in DOMAINS.items():
+        held_out = take_split(load_prompts(domain), Split.HELD_OUT, SPLIT_SEED, HELD_OUT_SHARE)
+        known = [(prompt, answer) for prompt in held_out for answer in store.known(prompt)[:1]]
+        accepted: list[int] = []
+        for prompt, answer in tqdm(known[:num_prompts], desc=name, unit="prompt"):
+            prefill = decoder.prefill(target.encode(prompt))
+            text = read_answer(target, prefill, answer, draft_length)
+            intervals = replay(draft, head, prefill.prompt_ids, text, order, draft_length)["all"]
+            accepted += intervals.accepted_by_round(variant)
+        found[name] = _measured(accepted, draft_length, min(len(known), num_prompts))
+    return found
+
+
+def _measured(accepted: list[int], draft_length: int, num_prompts: int) -> dict[str, float]:
+    rounds = len(accepted)
+    by_position = (sum(a >= i for a in accepted) / rounds for i in range(1, draft_length + 1))
+    return {
+        "mean_acceptance_length": 1 + sum(accepted) / rounds,
+        **{f"acceptance_at_{i}": share for i, share in enumerate(by_position, start=1)},
+        "num_prompts": num_prompts,
+        "num_rounds": rounds,
+    }

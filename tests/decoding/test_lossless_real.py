@@ -19,9 +19,9 @@ DOMAINS = {"code": Source.human_eval, "function_calling": Source.bfcl, "writing"
 SIZES = [49152, 16384, 8192, 4096, 2048, 1024, 512]
 
 
-@pytest.fixture(scope="module")
-def pair():
-    config = PairConfig("smollm2-135m", "smollm2-135m-instruct", "smollm2-135m-eagle3")
+@pytest.fixture(scope="module", params=["smollm2-135m-eagle3", "smollm2-135m-mtp"])
+def pair(request):
+    config = PairConfig("smollm2-135m", "smollm2-135m-instruct", request.param)
     return load_pair(config, CpuDevice(), "float32")
 
 

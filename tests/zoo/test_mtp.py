@@ -170,3 +170,17 @@ def test_tensors_that_are_no_module_are_refused_in_one_line(edit, words, tmp_pat
     with pytest.raises(CheckpointError, match=words) as caught:
         load_mtp(tmp_path, Placement.beside(target))
     assert "\n" not in str(caught.value)
+
+
+@torch.inference_mode()
+def test_of_several_modules_the_first_runs(tmp_path):
+    ROWS[-2].write(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    more = {n.replace(".0.", ".1."): t + 1 for n, t in tensors.items() if n.startswith("mtp.layers.0.")}
+    save_file({**tensors, **more}, path, metadata={"format": "pt"})
+    draft = load_mtp(tmp_path, Placement.beside(load_target(tmp_path, CPU, torch.float32)))
+    assert len(draft.body.layers) == 1
+    assert draft.notes == (
+        "the target has 2 MTP modules; the first runs at every depth, as in vLLM's standard speculator",
+    )
