@@ -17,9 +17,8 @@ from bench.surface.choice import FULL, OPTIMUM, PLAIN
 
 SERVED_COLUMNS = [
     "run", "tool", "tool_version", "engine", "engine_version", "device", "model", "draft", "domain",
-    "concurrency", "vocab_size", "draft_length", "tokens_per_s", "tokens_per_s_ci_low",
-    "tokens_per_s_ci_high", "first_token_p50_ms", "first_token_p90_ms", "first_token_p99_ms",
-    "inter_token_p50_ms", "inter_token_p90_ms", "inter_token_p99_ms", "inter_token_of",
+    "concurrency", "vocab_size", "draft_length", "tokens_per_s", "first_token_p50_ms", "first_token_p90_ms",
+    "first_token_p99_ms", "inter_token_p50_ms", "inter_token_p90_ms", "inter_token_p99_ms", "inter_token_of",
     "mean_acceptance_length", "accepted_by_position", "num_requests", "num_failed", "num_output_tokens",
     "duration_s", "file",
 ]  # fmt: skip
@@ -43,6 +42,16 @@ class ImportedFindings:
     frame: pd.DataFrame
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+
+    @property
+    def timed(self) -> pd.DataFrame:
+        """Rows of which a latency is known."""
+        return self.frame[self.frame[["first_token_p50_ms", "inter_token_p50_ms"]].notna().any(axis=1)]
+
+    @property
+    def of_other_tools(self) -> pd.DataFrame:
+        """Rows that were imported."""
+        return self.frame[self.frame["tool"] != OWN_TOOL]
 
 
 def split_imports(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -15,6 +15,13 @@ _LATENCY = (
     "first_token_p99_ms", "inter_token_p50_ms", "inter_token_p90_ms", "inter_token_p99_ms", "inter_token_of",
 )  # fmt: skip
 
+_BETWEEN = {
+    "inter_token_p50_ms": "between tokens ms, median",
+    "inter_token_p90_ms": "between tokens, 90th percentile",
+    "inter_token_p99_ms": "between tokens, 99th percentile",
+    "inter_token_of": "between",
+}
+
 _ORIGIN = ("run", "tool", "tool_version", "file", "model", "draft", "device", "num_failed", "duration_s")
 
 _TITLE = "What do other tools measure of served models?"
@@ -46,19 +53,21 @@ def _section(found: ImportedFindings) -> Section:
             found.frame,
             _SPEED,
             is_brief=True,
+            headings={"engine_version": "version"},
         ),
         Table(
             "Latency. The time between tokens is between arrivals (each brings the tokens of one step or "
             "round), between tokens (an arrival counts as several), between steps, or the mean of each "
             "request: see the last column.",
-            found.frame,
+            found.timed,
             _LATENCY,
+            headings=_BETWEEN,
         ),
         Points(found.notes),
         section(
             "served-more",
             "More: where these figures are from, and what is not shown",
-            Table("Origin of every row.", found.frame, _ORIGIN),
+            Table("Origin of every imported row.", found.of_other_tools, _ORIGIN),
             Paragraph(
                 f"Fields of the files that are not used: {', '.join(found.left_out)}."
                 if found.left_out

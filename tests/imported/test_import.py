@@ -11,6 +11,8 @@ from bench.analysis.run import read_run
 from bench.config import Config, ImportsConfig
 from bench.errors import BenchError, ConfigError, OutputError, ResultFileError
 from bench.records import ImportedRecord, read_records
+from bench.report.of_imported import with_imported
+from bench.report.sections import Section, Table
 from bench.report.tasks import report_runs
 from bench.runs.importing import run_import
 from tests.analysis.synthetic import write_run
@@ -59,6 +61,17 @@ def test_every_tool_on_one_page_with_a_measured_run(tmp_path, importer):
     text = page.read_text("utf-8")
     for said in ("What do other tools measure", "sglang.bench_serving", "specdec_bench", "own loop", "4,096"):
         assert said in text
+    shown = with_imported(Section("report", ""), imported_beside([folder], [])).parts[0]
+    speed, latency = (part.grid() for part in shown.parts if isinstance(part, Table))
+    assert speed.headings == [
+        "tool", "engine", "version", "device", "domain", "at a time", "k", "gamma", "tokens/s",
+        "mean acceptance length", "accepted by position", "requests",
+    ]  # fmt: skip
+    assert len(set(latency.headings)) == len(latency.headings) == 12
+    by_tool = {row[0]: dict(zip(latency.headings, row, strict=True)) for row in latency.rows}
+    assert by_tool["guidellm"]["first token, 90th percentile"] == "30.0"
+    assert by_tool["guidellm"]["between tokens, 90th percentile"] == "14.0"
+    assert by_tool["vllm bench serve"]["between tokens, 90th percentile"] == "–"
     table = (page.parent / "tables" / "served.csv").read_text("utf-8").splitlines()
     # Five imported, and our loop's plain, full and advised.
     assert len(table) == 1 + 5 + 3
