@@ -11,7 +11,7 @@ from bench.acceptance import Intervals
 from bench.analysis.run import Run, decode_series
 from bench.config import POOLED, AdviceRule
 from bench.records import ProbeRecord
-from bench.surface.choice import OPTIMUM, PAPER, BreakEven, advise, lossless_size
+from bench.surface.choice import FULL, OPTIMUM, PAPER, BreakEven, advise, lossless_size
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import Surface, predict
 from bench.variant import VERIFY, Variant
@@ -386,10 +386,8 @@ def replay_deviation(run: Run, domain: str, variant: Variant) -> int | None:
 
 
 def baselines(run: Run, domain: str) -> tuple[Variant, Variant, Variant]:
-    """Plain decoding, the full-vocabulary draft that decoded fastest, and the predicted optimum."""
-    measured = measured_tokens_per_s(run, domain)
-    whole = (v for v in measured if v.vocab_size == run.full_size and not v.is_plain)
-    return run.plain, max(whole, key=measured.__getitem__), run.variant_of(domain, OPTIMUM)
+    """Plain decoding, the full vocabulary as the plan has it, and the predicted optimum."""
+    return run.plain, run.variant_of(domain, FULL), run.variant_of(domain, OPTIMUM)
 
 
 def position_frame(surfaces: Surfaces, domain: str) -> pd.DataFrame:

@@ -283,7 +283,8 @@ def _gain(surfaces: Surfaces, domain: str, best: Variant, base: Variant, halves:
     if halves:
         # The whole vocabulary has the draft length that suits it in whichever half chooses.
         def choose(chooser: Surface) -> tuple[Variant, Variant]:
-            return surfaces.advise(chooser), base if base.is_plain else chooser.full
+            advised = surfaces.advise(chooser)
+            return advised, base if base.is_plain else chooser.full_beside(advised)
 
         judged_apart = cross_fitted_gain([(halves[0], halves[1]), (halves[1], halves[0])], choose)
     expected = of_decodes.speed(best).over(of_decodes.speed(base))

@@ -44,7 +44,7 @@ def panels(found: Findings, rows: int = 1, height: float = 4.2, **options) -> tu
 
 @captioned(
     "speedup",
-    "Bars: over plain decoding, on the same prompts; numbers on them: over the faster full-vocabulary draft. "
+    "Bars: over plain decoding, on the same prompts; numbers on them: over the full-vocabulary draft. "
     f"Error bars and brackets: {_OVER_PROMPTS}, resampled as pairs ({{n}}).",
 )
 def speedup_figure(found: Findings) -> Figure:

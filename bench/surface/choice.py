@@ -112,7 +112,7 @@ def planned_decodes(
         roles += [] if role in roles else [role]
 
     add(Variant(full_size, 0), PLAIN)
-    add(surface.full, FULL)
+    add(surface.full_beside(advised), FULL)
     add(advised, OPTIMUM)
     add(Variant(paper_size, surface.best_draft_length(paper_size)), PAPER)
     for variant in also:

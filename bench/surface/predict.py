@@ -98,6 +98,19 @@ class Surface:
         size = int(self.sizes[-1])
         return Variant(size, self.best_draft_length(size))
 
+    def full_beside(self, variant: Variant) -> Variant:
+        """The whole vocabulary at the draft length of `variant`, or at one that is significantly faster for it.
+
+        Rounds of one draft length differ in the head alone, which is known far better than the cost of rounds
+        of different lengths. And the fastest of several lengths that are as good is a matter of chance.
+        """
+        best = self.full
+        row, column = self.place(best)
+        num_rows = len(self.draft_lengths)
+        margins = self._margin_below(np.full(num_rows, row), np.full(num_rows, column))
+        own = Variant(best.vocab_size, variant.draft_length)
+        return own if margins[self.place(own)] >= 0 else best
+
     @cached_property
     def half_widths(self) -> Floats:
         """Of the intervals of the logarithms `(draft lengths, sizes)`."""

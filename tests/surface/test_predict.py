@@ -45,6 +45,16 @@ def test_speed_by_hand():
     assert over.value == pytest.approx(speed / 50)
 
 
+def test_the_full_vocabulary_has_the_advised_draft_length_unless_another_is_surely_faster():
+    """Two tokens a round are faster where all is accepted; where half of it is, that is a matter of chance."""
+    sure = surface_of({"a": intervals(10, 9), "b": intervals(10, 17)})
+    assert sure.full_beside(Variant(10, 1)) == sure.full == Variant(FULL, 2)
+    assert sure.full_beside(Variant(10, 2)) == Variant(FULL, 2)
+    open_ = surface_of({"a": intervals(10, 9), "b": intervals(FULL + 1, 9), "c": intervals(10, 5)})
+    assert open_.full_beside(Variant(10, 1)) == Variant(FULL, 1)
+    assert open_.full_beside(Variant(10, 2)) == Variant(FULL, 2)
+
+
 def test_no_size_below_the_must_keep_set_is_advised():
     found = {"a": intervals(1, 9)}
     assert surface_of(found).fastest.vocab_size == 1
