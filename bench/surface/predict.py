@@ -99,7 +99,7 @@ class Surface:
         return Variant(size, self.best_draft_length(size))
 
     def full_beside(self, variant: Variant) -> Variant:
-        """The whole vocabulary at the draft length of `variant`, or at one that is significantly faster for it.
+        """The whole vocabulary at the draft length of `variant`, or one that is significantly faster for it.
 
         Rounds of one draft length differ in the head alone, which is known far better than the cost of rounds
         of different lengths. And the fastest of several lengths that are as good is a matter of chance.

@@ -55,9 +55,7 @@ def test_other_devices_are_for_the_other_task(run_folders, tmp_path):
 def test_a_place_that_cannot_be_written(run_folders, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write into .*file/out.*; set out"):
-        diff_runs(
-            run_folders[:2], 0.02, tmp_path, str(tmp_path / "file" / "out"), Console(file=io.StringIO())
-        )
+        diff_runs(run_folders[:2], 0.02, tmp_path, tmp_path / "file" / "out", Console(file=io.StringIO()))
 
 
 def test_the_command_line_exits_with_1_where_it_is_slower(run_folders, tmp_path):

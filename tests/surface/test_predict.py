@@ -46,7 +46,7 @@ def test_speed_by_hand():
 
 
 def test_the_full_vocabulary_has_the_advised_draft_length_unless_another_is_surely_faster():
-    """Two tokens a round are faster where all is accepted; where half of it is, that is a matter of chance."""
+    """Two tokens a round are faster where all is accepted; where half of it is, that may be chance."""
     sure = surface_of({"a": intervals(10, 9), "b": intervals(10, 17)})
     assert sure.full_beside(Variant(10, 1)) == sure.full == Variant(FULL, 2)
     assert sure.full_beside(Variant(10, 2)) == Variant(FULL, 2)
