@@ -82,6 +82,7 @@ def publish(
         "num_parameters": sum(parameter.numel() for parameter in body.parameters()),
         "answers": _answer_counts(shards),
         "settings": asdict(settings),
+        "num_batches": len(list(shards.glob("*.safetensors"))),
         "num_steps": len(log),
         "train_accuracy": train_accuracy(log),
     }
@@ -103,6 +104,7 @@ def write_card(out: Path, acceptance: dict[str, dict[str, float]], draft_length:
         "target": manifest["target"],
         "licence": CATALOG[manifest["target"]].licence,
         "draft_length": draft_length,
+        "num_batches": manifest.get("num_batches"),
         "num_steps": manifest.get("num_steps", manifest["settings"]["steps"]),
         "num_parameters": f"{manifest.get('num_parameters', 0) / 1e6:.1f}",
         "train_accuracy": f"{manifest['train_accuracy'][0]:.2f}",
