@@ -9,6 +9,7 @@ import pandas as pd
 from bench.analysis.metrics import format_value
 from bench.analysis.run import Run
 from bench.records import DecodeRecord, ServedPartsRecord
+from bench.stats.estimates import Floats
 from bench.surface.choice import FULL, OPTIMUM, PLAIN
 from bench.variant import DRAFT, EXTEND, HEAD, LAYER, PREFILL, SELECT, VERIFY, Variant
 
@@ -18,6 +19,12 @@ OWN_LOOP = "own"
 PARTS = (
     "part_verify_ms", "part_choose_ms", "part_layers_ms", "part_head_ms", "part_scatter_ms",
     "part_select_ms", "part_prepare_ms", "part_rest_ms",
+)  # fmt: skip
+
+# Parts that the other engine's rounds may have.
+_SCOPES = (
+    "forward", "postprocess", "sample", "draft", "draft_token", "draft_logits", "draft_head",
+    "execute_model", "sample_tokens",
 )  # fmt: skip
 
 _OF_LAPS = {
@@ -31,7 +38,10 @@ _OF_LAPS = {
 
 
 def parts_frame(run: Run) -> pd.DataFrame:
-    """One row for each domain, engine and variant: mean time of a round, and of each of its parts.
+    """One row for each domain, engine and variant: what a round takes, and each of its parts.
+
+    Medians over rounds, so that a part that was interrupted once does not count; of several processes the
+    mean. The parts add up to `round_ms`.
 
     One request at a time. Columns are `domain`, `engine`, `role`, k and gamma, `round_ms`, `PARTS` and
     `num_rounds`. Our loop chooses tokens while it verifies, and has nothing to scatter: both are 0. Empty
@@ -85,7 +95,9 @@ def parts_facts(run: Run, parts: pd.DataFrame, domain: str) -> list[str]:
             f"(a plain step: {_ms(plain['part_verify_ms'])}) and everything else {_ms(rest)}."
         )
         if engine != OWN_LOOP:
-            scatter, choose = best["part_scatter_ms"], best["part_select_ms"]
+            # The full draft scatters nothing: what it spends there is calls, and no writing.
+            calls = full["part_scatter_ms"] / full["draft_length"] * best["draft_length"]
+            scatter, choose = max(best["part_scatter_ms"] - calls, 0.0), best["part_select_ms"]
             per_token_us = 1e3 / best["draft_length"]
             found.append(
                 f"{engine} writes the k logits of a trimmed draft into a row of all V, and takes the largest "
@@ -120,13 +132,19 @@ def _share(part: float, whole: float) -> str:
 
 def _of_laps(variant: Variant, decodes: Sequence[DecodeRecord]) -> dict[str, float]:
     """Of our loop: all laps but the draft's prefill, which comes once an answer."""
-    num_rounds, sums = 0, dict.fromkeys(PARTS, 0.0)
+    num_rounds = 0
+    laps: dict[str, list[float]] = defaultdict(list)
     for record in decodes:
         num_rounds += len(record.token_ids) - 1 if variant.is_plain else len(record.accepted)
         for lap, times in record.laps_ms.items():
-            if lap != PREFILL:
-                sums[_OF_LAPS.get(lap, "part_rest_ms")] += sum(times)
-    return _row({name: total / num_rounds for name, total in sums.items()}, num_rounds) if num_rounds else {}
+            laps[lap] += times
+    if not num_rounds:
+        return {}
+    parts = dict.fromkeys(PARTS, 0.0)
+    for lap, times in laps.items():
+        if lap != PREFILL and times:
+            parts[_OF_LAPS.get(lap, "part_rest_ms")] += float(np.median(times)) * len(times) / num_rounds
+    return _row(parts, num_rounds)
 
 
 def _of_engine(variant: Variant, records: Sequence[ServedPartsRecord]) -> dict[str, float]:
@@ -139,26 +157,24 @@ def _of_engine(variant: Variant, records: Sequence[ServedPartsRecord]) -> dict[s
         if not is_round.any() or not record.round_ms:
             continue
         count = int(is_round.sum())
-        mean = defaultdict(
-            float,
-            {name: float(np.array(times)[is_round].mean()) for name, times in record.parts_ms.items()},
-        )
-        head, logits, token = (mean[name] for name in ("draft_head", "draft_logits", "draft_token"))
-        verify, choose = mean["forward"] + mean["postprocess"], mean["sample"]
-        in_worker = mean["execute_model"] + mean["sample_tokens"]
-        parts = {
+        times: dict[str, Floats] = {name: np.zeros(count) for name in _SCOPES}
+        times |= {name: np.array(ms)[is_round] for name, ms in record.parts_ms.items()}
+        head, logits, token = (times[name] for name in ("draft_head", "draft_logits", "draft_token"))
+        verify, choose, draft = times["forward"] + times["postprocess"], times["sample"], times["draft"]
+        in_worker = times["execute_model"] + times["sample_tokens"]
+        parts: dict[str, Floats] = {
             "part_verify_ms": verify,
             "part_choose_ms": choose,
-            "part_layers_ms": mean["draft"] - token,
+            "part_layers_ms": draft - token,
             "part_head_ms": head,
             "part_scatter_ms": logits - head,
             "part_select_ms": token - logits,
-            "part_prepare_ms": in_worker - verify - choose - mean["draft"],
-            "part_rest_ms": float(np.mean(record.round_ms)) - in_worker,
+            "part_prepare_ms": in_worker - verify - choose - draft,
+            "part_rest_ms": np.full(1, np.median(record.round_ms) - np.median(in_worker)),
         }
         num_rounds += count
         for name, value in parts.items():
-            whole[name] += value * count
+            whole[name] += float(np.median(value)) * count
     return _row({name: total / num_rounds for name, total in whole.items()}, num_rounds) if num_rounds else {}
 
 

@@ -88,7 +88,7 @@ def _of_domain(found: Findings, domain: str, prefix: str, is_brief: bool) -> Sec
 
 
 _PARTS_CAPTION = (
-    "Mean time of a round with one request at a time. The other engine's parts are timed by the scopes that "
+    "A round with one request at a time (medians). The other engine's parts are timed by the scopes that "
     "it has for profilers, in each process after everything else."
 )
 
@@ -99,7 +99,7 @@ def _only(frame: pd.DataFrame, domain: str) -> pd.DataFrame:
 
 @captioned(
     "engine_rounds",
-    "Mean round with one request at a time. Trimming shortens the draft's LM head; how much that gains "
+    "Median round with one request at a time. Trimming shortens the draft's LM head; how much that gains "
     "depends on everything else in the round. k logits into V: what an engine pays for a trimmed vocabulary.",
 )
 def parts_figure(found: Findings) -> Figure:
@@ -120,7 +120,7 @@ def parts_figure(found: Findings) -> Figure:
             axis.barh(names, widths, left=base, color=color, label=METRICS[part].heading)
             base += widths
         axis.set_title(domain)
-        axis.set_xlabel("mean time of a round (ms)")
+        axis.set_xlabel("median time of a round (ms)")
         axis.tick_params(axis="y", labelsize="small")
     axes[0, -1].legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.01, 0.5))
     return title_figure(figure, found.run.environment, "What a round consists of in each engine")

@@ -116,6 +116,14 @@ def measured_at(run, start_s, end_s):
     return replace(run, probes={"code": probes})
 
 
+def test_processes_of_another_engine_are_no_disturbance(run):
+    """Our loop measures before another engine's processes start."""
+    rows = [*[{"cpu_load_of_others": 0.0}] * 3, *[{"cpu_load_of_others": 0.9}] * 9]
+    ours = measured_at(run, -0.1, 2.1)
+    assert "other_load" in codes(sampled(ours, *rows))
+    assert "other_load" not in codes(sampled(replace(ours, served={"code": []}), *rows))
+
+
 @pytest.mark.parametrize("utilization", [0.9, 0.1, None])  # a slice tells none, and small models make little
 def test_a_clock_that_moves_while_the_gpu_is_measured(run, utilization):
     rows = [{"sm_clock_mhz": clock, "utilization": utilization} for clock in [1410, 1300] * 10]
