@@ -22,13 +22,13 @@ FILE_LIST = $(call quoted,imports.files=[$(subst $(space),$(comma),$(patsubst %,
 
 # `make bench domain=code` is the same as `make bench ARGS="domain=code"`: all variables given to make are passed on.
 # Values arrive as they were given: make reads no `$` in them, also not to export them.
-OURS := PYTHON VENV PY VLLM VLLM_VERSION VLLM_LOCK ARGS RUNS CLAIM FILES
+OURS := PYTHON VENV PY VLLM VLLM_VERSION VLLM_LOCK ARGS RUNS CLAIM BASE FILES
 KEYS := $(foreach name,$(filter-out $(OURS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)))
 GIVEN = $(foreach name,$(KEYS),$(call quoted,$(name)=$(value $(name))))
-unexport $(KEYS) ARGS RUNS CLAIM FILES
+unexport $(KEYS) ARGS RUNS CLAIM BASE FILES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-vllm bench select export import fit draft gpus selfcheck report compare diff verify train-draft test test-slow test-gpu test-launchers test-vllm microbench check clean
+.PHONY: help setup setup-vllm bench select export import fit draft gpus selfcheck report compare diff verify train-draft test test-slow test-gpu test-launchers test-vllm microbench microbench-compare check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,8 +110,17 @@ test-launchers: setup ## Run real sweeps through joblib, Ray and, if there is sb
 	$(PY) -m pip install -qq --editable '.[dev,joblib,slurm,ray]'
 	$(PY) -m pytest -m launcher -rs $(ARGS)
 
-microbench: setup ## Compare the speed of building blocks (pytest-benchmark)
-	$(PY) -m pytest tests/microbench --benchmark-enable $(ARGS)
+MICROBENCH := $(PY) -m pytest tests/microbench --benchmark-enable --benchmark-timer=tests.microbench.clock.seconds
+
+microbench: setup ## Time the building blocks on the device's clock, into results/microbench/
+	@mkdir -p results/microbench
+	$(MICROBENCH) --benchmark-json=results/microbench/$$(date -u +%Y%m%d-%H%M%S).json $(ARGS)
+
+microbench-compare: setup ## Is a building block slower than in an earlier file of this machine? BASE=file
+	@test -r $(call quoted,$(value BASE)) || { echo "make: give BASE=file, a file of make microbench" >&2; exit 2; }
+	@mkdir -p results/microbench
+	$(MICROBENCH) --benchmark-json=results/microbench/newest.json $(ARGS)
+	$(PY) -m tests.microbench.compare $(call quoted,$(value BASE)) results/microbench/newest.json
 
 check: setup ## Check style and types
 	$(VENV)/bin/ruff check .

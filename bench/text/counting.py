@@ -213,7 +213,7 @@ class _Worker:
         keys, counts = np.unique(places * self.vocab_size + tokens, return_counts=True)
         sides = [item.place // NUM_BLOCKS for item, n in zip(items, per_item, strict=True) if n]
         num_conversations = np.bincount(np.asarray(sides, dtype=np.int64), minlength=len(_SIDES))
-        left_out = self._left_out(items, found)
+        left_out, sides_of_tokens = self._left_out(items, found), places // NUM_BLOCKS
         num_silent = len(items) - len(sides) - refused.num_set_aside
         return _Part(
             keys,
@@ -222,8 +222,8 @@ class _Worker:
             left_out,
             refused,
             num_silent,
-            self._in_context(tokens, sizes, places // NUM_BLOCKS),
-            self._languages(items, rows, places // NUM_BLOCKS * self.vocab_size + tokens),
+            self._in_context(tokens, sizes, sides_of_tokens),
+            self._languages(items, rows, sides_of_tokens, tokens),
         )
 
     def _in_context(self, tokens: IntArray, sizes: IntArray, sides: IntArray) -> tuple[InContext, InContext]:
@@ -234,11 +234,13 @@ class _Worker:
         return found
 
     def _languages(
-        self, items: list[_Item], rows: IntArray, keys: IntArray
+        self, items: list[_Item], rows: IntArray, sides: IntArray, tokens: IntArray
     ) -> dict[str, tuple[IntArray, IntArray]]:
         """Distinct keys `side * V + token` and their counts, by language that a row states."""
         named = {item.language for item in items if item.language}
-        found = {}
+        if not named:
+            return {}
+        keys, found = sides * self.vocab_size + tokens, {}
         for name in named:
             of_item = np.array([item.language == name for item in items])
             found[name] = np.unique(keys[of_item[rows]], return_counts=True)

@@ -359,6 +359,9 @@ class PretendEvent:
         world.host_us += world.costs.view
         self._at_us = max(world.device_us, world.host_us)
 
+    def synchronize(self) -> None:
+        _world().wait("event")
+
     def elapsed_time(self, other: "PretendEvent") -> float:
         """Milliseconds."""
         return (other._at_us - self._at_us) / 1e3
