@@ -38,9 +38,10 @@ def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
     length that holds most of the sizes that are as good, and of these the largest that is itself predicted to
     lose at most half of a negligible bit: it loses least on other text. The largest of all that are as good
     would be the larger the noisier a run is; the half keeps the advice inside what another run finds as good.
-    `smallest` takes the smallest of all that are as good, `fastest` the maximum itself. Where several draft
-    lengths hold about as many, within a quarter, the shortest is taken: how many each holds is a matter of
-    chance too, and the shortest drafts least in vain where less is accepted.
+    A draft length, too, must be predicted to lose at most that half at its best size. Where several such
+    lengths hold about as many sizes, within a quarter, the shortest is taken: how many each holds is a matter
+    of chance, and the shortest drafts least in vain where less is accepted. `smallest` takes the smallest
+    size of all that are as good, `fastest` the maximum itself.
 
     Args:
         surface: predictions; sizes that are multiples of `multiple` must be on its grid.
@@ -60,7 +61,9 @@ def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
             equal = speeds == speeds.max()
         # Each size stands for those from the allowed size below it on.
         held = np.diff(sizes[allowed], prepend=0)
-        num_held = (equal[:, allowed] * held).sum(axis=1)
+        best = np.where(equal, speeds, 0.0).max(axis=1)
+        is_near = best >= best.max() * (1 - NEGLIGIBLE / 2)
+        num_held = (equal[:, allowed] * held).sum(axis=1) * is_near
         row = int(np.argmax(num_held >= num_held.max() / _ABOUT_AS_MANY))
         as_good = equal[row]
         near = as_good & (speeds[row] >= speeds[row, as_good].max() * (1 - NEGLIGIBLE / 2))

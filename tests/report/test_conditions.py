@@ -95,6 +95,23 @@ def test_a_busy_loop_in_the_middle_third_makes_every_figure_invalid(run):
     assert not any(answer.is_valid(f) for f in ("tokens_per_s", "over_plain", "over_full", "prediction"))
 
 
+def test_a_disturbed_domain_spoils_the_others_too(run):
+    """Domains take turns, and share the estimate of what heads cost."""
+    quiet, end_s = loaded(run, [0.01] * 30), 30 * PERIOD_S
+    later = [replace(r, start_s=r.start_s + end_s, end_s=r.end_s + end_s) for r in quiet.probes["code"]]
+    both = replace(
+        quiet,
+        probes={**quiet.probes, "writing": later},
+        decodes={**quiet.decodes, "writing": {}},
+    )
+    samples = [
+        {"time_s": end_s + PERIOD_S * (i + 0.5), "cpu_load_of_others": x} for i, x in enumerate([0.5] * 30)
+    ]
+    both.__dict__["samples"] = Samples([*quiet.samples.rows, *samples], ["the run ended"])
+    found = {c.name: c for c in conditions_of(both, "code", {}, LimitsConfig())}["foreign_load"]
+    assert found.is_exceeded and "of the time of writing" in found.what
+
+
 def test_short_disturbances_and_light_load_are_borne(run):
     # A job of a second now and then, and an editor that takes a tenth of the machine.
     assert answer_of(loaded(run, [0.1] * 38 + [0.9] * 2)).decision.value == "trim"
