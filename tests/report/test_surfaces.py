@@ -86,7 +86,8 @@ def test_the_confidence_set_of_the_table_is_that_of_the_report():
         assert np.array_equal(table.to_numpy(dtype=bool), expected)
 
 
-def test_trimming_is_judged_by_the_full_vocabulary_that_decoded_fastest(surfaces):
+def test_trimming_is_judged_by_the_full_vocabulary_of_the_plan(surfaces):
+    """Whatever else was decoded, and however fast: the fastest of several is so by chance as well."""
     run = surfaces.run
     by_key = run.decodes["code"]
     halved = {
@@ -94,4 +95,4 @@ def test_trimming_is_judged_by_the_full_vocabulary_that_decoded_fastest(surfaces
     }
     assert baselines(run, "code") == (Variant(FULL, 0), Variant(FULL, 3), Variant(10, 3))
     faster = replace(run, decodes={"code": {**by_key, Variant(FULL, 1): halved}})
-    assert baselines(faster, "code") == (Variant(FULL, 0), Variant(FULL, 1), Variant(10, 3))
+    assert baselines(faster, "code") == baselines(run, "code")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bench.export.gguf_files import read_gguf_vocab
 from bench.export.readers import read_map
 from bench.models.fetching import resolve_tokenizer
 from bench.text.tokenizer import load_tokenizer
@@ -93,9 +94,10 @@ def test_every_export_holds_the_chosen_tokens(selected):
     assert manifest["provenance"]["content_hash"] == summary["content_hash"]
     assert "task=select" in manifest["provenance"]["command"]
     maps = [e["path"] for e in manifest["files"] if not re.search(r"t2d\.npy|token_freq", e["path"])]
-    assert len(maps) == 5
+    assert len(maps) == 8
     for path in maps:
         assert read_map(exports / path, total).target_ids.tolist() == chosen
+    assert read_gguf_vocab(exports / "draft.gguf", total).target_ids.tolist() == chosen
     assert json.loads((exports / "eagle3_config.json").read_text())["draft_vocab_size"] == size
     for folder in ("draft", "draft-speculators"):
         tensors = load_file(exports / folder / "model.safetensors")
