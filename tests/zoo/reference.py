@@ -202,3 +202,40 @@ def yarn(plain: list[float], scaling: dict[str, Any], dim: int, theta: float) ->
         above, below = (0.1 * scaling[key] * math.log(factor) + 1 for key in ("mscale", "mscale_all_dim"))
         return found, above / below
     return found, 0.1 * math.log(factor) + 1
+
+
+def assert_chains(draft, ids, features, truth, atol):
+    """A draft's logits at each place of a text and depth equal those of a reference, and are returned.
+
+    Args:
+        draft: one that was not used yet.
+        ids: of the text.
+        features: of the target, at all positions but the last.
+        truth: the reference's logits by place, ascending, and depth.
+        atol: largest difference beside a thousandth.
+    """
+    head, places = draft.full_head(), sorted({place for place, _ in truth})
+    num_depths = 1 + max(depth for _, depth in truth)
+    # Drafted step by step, from a prompt and after a verification, with the cache rolled back.
+    found = {}
+    hidden = draft.prefill(ids[: places[0] + 1], ids[places[0] + 1][None], features[:, : places[0] + 1])
+    for place, after in zip(places, (*places[1:], None), strict=True):
+        length = draft.length
+        for depth in range(num_depths):
+            found[place, depth] = head.logits(draft.normed(hidden))[0, 0]
+            hidden = draft.step(ids[place + 2 + depth][None], hidden) if depth + 1 < num_depths else hidden
+        draft.rewind(length)
+        if after is not None:
+            hidden = draft.extend(ids[place + 2 : after + 2], features[:, place + 1 : after + 1])
+    _assert_equal(found, truth, atol)
+    # The same chains unrolled over the text at once.
+    chains = list(draft.unroll(ids, features).chains(0, len(ids) - 1, num_depths))
+    _assert_equal({(p, d): head.logits(draft.normed(chains[d][:, p]))[0] for p, d in truth}, truth, atol)
+    return found
+
+
+def _assert_equal(found, truth, atol):
+    for at, logits in truth.items():
+        torch.testing.assert_close(
+            found[at].double(), logits, rtol=1e-3, atol=atol, msg=lambda m, at=at: f"{at}: {m}"
+        )

@@ -11,7 +11,7 @@ from bench.runs.pair import placement_of
 from tests.conftest import VOCAB_SIZE, make_llama, make_target
 from tests.zoo.draft_rows import REFUSED, RUNS
 from tests.zoo.drafts import OWN, Row
-from tests.zoo.reference import ReferenceDraft
+from tests.zoo.reference import ReferenceDraft, assert_chains
 
 LENGTH, DEPTHS = 14, 3
 
@@ -68,32 +68,11 @@ def test_a_draft_that_runs_equals_the_reference(row, text, tmp_path):
         for place in places
         for depth in range(DEPTHS)
     }
-    # Chains drafted step by step, from a prompt and after a verification, with the cache rolled back.
-    found = {}
-    hidden = draft.prefill(ids[: places[0] + 1], ids[places[0] + 1][None], features[:, : places[0] + 1])
-    for place, after in zip(places, (*places[1:], None), strict=True):
-        length = draft.length
-        for depth in range(DEPTHS):
-            found[place, depth] = head.logits(draft.normed(hidden))[0, 0]
-            hidden = draft.step(ids[place + 2 + depth][None], hidden) if depth + 1 < DEPTHS else hidden
-        draft.rewind(length)
-        if after is not None:
-            hidden = draft.extend(ids[place + 2 : after + 2], features[:, place + 1 : after + 1])
-    assert_equal(found, truth)
-    # The same chains unrolled over the text at once.
-    chains = list(draft.unroll(ids, features).chains(0, LENGTH - 1, DEPTHS))
-    assert_equal({(p, d): head.logits(draft.normed(chains[d][:, p]))[0] for p, d in truth}, truth)
+    found = assert_chains(draft, ids, features, truth, atol=2e-4)
     # What it drafts, and what the target would accept, follow.
     assert all(
         head.select(found[at][None])[0] == torch.tensor(list(kept))[truth[at].argmax()] for at in truth
     )
-
-
-def assert_equal(found, truth):
-    for at, logits in truth.items():
-        torch.testing.assert_close(
-            found[at].double(), logits, rtol=1e-3, atol=2e-4, msg=lambda m, at=at: f"{at}: {m}"
-        )
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.name)

@@ -19,6 +19,7 @@ from bench.runs.pair import load_pair
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import VOCAB_SIZE
 from tests.zoo.mtp_rows import ROWS
+from tests.zoo.reference import assert_chains
 from tests.zoo.reference_mtp import ReferenceModule
 from tests.zoo.targets import LONGROPE
 
@@ -41,32 +42,13 @@ def test_a_module_equals_the_reference(row, tmp_path):
     target, draft, reference = loaded(row, tmp_path)
     ids = torch.randint(4, VOCAB_SIZE, (LENGTH,), generator=torch.Generator().manual_seed(1))
     features = target.forward(ids[None], target.new_cache()).features[:, :-1]
-    head, places = draft.full_head(), (3, 7, LENGTH - 1 - DEPTHS)
+    places = (3, 7, LENGTH - 1 - DEPTHS)
     truth = {
         (place, depth): reference.chain(ids, features[0], place, ids[place + 2 : place + 2 + depth].tolist())
         for place in places
         for depth in range(DEPTHS)
     }
-    found = {}
-    hidden = draft.prefill(ids[: places[0] + 1], ids[places[0] + 1][None], features[:, : places[0] + 1])
-    for place, after in zip(places, (*places[1:], None), strict=True):
-        length = draft.length
-        for depth in range(DEPTHS):
-            found[place, depth] = head.logits(draft.normed(hidden))[0, 0]
-            hidden = draft.step(ids[place + 2 + depth][None], hidden) if depth + 1 < DEPTHS else hidden
-        draft.rewind(length)
-        if after is not None:
-            hidden = draft.extend(ids[place + 2 : after + 2], features[:, place + 1 : after + 1])
-    assert_equal(found, truth)
-    chains = list(draft.unroll(ids, features).chains(0, LENGTH - 1, DEPTHS))
-    assert_equal({(p, d): head.logits(draft.normed(chains[d][:, p]))[0] for p, d in truth}, truth)
-
-
-def assert_equal(found, truth):
-    for at, logits in truth.items():
-        torch.testing.assert_close(
-            found[at].double(), logits, rtol=1e-3, atol=5e-4, msg=lambda m, at=at: f"{at}: {m}"
-        )
+    assert_chains(draft, ids, features, truth, atol=5e-4)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
