@@ -13,7 +13,7 @@ from bench.export.checkpoint import borrowed_head, read_head, trim_eagle3, trim_
 from bench.export.gguf_files import cut_gguf, unknown_tensors, write_eagle3_gguf
 from bench.export.layouts import with_draft_vocab_size
 from bench.export.vocab_maps import Provenance, write_maps
-from bench.models.draft_config import LayerIds, Layout, feature_layers
+from bench.models.draft_config import Layout, chosen_layers, feature_layers, num_target_layers
 from bench.models.eagle_files import CONFIG, EagleFiles, open_eagle
 from bench.models.engines import LLAMA_CPP, SGLANG, VLLM, VLLM_RUNNER, needs_first_runner, objections
 from bench.models.fetching import resolve_config, resolve_model
@@ -80,10 +80,7 @@ def serve_commands(export: Export, target: str, gamma: int, folder: Path, writte
     if export.kind is DraftKind.MTP:
         return _mtp_commands(export, target, gamma, folder)
     source = export.draft_folder if export.kind is DraftKind.EAGLE else written / "draft"
-    files = open_eagle(source, export.kind, export.pair.ignore_keys, may_be_quantised=True)
-    against = objections(files.config, read_config(source / CONFIG)[1], files.layers)
-    if not export.gguf:
-        against[LLAMA_CPP] += unknown_tensors(files) if not against[LLAMA_CPP] else []
+    files, against = _opened(source, export)
     if export.kind is DraftKind.EAGLE:
         against[VLLM].append("it cuts no head of an EAGLE-1 or EAGLE-2 draft")
     commands = _commands(target, gamma, folder, source, export.kind, needs_first_runner(files.config))
@@ -177,16 +174,24 @@ def _write_gguf(out: Path, export: Export) -> None:
     if export.gguf:
         cut_gguf(export.gguf, export.chosen, out / GGUF)
     elif export.kind is DraftKind.EAGLE3:
-        source, pair = out / "draft", export.pair
-        files = open_eagle(source, export.kind, pair.ignore_keys, may_be_quantised=True)
-        against = objections(files.config, read_config(source / CONFIG)[1], files.layers)[LLAMA_CPP]
-        if not against and not unknown_tensors(files):
-            write_eagle3_gguf(files, _feature_layers(files, pair), out / GGUF)
+        files, against = _opened(out / "draft", export)
+        if not against[LLAMA_CPP]:
+            write_eagle3_gguf(files, _feature_layers(files, export.pair), out / GGUF)
+
+
+def _opened(source: Path, export: Export) -> tuple[EagleFiles, dict[str, list[str]]]:
+    """An EAGLE draft's files, and what keeps each engine from computing what was measured."""
+    files = open_eagle(source, export.kind, export.pair.ignore_keys, may_be_quantised=True)
+    against = objections(files.config, read_config(source / CONFIG)[1], files.layers)
+    if not export.gguf and not against[LLAMA_CPP]:
+        against[LLAMA_CPP] = unknown_tensors(files)
+    return files, against
 
 
 def _feature_layers(files: EagleFiles, pair: PairConfig) -> tuple[int, ...]:
     """The target layers that the draft reads, which a GGUF file names in any case."""
     values = read_config(resolve_config(pair.target, pair.target_revision) / CONFIG)[1]
-    num_layers = (values.get("text_config") or values)["num_hidden_layers"]
-    chosen = LayerIds(pair.layer_ids) if isinstance(pair.layer_ids, str) else tuple(pair.layer_ids)
-    return feature_layers(files.config, num_layers, chosen, str(files.folder / CONFIG))
+    num_layers = num_target_layers(values.get("text_config") or values)
+    if num_layers is None:
+        raise CheckpointError(f"{pair.target}: its {CONFIG} does not say how many layers it has")
+    return feature_layers(files.config, num_layers, chosen_layers(pair.layer_ids), str(files.folder / CONFIG))

@@ -228,6 +228,17 @@ class LayerIds(Enum):
     SGLANG = "sglang"
 
 
+def num_target_layers(values: Mapping[str, Any]) -> int | None:
+    """Layers of a target by its configuration; None where it does not say."""
+    said = values.get("num_hidden_layers") or values.get("n_layer")
+    return said if isinstance(said, int) else None
+
+
+def chosen_layers(said: str | Sequence[int]) -> LayerIds | tuple[int, ...]:
+    """What `pair.layer_ids` says: whose reading of explicit layers to take, or the layers themselves."""
+    return LayerIds(said) if isinstance(said, str) else tuple(said)
+
+
 def feature_layers(
     config: EagleConfig, num_target_layers: int, chosen: LayerIds | Sequence[int], where: str
 ) -> tuple[int, ...]:

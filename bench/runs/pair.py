@@ -13,7 +13,7 @@ from bench.device import Device, default_dtype
 from bench.identity import Identity, of_model
 from bench.models.checkpoint import load_draft, resolve_pair_draft
 from bench.models.draft import Draft, Placement
-from bench.models.draft_config import LayerIds
+from bench.models.draft_config import chosen_layers
 from bench.models.mtp import OF_TARGET
 from bench.models.target import Target, load_target, resolve_target
 
@@ -88,10 +88,9 @@ def shipped_answers(draft_folder: Path) -> list[Path]:
 
 def placement_of(config: PairConfig) -> dict[str, Any]:
     """How to read the draft of a pair."""
-    ids = config.layer_ids
     return {
         "trust_remote_code": config.trust_remote_code,
-        "layer_ids": LayerIds(ids) if isinstance(ids, str) else tuple(ids),
+        "layer_ids": chosen_layers(config.layer_ids),
         "ignored_keys": tuple(config.ignore_keys),
     }
 

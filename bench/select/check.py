@@ -17,7 +17,15 @@ from bench.errors import AssetError, BenchError, VocabError
 from bench.export.files import stated_hash
 from bench.models.checkpoint import SHIPPED
 from bench.models.config_rules import Verdict
-from bench.models.draft_config import LAST, EagleConfig, LayerIds, feature_layers, layer_note, read_draft_keys
+from bench.models.draft_config import (
+    LAST,
+    EagleConfig,
+    chosen_layers,
+    feature_layers,
+    layer_note,
+    num_target_layers,
+    read_draft_keys,
+)
 from bench.models.eagle_files import num_layers_in
 from bench.models.engines import LLAMA_CPP, objections
 from bench.models.fetching import CONFIG, resolve_config, resolve_tokenizer
@@ -157,10 +165,9 @@ def _engines(config: EagleConfig, values: dict[str, Any], tensors: Collection[st
 
 def _fit(pair: PairConfig, config: EagleConfig, target: dict[str, Any], where: str, found: Findings) -> None:
     """Whether the draft reads what the target has."""
-    num_layers = target.get("num_hidden_layers") or target.get("n_layer")
-    if isinstance(num_layers, int):
-        ids = pair.layer_ids
-        chosen = LayerIds(ids) if isinstance(ids, str) else tuple(ids)
+    num_layers = num_target_layers(target)
+    if num_layers is not None:
+        chosen = chosen_layers(pair.layer_ids)
         layers = found.attempt(lambda: feature_layers(config, num_layers, chosen, where))
         if layers is not None:
             after = ", ".join(map(str, layers))
