@@ -80,6 +80,27 @@ def refused(
     return Rule(keys, Verdict.REFUSED, why, passes, values, instead)
 
 
+# Keys that change nothing in any model: of training, of tokens, and of libraries.
+TRAINING_KEYS = (
+    *("attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "dropout", "initializer_range"),
+    *("initializer_factor", "embed_requires_grad", "use_cache", "output_router_logits"),
+    *("router_aux_loss_coef", "decoder_sparse_step", "gradient_checkpointing"),
+)
+TOKEN_KEYS = (
+    *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id", "eod_token_id"),
+    *("pad_id", "image_*", "video_*", "vision_*", "im_*_id", "im_start_id", "im_end_id", "im_newline_id"),
+    *("text_start_id", "text_end_id", "mask_init_id", "org_vocab_size"),
+)
+LIBRARY_KEYS = (
+    *("transformers_version", "speculators_version", "speculators_config", "transformers_weights"),
+    *("_name_or_path", "_model_name_or_path", "_attn_implementation", "_attn_implementation_autoset"),
+    *("auto_map", "library_name", "unsloth_fixed", "unsloth_version", "task_specific_params", "id2label"),
+    *("label2id", "problem_type", "return_dict", "output_attentions", "output_hidden_states"),
+    *("chunk_size_feed_forward", "is_encoder_decoder", "is_decoder", "add_cross_attention"),
+    *("tokenizer_class", "prefix", "torchscript", "finetuning_task"),
+)
+
+
 @dataclass(frozen=True)
 class Reading:
     """What was made of one key of one configuration."""

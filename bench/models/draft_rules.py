@@ -7,7 +7,17 @@ Reference semantics are those of vLLM 0.32 (`llama_eagle3.py`, `qwen3_eagle3.py`
 from collections.abc import Mapping
 from typing import Any
 
-from bench.models.config_rules import Rule, Verdict, honoured, irrelevant, one_of, refused
+from bench.models.config_rules import (
+    LIBRARY_KEYS,
+    TOKEN_KEYS,
+    TRAINING_KEYS,
+    Rule,
+    Verdict,
+    honoured,
+    irrelevant,
+    one_of,
+    refused,
+)
 from bench.models.rope import is_positive_number, rope_problem
 
 LAYER_BLOCK, EAGLE_BLOCK = "transformer_layer_config", "eagle_config"
@@ -219,39 +229,9 @@ DRAFT_RULES: tuple[Rule, ...] = (
         *("torch_dtype", "dtype"),
         why="`dtype=` says in which type a run computes; select and export keep that of the file",
     ),
-    irrelevant(
-        *("attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "dropout", "initializer_range"),
-        *("initializer_factor", "embed_requires_grad", "use_cache", "output_router_logits"),
-        *("router_aux_loss_coef", "decoder_sparse_step", "gradient_checkpointing"),
-        why="for training, or for another library's loop",
-    ),
-    irrelevant(
-        *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "eod_token_id", "pad_id"),
-        *("image_*", "video_*", "vision_*", "im_*_id", "im_start_id", "im_end_id", "im_newline_id"),
-        *("text_start_id", "text_end_id", "mask_init_id", "org_vocab_size"),
-        why="token ids; the target's decide",
-    ),
-    irrelevant(
-        *("transformers_version", "speculators_version", "speculators_config", "transformers_weights"),
-        *(
-            "_name_or_path",
-            "_attn_implementation",
-            "_attn_implementation_autoset",
-            "auto_map",
-            "library_name",
-        ),
-        *("unsloth_fixed", "unsloth_version", "task_specific_params", "id2label", "label2id", "problem_type"),
-        *("return_dict", "output_attentions", "output_hidden_states", "chunk_size_feed_forward"),
-        *(
-            "is_encoder_decoder",
-            "is_decoder",
-            "add_cross_attention",
-            "tokenizer_class",
-            "prefix",
-            "torchscript",
-        ),
-        why="bookkeeping of libraries",
-    ),
+    irrelevant(*TRAINING_KEYS, why="for training, or for another library's loop"),
+    irrelevant(*TOKEN_KEYS, why="token ids; the target's decide"),
+    irrelevant(*LIBRARY_KEYS, why="bookkeeping of libraries"),
     irrelevant(
         *("target_model_type", "modal_type", "target_layer_count", "add_classification_head", "class_num"),
         *(

@@ -29,7 +29,7 @@ from bench.models.fetching import CONFIG, resolve_config, resolve_model, resolve
 from bench.models.hybrid import HybridCache, cache_for
 from bench.models.layers import KVCache, StaticCache, TokenCache, pack_linears
 from bench.models.lean import LeanDecoder
-from bench.models.target_config import is_lean, plan_target
+from bench.models.target_config import LEAN_MODEL_TYPES, is_lean, lean_obstacle, plan_target
 from bench.text.conversation import Prompt
 from bench.text.template import prompt_ids
 from bench.text.tokenizer import check_tokenizer_files, read_tokenizer
@@ -232,7 +232,7 @@ def load_target(
         check_devices(devices_of(model), main, folder)
     target = Target(model if device_map else model.to(device), tokenizer)
     _check_logits(target, folder)
-    target.notes = (*notes, *_spread_note(target.devices))
+    target.notes = (*notes, *_spread_note(target.devices), *_runner_note(target))
     return target
 
 
@@ -241,6 +241,14 @@ def _spread_note(devices: Sequence[str]) -> tuple[str, ...]:
         return ()
     others = f"{' and '.join(devices[1:])} were neither reserved nor watched"
     return (f"the target ran on {' and '.join(devices)}; {others}, and its energy is not known",)
+
+
+def _runner_note(target: Target) -> tuple[str, ...]:
+    """Why a target of a type that the lean pass runs is slower than it could be."""
+    obstacle = lean_obstacle(target.config.to_dict())
+    if obstacle is None or target.config.model_type not in LEAN_MODEL_TYPES:
+        return ()
+    return (f"the target ran through transformers, slower than this package's own pass: {obstacle}",)
 
 
 @torch.inference_mode()

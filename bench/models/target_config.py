@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import CheckpointError, one_line
-from bench.models.config_rules import Rule, honoured, irrelevant, is_off, one_of, read_keys
+from bench.models.config_rules import (
+    LIBRARY_KEYS,
+    TOKEN_KEYS,
+    TRAINING_KEYS,
+    Rule,
+    honoured,
+    irrelevant,
+    is_off,
+    one_of,
+    read_keys,
+)
 
 # Architectures that are: RMSNorm, rotary attention over all positions, SwiGLU, two residuals.
 LEAN_MODEL_TYPES = frozenset({"llama", "qwen2"})
@@ -49,12 +59,10 @@ LEAN_RULES: tuple[Rule, ...] = (
     irrelevant("layer_types", why="attention over all positions", passes=_all_full, values="full_attention"),
     irrelevant("sliding_window", "max_window_layers", why="without `use_sliding_window` they do nothing"),
     irrelevant(
-        *("architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path", "use_cache"),
-        *("bos_token_id", "eos_token_id", "pad_token_id", "initializer_range", "attention_dropout"),
-        *("pretraining_tp", "chunk_size_feed_forward", "id2label", "label2id", "is_encoder_decoder"),
-        *("output_attentions", "output_hidden_states", "problem_type", "return_dict", "_attn_implementation"),
-        *("unsloth_fixed", "unsloth_version", "transformers.js_config", "is_llama_config"),
-        why="of training, of generation, or of libraries",
+        *("architectures", "dtype", "torch_dtype", "pretraining_tp", "transformers.js_config"),
+        "is_llama_config",
+        *(*TRAINING_KEYS, *TOKEN_KEYS, *LIBRARY_KEYS),
+        why="of training, of tokens, or of libraries",
     ),
     irrelevant("use_mrope", "rope_interleaved", why="switched off", passes=is_off, values="false"),
 )
@@ -126,11 +134,16 @@ def plan_target(values: Mapping[str, Any], where: str, trust_remote_code: bool =
 
 def is_lean(values: Mapping[str, Any]) -> bool:
     """Whether the lean pass computes all that a configuration says."""
+    return lean_obstacle(values) is None
+
+
+def lean_obstacle(values: Mapping[str, Any]) -> str | None:
+    """What in a configuration keeps a target from the lean pass; None where nothing does."""
     try:
-        read_keys(values, LEAN_RULES, "target")
-    except CheckpointError:
-        return False
-    return True
+        read_keys(values, LEAN_RULES, "config.json")
+    except CheckpointError as error:
+        return str(error).split(";")[0]
+    return None
 
 
 def _auto_class(values: Mapping[str, Any], where: str, trust_remote_code: bool) -> str:

@@ -57,6 +57,7 @@ def test_output_equals_plain_greedy(pair, domain):
 
 @torch.inference_mode()
 def test_the_lean_runner_equals_transformers_on_the_real_target(pair):
+    assert pair.target.runner == "lean" and pair.target.notes == ()
     ids = torch.tensor([pair.target.encode(user_prompt("p", "Name three rivers in France."))])
     ours = pair.target.forward(ids, pair.target.new_cache())
     theirs = pair.target.forward_batch(ids, pair.target.new_cache())

@@ -114,6 +114,30 @@ def test_a_target_of_odd_values_is_refused(change, said):
     assert not is_lean({"model_type": "llama", "layer_types": 3})
 
 
+# What transformers 5.24 writes for a GGUF file, and what is often left in configurations.
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"_model_name_or_path": "Smollm2 135M 8k", "unk_token_id": 0, "pretraining_tp": 1},
+        {"tokenizer_class": "LlamaTokenizer", "torchscript": False, "gradient_checkpointing": True},
+    ],
+)
+def test_what_libraries_write_keeps_no_target_from_the_lean_pass(tmp_path, values):
+    target = load_target(
+        TargetRow("Llama", "llama", values=values).write(tmp_path), torch.device("cpu"), torch.float32
+    )
+    assert target.runner == "lean" and target.notes == ()
+
+
+def test_why_a_llama_runs_through_transformers_is_said(tmp_path):
+    row = TargetRow("Llama", "llama", values={"new_attention": 2})
+    target = load_target(row.write(tmp_path), torch.device("cpu"), torch.float32)
+    assert target.runner == "transformers"
+    assert target.notes[0].endswith(
+        "own pass: config.json: new_attention=2 is not known, and may change what the model computes"
+    )
+
+
 def test_a_soft_cap_that_a_models_class_ignores_is_ignored(tmp_path):
     row = TargetRow("Llama", "llama", values={"final_logit_softcapping": 0.5, "logit_scale": 3.0})
     target = load_target(row.write(tmp_path), torch.device("cpu"), torch.float32)
