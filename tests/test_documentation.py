@@ -105,7 +105,10 @@ def record_table() -> str:
     rows = ["| kind | what it is | fields |", "|---|---|---|"]
     for kind, record in KINDS.items():
         about = inspect.cleandoc(record.__doc__ or "").splitlines()[0]
-        rows.append(f"| `{kind}` | {about} | {', '.join(f'`{item.name}`' for item in fields(record))} |")
+        names = [
+            f"`{item.name}`{' (packed)' if item.name in record.packed else ''}" for item in fields(record)
+        ]
+        rows.append(f"| `{kind}` | {about} | {', '.join(names)} |")
     return "\n".join([*rows, ""])
 
 

@@ -14,7 +14,7 @@ from bench.analysis.parallel import in_parallel
 from bench.analysis.run import Run, name_of_run, read_run
 from bench.errors import ConfigError, OutputError
 from bench.identity import WEIGHTS, hash_of
-from bench.records import FILE_NAME, SCHEMA_VERSION
+from bench.records import FILE_NAME, READABLE_VERSIONS
 
 
 def load_runs(paths: Sequence[Path], runs_dir: Path | None = None) -> list[Findings]:
@@ -155,9 +155,10 @@ def _check_schema(folder: Path) -> None:
         schema = json.loads(first).get("schema")
     except (ValueError, AttributeError):
         raise OutputError(f"{folder / FILE_NAME}: its first line is not a record; is it a run?") from None
-    if schema != SCHEMA_VERSION:
+    if schema not in READABLE_VERSIONS:
         raise OutputError(
-            f"{folder} was written with record schema {schema}, this version reads {SCHEMA_VERSION}; "
+            f"{folder} was written with record schema {schema}, this version reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}; "
             "measure it again, or read it with the version that its environment.json names"
         )
 

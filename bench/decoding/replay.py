@@ -101,7 +101,7 @@ def replay(
         longest_draft: gamma up to which depths are replayed.
 
     Returns:
-        Intervals for the vocabularies of each order.
+        Intervals for the vocabularies of each order; an empty one is `(head.size + 1, 0)`.
     """
     ranks = _Ranks(head, orders, text.token_ids)
     first, num_starts = len(prompt_ids) - 1, text.num_tokens - 1
@@ -118,6 +118,9 @@ def replay(
             for part in rows.split(LOGIT_ROWS):
                 logits = head.logits(draft.normed(hidden[0, part]))
                 block.narrow(depth, part, *ranks.bounds(logits, begin + part + depth + 1))
+    # Which empty interval it is says nothing; the same one everywhere takes little space in a file.
+    is_empty = low >= high
+    low, high = low.masked_fill(is_empty, head.size + 1), high.masked_fill(is_empty, 0)
     bounds = zip(low.cpu().numpy(), high.cpu().numpy(), strict=True)
     return {name: Intervals(*pair) for name, pair in zip(orders, bounds, strict=True)}
 

@@ -22,7 +22,13 @@ from bench.records.kinds import (
     SteadyRecord,
 )
 from bench.records.served import ServedPartsRecord, ServedRecord
-from bench.records.store import FILE_NAME, SCHEMA_VERSION, RecordWriter, cut_torn_line, read_records
+from bench.records.store import (
+    FILE_NAME,
+    READABLE_VERSIONS,
+    RecordWriter,
+    cut_torn_line,
+    read_records,
+)
 
 __all__ = [
     "BaselineRecord",
@@ -35,11 +41,11 @@ __all__ = [
     "IsolatedRecord",
     "PlanRecord",
     "ProbeRecord",
+    "READABLE_VERSIONS",
     "RankingRecord",
     "Record",
     "RecordWriter",
     "ReplayRecord",
-    "SCHEMA_VERSION",
     "SampledReplayRecord",
     "ServedPartsRecord",
     "ServedRecord",

@@ -37,6 +37,7 @@ class RankingRecord(Record):
 
     kind = "ranking"
     named_by = ("source",)
+    packed = ("seen_ids", "seen_counts", "candidate_ids")
 
     source: str
     seen_ids: list[int]
@@ -102,6 +103,7 @@ class ReplayRecord(Record):
 
     kind = "replay"
     named_by = ("domain", "prompt_id", "source")
+    packed = ("token_ids", "low", "high")
 
     domain: str
     prompt_id: str
@@ -133,6 +135,7 @@ class SampledReplayRecord(Record):
     kind = "sampled_replay"
     case_kind = "replay"
     named_by = ("domain", "prompt_id", "source")
+    packed = ("token_ids", "ratios")
 
     domain: str
     prompt_id: str

@@ -12,6 +12,8 @@ class Record:
 
     Attributes:
         kind: name of the kind, as in the file.
+        packed: fields that the file holds compressed, as `bench.records.store` says: long lists of ids and
+            ranks, not timings.
         named_by: fields that distinguish a record from others of its kind; None if it is not a measurement.
         case_kind: first element of its case; None: `kind`.
     """
@@ -19,6 +21,7 @@ class Record:
     kind: ClassVar[str]
     named_by: ClassVar[tuple[str, ...] | None] = None
     case_kind: ClassVar[str | None] = None
+    packed: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def case_of(cls, *names: str | float | None) -> Case:

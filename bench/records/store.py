@@ -7,10 +7,15 @@ Format history:
     2: ranking, plan, replay, probe and isolated records; few variants are decoded. Sessions, failures and an
         end are recorded, so that an unfinished run can be recognised and resumed. Runs of `task=draft` have
         isolated records, with the part `draft_step`, and at most one coverage record.
+    3: the fields that a kind names as `packed` are objects with one key, `zlib`: their value as JSON,
+        compressed, in base64. They are most of a run and nobody reads them by eye; timings stay plain.
+        Format 2 is read as well.
 """
 
 import json
 import os
+import zlib
+from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -20,9 +25,12 @@ from typing import Any
 from bench.errors import OutputError
 from bench.records.kinds import KINDS, Case, Record
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+READABLE_VERSIONS = (2, 3)
 
 FILE_NAME = "records.jsonl"
+
+_PACKED = "zlib"  # key of a packed value
 
 
 class RecordWriter:
@@ -44,6 +52,7 @@ class RecordWriter:
             OutputError: the disk refuses; earlier records are kept.
         """
         line = {"schema": SCHEMA_VERSION, "kind": record.kind, **asdict(record)}
+        line |= {name: _packed(line[name]) for name in record.packed if line[name] is not None}
         left = memoryview((json.dumps(line) + "\n").encode())
         try:
             while left:  # a disk that is nearly full can accept a part
@@ -104,15 +113,30 @@ def read_records(folder: Path) -> Iterator[Record]:
         if not isinstance(values, dict):
             raise OutputError(f"{path}, line {number}: not a record")
         version, kind = values.pop("schema", None), values.pop("kind", None)
-        if version != SCHEMA_VERSION or kind not in list(KINDS):
+        if version not in READABLE_VERSIONS or kind not in list(KINDS):
             raise OutputError(
                 f"{path}, line {number}: schema {version}, kind {kind!r}; this version reads schema "
-                f"{SCHEMA_VERSION}"
+                f"{' and '.join(map(str, READABLE_VERSIONS))}"
             )
         try:
-            yield KINDS[kind](**values)
-        except TypeError as error:
+            packed = {name: _unpacked(values[name]) for name in KINDS[kind].packed if name in values}
+            yield KINDS[kind](**{**values, **packed})
+        except (TypeError, ValueError, zlib.error) as error:
             raise OutputError(f"{path}, line {number}: not a {kind} record ({error})") from error
+
+
+def _packed(value: Any) -> dict[str, str]:
+    text = json.dumps(value, separators=(",", ":"))
+    return {_PACKED: b64encode(zlib.compress(text.encode(), 9)).decode()}
+
+
+def _unpacked(value: Any) -> Any:
+    """The value of a packed field; records of format 2 have it as it is."""
+    if not isinstance(value, dict):
+        return value
+    if list(value) != [_PACKED]:
+        raise ValueError(f"a packed field has the one key {_PACKED}, not {', '.join(value)}")
+    return json.loads(zlib.decompress(b64decode(value[_PACKED], validate=True)))
 
 
 class Done:

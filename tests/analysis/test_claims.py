@@ -5,8 +5,11 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -15,6 +18,7 @@ from bench.analysis.claims import RefusedClaimError, verify, write_claims
 from bench.analysis.findings import Findings
 from bench.analysis.run import read_run
 from bench.errors import ConfigError, OutputError
+from bench.records import read_records
 from bench.report.tasks import report_runs
 from tests.report.synthetic import write_run
 
@@ -56,6 +60,20 @@ def test_a_claim_holds_figure_interval_counts_conditions_and_hashes(folder):
     assert limits["half_width"] == 0.25 and limits["foreign_load"] == 0.1 and "drift" not in limits
     assert "drift" in {item["name"] for item in over_plain["conditions"]}
     assert set(run["sha256"]) == {"records.jsonl", "environment.json", "config.yaml"} and run["folder"] == "."
+
+
+def test_records_of_format_2_give_the_same_surface_and_claim(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "old")
+    lines = [{"schema": 2, "kind": r.kind, **asdict(r)} for r in read_records(folder)]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    assert text != (folder / "records.jsonl").read_text()
+    (tmp_path / "old" / "records.jsonl").write_text(text)
+    old, new = (Findings.of(read_run(place)) for place in (tmp_path / "old", folder))
+    pd.testing.assert_frame_equal(old.tables()["sizes"], new.tables()["sizes"], check_exact=True)
+    for name in ("tokens_per_s", "num_rounds", "num_accepted", "prompt_left_out", "block_left_out"):
+        assert np.array_equal(getattr(old.surface("code"), name), getattr(new.surface("code"), name))
+    found = [claims.claims_of([item], item.run.folder)["runs"][0]["headlines"] for item in (old, new)]
+    assert found[0] == found[1] and len(found[0]) == 2
 
 
 def test_it_is_verified_where_it_lies_and_moved_with_its_records(folder, tmp_path):

@@ -62,6 +62,16 @@ def test_small_blocks_change_nothing(monkeypatch):
     assert (whole["a"].low[:, 0] < whole["a"].high[:, 0]).any()
 
 
+def test_there_is_one_empty_interval():
+    _, found = replayed(
+        Decoder(TARGET, 30), [5, 9, 33], {"a": np.random.default_rng(1).permutation(VOCAB_SIZE)}
+    )
+    low, high = found["a"].low, found["a"].high
+    is_empty = low >= high
+    assert 0 < is_empty.sum() < is_empty.size
+    assert set(low[is_empty]) == {VOCAB_SIZE + 1} and set(high[is_empty]) == {0}
+
+
 def test_bounds_by_hand_with_ties():
     head = DraftHead(torch.zeros(5, 2), None)
     # Tokens enter as 3, 1, 4, 0, 2, so their ranks are 4, 2, 5, 1, 3.
