@@ -14,9 +14,11 @@ runs, the launches of what follows are already queued, and after a small one the
 and verification then seem to take longer as the head shrinks. There, whole rounds are what is known of
 every (k, gamma).
 
-What depends on k is the same work in every domain: a head of k rows, whichever they are. It is estimated
-from the probes of all domains. The layer also reads the context, whose length differs, so that a domain's
-layer is that of all and a constant. The rest is estimated from the domain's own probes.
+What is the same work in every domain is estimated from the probes of all domains: a head of k rows,
+whichever they are, a layer among such heads, a pass of the target over gamma + 1 tokens. Layer and target
+also read the context, whose length differs, so that those of a domain are those of all and a constant. The
+rest is estimated from the domain's own probes; so are steps of plain decoding, whose single row may take
+another way through the attention than several rows do, and another constant.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,7 +35,7 @@ from bench.vocab.draft_vocab import Floats, IntArray
 # Parts that come once a round, as functions of the draft length.
 PER_ROUND = (EXTEND, VERIFY, OTHER)
 
-_PLAIN, _OWN_LAYER = "plain", "own layer"
+_PLAIN = "plain"
 
 Probes = Sequence[ProbeRecord]
 
@@ -56,11 +58,13 @@ class _Placed:
 
     @classmethod
     def of(
-        cls, drafted: Probes, places: Mapping[str, int], are_processes: bool, laps_overlap: bool
+        cls, probes: Probes, places: Mapping[str, int], are_processes: bool, laps_overlap: bool
     ) -> "_Placed":
         """Of the domain that is asked about."""
-        probes = with_parts([joined_rounds(p) for p in drafted] if laps_overlap else drafted)
-        return cls(probes, places, len(places), are_processes)
+        drafted = [p for p in probes if p.draft_length]
+        parts = with_parts([joined_rounds(p) for p in drafted] if laps_overlap else drafted)
+        plain = [p for p in probes if not p.draft_length]
+        return cls([*parts, *plain], places, len(places), are_processes)
 
     @classmethod
     def among(
@@ -72,7 +76,7 @@ class _Placed:
         """
         theirs = _places(probes, are_processes)
         spread = {block: place * len(places) // len(theirs) for block, place in theirs.items()}
-        found = cls.of([p for p in probes if p.draft_length], places, are_processes, laps_overlap)
+        found = cls.of(probes, places, are_processes, laps_overlap)
         return found if are_processes else replace(found, places=spread)
 
     def each(self) -> Iterator[tuple[ProbeRecord, int]]:
@@ -85,31 +89,43 @@ class _Placed:
 
 @dataclass(frozen=True)
 class _Samples:
-    """Sums and numbers of samples `(levels, blocks)`, from which any resample's means follow."""
+    """Sums and numbers of samples `(levels, blocks)`, from which any resample's means follow.
+
+    Attributes:
+        own: those of the domain that is asked about among these, from which they differ by a constant; None
+            where a domain makes no difference.
+    """
 
     levels: IntArray
     total: Floats
     count: Floats
+    own: "_Samples | None" = None
 
     def only(self, blocks: list[int]) -> "_Samples":
         """Those of some blocks."""
-        return _Samples(self.levels, self.total[:, blocks], self.count[:, blocks])
+        own = self.own and self.own.only(blocks)
+        return _Samples(self.levels, self.total[:, blocks], self.count[:, blocks], own)
 
     @classmethod
     def of(cls, part: str, levels: IntArray, of_domains: Sequence["_Placed"]) -> "_Samples":
-        """Of a part at levels of k or gamma; of a single level all samples."""
+        """Of a part at levels of k or gamma; a prefill is of no level but 0."""
         row_of = {int(level): row for row, level in enumerate(levels)}
         total = np.zeros((len(levels), of_domains[0].num_blocks))
         count = np.zeros_like(total)
         for placed in of_domains:
             for probe, place in placed.each():
                 level = probe.draft_length if part in PER_ROUND else probe.vocab_size
-                row = row_of.get(level) if len(levels) > 1 else 0
+                row = row_of.get(0 if part == PREFILL else level)
                 samples = probe.laps_ms.get(part, [])
                 if samples and row is not None:
                     total[row, place] += sum(samples)
                     count[row, place] += len(samples)
         return cls(levels, total, count)
+
+    @classmethod
+    def with_constant(cls, part: str, levels: IntArray, of_domains: Sequence["_Placed"]) -> "_Samples":
+        """As `of`; the first of the domains differs from all by a constant."""
+        return replace(cls.of(part, levels, of_domains), own=cls.of(part, levels, of_domains[:1]))
 
     def means(self, weights: Floats) -> Floats:
         """Mean by resample and level `(resamples, levels)`, for weights `(resamples, blocks)`.
@@ -119,7 +135,12 @@ class _Samples:
         """
         count = weights @ self.count.T
         overall = self.total.sum(1) / np.maximum(self.count.sum(1), 1)
-        return np.where(count > 0, (weights @ self.total.T) / np.maximum(count, 1), overall)
+        found = np.where(count > 0, (weights @ self.total.T) / np.maximum(count, 1), overall)
+        if self.own is None:
+            return found
+        of_own = np.where(self.own.count.sum(1) > 0, weights @ self.own.count.T, 0)
+        beyond = (of_own * (self.own.means(weights) - found)).sum(1) / np.maximum(of_own.sum(1), 1)
+        return np.where(self.count.sum(1) > 0, found + beyond[:, None], found)
 
 
 @dataclass(frozen=True)
@@ -162,9 +183,8 @@ class RoundLatency:
         are_processes = not by_prompt and len({p.process for p in every}) > 1
         own_place = _places(every, are_processes)
         blocks = list(own_place)
-        plain = [p for p in every if not p.draft_length]
         drafted = [p for p in every if p.draft_length]
-        own = _Placed.of(drafted, own_place, are_processes, laps_overlap)
+        own = _Placed.of(every, own_place, are_processes, laps_overlap)
         of_all = [own, *(_Placed.among(list(o), own_place, are_processes, laps_overlap) for o in others)]
         sizes = np.array(sorted({p.vocab_size for p in drafted}))
         gammas = np.array(sorted({p.draft_length for p in drafted}))
@@ -172,9 +192,10 @@ class RoundLatency:
         with_layer = {p.vocab_size for placed in of_all for p in placed.probes if p.laps_ms.get(LAYER)}
         chained = np.array(sorted(with_layer & set(sizes.tolist())) or sizes[:1])
         parts = {part: _Samples.of(part, sizes, of_all) for part in (HEAD, SELECT)}
-        parts |= {LAYER: _Samples.of(LAYER, chained, of_all), _OWN_LAYER: _Samples.of(LAYER, chained, [own])}
-        parts |= {part: _Samples.of(part, gammas, [own]) for part in PER_ROUND}
-        parts[_PLAIN] = _Samples.of(VERIFY, np.zeros(1, int), [replace(own, probes=plain)])
+        parts[LAYER] = _Samples.with_constant(LAYER, chained, of_all)
+        parts |= {part: _Samples.of(part, gammas, [own]) for part in (EXTEND, OTHER)}
+        parts[VERIFY] = _Samples.with_constant(VERIFY, gammas, of_all)
+        parts[_PLAIN] = _Samples.of(VERIFY, np.zeros(1, int), [own])
         prefill = _Samples.of(PREFILL, np.zeros(1, int), [own])
         whole = None
         if laps_overlap:
@@ -210,10 +231,7 @@ class RoundLatency:
 
         Sizes are weighted by their samples: a size that was probed with short drafts has few.
         """
-        samples, own = self._by_part[LAYER], self._by_part[_OWN_LAYER]
-        of_own = np.where(own.count.sum(1) > 0, weights @ own.count.T, 0)
-        beyond = (of_own * (own.means(weights) - samples.means(weights))).sum(1)
-        return _rising(samples, sizes, weights) + (beyond / np.maximum(of_own.sum(1), 1))[:, None]
+        return _rising(self._by_part[LAYER], sizes, weights)
 
     def fixed_ms(self, draft_length: int, weights: Floats) -> Floats:
         """The part of a round that does not depend on the vocabulary `(resamples,)`."""

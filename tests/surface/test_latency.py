@@ -135,6 +135,15 @@ def test_a_layer_is_that_of_all_domains_and_a_constant_of_its_own():
     assert found == pytest.approx([2.5, 4.5])
 
 
+def test_verification_is_that_of_all_domains_and_a_constant_of_its_own():
+    own = [probe("a", 8, gamma, 1.0, verify_ms=ms) for gamma, ms in ((1, 22.0), (3, 23.0))]
+    other = [probe("x", 8, gamma, 1.0, verify_ms=ms) for gamma, ms in ((1, 14.0), (3, 19.0))]
+    latency = RoundLatency.from_probes(own, others=[other])
+    # Of both (19, 24) and three milliseconds beyond; extension and the rest take 3.5 ms.
+    found = [latency.fixed_ms(gamma, one(1))[0] for gamma in (1, 3)]
+    assert found == pytest.approx([19 + 3 + 3.5, 24 + 3 + 3.5])
+
+
 def test_processes_are_blocks_of_all_domains():
     own = [at(probe("a", 8, 2, ms), 1, process) for process, ms in enumerate((1.0, 2.0))]
     other = [at(probe(p, 8, 2, ms), 1, process) for process, ms in enumerate((3.0, 6.0, 9.0)) for p in "xy"]
