@@ -9,15 +9,23 @@ from typing import Any
 from bench.config import PairConfig, SelectConfig
 from bench.cost.config_json import DraftKind, read_config
 from bench.errors import CheckpointError
-from bench.export.checkpoint import borrowed_head, read_head, trim_eagle3, trim_lm_head, trim_mtp
-from bench.export.gguf_files import cut_gguf, unknown_tensors, write_eagle3_gguf
+from bench.export.checkpoint import (
+    borrowed_head,
+    read_ends,
+    read_head,
+    trim_eagle3,
+    trim_lm_head,
+    trim_mtp,
+)
+from bench.export.gguf_files import cut_gguf, gguf_architecture, unknown_tensors, write_eagle3_gguf
+from bench.export.gguf_mtp import READS_D2T, architecture_of, sidecar_objections, write_mtp_gguf
 from bench.export.layouts import with_draft_vocab_size
 from bench.export.vocab_maps import Provenance, write_maps
 from bench.models.draft_config import Layout, chosen_layers, feature_layers, num_target_layers
 from bench.models.eagle_files import CONFIG, EagleFiles, open_eagle
 from bench.models.engines import LLAMA_CPP, SGLANG, VLLM, VLLM_RUNNER, needs_first_runner, objections
 from bench.models.fetching import resolve_config, resolve_model
-from bench.models.mtp import OF_TARGET, has_own_head
+from bench.models.mtp import OF_TARGET, has_own_head, open_mtp
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
 EXPORTS, GGUF = "exports", "draft.gguf"
@@ -78,7 +86,7 @@ def serve_commands(export: Export, target: str, gamma: int, folder: Path, writte
     if not export.settings.checkpoint or export.kind is DraftKind.DECODER_LM:
         return {}
     if export.kind is DraftKind.MTP:
-        return _mtp_commands(export, target, gamma, folder)
+        return _mtp_commands(export, target, gamma, folder, written)
     source = export.draft_folder if export.kind is DraftKind.EAGLE else written / "draft"
     files, against = _opened(source, export)
     if export.kind is DraftKind.EAGLE:
@@ -116,25 +124,41 @@ def _commands(
     }
 
 
-def _mtp_commands(export: Export, target: str, gamma: int, folder: Path) -> dict[str, str]:
-    """By engine, what serves an MTP module with the vocabulary; a module in a folder of its own, none."""
-    if export.pair.draft != OF_TARGET:
-        alone = "not loaded: it takes MTP modules out of the target's own files"
-        return {VLLM: alone, SGLANG: alone, LLAMA_CPP: alone}
-    sidecar = "not loaded: export.gguf=FILE cuts the sidecar of its MTP layers"
-    if export.gguf:
-        sidecar = (
-            "llama-server --model <target as GGUF> --spec-type draft-mtp "
-            f"--spec-draft-model {folder / EXPORTS / GGUF} --spec-draft-n-max {gamma}"
-        )
+def _mtp_commands(export: Export, target: str, gamma: int, folder: Path, written: Path) -> dict[str, str]:
+    """By engine, what serves an MTP module with the vocabulary, or why nothing does."""
+    sidecar = (
+        "llama-server --model <target as GGUF> --spec-type draft-mtp "
+        f"--spec-draft-model {folder / EXPORTS / GGUF} --spec-draft-n-max {gamma}"
+    )
+    if not export.chosen.is_full:
+        sidecar += "  # since its pull request 29143, which was open in November 2026"
     map_path = folder / EXPORTS / "sglang" / "token_map.pt"
-    return {
-        VLLM: "not loaded as measured: it cuts no head of an MTP module",
-        SGLANG: f"python -m sglang.launch_server --model-path {target} --speculative-algorithm NEXTN "
+    nextn = (
+        f"python -m sglang.launch_server --model-path {target} --speculative-algorithm NEXTN "
         f"--speculative-num-steps {gamma} --speculative-eagle-topk 1 "
-        f"--speculative-num-draft-tokens {gamma + 1} --speculative-token-map {map_path}",
-        LLAMA_CPP: sidecar,
+        f"--speculative-num-draft-tokens {gamma + 1} --speculative-token-map {map_path}"
+    )
+    alone = "not loaded: it takes MTP modules out of the target's own files"
+    reasons = _sidecar_objections(export, written)
+    return {
+        VLLM: "not loaded as measured: it cuts no head of an MTP module"
+        if export.pair.draft == OF_TARGET
+        else alone,
+        SGLANG: nextn if export.pair.draft == OF_TARGET else alone,
+        LLAMA_CPP: f"not loaded: {', '.join(reasons)}" if reasons else sidecar,
     }
+
+
+def _sidecar_objections(export: Export, written: Path) -> list[str]:
+    """What keeps llama.cpp from an MTP module with the vocabulary."""
+    if export.gguf:
+        arch: str | None = gguf_architecture(written / GGUF)
+    else:
+        files = open_mtp(written / "draft", may_be_quantised=True)
+        if reasons := sidecar_objections(files):
+            return reasons
+        arch = architecture_of(files.config)
+    return [] if export.chosen.is_full or arch in READS_D2T else [f"the MTP layer of its {arch} reads no d2t"]
 
 
 def _write_config(out: Path, export: Export) -> None:
@@ -177,6 +201,13 @@ def _write_gguf(out: Path, export: Export) -> None:
         files, against = _opened(out / "draft", export)
         if not against[LLAMA_CPP]:
             write_eagle3_gguf(files, _feature_layers(files, export.pair), out / GGUF)
+    elif export.kind is DraftKind.MTP:
+        module = open_mtp(out / "draft", may_be_quantised=True)
+        if not sidecar_objections(module):
+            target = resolve_model(
+                export.pair.target, export.pair.target_revision, export.pair.trust_remote_code
+            )
+            write_mtp_gguf(module, target, *read_ends(target), out / GGUF)
 
 
 def _opened(source: Path, export: Export) -> tuple[EagleFiles, dict[str, list[str]]]:

@@ -205,15 +205,32 @@ def read_head(folder: Path) -> dict[str, StoredTensor]:
         AssetError: there are no weights.
         CheckpointError: there is neither an LM head nor an embedding.
     """
-    tensors = open_weights(folder)
-    # Models that wrap a text model put a prefix before its tensor names.
-    tensors |= {name.removeprefix("language_model."): tensor for name, tensor in tensors.items()}
+    tensors = _of_text_model(folder)
     if head := head_tensors(tensors):
         return head
     for name in _EMBEDDINGS:
         if name in tensors:
             return {HEAD: tensors[name]}
     raise CheckpointError(f"{folder}: neither {HEAD} nor an input embedding is in its files")
+
+
+def read_ends(folder: Path) -> tuple[StoredTensor, StoredTensor]:
+    """Input embedding `(V, H)` and last norm `(H,)` of a decoder LM.
+
+    Raises:
+        AssetError: there are no weights.
+        CheckpointError: one of them is not there.
+    """
+    tensors, norm = _of_text_model(folder), "model.norm.weight"
+    embedding = next((name for name in _EMBEDDINGS if name in tensors), None)
+    if embedding is None or norm not in tensors:
+        raise CheckpointError(f"{folder}: it holds no input embedding, or no {norm}")
+    return tensors[embedding], tensors[norm]
+
+
+def _of_text_model(folder: Path) -> dict[str, StoredTensor]:
+    """A model's tensors, without what models that wrap a text model put into the names of its tensors."""
+    return {name.replace("language_model.", ""): tensor for name, tensor in open_weights(folder).items()}
 
 
 def borrowed_head(draft: Path, target: Callable[[], Path]) -> dict[str, StoredTensor] | None:

@@ -41,7 +41,10 @@ _NAMES = {
 }
 
 # Matrices stay in the type that they are stored in.
-_TYPES = {"F32": Type.F32, "F16": Type.F16, "BF16": Type.BF16}
+TYPES = {"F32": Type.F32, "F16": Type.F16, "BF16": Type.BF16}
+
+# Tensors to write, by name: shape, type and what makes their data.
+Writes = dict[str, tuple[tuple[int, ...], Type, Callable[[], NDArray[Any]]]]
 
 
 def unknown_tensors(files: EagleFiles) -> list[str]:
@@ -51,7 +54,7 @@ def unknown_tensors(files: EagleFiles) -> list[str]:
     return [
         f"it does not read {name}, stored as {tensor.dtype}"
         for name, tensor in parts.items()
-        if tensor is not None and (name not in known or tensor.dtype not in _TYPES)
+        if tensor is not None and (name not in known or tensor.dtype not in TYPES)
     ]
 
 
@@ -66,12 +69,12 @@ def write_eagle3_gguf(files: EagleFiles, layers: Sequence[int], path: Path) -> N
     Raises:
         OutputError: the file cannot be written.
     """
-    config, writes = files.config, dict[str, tuple[tuple[int, ...], Type, Callable[[], NDArray[Any]]]]()
+    config, writes = files.config, Writes()
 
     def put(name: str, tensor: StoredTensor, heads: int = 0) -> None:
         # Norms and other vectors are always float32 in GGUF.
-        kind = _TYPES[tensor.dtype] if len(tensor.shape) > 1 else Type.F32
-        writes[name] = (tensor.shape, kind, lambda: _as_bytes(_rotated(tensor.tensor(), heads), kind))
+        kind = TYPES[tensor.dtype] if len(tensor.shape) > 1 else Type.F32
+        writes[name] = (tensor.shape, kind, lambda: as_bytes(_rotated(tensor.tensor(), heads), kind))
 
     for name, tensor in files.layers.items():
         heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
@@ -86,7 +89,7 @@ def write_eagle3_gguf(files: EagleFiles, layers: Sequence[int], path: Path) -> N
         writes[D2T] = (ids.shape, Type.I64, lambda: ids)
     writer = GGUFWriter(path, EAGLE3)
     _describe(writer, config, layers)
-    _write(writer, writes, path)
+    write_tensors(writer, writes, path)
 
 
 def _rotated(tensor: torch.Tensor, heads: int) -> torch.Tensor:
@@ -97,7 +100,8 @@ def _rotated(tensor: torch.Tensor, heads: int) -> torch.Tensor:
     return rows.swapaxes(1, 2).reshape(tensor.shape)
 
 
-def _as_bytes(tensor: torch.Tensor, kind: Type) -> NDArray[Any]:
+def as_bytes(tensor: torch.Tensor, kind: Type) -> NDArray[Any]:
+    """A tensor as its bytes in a file."""
     if kind is Type.F32:
         return tensor.float().numpy()
     return tensor.contiguous().view(torch.uint8).numpy()
@@ -133,12 +137,12 @@ def _describe(writer: GGUFWriter, config: EagleConfig, layers: Sequence[int]) ->
     writer.add_bool(f"{EAGLE3}.norm_before_fc", config.norm_before_fc)
 
 
-def _write(
-    writer: GGUFWriter,
-    tensors: dict[str, tuple[tuple[int, ...], Type, Callable[[], NDArray[Any]]]],
-    path: Path,
-) -> None:
-    """Writes one tensor after the other, so that only one is in memory."""
+def write_tensors(writer: GGUFWriter, tensors: Writes, path: Path) -> None:
+    """Writes one tensor after the other, so that only one is in memory.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     try:
         for name, (shape, kind, _) in tensors.items():
             block, size = gguf.GGML_QUANT_SIZES[kind]
@@ -172,7 +176,7 @@ def cut_gguf(source: Path, vocab: DraftVocab, out: Path) -> None:
         OutputError: the file cannot be written.
     """
     reader = _open(source)
-    arch = str(reader.get_field(Keys.General.ARCHITECTURE).contents())  # type: ignore[union-attr]
+    arch = _architecture(reader)
     stored = {tensor.name: tensor for tensor in reader.tensors}
     head = _head_of(stored, arch, reader, source)
     own = _vocab_of(stored, vocab, source)
@@ -196,7 +200,7 @@ def cut_gguf(source: Path, vocab: DraftVocab, out: Path) -> None:
     writes[name] = ((len(vocab), int(head.shape[0])), head.tensor_type, lambda: head.data[rows])
     if not vocab.is_full:
         writes[D2T] = (vocab.target_ids.shape, Type.I64, lambda: vocab.target_ids)
-    _write(writer, writes, out)
+    write_tensors(writer, writes, out)
 
 
 def read_gguf_vocab(path: Path, target_vocab_size: int) -> DraftVocab:
@@ -207,6 +211,19 @@ def read_gguf_vocab(path: Path, target_vocab_size: int) -> DraftVocab:
     """
     stored = {tensor.name: tensor for tensor in _open(path).tensors}
     return _vocab_of(stored, _full(target_vocab_size), path)
+
+
+def gguf_architecture(path: Path) -> str:
+    """llama.cpp's name of the model that a GGUF file holds.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    return _architecture(_open(path))
+
+
+def _architecture(reader: GGUFReader) -> str:
+    return str(reader.get_field(Keys.General.ARCHITECTURE).contents())  # type: ignore[union-attr]
 
 
 def _open(path: Path) -> GGUFReader:

@@ -139,7 +139,7 @@ def open_mtp(folder: Path, may_be_quantised: bool = False) -> MtpFiles:
     maps: dict[str, StoredTensor] = {name: tensors.pop(name) for name in ("d2t", "t2d") if name in tensors}
     head, embedding = tensors.pop(HEAD, None), tensors.pop(EMBEDDING, None)
     where = f"{folder / CONFIG}"
-    config = mtp_config(_text_config(folder), {name: t.shape for name, t in tensors.items()}, where)
+    config = mtp_config(text_config(folder), {name: t.shape for name, t in tensors.items()}, where)
     vocab = read_vocab(maps, config.vocab_size, folder)
     if not may_be_quantised:
         check_head(head, vocab, config, folder)
@@ -216,8 +216,12 @@ def save_mtp(body: MtpBody, folder: Path, metadata: dict[str, str]) -> None:
     (folder / CONFIG).write_text(json.dumps(values, indent=2) + "\n", "utf-8")
 
 
-def _text_config(folder: Path) -> Any:
-    """The target's configuration with the defaults of its model type."""
+def text_config(folder: Path) -> Any:
+    """The target's configuration with the defaults of its model type.
+
+    Raises:
+        CheckpointError: `transformers` cannot read it.
+    """
     try:
         return AutoConfig.from_pretrained(folder).get_text_config()
     except Exception as error:  # damaged or foreign files can raise anything

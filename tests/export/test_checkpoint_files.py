@@ -80,6 +80,9 @@ def test_heads_of_large_models_and_of_wrappers_are_found(tmp_path):
     (tmp_path / "vlm").mkdir()
     save_file({"language_model.lm_head.weight": HEAD}, tmp_path / "vlm" / "model.safetensors")
     assert torch.equal(read_head(tmp_path / "vlm")["lm_head.weight"].tensor(), HEAD)
+    (tmp_path / "tied").mkdir()
+    save_file({"model.language_model.embed_tokens.weight": HEAD}, tmp_path / "tied" / "model.safetensors")
+    assert torch.equal(read_head(tmp_path / "tied")["lm_head.weight"].tensor(), HEAD)
 
 
 @pytest.mark.parametrize("index", ["[]", "{}", "{", '{"weight_map": 3}'])
