@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +17,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from bench.analysis.figures import OVER_FULL, OVER_PLAIN
 from bench.cli import arrange
 from bench.cli import jobs_of as sweep_jobs
 from bench.config import Config, Task
@@ -23,6 +25,7 @@ from bench.export.vocab_maps import exported_files
 from bench.records.kinds import KINDS
 
 ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "results" / "example"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 PAGES += sorted(path for room in ("bench", "conf", "results") for path in (ROOT / room).rglob("README.md"))
 
@@ -118,8 +121,42 @@ def map_table() -> str:
     return "\n".join([*rows, ""])
 
 
+def example_table() -> str:
+    """What the example run says of each domain, as its `claim.json` has it."""
+    headlines = json.loads((EXAMPLE / "claim.json").read_text("utf-8"))["runs"][0]["headlines"]
+    records = [json.loads(line) for line in (EXAMPLE / "records.jsonl").read_text("utf-8").splitlines()]
+    started = next(line["started_at"] for line in records if line["kind"] == "session")
+    took = datetime.fromisoformat(records[-1]["ended_at"]) - datetime.fromisoformat(started)
+    minutes, seconds = divmod(round(took.total_seconds()), 60)
+    machine = json.loads((EXAMPLE / "environment.json").read_text("utf-8"))
+    full_size = max(headline["over"]["vocab_size"] for headline in headlines)
+    rows = [
+        f"[The example run](results/example/report.md) measured for {minutes} min {seconds} s on "
+        f"{machine['num_threads']} cores of {machine['device_name'].partition(' (')[0]} "
+        f"({machine['dtype']}):",
+        "",
+        f"| domain | vocabulary (of {full_size:,}) | draft length | over the full vocabulary | over plain "
+        "decoding |",
+        "|---|---|---|---|---|",
+    ]
+    for domain in dict.fromkeys(headline["domain"] for headline in headlines):
+        ours = {h["figure"]: h for h in headlines if h["domain"] == domain}
+        gains = [
+            "{:.2f}x [{:.2f}, {:.2f}]".format(ours[figure]["value"], *ours[figure]["interval_95"])
+            if figure in ours
+            else "is the full vocabulary"
+            for figure in (OVER_FULL, OVER_PLAIN)
+        ]
+        chosen = ours[OVER_PLAIN]["variant"]
+        rows.append(
+            f"| {domain} | {chosen['vocab_size']:,} | {chosen['draft_length']} | {gains[0]} | {gains[1]} |"
+        )
+    return "\n".join([*rows, ""])
+
+
 # The generated tables of each page.
 GENERATED = {
+    ROOT / "README.md": {"example": example_table},
     ROOT / "bench" / "export" / "README.md": {"maps": map_table},
     ROOT / "conf" / "README.md": {"targets": target_table, "keys": key_tables},
     ROOT / "results" / "README.md": {"records": record_table},
@@ -231,6 +268,11 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120
 
 
-if __name__ == "__main__":
+def write_all() -> None:
+    """Writes all generated tables."""
     for page in GENERATED:
         page.write_text(with_tables(page), "utf-8")
+
+
+if __name__ == "__main__":
+    write_all()

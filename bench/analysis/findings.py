@@ -193,7 +193,7 @@ class Findings:
 
     @cached_property
     def spans(self) -> dict[str, tuple[float, float]]:
-        """When every domain was measured, in s."""
+        """When every domain was decoded, in s."""
         return measured_spans(self.run)
 
     # Words.
@@ -260,11 +260,20 @@ class Findings:
 
     @property
     def sample_sizes(self) -> str:
-        """Prompts behind the figures, as captions say them."""
-        counts = [(domain, len(prompts)) for domain, prompts in self.run.prompts.items()]
-        if len(counts) == 1:
-            return f"n = {counts[0][1]} prompts"
-        return f"n = {', '.join(f'{domain}: {count} prompts' for domain, count in counts)}"
+        """Prompts that were probed and decoded, as captions say them."""
+        return _sample_sizes({domain: len(prompts) for domain, prompts in self.run.prompts.items()})
+
+    @property
+    def replayed_sample_sizes(self) -> str:
+        """Prompts that were replayed, as captions say them."""
+        return _sample_sizes({d: len(self.surface(d).prompt_left_out) for d in self.domains})
+
+
+def _sample_sizes(counts: dict[str, int]) -> str:
+    if len(set(counts.values())) == 1:
+        each = " in each domain" if len(counts) > 1 else ""
+        return f"n = {next(iter(counts.values()))} prompts{each}"
+    return f"n = {', '.join(f'{domain}: {count} prompts' for domain, count in counts.items())}"
 
 
 def predict_all(found: list[Findings]) -> None:

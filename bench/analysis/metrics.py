@@ -258,9 +258,10 @@ ROLE_NAMES: Mapping[str, str] = {
 }
 
 ROLE_LEGEND = (
-    "plain: decoding without a draft. full: the whole vocabulary, at its best draft length and at that of "
-    "the optimum. optimum: predicted fastest. paper: k* of the paper's utility. same passes: the smallest k "
-    "that needs no more target passes than the full vocabulary. check: decodes elsewhere."
+    "plain: decoding without a draft. full: the whole vocabulary, at the advised draft length or at one that "
+    "is significantly faster for it. optimum: what is advised. paper: k* of the paper's utility. same "
+    "passes: the smallest k that needs no more target passes than the full vocabulary. check: decodes "
+    "elsewhere."
 )
 
 

@@ -117,9 +117,9 @@ def _of_a_draft(surfaces: Surfaces, domain: str, variant: Variant, measured: flo
 
 
 def held_out_tokens(run: Run, domain: str) -> np.ndarray:
-    """All tokens of the target's held-out answers `(n,)`."""
+    """All tokens of the target's held-out answers, of all that were replayed `(n,)`."""
     replays = run.replays[domain][run.plans[domain].source]
-    return np.concatenate([np.array(replays[p].token_ids) for p in run.prompts[domain]])
+    return np.concatenate([np.array(record.token_ids) for _, record in sorted(replays.items())])
 
 
 def coverage_curves(run: Run, domain: str) -> pd.DataFrame:

@@ -327,7 +327,7 @@ def cross_frame(surfaces: Surfaces) -> pd.DataFrame:
                 "mean_acceptance_length": surface.mean_acceptance_length[row, column],
                 "full_mean_acceptance_length": surface.mean_acceptance_length[row, -1],
                 "predicted_speedup_vs_full_vocab": _relative(surface)[row, column],
-                "num_prompts": len(run.prompts[domain]),
+                "num_prompts": len(surface.prompt_left_out),
             })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -354,8 +354,14 @@ def _chosen_on(surfaces: Surfaces, source: str) -> Variant:
 
 
 def acceptance_by_position(surfaces: Surfaces, domain: str, variant: Variant) -> Floats:
-    """Share of rounds that accept the draft token at each position, unconditional `(draft length,)`."""
-    return replayed_by_position(surfaces.run, domain, variant, surfaces.run.prompts[domain])
+    """Share of rounds that accept the draft token at each position, unconditional `(draft length,)`.
+
+    Over every replayed answer, as the surface is.
+    """
+    run = surfaces.run
+    replays = run.replays[domain][run.plans[domain].source]
+    longer = sorted(prompt for prompt, record in replays.items() if len(record.token_ids) > 1)
+    return replayed_by_position(run, domain, variant, longer)
 
 
 def replayed_by_position(run: Run, domain: str, variant: Variant, prompts: Iterable[str]) -> Floats:

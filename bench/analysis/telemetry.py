@@ -130,7 +130,10 @@ def _series(rows: Sequence[dict[str, Any]], field: str) -> tuple[Floats, Floats]
 
 
 def measured_spans(run: Run) -> dict[str, tuple[float, float]]:
-    """From the first to the last decode of every domain, in s since the first sample."""
+    """From the first to the last decode of every domain, in s since the first sample.
+
+    Domains that took turns share a span, which has all their names.
+    """
     start_s, spans = run.samples.rows[0]["time_s"] if run.samples.rows else 0.0, {}
     for domain in run.decodes:
         records = run.decodes_of(domain)
@@ -138,7 +141,14 @@ def measured_spans(run: Run) -> dict[str, tuple[float, float]]:
         ends = [record.end_s for record in records if record.end_s is not None]
         if starts and ends:
             spans[domain] = (min(starts) - start_s, max(ends) - start_s)
-    return spans
+    merged: list[tuple[list[str], float, float]] = []
+    for domain, (begin, end) in sorted(spans.items(), key=lambda item: item[1]):
+        if merged and begin < merged[-1][2]:
+            names, first, last = merged.pop()
+            merged.append(([*names, domain], first, max(last, end)))
+        else:
+            merged.append(([domain], begin, end))
+    return {", ".join(names): (begin, end) for names, begin, end in merged}
 
 
 # What a user calls the readings of the sensors.

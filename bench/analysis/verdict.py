@@ -1,6 +1,6 @@
 """The answer per domain, in numbers and words: which vocabulary size and draft length, and what they buy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -49,8 +49,10 @@ class Answer:
         predicted_tokens_per_s: of the same draft.
         coverage: share of the held-out answers inside its vocabulary.
         energy: per token.
-        num_prompts: that all of this is measured on.
+        num_prompts: that were probed and decoded.
+        num_replayed: whose acceptance is behind the estimates.
         advice: what the surface says beside it.
+        beside: what was predicted of the decodes, on their own prompts, where the estimate has more prompts.
         why_apart: where decoding and prediction differ, by how much and through what; empty where they agree.
         conditions: that it was measured under.
     """
@@ -66,7 +68,9 @@ class Answer:
     coverage: float
     energy: TokenEnergy
     num_prompts: int
+    num_replayed: int
     advice: Advice
+    beside: str
     why_apart: str
     conditions: list[Condition]
 
@@ -196,7 +200,7 @@ class Answer:
             f"Down to {advice.lossless:,} tokens the draft needs no more target passes than with the full "
             f"vocabulary (gamma = {advice.best.draft_length}, on these prompts).",
             f"The paper's utility chooses k* = {paper.vocab_size:,}; with its best gamma, "
-            f"{paper.draft_length}, it is predicted {advice.paper_regret:.1%} slower than the fastest.",
+            f"{paper.draft_length}, it is predicted {_slower(advice.paper_regret)} than what is advised.",
             *self._id_prefix(),
             *self._baselines(),
             f"Break-even (arXiv 2605.10453): at {now} the head takes {even.head_ratio:.1%} of its full time, "
@@ -271,7 +275,9 @@ def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
         coverage=coverage,
         energy=token_energy(run, domain, best),
         num_prompts=len(run.prompts[domain]),
+        num_replayed=len(surface.prompt_left_out),
         advice=surfaces.advice(domain),
+        beside=_of_decodes(surfaces, domain, best, gains),
         why_apart="" if agree else _why_apart(summary, domain, best, full),
         conditions=conditions_of(run, domain, gains, limits_of(run)),
     )
@@ -293,6 +299,27 @@ def _gain(surfaces: Surfaces, domain: str, best: Variant, base: Variant, halves:
         judged_apart,
         speedup(surfaces.run, domain, best, base),
         expected.value,
+    )
+
+
+def _slower(share: float) -> str:
+    return f"{abs(share):.1%} {'faster' if share < 0 else 'slower'}"
+
+
+def _of_decodes(surfaces: Surfaces, domain: str, best: Variant, gains: Mapping[str, Gain | None]) -> str:
+    """What was predicted of the decodes alone, which are of fewer prompts than the estimates."""
+    num_decoded = len(surfaces.run.prompts[domain])
+    num_replayed = len(surfaces.of(domain).prompt_left_out)
+    if num_decoded == num_replayed:
+        return ""
+    names = {OVER_FULL: "the full-vocabulary draft", OVER_PLAIN: "plain decoding"}
+    parts = [
+        f"{gain.expected:.2f}x over {names[name]}" for name, gain in gains.items() if gain and gain.expected
+    ]
+    speed = format_value("tokens_per_s", surfaces.of_decodes(domain).at(best))
+    return (
+        f"The estimate takes acceptance from {num_replayed} prompts; {num_decoded} of them were decoded. For "
+        f"these {num_decoded} it expects {', '.join(parts)} and {speed} tokens/s."
     )
 
 
@@ -332,10 +359,11 @@ def domain_facts(run: Run, summary: pd.DataFrame, domain: str) -> list[str]:
     """
     source = run.plans[domain].source
     rows = summary[(summary["domain"] == domain) & (summary["draft_length"] > 0)]
-    replays = [run.replays[domain][source][prompt] for prompt in run.prompts[domain]]
+    replays = list(run.replays[domain][source].values())
     errors, pass_ms = rows["prediction_error"].abs(), sum(r.replay_ms for r in replays) / len(replays)
     facts = [
-        f"{len(replays)} held-out prompts{_in_processes(run, domain)}. Ranked on {source}: "
+        f"{len(replays)} held-out prompts replayed, {len(run.prompts[domain])} of them probed and decoded"
+        f"{_in_processes(run, domain)}. Ranked on {source}: "
         f"{run.rankings[source].num_seen:,} distinct tokens in the target's own answers to ranking prompts; "
         "larger sizes are filled up with the lowest unseen ids.",
         f"Replay: {pass_ms:.0f} ms a prompt for all sizes and draft lengths; {_against_replay(run, rows)}",
@@ -354,7 +382,7 @@ def domain_facts(run: Run, summary: pd.DataFrame, domain: str) -> list[str]:
 
 def _in_processes(run: Run, domain: str) -> str:
     count = run.num_processes(domain)
-    return "" if count == 1 else f", probed and decoded in each of {count} fresh processes"
+    return "" if count == 1 else f" in each of {count} fresh processes"
 
 
 def baseline_facts(run: Run) -> list[tuple[str, str]]:

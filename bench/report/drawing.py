@@ -170,10 +170,13 @@ class Sampled(Protocol):
 
     @property
     def spans(self) -> Mapping[str, tuple[float, float]]:
-        """When every domain was measured, in s."""
+        """When every domain was decoded, in s."""
 
 
-@captioned("telemetry", "Shaded: when each domain was measured ({n}).")
+@captioned(
+    "telemetry",
+    "Shaded: from the first to the last decode of a domain, or of domains that took turns ({n}).",
+)
 def telemetry_figure(found: Sampled) -> Figure | None:
     """A panel per quantity over time, with the time of every domain shaded; None without samples."""
     labels = list(dict.fromkeys(series.panel for series in found.sampled))

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -115,7 +116,8 @@ _MARKERS = "os^Dv"
 @captioned(
     "roofline",
     "Work per byte against work per second, from counted FLOPs and bytes and median times ({n}). The roof is "
-    "the data sheet's, or measured by a probe where there is none. Numbers are k, or tokens verified.",
+    "the data sheet's, or measured by a probe where there is none; points above it read from a cache, which "
+    "is faster than memory. Numbers are k, or tokens verified.",
 )
 def roofline_figure(found: LatencyFindings) -> Figure | None:
     """Work per byte against work per second of every measured size; None where no limit is known.
@@ -127,9 +129,13 @@ def roofline_figure(found: LatencyFindings) -> Figure | None:
         return None
     figure, axis = plt.subplots(figsize=(8.2, 5.6))
     for place, item in enumerate(found.components):
-        style = {"color": sns.color_palette(PALETTE)[place], "marker": _MARKERS[place], "linewidth": 0.8}
+        style: dict[str, Any] = {
+            "color": sns.color_palette(PALETTE)[place],
+            "marker": _MARKERS[place],
+            "linewidth": 0.8,
+        }
         axis.plot(item.intensity, item.flops_per_s / 1e9, label=item.title, **style)
-        _name_ends(axis, item)
+        _name_ends(axis, item, style["color"])
     lowest = min(item.intensity.min() for item in found.components)
     highest = max(item.intensity.max() for item in found.components)
     span = np.geomspace(lowest / 3, highest * 8, 200)
@@ -150,14 +156,21 @@ def roofline_figure(found: LatencyFindings) -> Figure | None:
     return figure
 
 
-def _name_ends(axis: Axes, found: ComponentFindings) -> None:
+# Where the names of a component's points stand: head and draft step have nearly the same intensity.
+_SIDES = {"lm_head": (-8, "right"), "draft_step": (8, "left")}
+
+
+def _name_ends(axis: Axes, found: ComponentFindings, color: Any) -> None:
     """Says which size the first and the last point are."""
     sizes = found.sizes.iloc[:, 0].to_numpy()
-    for place, shift in ((0, (-6, -12)), (-1, (-6, 8))):
+    right, side = _SIDES.get(found.name, (6, "left"))
+    for place in (0, -1):
         axis.annotate(
             f"{int(sizes[place]):,}",
             (found.intensity[place], found.flops_per_s[place] / 1e9),
-            xytext=shift,
+            xytext=(right, -3),
             textcoords="offset points",
+            ha=side,
             fontsize="x-small",
+            color=color,
         )

@@ -111,11 +111,14 @@ class _View:
     def picture(self, figure: Captioned[Any], of: Any = None) -> Picture:
         return figure.picture(of or self.found, self.found.sample_sizes, self.prefix)
 
+    def replayed(self, figure: Captioned[Any]) -> Picture:
+        return figure.picture(self.found, self.found.replayed_sample_sizes, self.prefix)
+
     def acceptance(self) -> Section | None:
         found = self.found
         caption = (
             "{}: what sizes cover, how many tokens each brings per target pass at its fastest draft length, "
-            "and the speed predicted from that (95% bootstrap interval over prompts)."
+            "and the speed predicted from that, with its 95% interval."
         )
         tables = [
             Table(caption.format(domain), found.sizes[found.sizes["domain"] == domain], _SIZES)
@@ -124,11 +127,11 @@ class _View:
         return self.section(
             "acceptance",
             "What do k tokens cover, and how many drafted tokens does the target accept?",
-            self.picture(run_figures.acceptance_figure),
+            self.replayed(run_figures.acceptance_figure),
             self.section(
                 "acceptance-more",
                 "More: acceptance by draft position, and every probed size in numbers",
-                self.picture(run_figures.position_figure),
+                self.replayed(run_figures.position_figure),
                 *tables,
                 folded=True,
             ),
@@ -222,7 +225,7 @@ class _View:
             self.section(
                 "domains-more",
                 "More: every domain under every vocabulary",
-                self.picture(run_figures.cross_figure),
+                self.replayed(run_figures.cross_figure),
                 Table("Each domain under the vocabulary that suits each source.", self.found.cross, _CROSS),
                 folded=True,
             ),
@@ -353,16 +356,22 @@ def _card(run: Findings, answer: Answer, is_brief: bool) -> Card:
         headline=answer.headline(),
         sentence=answer.sentence(),
         gains=Grid(["", "estimate", "decoded"], rows, [False, True, True]),
-        note=answer.why_apart,
+        note=" ".join(note for note in (answer.beside, answer.why_apart) if note),
         facts=[
             ("held-out coverage", format_value("coverage_heldout", answer.coverage)),
             ("energy per token", energy or "not known"),
-            ("prompts", str(answer.num_prompts)),
+            ("prompts", _prompts(answer)),
         ],
         command="" if kind == "invalid" else export_command(run, answer.domain),
         details=answer.details(),
         is_brief=is_brief,
     )
+
+
+def _prompts(answer: Answer) -> str:
+    if answer.num_prompts == answer.num_replayed:
+        return str(answer.num_prompts)
+    return f"{answer.num_replayed} replayed, {answer.num_prompts} probed and decoded"
 
 
 def _named(name: str, figure: str, answer: Answer) -> str:

@@ -1,10 +1,11 @@
 """The figures of one run, each with its caption; a new one is a function here, named in `of_run.py`."""
 
+from collections.abc import Hashable, Mapping
 from itertools import cycle
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -44,43 +45,50 @@ def panels(found: Findings, rows: int = 1, height: float = 4.2, **options) -> tu
 
 @captioned(
     "speedup",
-    "Bars: over plain decoding, on the same prompts; numbers on them: over the full-vocabulary draft. "
-    f"Error bars and brackets: {_OVER_PROMPTS}, resampled as pairs ({{n}}).",
+    "Decodes from start to end, which test the prediction. Bars: over plain decoding, on the same prompts; "
+    "numbers beside them: over the full-vocabulary draft. Optimum: what the run advises; paper: the k* of "
+    f"the paper's utility. Error bars and brackets: {_OVER_PROMPTS}, resampled as pairs ({{n}}).",
 )
 def speedup_figure(found: Findings) -> Figure:
     """Measured throughput over plain decoding of everything that was decoded, with intervals."""
-    figure, axes = panels(found, sharex=True)
     summary = found.summary
+    num_bars = summary[summary["draft_length"] > 0].groupby("domain").size().max()
+    figure, axes = panels(found, height=max(4.2, 1.5 + 0.8 * num_bars), sharex=True)
     for axis, domain in zip(axes[0], found.domains, strict=True):
         rows = summary[(summary["domain"] == domain) & (summary["draft_length"] > 0)]
         rows = rows.iloc[::-1]
-        cases = zip(rows["role"], rows["vocab_size"], rows["draft_length"], strict=True)
-        names = [f"{format_roles(role)}\n{format_variant(*variant)}" for role, *variant in cases]
         value = rows["speedup_vs_autoregressive"]
         low, high = (rows[f"speedup_vs_autoregressive_ci_{end}"] for end in ("low", "high"))
         is_best = ["optimum" in role.split("+") for role in rows["role"]]
         colors = [sns.color_palette(PALETTE)[1 if best else 0] for best in is_best]
-        axis.barh(names, value, xerr=[value - low, high - value], color=colors, ecolor=INK, capsize=3)
-        _write_over_full(axis, rows, found.run.full_size)
+        axis.barh(
+            range(len(rows)), value, xerr=[value - low, high - value], color=colors, ecolor=INK, capsize=3
+        )
         axis.axvline(1, color=INK, linewidth=1, linestyle="--")
         axis.set_xlabel("speedup over plain decoding (x)")
-        axis.tick_params(axis="y", labelsize="small")
+        axis.set_yticks(range(len(rows)), [""] * len(rows))
+        for place, row in enumerate(rows.to_dict("records")):
+            _name_bar(axis, place, row, found.run.full_size)
     return title_figure(figure, found.run.environment, "Measured decoding speed")
 
 
-def _write_over_full(axis: Axes, rows: pd.DataFrame, full_size: int) -> None:
-    """Speed over the full-vocabulary draft, on the bars of the others; beside a bar that is too short."""
-    for place, row in enumerate(rows.to_dict("records")):
-        if row["vocab_size"] == full_size:
-            continue
+def _name_bar(axis: Axes, place: int, row: Mapping[Hashable, Any], full_size: int) -> None:
+    """Says left of a bar what it is of, and its speed over the full-vocabulary draft."""
+    lines = [format_roles(row["role"]), format_variant(row["vocab_size"], row["draft_length"])]
+    if row["vocab_size"] != full_size:
         value, low, high = (row[f"speedup_vs_full_vocab{end}"] for end in ("", "_ci_low", "_ci_high"))
-        is_long = row["speedup_vs_autoregressive"] >= 1
+        lines.append(f"{value:.2f}x full [{low:.2f}, {high:.2f}]")
+    # A text for each line: browsers, whose letters have other widths, align only single lines to the right.
+    for number, text in enumerate(lines):
         axis.annotate(
-            f"{value:.2f}x full [{low:.2f}, {high:.2f}]",
-            (0.03 if is_long else row["speedup_vs_autoregressive_ci_high"] + 0.04, place),
-            color="white" if is_long else INK,
-            fontsize="x-small",
+            text,
+            (0, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(-8, 13 * ((len(lines) - 1) / 2 - number)),
+            textcoords="offset points",
+            ha="right",
             va="center",
+            fontsize="small",
         )
 
 
@@ -110,8 +118,8 @@ def acceptance_figure(found: Findings) -> Figure:
         bottom.set_xlim(left=ticks[0] if len(ticks) > 1 else 1)
     axes[0, 0].set_ylabel("mean acceptance length\n(tokens per target pass)")
     axes[1, 0].set_ylabel("coverage\n(share of tokens)")
-    axes[0, 0].legend(fontsize="small")
-    axes[1, 0].legend(fontsize="small")
+    for last in axes[:, -1]:  # beside the panels, whose curves it would hide
+        last.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
     axes[0, 0].set_ylim(bottom=1)
     return title_figure(figure, found.run.environment, "What every vocabulary size accepts and covers")
 
@@ -126,8 +134,13 @@ def position_figure(found: Findings) -> Figure:
     figure, axes = panels(found, sharey=True)
     for axis, domain in zip(axes[0], found.domains, strict=True):
         rows = found.positions[found.positions["domain"] == domain]
-        for label, line in rows.groupby("vocabulary", sort=False):
-            axis.plot(line["position"], line["accepted"], "o-", label=label)
+        styles = zip(("o-", "s-", "^--"), (6, 3.5, 1.5), (11, 7, 4), strict=True)
+        lines = rows.groupby("vocabulary", sort=False)
+        # Where they are equal, the one behind is still seen.
+        for (label, line), (style, width, size) in zip(lines, styles, strict=False):
+            axis.plot(
+                line["position"], line["accepted"], style, linewidth=width, markersize=size, label=label
+            )
         axis.set_xlabel("draft position")
         axis.set_ylim(0, 1)
         axis.legend(fontsize="small")
@@ -137,7 +150,8 @@ def position_figure(found: Findings) -> Figure:
 
 @captioned(
     "draft_latency",
-    "Medians of chained draft steps inside real rounds ({n}, several steps each).",
+    "Medians of chained draft steps inside real rounds ({n}, several steps each). A step's layer follows the "
+    "head of the step before: what the head reads can displace the layer's weights from the cache.",
 )
 def latency_figure(found: Findings) -> Figure:
     """Median draft step by vocabulary size, stacked by what takes the time."""
@@ -165,7 +179,7 @@ def round_figure(found: Findings) -> Figure:
             lengths = rows["draft_length"].astype(int)
             error_bars(axis, lengths, rows, "median_ms", ("ci_low_ms", "ci_high_ms"), fmt="o-", label=label)
         axis.set_xlabel("draft length gamma (tokens)")
-        axis.set_ylim(bottom=0)
+    axes[0, 0].set_ylim(bottom=0)
     axes[0, 0].set_ylabel("median latency (ms)")
     axes[0, 0].legend(fontsize="small")
     return title_figure(figure, found.run.environment, "What comes once a round")
@@ -207,7 +221,7 @@ def isolated_figure(found: Findings) -> Figure | None:
 
 @captioned(
     "surface",
-    "The star is the fastest, the diamond the paper's k* at its best draft length; inside the red border "
+    "The star is what is advised, the diamond the paper's k* at its best draft length; inside the red border "
     f"nothing is significantly more than {NEGLIGIBLE:.0%} slower than the fastest (95%, prompts and blocks "
     "of time left out one by one).",
 )
@@ -319,9 +333,11 @@ METHOD = (
     "estimated once, from all probes: a gain is made of what differs between them. 95% intervals leave out "
     "one replayed prompt at a time, then all that was probed on one (jackknife, t quantile).",
     f"Sizes are as good that are not significantly more than {NEGLIGIBLE:.0%} slower than the fastest. The "
-    "advice follows a rule set before the run: by default the draft length with most of these sizes, "
-    "and of them the largest.",
-    "Then decodes test it: plain; the full vocabulary at its best draft length; the advised variant; the "
+    "advice follows a rule set before the run: by default the draft length with most of these sizes (the "
+    "shortest of those that have about as many), and of them the largest that is itself predicted at most "
+    f"{NEGLIGIBLE / 2:.1%} slower than the fastest of them.",
+    "Then decodes test it: plain; the full vocabulary at the advised draft length, or at one that is "
+    "significantly faster for it; the advised variant; the "
     "paper's k* (the optimum of U(k) = a C(k) + (1 - a) R(k), arXiv 2603.05210) at its best draft length. "
     "All share every prompt, in seeded random order, among further probes, by which they are predicted.",
     "tokens/s counts the tokens after the first, over the time from the end of the target's prefill; the "

@@ -110,5 +110,5 @@ def test_claim_and_report_say_how_many_processes(tmp_path):
     assert {item["num_processes"] for item in run["headlines"]} == {3}
     assert {item["num_blocks"] for item in run["headlines"]} == {3}
     assert found.facts("code")[0].startswith(
-        "6 held-out prompts, probed and decoded in each of 3 fresh processes. "
+        "6 held-out prompts replayed, 6 of them probed and decoded in each of 3 fresh processes. "
     )

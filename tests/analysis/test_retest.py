@@ -49,7 +49,7 @@ def test_a_draft_is_not_called_faster_than_itself(surfaces, domain):
     run, rng = surfaces.run, np.random.default_rng(7)
     assert set(PER_ROUND).isdisjoint(OF_A_SIZE)
     replays = run.replays[domain][run.plans[domain].source]
-    replayed = {prompt: record.replayed() for prompt, record in replays.items()}
+    replayed = {prompt: replays[prompt].replayed() for prompt in run.prompts[domain]}
     false = []
     for _ in range(NUM_PAIRS):
         latency = RoundLatency.from_probes(split(run.probes[domain], run.full_size, rng))
@@ -57,16 +57,13 @@ def test_a_draft_is_not_called_faster_than_itself(surfaces, domain):
         gain = surface.speed(Variant(run.full_size - 1, GAMMA)).over(surface.speed(surface.full))
         assert gain.value == pytest.approx(1, abs=0.2)
         false.append(gain.ci_low > 1 or gain.ci_high < 1)
-    assert np.mean(false) <= 0.05
+    # 5% on average; of as many pairs as these, by chance up to three standard deviations more.
+    assert np.mean(false) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / NUM_PAIRS)
 
 
 @pytest.mark.parametrize("domain", ["code", "function_calling", "writing"])
 def test_halves_of_the_prompts_differ_as_much_as_the_interval_says(surfaces, domain):
-    """Two halves differ with twice the standard deviation of the whole, where the interval's is the true one.
-
-    With the eight prompts here they agree within 1% in a tenth of the splits, and not in 95% of them: that
-    takes thousands of prompts for tokens/s, and hundreds for the gain over the full vocabulary.
-    """
+    """Halves differ with twice the standard deviation of the whole, where the interval's is the true one."""
     run, surface, rng = surfaces.run, surfaces.of(domain), np.random.default_rng(3)
     best, full = run.variant_of(domain, OPTIMUM), surface.full
     latency, once = surfaces.latency[domain], np.ones((1, surfaces.latency[domain].num_blocks))
@@ -95,4 +92,3 @@ def test_halves_of_the_prompts_differ_as_much_as_the_interval_says(surfaces, dom
     for name, left_out in (("speed", whole.left_out[0]), ("gain", of_gain)):
         expected = 2 * float(np.sqrt(Spread.of([left_out]).variance))
         assert np.sqrt(np.mean(np.square(apart[name]))) == pytest.approx(expected, rel=0.15)
-        assert np.mean(np.abs(apart[name]) < 0.01) < 0.95  # what one could wish for and does not have

@@ -64,6 +64,11 @@ def test_it_reads_on_a_desk_and_on_a_phone_in_light_and_in_dark(browser, merged_
     sizes = browser.execute_script(
         "return [...document.querySelectorAll('figure svg')].map((e) => [e.clientWidth, e.clientHeight])"
     )
+    inside = (
+        "return [...document.querySelectorAll('.gains')].every((table) => "
+        "table.getBoundingClientRect().right <= table.closest('.answer').getBoundingClientRect().right)"
+    )
+    assert browser.execute_script(inside)
     assert len(sizes) > 20 and all(size[0] > 300 and size[1] > 100 for size in sizes)
     # What figures write is in the ink of the page.
     colors = browser.execute_script(

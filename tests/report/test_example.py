@@ -1,17 +1,32 @@
-"""The published example: derived from its records again, its tables are the same."""
+"""The published example: derived from its records again, its tables are the same.
 
+`python -m tests.report.test_example results/runs/<run id>` publishes a run as the example, with its report,
+its page and the figures that the README quotes. Given `results/example` it derives the example again.
+"""
+
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from rich.console import Console
 
 from bench.analysis.doubts import write_doubts
 from bench.analysis.findings import Findings
 from bench.analysis.run import read_run
+from bench.records import FILE_NAME, RecordWriter, read_records
 from bench.report.sections import write_tables
+from bench.report.tasks import render, report_runs
+from tests.test_documentation import write_all
 
-EXAMPLE = Path(__file__).parents[2] / "results" / "example"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "results" / "example"
+# All else in the folder of a run is derived.
+MEASURED = ("config.yaml", "environment.json", FILE_NAME, "telemetry.jsonl")
 # Fits solve linear systems, whose last digits differ from processor to processor; so may the order of equals.
 FITTED = sorted(path.name for path in (EXAMPLE / "tables").glob("fit_*.csv"))
 
@@ -55,3 +70,36 @@ def test_there_is_no_table_that_is_not_published(derived):
     assert len(FITTED) >= 7
     names = [{p.name for p in (folder / "tables").iterdir()} for folder in (derived, EXAMPLE)]
     assert names[0] == names[1]
+
+
+def publish(run: Path) -> None:
+    """Makes a run the example: copies what was measured, and derives everything else."""
+    found = Findings.of(read_run(run))
+    if found.invalid:
+        raise SystemExit(f"{run} cannot be the example: INVALID: {', '.join(found.invalid)}")
+    content = {name: (run / name).read_bytes() for name in MEASURED}
+    records = list(read_records(run))
+    shutil.rmtree(EXAMPLE)
+    EXAMPLE.mkdir()
+    for name, data in content.items():
+        (EXAMPLE / name).write_bytes(data)
+    # Where the results went says something about one machine only.
+    config = yaml.safe_load(content["config.yaml"]) | {"results_dir": "results"}
+    (EXAMPLE / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
+    (EXAMPLE / FILE_NAME).unlink()  # an older run has an older format of records
+    writer = RecordWriter(EXAMPLE)
+    for record in records:
+        writer.append(record)
+    writer.close()
+    os.chdir(ROOT)  # the page names the run relative to where its commands work
+    console = Console()
+    render(EXAMPLE, console)
+    (EXAMPLE / "surface.parquet").unlink()  # 12 MB, and nothing reads it
+    report_runs([EXAMPLE], ROOT / "results" / "runs", ROOT / "results" / "reports", EXAMPLE, console)
+    write_all()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m tests.report.test_example results/runs/<run id>")
+    publish(Path(sys.argv[1]).resolve())

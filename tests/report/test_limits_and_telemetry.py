@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from bench.analysis.findings import Findings
 from bench.analysis.parallel import in_parallel
 from bench.analysis.run import read_run
+from bench.analysis.telemetry import measured_spans
 from bench.fit.series import DTYPE_BYTES
 from bench.report.drawing import INK, draw, telemetry_figure
 from bench.report.latency_figures import roofline_figure
@@ -66,6 +68,16 @@ def test_what_was_sampled_is_drawn_over_the_time_of_the_run(tmp_path):
     assert (list(x), list(y)) == ([0, 1, 2], [100, 101, 102])
     assert list(figure.axes[3].get_lines()[0].get_ydata()) == [2, 2, 2]
     assert list(figure.axes[2].get_lines()[0].get_xdata()) == [4]
+
+
+def test_domains_that_took_turns_share_a_span():
+    times = {"a": [(10, 11), (14, 15)], "b": [(12, 13)], "c": [(16, 17)]}
+    run = SimpleNamespace(
+        samples=Samples([{"time_s": 5.0}]),
+        decodes=times,
+        decodes_of=lambda domain: [SimpleNamespace(start_s=b, end_s=e) for b, e in times[domain]],
+    )
+    assert measured_spans(run) == {"a, b": (5, 10), "c": (11, 12)}
 
 
 def test_the_same_drawing_is_the_same_file(tmp_path):

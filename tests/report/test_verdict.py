@@ -6,9 +6,10 @@ import yaml
 from bench.analysis.findings import Findings
 from bench.analysis.run import read_run
 from bench.config import POOLED
-from bench.records import FILE_NAME
+from bench.records import FILE_NAME, RecordWriter
+from bench.report.of_run import run_report
 from bench.vocab.ranking import BY_ID, PUBLISHED
-from tests.report.synthetic import FULL, write_run
+from tests.report.synthetic import FULL, replayed, write_run
 
 
 def answer_of(folder):
@@ -36,6 +37,40 @@ def test_a_faster_trimmed_draft_is_advised(tmp_path):
         "it keeps 100.0%",
     ):
         assert part in details, part
+
+
+def test_fewer_decodes_than_replays_have_their_own_prediction_beside_them(tmp_path):
+    folder = write_run(tmp_path, {100: 5.5, 10: 0.5})
+    assert answer_of(folder).beside == ""
+    writer = RecordWriter(folder)
+    for source, lowest in (("code", 101), ("pooled", 101)):  # of this answer no size drafts a token right
+        writer.append(replayed("p3", source, lowest, 3))
+    writer.close()
+    found = Findings.of(read_run(folder))
+    (answer,) = found.answers
+    assert (answer.num_prompts, answer.num_replayed) == (2, 3)
+    assert answer.over_plain.estimate.value < 1.6 and answer.over_plain.expected == pytest.approx(160 / 69)
+    assert answer.beside == (
+        "The estimate takes acceptance from 3 prompts; 2 of them were decoded. For these 2 it expects 1.43x "
+        "over the full-vocabulary draft, 2.32x over plain decoding and 115.9 tokens/s."
+    )
+    captions = {picture.name: picture.caption for picture in run_report(found).pictures()}
+    assert "(n = 3 prompts)" in captions["acceptance"] and "(n = 3 prompts)" in captions["position"]
+    assert "(n = 2 prompts)" in captions["speedup"]
+    assert "3 held-out prompts replayed, 2 of them probed and decoded." in found.facts("code")[0]
+    assert set(found.cross["num_prompts"]) == {3}
+
+
+def test_a_k_of_the_paper_that_is_faster_is_called_faster(tmp_path):
+    folder = write_run(tmp_path, {100: 5.5, 10: 0.5})
+    lines = [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
+    for values in lines:
+        if values["kind"] == "plan":
+            values["variants"] = [[FULL, 0, "plain"], [FULL, 3, "full"], [20, 3, "optimum"], [10, 3, "paper"]]
+    (folder / FILE_NAME).write_text("\n".join(map(json.dumps, lines)) + "\n")
+    assert "k* = 10; with its best gamma, 3, it is predicted 4.8% faster than what is advised" in " ".join(
+        answer_of(folder).details()
+    )
 
 
 def test_the_vocabulary_that_needs_no_text_stands_beside_the_advised(tmp_path):
@@ -86,7 +121,7 @@ def test_a_trimmed_draft_that_accepts_less_is_advised_against(tmp_path):
     lines = [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
     for values in lines:
         if values["kind"] == "replay":
-            values["low"] = [[50] * 3] * len(values["low"])
+            values["low"] = [[50] * 3] * 8  # a token a round
         if values["kind"] == "decode" and values["vocab_size"] < FULL and values["draft_length"]:
             # A token a round: 8 rounds of heads, selections, layers and verification, 7 extensions.
             values |= {"decode_ms": 4 + 8 * (3 * 0.5 + 3 * 0.5 + 2 * 2 + 24) + 7 * 3, "accepted": [0] * 8}
