@@ -17,6 +17,7 @@ from torch import Tensor
 from bench.assets import cache_dir, sha256_of
 from bench.caches import keep, read_kept, say_once
 from bench.identity import WEIGHTS, Identity
+from bench.models.kernels import best_ids
 from bench.models.target import Target, TargetOutput
 from bench.text.conversation import Prompt
 
@@ -242,7 +243,7 @@ class _Batch:
 
     def append(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Chooses the next token of every row; returns the mask of the rows that stay."""
-        tokens = logits.argmax(-1)
+        tokens = best_ids(logits)
         warm = (self.temperatures > 0).nonzero().flatten()
         if len(warm):
             probs = torch.softmax(logits[warm].float() / self.temperatures[warm, None], dim=-1)

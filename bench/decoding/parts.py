@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.decoding.decoder import Prefill
 from bench.decoding.engine import Part, PartKey
 from bench.models.draft import Draft, DraftHead
+from bench.models.kernels import best_ids
 from bench.models.target import Target
 from bench.variant import DRAFT_STEP, EXTEND, HEAD, LAYER, SELECT, VERIFY
 
@@ -169,7 +170,7 @@ class _Verifying:
         @torch.inference_mode()
         def call() -> Tensor:
             cache.rewind(length)
-            best = target.lm_head(target.forward(ids[None], cache).hidden)[0].argmax(-1)
+            best = best_ids(target.lm_head(target.forward(ids[None], cache).hidden)[0])
             return best if num_tokens == 1 else (best[:-1] == drafted).long().cumprod(0).sum()
 
         return call

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.models.draft import DraftHead
+from bench.models.kernels import best_ids
 
 # What a rule needs of one drafted token for its verification.
 Proposal = Any
@@ -99,7 +100,7 @@ class GreedyRule:
 
     def next_id(self, logits: Tensor) -> Tensor:
         """The argmax."""
-        return logits.argmax(-1)
+        return best_ids(logits)
 
     def draws(self, draft_length: int, vocab_size: int, target_size: int) -> None:
         """Nothing is random."""
@@ -119,7 +120,7 @@ class GreedyRule:
         draws: Draws | None,
     ) -> tuple[Tensor, Tensor]:
         """Drafted tokens up to the first that is not the target's argmax, then that argmax."""
-        best = logits.argmax(-1)
+        best = best_ids(logits)
         # An accepted token is the argmax.
         return (best[:-1] == drafted).long().cumprod(0).sum(0, keepdim=True), best
 

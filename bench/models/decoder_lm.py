@@ -25,7 +25,8 @@ from bench.models.causal_lm import (
 )
 from bench.models.draft import Draft, Placement
 from bench.models.hybrid import HybridCache, cache_for
-from bench.models.layers import KVCache, pack_linears
+from bench.models.kernels import join_linears, pack_linears
+from bench.models.layers import KVCache
 from bench.models.lean import LeanDecoder, LeanGemma, is_lean_gemma
 from bench.models.target import Target
 from bench.models.target_config import is_lean
@@ -57,6 +58,8 @@ class DecoderLM(Draft):
         self._config, self._factor = config, logit_factor(config)
         decoder = decoder_of(model)
         is_hybrid = isinstance(cache_for(config), HybridCache)
+        if is_lean(config.to_dict()) or (target is None and is_lean_gemma(config)):
+            join_linears(decoder)
         self.num_packed = 0 if is_hybrid else pack_linears(decoder)
         self.runner, self._forward = _forward_of(decoder, config, is_alone=target is None)
         self._longest = longest_text(config)

@@ -27,7 +27,8 @@ from torch import Tensor
 from bench.cost.shape import DraftKind, DraftShape
 from bench.errors import CheckpointError, VocabError
 from bench.models.draft_config import LayerIds
-from bench.models.layers import StaticCache, TokenCache, make_linear
+from bench.models.kernels import best_ids, make_linear
+from bench.models.layers import StaticCache, TokenCache
 from bench.models.target import Target
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
@@ -58,7 +59,7 @@ class DraftHead:
 
     def select(self, logits: Tensor) -> Tensor:
         """Target ids of the best tokens `(...)`; among equals the lowest id, whatever k is."""
-        best = logits.argmax(-1)
+        best = best_ids(logits)
         return best if self.target_ids is None else self.target_ids[best]
 
 

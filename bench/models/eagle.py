@@ -22,15 +22,8 @@ from bench.models.draft import CapturableDraft, Placement
 from bench.models.draft_config import EagleConfig, Layout, feature_layers, layer_note, tensor_name
 from bench.models.eagle_body import Body, EagleBody, Unroll
 from bench.models.eagle_files import CONFIG, EagleFiles, open_eagle
-from bench.models.layers import (
-    KVCache,
-    RotaryTable,
-    StaticCache,
-    TokenCache,
-    Window,
-    apply_rotary,
-    pack_linears,
-)
+from bench.models.kernels import join_linears, pack_linears, swap_norms
+from bench.models.layers import KVCache, RotaryTable, StaticCache, TokenCache, Window, apply_rotary
 from bench.models.target import Target
 from bench.models.weights import WEIGHTS, StoredTensor, stored
 from bench.text.tokenizer import shared_ids
@@ -60,6 +53,8 @@ class EagleDraft(CapturableDraft):
     ):
         super().__init__(body.config.shape, vocab, head_weight, embedding)
         self.body, self.embedding, self.feature_layers = body, embedding, tuple(feature_layers)
+        join_linears(body)
+        swap_norms(body)
         self.num_packed = pack_linears(body)
         config = body.config
         width, length = config.head_dim, config.max_position_embeddings

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from bench.models.rope import Rope
@@ -54,15 +54,15 @@ def signed_sin(sin: Tensor) -> Tensor:
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates `(..., n, head_dim)` by tables `(n, head_dim)`, halves paired as in Llama.
 
-    At batch 1 a small kernel costs a GPU as much as a large one, so this uses only four.
+    At batch 1 a small kernel costs as much as a large one, so this uses only four.
 
     Args:
         x: queries or keys.
         cos: cosines.
         sin: as `signed_sin`.
     """
-    swapped = x.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
-    return x * cos + swapped * sin
+    # Not fused: rounded as models round it.
+    return x * cos + x.roll(x.shape[-1] // 2, -1) * sin
 
 
 def grouped_attention(
@@ -376,74 +376,3 @@ class StaticWindow:
             scale=scale,
         )[0]
         return attended.transpose(0, 1)[None]
-
-
-# Linear layers whose weights are laid out for the CPU's matrix kernel once, not at every call.
-
-# Rows of a verification at common draft lengths; only a layout hint, other row counts stay correct.
-ROWS_HINT = 4
-
-
-def can_pack(weight: Tensor) -> bool:
-    """Whether oneDNN has a packed kernel for this weight on this machine."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    if weight.dtype is torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return weight.dtype is torch.float32
-
-
-class PackedLinear(nn.Module):
-    """y = x W^T (+ b) with W `(out, in)` packed for oneDNN. Inference only."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None = None):
-        super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), ROWS_HINT)
-        self.bias = None if bias is None else bias.detach()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(..., in)` to `(..., out)`."""
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-
-
-def make_linear(weight: Tensor) -> nn.Module:
-    """The fastest bias-free linear layer that this machine has for `weight` `(out, in)`."""
-    if can_pack(weight):
-        return PackedLinear(weight)
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    linear.weight = nn.Parameter(weight.detach(), requires_grad=False)
-    return linear
-
-
-def joined_linear(*linears: nn.Module) -> nn.Module | None:
-    """One layer that gives the outputs of several linear ones side by side; None where one of them is packed.
-
-    Their weights become views of its weight, so that no memory is used twice.
-    """
-    plain = [linear for linear in linears if type(linear) is nn.Linear]
-    if len(plain) < len(linears) or len({linear.bias is None for linear in plain}) > 1:
-        return None
-    joined = nn.Linear(plain[0].in_features, 1, bias=False, device="meta")
-    joined.out_features = sum(linear.out_features for linear in plain)
-    for name in ("weight", "bias"):
-        parts = [getattr(linear, name) for linear in plain]
-        if parts[0] is None:
-            continue
-        whole = torch.cat([part.detach() for part in parts])
-        setattr(joined, name, nn.Parameter(whole, requires_grad=False))
-        for linear, view in zip(plain, whole.split([len(part) for part in parts]), strict=True):
-            setattr(linear, name, nn.Parameter(view, requires_grad=False))
-    return joined
-
-
-def pack_linears(model: nn.Module) -> int:
-    """Replaces every packable `nn.Linear` under `model` in place; returns how many."""
-    packed = 0
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            # Subclasses may compute more: routers of experts, quantised layers.
-            if type(child) is nn.Linear and can_pack(child.weight):
-                setattr(module, name, PackedLinear(child.weight, child.bias))
-                packed += 1
-    return packed

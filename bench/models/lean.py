@@ -13,7 +13,8 @@ from torch import Tensor
 
 from bench.models.causal_lm import too_long
 from bench.models.draft_config import LAST
-from bench.models.layers import StaticCache, TokenCache, apply_rotary, joined_linear, signed_sin
+from bench.models.kernels import RmsNorm, joined
+from bench.models.layers import StaticCache, TokenCache, apply_rotary, signed_sin
 
 
 class LeanDecoder:
@@ -29,8 +30,9 @@ class LeanDecoder:
 
     def __init__(self, decoder: Any):
         self._decoder = decoder
-        self._eps: float = decoder.config.rms_norm_eps
-        self._layers = [_LayerParts(layer) for layer in decoder.layers]
+        eps: float = decoder.config.rms_norm_eps
+        self._layers = [_LayerParts(layer, eps) for layer in decoder.layers]
+        self._norm = RmsNorm(decoder.norm.weight, eps)
         self.feature_layers: frozenset[int] = frozenset()
         self._cos, self._sin = self._rotary_tables()
 
@@ -45,21 +47,21 @@ class LeanDecoder:
 
         Without feature layers the features are empty.
         """
-        size, window = self._decoder.config.hidden_size, cache.window(ids.shape[1])
+        window = cache.window(ids.shape[1])
         if window.reach > len(self._cos):
             raise too_long(window.reach, len(self._cos))
         cos, sin = window.rows(self._cos), window.rows(self._sin)
         hidden = F.embedding(ids, self._decoder.embed_tokens.weight)
         features = [hidden] if 0 in self.feature_layers else []
         for index, layer in enumerate(self._layers):
-            x = F.rms_norm(hidden, (size,), layer.input_norm, self._eps)
+            x = layer.input_norm(hidden)
             attended = window.attend(index, *layer.queries_keys_values(x, cos, sin))
             hidden = hidden + layer.o_proj(attended.transpose(1, 2).flatten(2))
-            x = F.rms_norm(hidden, (size,), layer.mlp_norm, self._eps)
+            x = layer.mlp_norm(hidden)
             hidden = hidden + layer.mlp(x)
             if index + 1 in self.feature_layers:
                 features.append(hidden)
-        final = F.rms_norm(hidden, (size,), self._decoder.norm.weight, self._eps)
+        final = self._norm(hidden)
         if LAST in self.feature_layers:
             features.append(final)
         return final, torch.cat(features, dim=-1) if features else final[..., :0]
@@ -79,16 +81,16 @@ class _LayerParts:
     Matrices that read the same input are one where they are not packed: a GPU then has fewer kernels.
     """
 
-    def __init__(self, layer: Any):
+    def __init__(self, layer: Any, eps: float):
         attention, mlp = layer.self_attn, layer.mlp
-        self.input_norm: Tensor = layer.input_layernorm.weight
-        self.mlp_norm: Tensor = layer.post_attention_layernorm.weight
+        self.input_norm = RmsNorm(layer.input_layernorm.weight, eps)
+        self.mlp_norm = RmsNorm(layer.post_attention_layernorm.weight, eps)
         self.o_proj, self.head_dim = attention.o_proj, attention.head_dim
         self._qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self._joined_qkv = joined_linear(*self._qkv)
+        self._joined_qkv = joined(*self._qkv)
         self._num_kv = self._qkv[1].out_features // self.head_dim
         self._gate_up = (mlp.gate_proj, mlp.up_proj)
-        self._joined_gate_up = joined_linear(*self._gate_up)
+        self._joined_gate_up = joined(*self._gate_up)
         self._down_proj = mlp.down_proj
 
     def queries_keys_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:

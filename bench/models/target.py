@@ -27,7 +27,8 @@ from bench.models.causal_lm import (
 from bench.models.draft_config import LAST
 from bench.models.fetching import CONFIG, resolve_config, resolve_model, resolve_tokenizer
 from bench.models.hybrid import HybridCache, cache_for
-from bench.models.layers import KVCache, StaticCache, TokenCache, pack_linears
+from bench.models.kernels import join_linears, pack_linears
+from bench.models.layers import KVCache, StaticCache, TokenCache
 from bench.models.lean import LeanDecoder
 from bench.models.target_config import LEAN_MODEL_TYPES, is_lean, lean_obstacle, plan_target
 from bench.text.conversation import Prompt
@@ -68,13 +69,17 @@ class Target:
         self.head_weight: Tensor = model.get_output_embeddings().weight
         self.config = model.config.get_text_config()
         self.devices = devices_of(model)
+        self.decoder = decoder_of(model)
         is_spread = len(self.devices) > 1
+        is_plain = type(self.decoder).__module__.startswith("transformers.") and not is_spread
+        runs_lean = is_plain and is_lean(self.config.to_dict())
+        if runs_lean:
+            join_linears(self.decoder)
         # Recurrent layers look at the weights of their linear layers, which packed ones do not have; what
         # moves states from one device to the next hangs on the modules that are there.
         is_hybrid = isinstance(cache_for(self.config), HybridCache)
         self.num_packed = 0 if is_hybrid or is_spread else pack_linears(model)
         self.tokenizer = tokenizer
-        self.decoder = decoder_of(model)
         self.embedding_weight: Tensor = model.get_input_embeddings().weight
         self.lm_head = TargetHead(model.get_output_embeddings(), self.config, self.device)
         self.vocab_size: int = self.config.vocab_size
@@ -82,8 +87,7 @@ class Target:
         self.notes: tuple[str, ...] = ()
         self.longest = longest_text(self.config)
         self._cache_argument = cache_argument(self.decoder)
-        is_plain = type(self.decoder).__module__.startswith("transformers.") and not is_spread
-        self._lean = LeanDecoder(self.decoder) if is_plain and is_lean(self.config.to_dict()) else None
+        self._lean = LeanDecoder(self.decoder) if runs_lean else None
         self._layers = layers_of(self.decoder)
         self._captured: dict[int, Tensor] = {}
         self._hooks: list[Any] = []

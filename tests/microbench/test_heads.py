@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bench.models.draft import DraftHead
-from bench.models.layers import PackedLinear
+from bench.models.kernels import PackedLinear
 
 HIDDEN, VOCAB_SIZE = 576, 49152
 

@@ -8,7 +8,6 @@ from bench.models.layers import (
     StaticCache,
     apply_rotary,
     grouped_attention,
-    joined_linear,
 )
 from bench.models.rope import Rope
 
@@ -56,16 +55,3 @@ def test_a_cache_of_fixed_room_attends_as_one_that_grows(num_new, scale):
         q = torch.randn(1, num_new, 6, 8).transpose(1, 2)
         k, v = (torch.randn(1, 2, num_new, 8) for _ in range(2))
         torch.testing.assert_close(ours.attend(layer, q, k, v, scale), theirs.attend(layer, q, k, v, scale))
-
-
-def test_joined_layers_give_what_each_gives_and_hold_nothing_twice():
-    linears = [torch.nn.Linear(6, width, bias=True).double() for width in (4, 2)]
-    x = torch.randn(2, 6, dtype=torch.float64)
-    expected = torch.cat([linear(x) for linear in linears], dim=-1)
-    joined = joined_linear(*linears)
-    torch.testing.assert_close(joined(x), expected)
-    torch.testing.assert_close(torch.cat([linear(x) for linear in linears], dim=-1), expected)
-    assert {linear.weight.untyped_storage().data_ptr() for linear in (*linears, joined)} == {
-        joined.weight.untyped_storage().data_ptr()
-    }
-    assert joined_linear(linears[0], torch.nn.Identity()) is None
