@@ -41,7 +41,9 @@ class Message(NamedTuple):
     @property
     def is_marked_untrained(self) -> bool:
         """Whether a field says that models must not be trained on this turn, as fine-tuning files have it."""
-        fields = self.fields or {}
+        fields = self.fields
+        if not fields:
+            return False
         return any(name in fields and fields[name] in (0, False) for name in _TRAINING_MARKS)
 
     def as_turn(self) -> Turn:

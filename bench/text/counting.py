@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.text.conversation import Conversation, Split, split_of
-from bench.text.encoding import InexactError, ResponseEncoder
+from bench.text.encoding import Cuts, InexactError, ResponseEncoder
 from bench.text.left_out import as_text, read_fields
 from bench.text.odd_rows import OddRows
 from bench.text.responses import Asked, Response, ResponseFinder
@@ -142,7 +142,7 @@ def count_responses(
     """Counts the tokens of all assistant responses, by side of the split and block of conversations.
 
     Args:
-        conversations: starts the stream; called a second time if the fast method is not exact.
+        conversations: starts the stream; called again if a fast method is not exact.
         target: tokenizer, chat template and vocabulary size.
         settings: split and kind of text.
         num_processes: None: one per core. Small inputs are counted in this process.
@@ -151,8 +151,8 @@ def count_responses(
     Raises:
         DomainError: the tokenizer has no chat template, or one that cannot be followed.
     """
-    for use_words in (True, False):
-        worker = _Worker(target, settings, use_words)
+    for cuts in Cuts:
+        worker = _Worker(target, settings, cuts)
         items = (_to_item(c, settings) for c in conversations())
         try:
             return _count(items, worker, num_processes or os.cpu_count() or 1, progress)
@@ -188,14 +188,14 @@ def _to_item(conversation: Conversation, settings: CountSettings) -> _Item:
 class _Worker:
     """Counts one chunk at a time."""
 
-    def __init__(self, target: TargetTokenizer, settings: CountSettings, use_words: bool):
+    def __init__(self, target: TargetTokenizer, settings: CountSettings, cuts: Cuts):
         self.vocab_size, self._template = target.num_ids, settings.template
         self._scripts = target.scripts
         is_plain = settings.plain_text
         self._finder = None if is_plain else ResponseFinder(target.tokenizer, settings.template)
         tail = self._finder.marks.tail if self._finder else ""
         eos = None if is_plain else target.tokenizer.eos_token_id
-        self._encoder = ResponseEncoder(target.tokenizer, tail, eos, use_words)
+        self._encoder = ResponseEncoder(target.tokenizer, tail, eos, cuts)
 
     def count(self, items: list[_Item]) -> _Part:
         responses = self._responses(items)
@@ -204,10 +204,10 @@ class _Worker:
             if isinstance(response, RefusedError):
                 refused.leave(refused_row(response, self._template, item.where))
         found = [[] if isinstance(r, RefusedError) else r for r in responses]
-        encoded = self._encoder.encode([response.text for of_item in found for response in of_item])
-        sizes = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
+        texts = [response.text for of_item in found for response in of_item]
+        encoded, sizes = self._encoder.encode(texts)
         per_item = [len(of_item) for of_item in found]
-        tokens = np.concatenate([np.empty(0, dtype=np.int32), *encoded]).astype(np.int64)
+        tokens = encoded.astype(np.int64)
         rows = np.repeat(np.repeat(np.arange(len(items)), per_item), sizes)
         places = np.array([item.place for item in items], dtype=np.int64)[rows]
         keys, counts = np.unique(places * self.vocab_size + tokens, return_counts=True)

@@ -1,26 +1,33 @@
-"""Fast tokenization of responses: words that were seen before are not tokenized again.
+"""Fast tokenization of responses: pieces that were seen before are not tokenized again.
 
-Byte-level BPE tokenizers split text before a single space between two other characters. So the words between
-such spaces can be tokenized once and cached. This is checked and not assumed: a sample of the responses is
-also tokenized whole, and the cache is given up at the first difference.
+Byte-level BPE tokenizers split text before a single space between two other characters, and most of them
+after a line break. So the pieces between such places can be tokenized once and cached. This is checked and
+not assumed: a sample of the responses is also tokenized whole, and such pieces are given up at the first
+difference.
 """
 
 import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from itertools import pairwise
 from os.path import commonprefix
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-_BOUNDARY = re.compile(r"(?<=\S) (?=\S)")
+_SPACE = re.compile(r" (?=\S)(?<=\S )")
 
-# In ASCII text without any of these, every space is such a boundary, and splitting at spaces is faster.
-_OTHER_SPACES = ("  ", "\n ", " \n", "\t ", " \t", "\r ", " \r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x1f")
+# White space in ASCII text beside the space.
+_OTHER_SPACES = ("\n", "\t", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x1f")
 
-_MAX_WORDS = 400_000
+# Some tokenizers join a slash to the line breaks before it.
+_NEW_LINE = re.compile(r"\n(?=[^\s/])")
+
+# Pieces and tokens of pieces in memory at most.
+_MAX_PIECES, _MAX_TOKENS = 400_000, 4_000_000
 
 _TOGETHER = 256
 
@@ -28,8 +35,16 @@ _TOGETHER = 256
 _CHECK_EVERY = 256
 
 
+class Cuts(Enum):
+    """Where responses are cut into pieces that are tokenized alone."""
+
+    SPACES_AND_LINES = "at single spaces and after line breaks"
+    SPACES = "at single spaces"
+    NOWHERE = "nowhere"
+
+
 class InexactError(Exception):
-    """A word alone has other tokens than the same word in its text."""
+    """A piece alone has other tokens than the same piece in its text."""
 
 
 class ResponseEncoder:
@@ -39,12 +54,10 @@ class ResponseEncoder:
         tokenizer: tokenizer of the target.
         tail: text that the chat template writes after a response.
         eos_token_id: counted once per response if `tail` has no special token.
-        use_words: cache words; otherwise every response is tokenized whole.
+        cuts: where responses are cut.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, tail: str, eos_token_id: int | None, use_words: bool
-    ):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, tail: str, eos_token_id: int | None, cuts: Cuts):
         self._backend = tokenizer.backend_tokenizer
         self._special_ids = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
         # Added tokens split text before anything else. Their common prefix is a fast test that there is none.
@@ -55,28 +68,42 @@ class ResponseEncoder:
         self._end = self._trim(self._ids(tail)) if tail else []
         if not self._end and eos_token_id is not None:
             self._end = [eos_token_id]
-        self._use_words = use_words
-        # Ids as bytes: joining bytes is the fastest way to concatenate words.
-        self._words: dict[str, bytes] = {}
-        self._first_words: dict[str, bytes] = {}
+        self._cuts = cuts
+        self._pieces = _Pieces(self._end)
         self._num_seen = 0
 
-    def encode(self, responses: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Token ids of each response.
+    def encode(self, responses: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Token ids of all responses, one after another, and the number of tokens of each.
 
         Raises:
-            InexactError: the word cache is not exact for this tokenizer.
+            InexactError: such pieces are not exact for this tokenizer.
         """
-        bodies = [self._body(response) for response in responses]
-        by_words = [i for i, (body, _) in enumerate(bodies) if self._use_words and self._is_plain(body)]
-        encoded = dict(zip(by_words, self._encode_words([bodies[i][0] for i in by_words]), strict=True))
-        whole = sorted(set(range(len(responses))) - set(by_words))
-        encoded |= dict(zip(whole, self._bytes_of([bodies[i][0] for i in whole]), strict=True))
-        end = _to_bytes(self._end)
-        return [
-            np.frombuffer(encoded[i] + end if ended else encoded[i], dtype=np.int32)
-            for i, (_, ended) in enumerate(bodies)
-        ]
+        if len(self._pieces) > _MAX_PIECES or self._pieces.num_tokens > _MAX_TOKENS:
+            self._pieces = _Pieces(self._end)
+        pieces, checked = self._pieces, []
+        numbers: list[int] = []
+        ends: list[int] = []
+        for response in responses:
+            body, ended = self._body(response)
+            if self._cuts is Cuts.NOWHERE or not self._is_plain(body):
+                numbers.append(pieces.add(body))
+            else:
+                if self._num_seen % _CHECK_EVERY == 0:
+                    checked.append((len(ends), body, len(self._end) if ended else 0))
+                self._num_seen += 1
+                self._cut(body, numbers)
+            if ended:
+                numbers.append(_Pieces.END)
+            ends.append(len(numbers))
+        pieces.tokenize(self._backend)
+        tokens, sizes = pieces.gather(numbers, ends)
+        last = np.cumsum(sizes)
+        for (index, _, num_end), ids in zip(
+            checked, self._ids_of([body for _, body, _ in checked]), strict=True
+        ):
+            if tokens[last[index] - sizes[index] : last[index] - num_end].tolist() != ids:
+                raise InexactError
+        return tokens, sizes
 
     def sizes(self, texts: Sequence[str]) -> list[int]:
         """Number of tokens of each text."""
@@ -97,45 +124,23 @@ class ResponseEncoder:
             return True
         return not self._marks.search(body)
 
-    def _encode_words(self, bodies: list[str]) -> list[bytes]:
-        if len(self._words) + len(self._first_words) > _MAX_WORDS:
-            self._words.clear()
-            self._first_words.clear()
-        split = [_split(body) for body in bodies]
-        rest: set[str] = set()
-        for words in split:
-            rest.update(words[1:])
-        self._learn_first({words[0] for words in split})
-        self._learn(rest)
-        first, known = self._first_words, self._words.__getitem__
-        encoded = [first[words[0]] + b"".join(map(known, words[1:])) for words in split]
-        checked = [i for i in range(len(bodies)) if (self._num_seen + i) % _CHECK_EVERY == 0]
-        self._num_seen += len(bodies)
-        for index, ids in zip(checked, self._bytes_of([bodies[i] for i in checked]), strict=True):
-            if encoded[index] != ids:
-                raise InexactError
-        return encoded
-
-    def _learn_first(self, words: set[str]) -> None:
-        new = list(words - self._first_words.keys())
-        self._first_words.update(zip(new, self._bytes_of(new), strict=True))
-
-    def _learn(self, words: set[str]) -> None:
-        """Tokenizes words that follow a space. Many in one text, because a call costs more than a word."""
-        new = list(words - self._words.keys())
-        # A word that ends in white space would merge with the space after it.
-        alone = [word for word in new if word[-1:].isspace() or not word]
-        self._words.update(zip(alone, self._bytes_of([f" {word}" for word in alone]), strict=True))
-        together = [word for word in new if word and not word[-1].isspace()]
-        groups = [together[i : i + _TOGETHER] for i in range(0, len(together), _TOGETHER)]
-        texts = [" " + " ".join(group) for group in groups]
-        for group, encoding in zip(
-            groups, self._backend.encode_batch(texts, add_special_tokens=False), strict=True
-        ):
-            self._words.update(zip(group, _by_word(group, encoding), strict=True))
-
-    def _bytes_of(self, texts: list[str]) -> list[bytes]:
-        return [_to_bytes(ids) for ids in self._ids_of(texts)]
+    def _cut(self, body: str, numbers: list[int]) -> None:
+        """Appends the numbers of the pieces of a response."""
+        pieces = self._pieces
+        lines = _NEW_LINE.split(body) if self._cuts is Cuts.SPACES_AND_LINES else [body]
+        rest = iter(_words(lines.pop()))
+        for line in lines:
+            words = _words(line)
+            last = words.pop()
+            if words:
+                before = iter(words)
+                numbers.append(pieces.first[next(before)])
+                numbers.extend(map(pieces.later.__getitem__, before))
+                numbers.append(pieces.last[last])
+            else:
+                numbers.append(pieces.only[last])
+        numbers.append(pieces.first[next(rest)])
+        numbers.extend(map(pieces.later.__getitem__, rest))
 
     def _ids_of(self, texts: list[str]) -> list[list[int]]:
         encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
@@ -150,25 +155,134 @@ class ResponseEncoder:
         return ids[: places[-1] + 1] if places else []
 
 
-def _by_word(words: list[str], encoding: Encoding) -> list[bytes]:
-    """Ids of each word, from the encoding of all words separated by spaces.
+class _Kind(Enum):
+    """What may follow a piece when it is tokenized: nothing, another word, or text behind a line break."""
 
-    A token belongs to the word in which it starts. A token that starts at the space between two words belongs
-    to the second word.
+    ALONE, WORD, LINE = range(3)
+
+
+class _Numbers(dict[str, int]):
+    """Numbers of pieces by their text; what is new gets the next one."""
+
+    def __init__(self, pieces: "_Pieces", before: str, after: str = ""):
+        super().__init__()
+        self._pieces, self._before, self._after = pieces, before, after
+
+    def __missing__(self, word: str) -> int:
+        kind = _Kind.LINE if self._after else _Kind.ALONE
+        # A word that ends in white space would merge with the space after it.
+        if self._before and not self._after and word and not word[-1].isspace():
+            kind = _Kind.WORD
+        number = self[word] = self._pieces.add(self._before + word + self._after, kind)
+        return number
+
+
+class _Pieces:
+    """Tokens of pieces of text.
+
+    Attributes:
+        first: numbers of pieces at the start of a text or line.
+        later: numbers of pieces behind a space.
+        only: numbers of pieces at the start, with a line break behind them and then text.
+        last: numbers of pieces behind a space, with a line break behind them and then text.
     """
-    ends = np.cumsum([len(word) + 1 for word in words])
-    token_starts = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64)
-    ids = np.asarray(encoding.ids, dtype=np.int32)
-    cuts = np.searchsorted(token_starts, ends[:-1])
-    return [piece.tobytes() for piece in np.split(ids, cuts)]
+
+    END = 0  # the number of what ends a response
+
+    def __init__(self, end: list[int]):
+        self.first, self.later = _Numbers(self, ""), _Numbers(self, " ")
+        self.only, self.last = _Numbers(self, "", "\n"), _Numbers(self, " ", "\n")
+        self._tokens = array("i", end)
+        self._starts, self._sizes = array("q", [0]), array("q", [len(end)])
+        self._new: list[tuple[str, _Kind]] = []
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    @property
+    def num_tokens(self) -> int:
+        """Of all pieces."""
+        return len(self._tokens)
+
+    def add(self, text: str, kind: _Kind = _Kind.ALONE) -> int:
+        """The number of a text that is to be tokenized."""
+        self._new.append((text, kind))
+        return len(self._sizes) + len(self._new) - 1
+
+    def tokenize(self, backend: Tokenizer) -> None:
+        """Tokenizes what was added."""
+        of_kind: dict[_Kind, list[str]] = {kind: [] for kind in _Kind}
+        for text, kind in self._new:
+            of_kind[kind].append(text)
+        encoded = {
+            _Kind.ALONE: _alone(of_kind[_Kind.ALONE], backend),
+            _Kind.WORD: _words_together(of_kind[_Kind.WORD], backend),
+            _Kind.LINE: _before_text(of_kind[_Kind.LINE], backend),
+        }
+        for _, kind in self._new:
+            ids = next(encoded[kind])
+            self._starts.append(len(self._tokens))
+            self._sizes.append(len(ids))
+            self._tokens.extend(ids)
+        self._new.clear()
+
+    def gather(self, numbers: list[int], ends: list[int]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Tokens of texts of pieces, one after another, and the number of each text's tokens.
+
+        Args:
+            numbers: of the pieces of all texts.
+            ends: where in `numbers` each text ends.
+        """
+        of_piece = np.array(numbers, dtype=np.int64)
+        sizes = np.frombuffer(self._sizes, dtype=np.int64)[of_piece]
+        starts = np.frombuffer(self._starts, dtype=np.int64)[of_piece]
+        last = np.cumsum(sizes)
+        places = np.repeat(starts - last + sizes, sizes) + np.arange(last[-1] if len(last) else 0)
+        upto = np.concatenate([[0], last])[np.array(ends, dtype=np.int64)]
+        return np.frombuffer(self._tokens, dtype=np.int32)[places], np.diff(upto, prepend=0)
 
 
-def _split(body: str) -> list[str]:
-    is_simple = body.isascii() and body[:1] != " " and body[-1:] != " "
-    if is_simple and not any(spaces in body for spaces in _OTHER_SPACES):
-        return body.split(" ")
-    return _BOUNDARY.split(body)
+def _alone(texts: list[str], backend: Tokenizer) -> Iterator[list[int]]:
+    """Ids of each text."""
+    for encoding in backend.encode_batch_fast(texts, add_special_tokens=False):
+        yield encoding.ids
 
 
-def _to_bytes(ids: list[int]) -> bytes:
-    return array("i", ids).tobytes()
+def _words_together(words: list[str], backend: Tokenizer) -> Iterator[list[int]]:
+    """Ids of each word. Many in one text, because a call costs more than a word.
+
+    A token belongs to the word in which it starts; the space before a word is part of it.
+    """
+    groups = [words[i : i + _TOGETHER] for i in range(0, len(words), _TOGETHER)]
+    encodings = backend.encode_batch(["".join(group) for group in groups], add_special_tokens=False)
+    for group, encoding in zip(groups, encodings, strict=True):
+        ends = np.cumsum([len(word) for word in group])
+        token_starts = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64)
+        ids = encoding.ids
+        cuts = [0, *np.searchsorted(token_starts, ends[:-1]).tolist(), len(ids)]
+        yield from (ids[first:last] for first, last in pairwise(cuts))
+
+
+def _before_text(lines: list[str], backend: Tokenizer) -> Iterator[list[int]]:
+    """Ids of each line when text follows: white space at the end of a text can have other tokens."""
+    encodings = backend.encode_batch([f"{line}a" for line in lines], add_special_tokens=False)
+    for line, encoding in zip(lines, encodings, strict=True):
+        yield [
+            token
+            for token, (start, _) in zip(encoding.ids, encoding.offsets, strict=True)
+            if start < len(line)
+        ]
+
+
+def _words(line: str) -> list[str]:
+    """The words between single spaces. Other white space, or more of it, stays inside a word."""
+    core = line.rstrip("\n")
+    words = core.split(" ")
+    if core.isascii():
+        is_simple = "" not in words and not any(space in core for space in _OTHER_SPACES)
+    else:
+        is_simple = words == core.split()
+    if not is_simple:
+        return _SPACE.split(line)
+    words[-1] += line[len(core) :]
+    return words

@@ -72,6 +72,11 @@ def read_message(turn: Any, roles: Mapping[str, str]) -> tuple[Message, list[str
     """
     if not isinstance(turn, dict):
         raise RowError(_NOTHING)
+    name, text = turn.get("role"), turn.get("content")
+    if len(turn) == 2 and isinstance(name, str) and name and isinstance(text, str) and text.strip():
+        role = _role(name, roles)
+        if name.casefold() not in _CALLERS:
+            return Message(role, text), []  # as below, sooner: nearly all messages are of this kind
     left = {str(key): value for key, value in turn.items() if value not in (None, "", [], {})}
     name, alias = left.pop("role", None), left.pop("from", None)
     name = alias if name is None else name

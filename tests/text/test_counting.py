@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.config import DomainSource, Responses, Source, VocabConfig
+from bench.text import encoding
 from bench.text.conversation import Conversation, Message, Split, from_messages, split_of
 from bench.text.counting import CountSettings, block_counts, count_responses
 from bench.text.domain_counts import count_domain
-from bench.text.encoding import InexactError, ResponseEncoder
+from bench.text.encoding import Cuts, InexactError, ResponseEncoder
 from bench.text.responses import Asked, ResponseFinder
 
 SETTINGS = CountSettings(split_seed=0, held_out_share=0.3, plain_text=False)
@@ -105,9 +106,9 @@ def test_a_tokenizer_that_reads_over_words_is_tokenized_whole(target):
     backend.train_from_iterator(texts, trainer)
     crossing = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>")
     with pytest.raises(InexactError):
-        ResponseEncoder(crossing, "<|im_end|>", 1, use_words=True).encode(texts[:1])
-    whole = ResponseEncoder(crossing, "<|im_end|>", 1, use_words=False).encode([texts[0] + "<|im_end|>"])
-    assert list(whole[0]) == crossing.encode(texts[0], add_special_tokens=False) + [1]
+        ResponseEncoder(crossing, "<|im_end|>", 1, Cuts.SPACES).encode(texts[:1])
+    whole, _ = ResponseEncoder(crossing, "<|im_end|>", 1, Cuts.NOWHERE).encode([texts[0] + "<|im_end|>"])
+    assert list(whole) == crossing.encode(texts[0], add_special_tokens=False) + [1]
     crossing.chat_template = target.tokenizer.chat_template
     other = replace(target, tokenizer=crossing, vocab_size=120)
     chats = [conversation(i, texts[0]) for i in range(3)]
@@ -131,13 +132,61 @@ def test_preformatted_text_counts_its_assistant_spans(target):
     assert total.sum() == len(target.tokenizer.encode("Hello there<|im_end|>"))
 
 
-@settings(deadline=None, max_examples=60)
-@given(text=st.text(max_size=40))
-def test_any_text_is_encoded_as_the_tokenizer_does(target, text):
-    encoder = ResponseEncoder(target.tokenizer, "<|im_end|>\n", 2, use_words=True)
-    (found,) = encoder.encode([text + "<|im_end|>\n"])
-    (end,) = target.tokenizer.encode("<|im_end|>", add_special_tokens=False)
-    assert list(found) == [*target.tokenizer.encode(text, add_special_tokens=False), end]
+LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+WITH_SLASHES = LLAMA_3.replace(r"[^\s\p{L}\p{N}]+[\r\n]*", r"[^\s\p{L}\p{N}]+[\r\n/]*")  # as o200k has it
+HARD_TEXT = st.text(alphabet="ab1é東😀 \n\t\r./'\u3000", max_size=40)
+
+
+def tokenizer_that_splits(pattern):
+    """Trained on text in which every such pair of characters is frequent."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
+    rng = random.Random(0)
+    texts = ["".join(rng.choices("ab1é東 \n\t\r./'", k=400)) for _ in range(50)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=900, special_tokens=["<|im_end|>"], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    backend.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>")
+
+
+TOKENIZERS = {"llama-3": LLAMA_3, "with slashes": WITH_SLASHES}
+
+
+@pytest.fixture(scope="module", params=["embedded", *TOKENIZERS])
+def byte_level(request, target):
+    pattern = TOKENIZERS.get(request.param)
+    return tokenizer_that_splits(pattern) if pattern else target.tokenizer
+
+
+@settings(deadline=None, max_examples=80)
+@given(texts=st.lists(st.one_of(st.text(max_size=40), HARD_TEXT), min_size=1, max_size=6))
+def test_any_text_is_encoded_as_the_tokenizer_does(byte_level, texts):
+    encoder = ResponseEncoder(byte_level, "<|im_end|>\n", 2, Cuts.SPACES_AND_LINES)
+    (end,) = byte_level.encode("<|im_end|>", add_special_tokens=False)
+    expected = [[*byte_level.encode(text, add_special_tokens=False), end] for text in texts]
+    for _ in range(2):  # tokenized, and remembered
+        found, sizes = encoder.encode([text + "<|im_end|>\n" for text in texts])
+        assert found.tolist() == sum(expected, []) and sizes.tolist() == [*map(len, expected)]
+
+
+def test_pieces_are_forgotten_when_there_are_too_many(target, monkeypatch):
+    monkeypatch.setattr(encoding, "_MAX_PIECES", 30)
+    encoder = ResponseEncoder(target.tokenizer, "<|im_end|>\n", 2, Cuts.SPACES_AND_LINES)
+    for number in range(20):
+        text = " ".join(f"word{i}" for i in range(number, number + 12))
+        found, _ = encoder.encode([text])
+        assert found.tolist() == target.tokenizer.encode(text, add_special_tokens=False)
+        assert len(encoder._pieces) <= 30 + 13
 
 
 def test_languages_that_rows_state_are_counted_apart(target):
