@@ -13,6 +13,7 @@ from bench.export.checkpoint import (
     borrowed_head,
     read_ends,
     read_head,
+    trim_decoder_lm,
     trim_eagle3,
     trim_lm_head,
     trim_mtp,
@@ -23,7 +24,15 @@ from bench.export.layouts import with_draft_vocab_size
 from bench.export.vocab_maps import Provenance, write_maps
 from bench.models.draft_config import Layout, chosen_layers, feature_layers, num_target_layers
 from bench.models.eagle_files import CONFIG, EagleFiles, open_eagle
-from bench.models.engines import LLAMA_CPP, SGLANG, VLLM, VLLM_RUNNER, needs_first_runner, objections
+from bench.models.engines import (
+    LLAMA_CPP,
+    OF_DECODER_LM,
+    SGLANG,
+    VLLM,
+    VLLM_RUNNER,
+    needs_first_runner,
+    objections,
+)
 from bench.models.fetching import resolve_config, resolve_model
 from bench.models.mtp import OF_TARGET, has_own_head, open_mtp
 from bench.vocab.draft_vocab import DraftVocab, IntArray
@@ -83,8 +92,10 @@ def serve_commands(export: Export, target: str, gamma: int, folder: Path, writte
         folder: where the export will stand.
         written: where its files are now.
     """
-    if not export.settings.checkpoint or export.kind is DraftKind.DECODER_LM:
+    if not export.settings.checkpoint:
         return {}
+    if export.kind is DraftKind.DECODER_LM:
+        return _decoder_lm_commands(export, target, gamma, folder)
     if export.kind is DraftKind.MTP:
         return _mtp_commands(export, target, gamma, folder, written)
     source = export.draft_folder if export.kind is DraftKind.EAGLE else written / "draft"
@@ -121,6 +132,21 @@ def _commands(
         f"--speculative-num-draft-tokens {gamma + 1}{token_map}",
         LLAMA_CPP: f"llama-server --model <target as GGUF> --spec-type draft-eagle3 "
         f"--spec-draft-model {folder / EXPORTS / GGUF} --spec-draft-n-max {gamma}",
+    }
+
+
+def _decoder_lm_commands(export: Export, target: str, gamma: int, folder: Path) -> dict[str, str]:
+    """By engine, what serves a decoder LM with all of its tokens, or why none serves a trimmed one."""
+    if not export.chosen.is_full:
+        return {engine: f"not loaded as measured: {why}" for engine, why in OF_DECODER_LM.items()}
+    path = folder / EXPORTS / "draft"
+    settings = {"method": "draft_model", "model": str(path), "num_speculative_tokens": gamma}
+    return {
+        VLLM: f"vllm serve {target} --speculative-config '{json.dumps(settings)}'",
+        SGLANG: f"python -m sglang.launch_server --model-path {target} --speculative-algorithm STANDALONE "
+        f"--speculative-draft-model-path {path} --speculative-num-steps {gamma} --speculative-eagle-topk 1 "
+        f"--speculative-num-draft-tokens {gamma + 1}",
+        LLAMA_CPP: f"not written: convert {path}, beside the target's tokenizer, with convert_hf_to_gguf.py",
     }
 
 
@@ -177,10 +203,10 @@ def _write_config(out: Path, export: Export) -> None:
 
 def _write_checkpoints(out: Path, export: Export) -> None:
     folder, chosen, pair = export.draft_folder, export.chosen, export.pair
-    if export.kind is DraftKind.DECODER_LM:
-        trim_lm_head(folder, chosen, out / "lm_head")
-        return
     target = partial(resolve_model, pair.target, pair.target_revision, pair.trust_remote_code)
+    if export.kind is DraftKind.DECODER_LM:
+        trim_decoder_lm(folder, chosen, target, out)
+        return
     if export.kind is DraftKind.MTP:
         trim_mtp(folder, chosen, None if has_own_head(folder) else read_head(target()), out / "draft")
         return

@@ -19,6 +19,7 @@ from bench.cost.config_json import read_config
 from bench.errors import CheckpointError, VocabError
 from bench.export.files import save_tensors, stated_hash
 from bench.export.layouts import converted, layer_config, with_draft_vocab_size
+from bench.models.decoder_lm import trimmed_head
 from bench.models.draft_config import Layout, layout_of, tensor_name
 from bench.models.eagle_files import CONFIG, read_vocab
 from bench.models.mtp import open_mtp
@@ -135,6 +136,45 @@ def trim_mtp(folder: Path, vocab: DraftVocab, target_head: Tensors | None, out: 
     (out / CONFIG).write_text(json.dumps(changed, indent=2) + "\n", "utf-8")
 
 
+def trim_decoder_lm(folder: Path, vocab: DraftVocab, target: Callable[[], Path], out: Path) -> None:
+    """Writes the LM head of the decoder LM in `folder`, cut to `vocab`, alone and in a copy of the draft.
+
+    A tied head becomes a copy of some rows of the embedding. What the target lends the draft is in the copy.
+
+    Args:
+        folder: of the draft.
+        vocab: the tokens to keep.
+        target: gives the folder of the target; called only where the draft takes its embedding from there.
+        out: where `lm_head` and `draft` are made. Of the text part of a larger model there is only `lm_head`.
+
+    Raises:
+        AssetError: the model has no weights.
+        CheckpointError: the model cannot be read or has another vocabulary.
+        OutputError: they cannot be written.
+    """
+    tensors, values, trimmed = open_weights(folder), read_config(folder / CONFIG)[1], trimmed_head(folder)
+    head_names, num_tokens = {*head_tensors(tensors)}, (values.get("text_config") or values).get("vocab_size")
+    matrices = (t.shape for name, t in tensors.items() if name not in head_names and len(t.shape) == 2)
+    lent = {}
+    if all(shape[0] != num_tokens for shape in matrices):
+        lent = {name: t for name, t in _of_text_model(target()).items() if name in _EMBEDDINGS}
+    if trimmed is not None:
+        head, rows = {HEAD: trimmed[1]}, _rows(trimmed[0], vocab, folder)
+    elif lent and not head_names and values.get("tie_word_embeddings"):
+        head, rows = {HEAD: next(iter(lent.values()))}, vocab.target_ids
+    else:
+        head, rows = read_head(target() if lent and not head_names else folder), vocab.target_ids
+    cut = _cut_rows(head, rows, folder) | _maps(vocab)
+    (out / "lm_head").mkdir(parents=True, exist_ok=True)
+    save_tensors(cut, out / "lm_head" / _TRIMMED_HEAD, _meta(vocab))
+    if "text_config" not in values:
+        (out / "draft").mkdir(exist_ok=True)
+        kept = {n: t for n, t in (tensors | lent).items() if n not in {*head_names, "d2t", "t2d"}}
+        save_tensors(kept | cut, out / "draft" / WEIGHTS, _meta(vocab))
+        changed = json.dumps(values | {"tie_word_embeddings": False}, indent=2) + "\n"
+        (out / "draft" / CONFIG).write_text(changed, "utf-8")
+
+
 def trim_lm_head(folder: Path, vocab: DraftVocab, out: Path, target_head: Tensors | None = None) -> None:
     """Writes the LM head of the draft in `folder`, cut to `vocab`, with its maps.
 
@@ -154,14 +194,7 @@ def trim_lm_head(folder: Path, vocab: DraftVocab, out: Path, target_head: Tensor
         OutputError: the head cannot be written.
     """
     head = dict(target_head) if target_head else read_head(folder)
-    num_rows = _num_rows(head, folder)
-    # Heads of one tokenizer can be padded to different sizes.
-    if num_rows <= vocab.target_ids[-1]:
-        raise CheckpointError(
-            f"{folder}: the LM head has {num_rows} rows, none for id {vocab.target_ids[-1]} of the "
-            "vocabulary; draft and target must have the same tokenizer"
-        )
-    tensors = _cut(head, num_rows, vocab.target_ids, folder) | _maps(vocab)
+    tensors = _cut_rows(head, vocab.target_ids, folder) | _maps(vocab)
     out.mkdir(parents=True, exist_ok=True)
     save_tensors(tensors, out / _TRIMMED_HEAD, _meta(vocab))
 
@@ -302,6 +335,17 @@ def _num_rows(head: Tensors, folder: Path) -> int:
         f"{folder}: the LM head is stored as {', '.join(sorted(head))}, whose rows cannot be selected; "
         "give a checkpoint whose head has one matrix with a row for each token"
     )
+
+
+def _cut_rows(head: Tensors, rows: IntArray, folder: Path) -> dict[str, StoredTensor]:
+    num_rows = _num_rows(head, folder)
+    # Heads of one tokenizer can be padded to different sizes.
+    if num_rows <= rows[-1]:
+        raise CheckpointError(
+            f"{folder}: the LM head has {num_rows} rows, none for id {rows[-1]} of the vocabulary; draft and "
+            "target must have the same tokenizer"
+        )
+    return _cut(head, num_rows, rows, folder)
 
 
 def _cut(head: Tensors, num_rows: int, rows: IntArray, folder: Path) -> dict[str, StoredTensor]:

@@ -1,12 +1,14 @@
 """Causal LMs of `transformers`, for targets and for drafts that are whole models."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 
 from bench.cost.config_json import read_config
 from bench.errors import CheckpointError, DeviceError, DomainError, is_out_of_memory, one_line
@@ -15,7 +17,11 @@ from bench.models.target_config import plan_target
 
 
 def load_causal_lm(
-    folder: Path, dtype: torch.dtype, trust_remote_code: bool = False, device_map: str | None = None
+    folder: Path,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
+    device_map: str | None = None,
+    lent: "Ends | None" = None,
 ) -> tuple[Any, tuple[str, ...]]:
     """A model for inference, and sentences for reports about its weights.
 
@@ -26,6 +32,7 @@ def load_causal_lm(
         dtype: of its weights and arithmetic.
         trust_remote_code: runs code that comes with it.
         device_map: how `transformers` spreads the weights over devices; a CPU without it.
+        lent: input embedding and LM head for a model whose files have none that fit.
 
     Raises:
         CheckpointError: the folder holds none that `transformers` can load whole.
@@ -39,6 +46,7 @@ def load_causal_lm(
             trust_remote_code=trust_remote_code,
             device_map=device_map,
             output_loading_info=True,
+            ignore_mismatched_sizes=lent is not None and lent.trimmed is not None,
         )
     except Exception as error:  # damaged or foreign files can raise anything
         if is_out_of_memory(error):
@@ -46,12 +54,66 @@ def load_causal_lm(
         raise CheckpointError(
             f"{folder} is not a causal LM that transformers can load: {one_line(error)}"
         ) from error
-    if missing := sorted(found["missing_keys"]):
+    missing = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+    if lent is not None and missing:
+        missing -= _with_ends(model, missing, lent, folder)
+    if missing:
         raise CheckpointError(
-            f"{folder} lacks {len(missing)} weights of a {values.get('model_type')}, such as {missing[0]}; "
+            f"{folder} lacks {len(missing)} weights of a {values.get('model_type')}, such as {min(missing)}; "
             "fetch it again"
         )
     return model.eval().requires_grad_(False), _dequantised(model, values)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Where tokens enter and leave a draft, for one whose files do not have all of it.
+
+    Attributes:
+        embedding: of the target's input tokens `(V, H)`, for a draft that has none; None without a target.
+        head: the target's LM head `(V, H)`, for a draft that has neither; None without a target.
+        trimmed: the draft's own LM head `(k, H)`, where it has not a row for each token; None where it has.
+    """
+
+    embedding: Tensor | None
+    head: Tensor | None
+    trimmed: Tensor | None = None
+
+
+def _with_ends(model: Any, missing: Collection[str], lent: Ends, folder: Path) -> set[str]:
+    """Puts in what is missing of the embedding and the LM head; returns the names of these weights.
+
+    Raises:
+        CheckpointError: it does not fit the model, or there is none.
+    """
+    inside, outside = model.get_input_embeddings(), model.get_output_embeddings()
+    shape, modules = tuple(inside.weight.shape), {f"{n}.weight": m for n, m in model.named_modules()}
+    lacking = {name: modules[name] for name in missing if modules.get(name) in (inside, outside)}
+    is_lent = inside in lacking.values()
+    if is_lent:
+        _fill(inside, lent.embedding, shape, folder)
+    if lent.trimmed is not None:
+        _fill(outside, lent.trimmed, (len(lent.trimmed), shape[1]), folder)
+    elif is_lent and model.config.get_text_config().tie_word_embeddings:
+        _fill(outside, lent.embedding, shape, folder)
+    elif is_lent and outside in lacking.values():
+        _fill(outside, lent.head, shape, folder)
+    elif not is_lent:
+        return set()
+    return {*lacking}
+
+
+def _fill(module: Any, weight: Tensor | None, shape: tuple[int, ...], folder: Path) -> None:
+    if weight is None:
+        raise CheckpointError(
+            f"{folder} has no input embedding, and takes that of its target: measure the pair with task=bench"
+        )
+    if tuple(weight.shape) != shape:
+        raise CheckpointError(
+            f"{folder} has no input embedding, and that of its target is {tuple(weight.shape)} and not "
+            f"{shape}; take a draft of this target"
+        )
+    module.weight = torch.nn.Parameter(weight, requires_grad=False)
 
 
 def devices_of(model: Any) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """Finds a draft - shipped, in the catalogue, local or on the hub - and loads it, of any kind."""
 
 from collections.abc import Collection
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from bench.config import PairConfig
 from bench.cost.config_json import DraftKind, kind_of, read_config
 from bench.cost.shape import DraftShape
 from bench.errors import CheckpointError
-from bench.models.decoder_lm import load_decoder_lm
+from bench.models.decoder_lm import decoder_shape, load_decoder_lm
 from bench.models.draft import Draft, Placement
 from bench.models.draft_config import read_draft_keys
 from bench.models.eagle import load_eagle
@@ -92,10 +91,11 @@ def shape_of_pair(pair: PairConfig, folder: Path) -> DraftShape:
     Raises:
         CheckpointError: it has none that is known.
     """
-    path = folder / CONFIG
     if pair.draft == OF_TARGET:
         return open_mtp(folder, may_be_quantised=True).config.shape
-    return DraftShape.from_config(read_config(path)[1], str(path))
+    shape = DraftShape.read(folder)
+    # That the head of a decoder LM is trimmed is in the weights alone.
+    return decoder_shape(folder) if shape.kind is DraftKind.DECODER_LM else shape
 
 
 def check_draft_config(
@@ -142,6 +142,8 @@ def resolve_lone_draft(
         )
     folder = resolve_draft(name, revision, weights=weights, trust_remote_code=trust_remote_code)
     shape = DraftShape.read(folder)
+    if shape.kind is DraftKind.DECODER_LM:
+        shape = decoder_shape(folder)
     kind = kind_of_files(folder) if weights else shape.kind
     if kind is not DraftKind.DECODER_LM and (weights or kind is not DraftKind.EAGLE):
         raise CheckpointError(
@@ -167,7 +169,7 @@ def confirmed_shape(folder: Path, of_target: bool = False) -> DraftShape:
         return open_mtp(folder, may_be_quantised=True).config.shape
     if kind is not DraftKind.DECODER_LM:
         return open_eagle(folder, kind, may_be_quantised=True).config.shape
-    return replace(DraftShape.read(folder), kind=kind, feature_size=0)
+    return decoder_shape(folder)
 
 
 def load_draft(folder: Path, placement: Placement, of_target: bool = False) -> Draft:

@@ -5,6 +5,7 @@ of the key-value cache, and takes the LM head over the draft vocabulary.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.cost.config_json import DraftKind, read_config
 from bench.cost.shape import DraftShape
-from bench.errors import CheckpointError
+from bench.errors import AssetError, CheckpointError
 from bench.models.causal_lm import (
+    Ends,
     cache_argument,
     check_length,
     decoder_of,
@@ -24,12 +27,15 @@ from bench.models.causal_lm import (
     own_setting,
 )
 from bench.models.draft import Draft, Placement
+from bench.models.eagle_files import read_vocab
+from bench.models.fetching import CONFIG
 from bench.models.hybrid import HybridCache, cache_for
 from bench.models.kernels import join_linears, pack_linears
 from bench.models.layers import KVCache
 from bench.models.lean import LeanDecoder, LeanGemma, is_lean_gemma
 from bench.models.target import Target
 from bench.models.target_config import is_lean
+from bench.models.weights import HEAD, StoredTensor, open_weights
 from bench.text.tokenizer import shared_ids
 from bench.vocab.draft_vocab import DraftVocab
 
@@ -46,14 +52,20 @@ class DecoderLM(Draft):
         model: of `transformers`.
         shape: as of `Draft`.
         target: for which it drafts; None where it is measured alone, on short texts.
+        vocab: tokens of its LM head; None: all that it reads.
     """
 
-    def __init__(self, model: Any, shape: DraftShape, target: Target | None = None):
+    def __init__(
+        self, model: Any, shape: DraftShape, target: Target | None = None, vocab: DraftVocab | None = None
+    ):
         config, embedding = model.config.get_text_config(), model.get_input_embeddings().weight
         # Kept before packing, which takes an untied head's weight away.
         head_weight: Tensor = model.get_output_embeddings().weight
-        size = head_weight.shape[0]
-        super().__init__(shape, DraftVocab(np.arange(size, dtype=np.int64), size), head_weight, embedding)
+        self._num_inputs = len(embedding)
+        if vocab is None:
+            size = len(head_weight)
+            vocab = DraftVocab(np.arange(size, dtype=np.int64), size)
+        super().__init__(shape, vocab, head_weight, embedding)
         self.logit_cap = own_setting(config, "final_logit_softcapping")
         self._config, self._factor = config, logit_factor(config)
         decoder = decoder_of(model)
@@ -75,22 +87,24 @@ class DecoderLM(Draft):
         Raises:
             CheckpointError: there is none.
         """
-        size, total = self.head_weight.shape[0], target.vocab_size
+        size, total = self._num_inputs, target.vocab_size
         ids = shared_ids(target, folder, size)
-        if len(ids) == size == total:
+        if len(ids) == size == total == self.vocab.target_vocab_size:
             return
         if not len(ids):
             raise CheckpointError(
                 f"{folder}: its tokenizer has no token of the target's with the same id; take a draft with "
                 "the target's tokenizer"
             )
-        self.vocab = DraftVocab(ids, total)
-        self.head_weight = self.head_weight[torch.from_numpy(ids).to(self.head_weight.device)]
+        drafted = np.intersect1d(ids, self.vocab.target_ids)
+        rows = torch.from_numpy(np.searchsorted(self.vocab.target_ids, drafted))
+        self.vocab = DraftVocab(drafted, total)
+        self.head_weight = self.head_weight[rows.to(self.head_weight.device)]
         self.unknown_ids = np.setdiff1d(np.arange(total), ids)
         self.notes = (
             *self.notes,
-            f"the draft has {size:,} tokens and the target {total:,}: it drafts the {len(ids):,} ids that "
-            "both have",
+            f"the draft has {size:,} tokens and the target {total:,}: it drafts the {len(drafted):,} ids "
+            "that both have",
         )
         if total > size:
             # It has no embedding of the other ids, and no text that is measured needs one.
@@ -173,14 +187,64 @@ def _forward_of(decoder: Any, config: Any, is_alone: bool) -> tuple[str, Forward
 def load_decoder_lm(folder: Path, placement: Placement) -> DecoderLM:
     """Loads a decoder LM for drafting, alone or for the target of `placement`.
 
+    Input embedding and LM head are the target's where the files have none, as with other kinds of drafts.
+
     Raises:
         CheckpointError: the folder holds no causal LM that `transformers` can load, or none that has tokens
             in common with the target.
     """
-    shape = DraftShape.read(folder)
-    model, notes = load_causal_lm(folder, placement.dtype, placement.trust_remote_code)
-    draft = DecoderLM(model.to(placement.device), shape, placement.target)
+    target, trimmed = placement.target, trimmed_head(folder)
+    lent = Ends(None, None) if target is None else Ends(target.embedding_weight, target.head_weight)
+    if trimmed is not None:
+        lent = replace(lent, trimmed=trimmed[1].tensor().to(placement.dtype))
+    model, notes = load_causal_lm(folder, placement.dtype, placement.trust_remote_code, lent=lent)
+    vocab = None if trimmed is None else trimmed[0]
+    draft = DecoderLM(model.to(placement.device), decoder_shape(folder), target, vocab)
     draft.notes = notes
-    if placement.target is not None:
-        draft.fit(placement.target, folder)
+    if target is not None:
+        draft.fit(target, folder)
     return draft
+
+
+def decoder_shape(folder: Path) -> DraftShape:
+    """The sizes of a decoder LM, with as many rows of the LM head as its weights have.
+
+    Raises:
+        CheckpointError: sizes are missing, or the maps of a trimmed head do not fit it.
+    """
+    shape, trimmed = DraftShape.read(folder), trimmed_head(folder)
+    return replace(
+        shape,
+        kind=DraftKind.DECODER_LM,
+        feature_size=0,
+        draft_vocab_size=shape.vocab_size if trimmed is None else len(trimmed[0]),
+    )
+
+
+def trimmed_head(folder: Path) -> tuple[DraftVocab, StoredTensor] | None:
+    """Vocabulary and LM head `(k, H)` of a decoder LM that has the maps of a trimmed head; None without.
+
+    Raises:
+        CheckpointError: maps, head and configuration do not fit each other.
+    """
+    try:
+        tensors = open_weights(folder)
+    except AssetError:
+        return None
+    maps: dict[str, StoredTensor] = {name: tensors[name] for name in ("d2t", "t2d") if name in tensors}
+    if not maps:
+        return None
+    values = read_config(folder / CONFIG)[1]
+    inner, head = values.get("text_config") or values, tensors.get(HEAD)
+    total = maps["t2d"].num_rows if "t2d" in maps else DraftShape.read(folder).vocab_size
+    vocab = read_vocab(maps, total, folder)
+    if head is None or head.num_rows != len(vocab):
+        rows = "none" if head is None else f"{head.num_rows:,} rows"
+        raise CheckpointError(
+            f"{folder}: its map is of {len(vocab):,} tokens, and {HEAD} has {rows}; fetch the draft again"
+        )
+    if inner.get("tie_word_embeddings") is not False:
+        raise CheckpointError(
+            f"{folder / CONFIG}: tie_word_embeddings must be false, as the weights hold a trimmed LM head"
+        )
+    return vocab, head

@@ -11,6 +11,15 @@ from bench.models.draft_config import EagleConfig, Layout, layout_of
 
 VLLM, SGLANG, LLAMA_CPP = "vLLM", "SGLang", "llama.cpp"
 
+# Why none of them drafts with a decoder LM whose LM head is trimmed.
+OF_DECODER_LM = {
+    VLLM: "its draft_model has a row of the LM head for each token of the target, and a draft with another "
+    "vocab_size is refused",
+    SGLANG: "STANDALONE has a row of the LM head for each token of the draft, and does not cut it by "
+    "--speculative-token-map",
+    LLAMA_CPP: "the LM head of a decoder has a row for each token of its tokenizer",
+}
+
 # vLLM's second model runner, its default on GPUs, does not look for layers in `eagle_config`.
 VLLM_RUNNER = "VLLM_USE_V2_MODEL_RUNNER=0"
 

@@ -17,6 +17,7 @@ from bench.errors import AssetError, BenchError, VocabError
 from bench.export.files import stated_hash
 from bench.models.checkpoint import SHIPPED
 from bench.models.config_rules import Verdict
+from bench.models.decoder_lm import trimmed_head
 from bench.models.draft_config import (
     LAST,
     EagleConfig,
@@ -27,7 +28,7 @@ from bench.models.draft_config import (
     read_draft_keys,
 )
 from bench.models.eagle_files import num_layers_in
-from bench.models.engines import LLAMA_CPP, objections
+from bench.models.engines import LLAMA_CPP, OF_DECODER_LM, objections
 from bench.models.fetching import CONFIG, resolve_config, resolve_tokenizer
 from bench.models.mtp import OF_TARGET, open_mtp
 from bench.models.mtp_config import check_model_type
@@ -98,10 +99,14 @@ def check_pair(pair: PairConfig) -> Findings:
     if kind is DraftKind.MTP:
         _mtp(folder, found)
         return found
+    if kind is DraftKind.DECODER_LM:
+        found.lines.append("draft: a decoder LM, which reads no features of a target")
+        found.attempt(lambda: plan_target(values, str(folder / CONFIG), pair.trust_remote_code))
+        if trimmed := found.attempt(lambda: trimmed_head(folder)):
+            vocab = trimmed[0]
+            found.lines.append(f"  its LM head has {len(vocab):,} of {vocab.target_vocab_size:,} tokens")
+            found.lines += [f"  {engine}: not as it is here: {why}" for engine, why in OF_DECODER_LM.items()]
     if kind is None or kind is DraftKind.DECODER_LM:
-        if kind is not None:
-            found.lines.append("draft: a decoder LM, which reads no features of a target")
-            found.attempt(lambda: plan_target(values, str(folder / CONFIG), pair.trust_remote_code))
         return found
     found.lines.append(f"draft: {kind.label}")
     read = found.attempt(lambda: read_draft_keys(values, str(folder / CONFIG), kind, pair.ignore_keys))

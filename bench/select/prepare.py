@@ -70,6 +70,7 @@ def prepare(config: Config, status: Callable[[str], None]) -> Context:
     if config.select.checkpoint or is_trimmed:
         draft_folder = resolve_pair_draft(pair, purpose=Purpose.TRIM)
         shape = confirmed_shape(draft_folder, pair.draft == OF_TARGET)
+        is_trimmed = shape.draft_vocab_size < shape.vocab_size
     templates = [template_source(source.template) for source in sources]
     must_keep = target.must_keep(
         config.select.byte_fallback, filter(None, templates), config.select.keep_scripts

@@ -3,6 +3,8 @@
 import argparse
 import ctypes
 import sys
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -21,21 +23,24 @@ from bench.models.fetching import resolve_model
 from bench.models.target import load_target
 from bench.runs.pair import load_pair, shipped_answers
 from bench.training.collect import collect, restate
-from bench.training.data import load_sequences
+from bench.training.data import batches, load_sequences
 from bench.training.held_out import copy_held_out, write_held_out
 from bench.training.plan import DOMAINS
 from bench.training.publish import held_out_acceptance, publish, replayed_acceptance, write_card
-from bench.training.trainer import Trainer, TrainSettings, new_eagle3, new_mtp
+from bench.training.sibling import MATRIX_LR, NUM_FITTED, Sibling, SiblingObjective
+from bench.training.trainer import Objective, Trainer, TrainSettings, new_eagle3, new_mtp
 
 TARGET = "smollm2-135m-instruct"
 
-DRAFTS = {"eagle3": "smollm2-135m-eagle3", "mtp": "smollm2-135m-mtp"}
+DRAFTS = {"eagle3": "smollm2-135m-eagle3", "mtp": "smollm2-135m-mtp", "sibling": "smollm2-135m-sibling"}
 
 
 def main() -> None:
     """Runs the stages whose results are missing."""
     parser = argparse.ArgumentParser(prog="python -m bench.training", description=__doc__)
-    parser.add_argument("--kind", choices=DRAFTS, default="eagle3", help="EAGLE-3 draft or MTP module")
+    parser.add_argument(
+        "--kind", choices=DRAFTS, default="eagle3", help="EAGLE-3 draft, MTP module or decoder LM"
+    )
     parser.add_argument("--work", type=Path, help="shards and checkpoint; in the cache unless given")
     parser.add_argument("--out", type=Path, help="folder of the finished draft; that of the shipped one")
     parser.add_argument("--jobs", type=int, help="collect only this many batches of answers")
@@ -70,29 +75,30 @@ def _run(arguments: argparse.Namespace) -> None:
     _keep_freed_memory()
     torch.manual_seed(0)
     folder = resolve_model(TARGET)
-    is_mtp, dtype = arguments.kind == "mtp", torch.bfloat16 if arguments.autocast else torch.float32
+    kind, dtype = arguments.kind, torch.bfloat16 if arguments.autocast else torch.float32
     target = load_target(folder, torch.device("cpu"), dtype)
     num_layers = target.config.num_hidden_layers
-    target.keep_features((LAST,) if is_mtp else default_feature_layers(num_layers))
+    target.keep_features(default_feature_layers(num_layers) if kind == "eagle3" else (LAST,))
     shards, made_by = arguments.work / "shards", of_model(TARGET, folder)
     if arguments.answers:
         restate(target, shards, made_by, read_answers(arguments.answers), arguments.jobs)
     else:
         collect(target, shards, made_by, arguments.jobs)
     weights = {name: t.float() for name, t in load_file(folder / "model.safetensors").items()}
-    body = new_mtp(target, weights) if is_mtp else new_eagle3(target, weights)
-    settings = TrainSettings(steps=arguments.steps, autocast=arguments.autocast)
     embedding = weights["model.embed_tokens.weight"]
-    trainer = Trainer(
-        body,
-        embedding,
-        weights.get("lm_head.weight", embedding),
-        load_sequences(shards),
-        settings,
-        arguments.work,
-    )
+    head = weights.get("lm_head.weight", embedding)
+    settings = TrainSettings(steps=arguments.steps, autocast=arguments.autocast)
+    sequences = load_sequences(shards)
+    if kind == "sibling":
+        settings = replace(settings, depths=1, matrix_lr=MATRIX_LR)
+        fitted = islice(batches(sequences, settings.batch_size, settings.seed, 0, head.shape[1]), NUM_FITTED)
+        objective: Objective = SiblingObjective(Sibling(folder).begin(weights, fitted), embedding, head)
+    else:
+        body = new_mtp(target, weights) if kind == "mtp" else new_eagle3(target, weights)
+        objective = Objective(body, embedding, head, settings.depths)
+    trainer = Trainer(objective, sequences, settings, arguments.work)
     log = trainer.run()
-    publish(body, shards, settings, log, TARGET, arguments.out, arguments.answers)
+    publish(objective.body, shards, settings, log, TARGET, arguments.out, arguments.answers)
     target = load_target(folder, torch.device("cpu"), torch.float32)
     draft = load_draft(arguments.out, Placement.beside(target))
     target.keep_features(draft.feature_layers)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from bench.assets import CATALOG
 from bench.config import DomainSource
+from bench.cost.config_json import DraftKind, read_config
 from bench.decoding.answers import Answers, AnswerStore, prompt_key, write_answers
 from bench.decoding.decoder import Decoder
 from bench.decoding.replay import read_answer, replay
@@ -19,8 +20,7 @@ from bench.decoding.rounds import Timeline
 from bench.identity import CHAT_TEMPLATE, WEIGHTS, of_model
 from bench.models.draft import Draft
 from bench.models.eagle import save_body
-from bench.models.eagle_body import EagleBody
-from bench.models.fetching import resolve_model
+from bench.models.fetching import CONFIG, resolve_model
 from bench.models.mtp import save_mtp
 from bench.models.mtp_body import MtpBody
 from bench.models.target import Target
@@ -28,12 +28,15 @@ from bench.runs.pair import ANSWERS_FILE
 from bench.text import Split, load_prompts, take_split
 from bench.training.collect import CONTEXT_TOKENS, MAX_NEW_TOKENS, MAX_PROMPT_TOKENS
 from bench.training.plan import DOMAINS, HELD_OUT_SHARE, SAMPLED, SPLIT_SEED, ranking_prompts
+from bench.training.sibling import NUM_FITTED, Sibling
 from bench.training.trainer import TrainSettings
 from bench.variant import Variant
 
+_CARDS = {DraftKind.MTP.value: "mtp_card.md", DraftKind.DECODER_LM.value: "sibling_card.md"}
+
 
 def publish(
-    body: EagleBody | MtpBody,
+    body: Any,
     shards: Path,
     settings: TrainSettings,
     log: list[dict[str, float]],
@@ -44,7 +47,7 @@ def publish(
     """Writes everything except the model card, whose numbers need the loaded draft.
 
     Args:
-        body: trained.
+        body: trained, of an EAGLE-3 draft, an MTP module or a decoder LM.
         shards: what it was trained on.
         settings: of the training.
         log: of the training.
@@ -53,10 +56,12 @@ def publish(
         known: the answers whose states were trained on, where they were known before.
     """
     metadata = {"format": "pt", "target": target}
-    if isinstance(body, MtpBody):
-        save_mtp(body, out, metadata)
+    if isinstance(body, Sibling):
+        body.save(resolve_model(target), out, metadata)
+        kind = DraftKind.DECODER_LM
     else:
-        save_body(body, out, metadata)
+        (save_mtp if isinstance(body, MtpBody) else save_body)(body, out, metadata)
+        kind = body.config.kind
     made_by = of_model(target, resolve_model(target))
     fingerprint = str(made_by.parts[WEIGHTS])
     if known is None:
@@ -78,7 +83,7 @@ def publish(
             "max_prompt_tokens": MAX_PROMPT_TOKENS,
             "context_tokens": CONTEXT_TOKENS,
         },
-        "kind": body.config.kind.value,
+        "kind": kind.value,
         "num_parameters": sum(parameter.numel() for parameter in body.parameters()),
         "answers": _answer_counts(shards),
         "settings": asdict(settings),
@@ -101,6 +106,8 @@ def write_card(out: Path, acceptance: dict[str, dict[str, float]], draft_length:
     manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text("utf-8"))
     values = {
         **manifest["settings"],
+        **read_config(out / CONFIG)[1],
+        "num_fitted": NUM_FITTED,
         "target": manifest["target"],
         "licence": CATALOG[manifest["target"]].licence,
         "draft_length": draft_length,
@@ -116,7 +123,7 @@ def write_card(out: Path, acceptance: dict[str, dict[str, float]], draft_length:
             for name, count in manifest["answers"].items()
         ),
     }
-    name = "mtp_card.md" if manifest.get("kind") == "mtp" else "model_card.md"
+    name = _CARDS.get(str(manifest.get("kind")), "model_card.md")
     template = (Path(__file__).parent / name).read_text("utf-8")
     (out / "README.md").write_text(template.format(**values), "utf-8")
 

@@ -1,7 +1,8 @@
-"""Trains the body of an EAGLE-3 draft or MTP module on collected shards: checkpointed, resumable, seeded."""
+"""Trains a draft on collected shards: checkpointed, resumable, seeded."""
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -39,7 +40,7 @@ class TrainSettings:
         frequent_tokens: softmax candidates of every step.
         sampled_tokens: further candidates, new at every step, so that rare tokens are trained too.
         seed: seed of order and sampling.
-        autocast: the passes compute in bfloat16, which CPUs that have it do three times as fast.
+        autocast: matrix products are in bfloat16, which CPUs that have it do three times as fast.
     """
 
     steps: int = 640
@@ -124,23 +125,18 @@ class DepthResult:
 
 
 class Trainer:
-    """Optimises `body` on `sequences`; saves its state in `folder`."""
+    """Optimises what `objective` is of, on `sequences`; saves its state in `folder`."""
 
     def __init__(
-        self,
-        body: Body,
-        embedding: Tensor,
-        head: Tensor,
-        sequences: list[Sequence],
-        settings: TrainSettings,
-        folder: Path,
+        self, objective: "Objective", sequences: list[Sequence], settings: TrainSettings, folder: Path
     ):
-        self._body, self._sequences, self._settings = body, sequences, settings
-        self._objective = Objective(body, embedding, head, settings.depths)
+        self._body, self._sequences, self._settings = objective.body, sequences, settings
+        self._objective = objective
         self._checkpoint = folder / "checkpoint.pt"
-        self._vocab_size = head.shape[0]
-        matrices = [p for p in body.parameters() if p.ndim == 2]
-        vectors = [p for p in body.parameters() if p.ndim == 1]
+        self._vocab_size = objective.vocab_size
+        trained = [parameter for parameter in objective.body.parameters() if parameter.requires_grad]
+        matrices = [p for p in trained if p.ndim == 2]
+        vectors = [p for p in trained if p.ndim == 1]
         self._optimizers: list[torch.optim.Optimizer] = [
             Muon(matrices, settings.matrix_lr),
             torch.optim.AdamW(vectors, settings.vector_lr, weight_decay=0.0),
@@ -173,8 +169,9 @@ class Trainer:
             results = self._objective(batch, self._candidates(step))
         losses = torch.stack([settings.depth_decay**depth * r.loss for depth, r in enumerate(results)])
         losses.sum().backward()
-        for optimizer in self._optimizers:
-            optimizer.step()
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.autocast):
+            for optimizer in self._optimizers:
+                optimizer.step()
         return results
 
     def _schedule(self, step: int) -> float:
@@ -277,26 +274,29 @@ class Objective:
     """
 
     def __init__(self, body: Body, embedding: Tensor, head: Tensor, depths: int):
-        self._body, self._embedding, self._head, self._depths = body, embedding, head, depths
+        self.body, self.vocab_size = body, head.shape[0]
+        self._embedding, self._head, self._depths = embedding, head, depths
         config = body.config
         self._tables = RotaryTable(config.rope, config.head_dim, 1024, embedding).upto(1024)
 
     def __call__(self, batch: Batch, candidates: Tensor) -> list[DepthResult]:
         """Loss by depth. The softmax is only over the tokens `candidates` `(num_candidates,)`."""
-        body, first = self._body, CONTEXT_TOKENS - 1
+        head = self._head[candidates]
+        truth = _Truth(batch, head)
+        return [self._judge(truth, hidden, head, depth) for depth, hidden in enumerate(self._outputs(batch))]
+
+    def _outputs(self, batch: Batch) -> Iterator[Tensor]:
+        """By depth, hidden states after every answer token but the last `(batch, A - 1 - depth, H)`."""
         num_places = batch.tokens.shape[1] - 2
         embeds = F.embedding(batch.tokens[:, 1 : num_places + 1], self._embedding)
         is_real = torch.arange(num_places) >= batch.context_start[:, None]
-        chains = Unroll(body, self._tables, embeds, batch.features[:, :num_places], is_real)
-        head = self._head[candidates]
-        truth = _Truth(batch, head)
-        outputs = chains.chains(first, num_places, self._depths)
-        return [self._judge(truth, hidden, head, depth) for depth, hidden in enumerate(outputs)]
+        chains = Unroll(self.body, self._tables, embeds, batch.features[:, :num_places], is_real)
+        return chains.chains(CONTEXT_TOKENS - 1, num_places, self._depths)
 
     def _judge(self, truth: "_Truth", hidden: Tensor, head: Tensor, depth: int) -> DepthResult:
         in_answer = truth.in_answer[:, depth:]
         rows = truth.row_of[:, depth:][in_answer]
-        logits = self._body.head_input(hidden)[in_answer] @ head.T
+        logits = self.body.head_input(hidden)[in_answer] @ head.T
         log_probs = torch.log_softmax(logits, dim=-1)
         soft = -(truth.probs[rows] * log_probs).sum(-1).mean()
         hard = F.nll_loss(log_probs, truth.best[rows])

@@ -5,7 +5,7 @@ import torch
 
 from bench.errors import AssetError
 from bench.training.data import Sequence, batches, load_sequences
-from bench.training.trainer import Muon, Trainer, TrainSettings, orthogonalise
+from bench.training.trainer import Muon, Objective, Trainer, TrainSettings, orthogonalise
 from tests.conftest import HIDDEN, VOCAB_SIZE, make_body, make_target
 
 SETTINGS = TrainSettings(
@@ -28,7 +28,8 @@ def sequences(num: int = 6) -> list[Sequence]:
 
 def train(folder, settings=SETTINGS):
     target, body = make_target(), make_body()
-    trainer = Trainer(body, target.embedding_weight, target.head_weight, sequences(), settings, folder)
+    objective = Objective(body, target.embedding_weight, target.head_weight, settings.depths)
+    trainer = Trainer(objective, sequences(), settings, folder)
     return body, trainer.run()
 
 
