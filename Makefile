@@ -91,7 +91,7 @@ draft: setup ## Time a decoder-LM draft without a target; ARGS="pair=gemma3-270m
 gpus: setup ## Estimate a pair on ten GPUs from published kernel latencies; ARGS="gpus.shape=qwen3-8b predict.profile=F"
 	$(PY) -m bench task=gpus $(GIVEN) $(ARGS)
 
-selfcheck: setup ## Are measurements correct on this machine? The same work twice must take the same time
+selfcheck: setup ## Are measurements correct on this machine, and is our loop fast? The same work twice must take the same time
 	$(PY) -m bench task=selfcheck $(GIVEN) $(value ARGS)
 
 test: setup ## Run the tests, but the slow ones

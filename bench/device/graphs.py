@@ -88,7 +88,9 @@ def execute_as(device: Device, fn: Callable[[], object], execution: Execution) -
     assert execution is not Execution.auto
     if execution is Execution.graph:
         return capture(device, fn)
-    return compiled(fn) if execution is Execution.compiled else fn
+    if execution is Execution.compiled:
+        return compiled(fn, holds_weights=device.torch_device.type == "cpu")
+    return fn
 
 
 def capture(
@@ -148,16 +150,22 @@ def shared_capture(device: Device) -> Callable[[Callable[[], object]], CapturedG
     return lambda fn: capture(device, fn, stream, pool, _ROUNDS_INSTEAD)
 
 
-def compiled(fn: Callable[[], object], backend: str = "inductor") -> Callable[[], object]:
+def compiled(
+    fn: Callable[[], object], backend: str = "inductor", holds_weights: bool = False
+) -> Callable[[], object]:
     """`torch.compile` of a callable, compiled now by calling it.
 
     Args:
         fn: always uses the same shapes.
         backend: backend of `torch.compile`.
+        holds_weights: weights are constants of what is compiled, as Inductor takes packed ones on a CPU.
 
     Raises:
         DeviceError: compilation failed, for example because there is no compiler.
     """
+    # Imported late: the import takes seconds, and few runs compile.
+    from torch._inductor import config as inductor
+
     _raise_compile_limits()
     # Inference mode is entered outside. A graph that enters it itself fails at the first weight or slice of
     # before: torch 2.11 and 2.13 raise a KeyError of a storage, or "Cannot set version_counter".
@@ -168,9 +176,11 @@ def compiled(fn: Callable[[], object], backend: str = "inductor") -> Callable[[]
         return bare()
 
     try:
-        # Twice: the first call changes the state (a longer cache), which can cause another compilation.
-        fast()
-        fast()
+        # Tracing, too, looks at this; as an option of the compilation it comes too late.
+        with inductor.patch(freezing=holds_weights):
+            # Twice: the first call changes the state (a longer cache), which can cause another compilation.
+            fast()
+            fast()
     except Exception as error:  # compilers can raise anything
         raise DeviceError(
             f"torch.compile failed: {_first_line(error)}; set timing.execution=eager, or install what the "
@@ -196,7 +206,6 @@ def _require_life(device: Device) -> None:
 
 
 def _raise_compile_limits() -> None:
-    # Imported late: the import takes seconds, and few runs compile.
     import torch._dynamo.config as dynamo
 
     dynamo.recompile_limit = _MOST_VERSIONS

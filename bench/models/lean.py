@@ -111,7 +111,7 @@ class _LayerParts:
         return self._down_proj(F.silu(gate) * up)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        return x.view(1, x.shape[1], -1, self.head_dim).transpose(1, 2)
 
 
 # Batch-1 forward pass over the weights of Gemma 3, with few Python steps.

@@ -12,4 +12,5 @@ folder.py       the folder of a run, found again after an interruption
 environment.py  machine, device, versions
 progress.py     the progress bar
 selfcheck.py    task=selfcheck: are measurements correct here?
+speed.py        the loop beside what bounds it, for selfcheck
 """

@@ -3,12 +3,13 @@
 import json
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -17,7 +18,7 @@ from rich.table import Table
 from bench.config import CacheState, Config, TimingConfig
 from bench.decoding.engine import Engine, PartKey
 from bench.decoding.torch_engine import TorchEngine
-from bench.device import Device, open_device
+from bench.device import Device, default_dtype, open_device
 from bench.device.lock import hold_device, physical_id
 from bench.errors import DeviceError, FailedCasesError, OutputError, memory_for
 from bench.measure.session import DECODE, Session
@@ -27,6 +28,7 @@ from bench.progress import stage
 from bench.records import DecodeRecord, FailureRecord
 from bench.runs.environment import describe
 from bench.runs.pair import Pair, load_pair
+from bench.runs.speed import Speed, Steps
 from bench.runs.workloads import held_out_prompts
 from bench.stats.estimates import CONFIDENCE, Estimate, Floats, median_ratio
 from bench.text import load_prompts
@@ -62,8 +64,11 @@ def run_selfcheck(config: Config, console: Console) -> Path:
             pair = load_pair(config.pair, device, config.dtype)
         with stage(console, "checking", moves=False):
             checks = _check(config, device, pair)
-    path = _write(config.results_dir, device, checks)
+        with stage(console, "comparing the loop with what bounds it", moves=False):
+            speeds = _speeds(config, device, pair)
+    path = _write(config.results_dir, device, checks, speeds)
     _show(device, checks, console)
+    _show_speeds(speeds, console)
     console.print(f"written to {path}", soft_wrap=True, highlight=False)
     failed = [check.name for check in _last(checks) if not check.passed]
     if failed:
@@ -135,10 +140,7 @@ class _Compared:
 
 
 def _check(config: Config, device: Device, pair: Pair) -> list[Check]:
-    source = config.domain.sources()[0]
-    timing = replace(config.timing, budget_s=max(config.timing.budget_s, _LEAST_BUDGET_S))
-    prompts = held_out_prompts(pair, source, load_prompts(source), config.vocab, _NUM_PROMPTS)
-    seed = config.measure.seed
+    timing, prompts, seed = _timing(config), _prompts(config, pair), config.measure.seed
     engine = TorchEngine(device, pair.target, pair.draft, _NUM_TOKENS, seed)
     full = engine.full_size
     sizes = {"small": min(_SMALL, full // 2), "cut": int(_CUT * full), "full": full}
@@ -146,6 +148,32 @@ def _check(config: Config, device: Device, pair: Pair) -> list[Check]:
     calls = {name: parts[PartKey(HEAD, vocab_size=size)] for name, size in sizes.items()}
     calls["layer"] = parts[PartKey(LAYER)]
     return _checks(_Instruments(device, engine, prompts, sizes, calls, timing, seed))
+
+
+def _timing(config: Config) -> TimingConfig:
+    return replace(config.timing, budget_s=max(config.timing.budget_s, _LEAST_BUDGET_S))
+
+
+def _prompts(config: Config, pair: Pair) -> list[EncodedPrompt]:
+    source = config.domain.sources()[0]
+    return held_out_prompts(pair, source, load_prompts(source), config.vocab, _NUM_PROMPTS)
+
+
+def _speeds(config: Config, device: Device, pair: Pair) -> list[Speed]:
+    """The loop beside what bounds it, in the dtype of the pair; on a CPU that has bfloat16, in both."""
+    pairs = [pair]
+    if device.torch_device.type == "cpu" and default_dtype(device) is torch.bfloat16:
+        other = {torch.bfloat16: "float32", torch.float32: "bfloat16"}.get(pair.dtype)
+        pairs += [load_pair(config.pair, device, other)] if other else []
+    steps = [Steps(device, one, _prompts(config, one), config.measure.seed) for one in pairs]
+    # All in one interleaved run; chained steps find the draft's weights in the cache, if it holds them.
+    calls = {f"{one.dtype} {name}": call for one in steps for name, call in one.calls.items()}
+    times, _ = time_heads(device, calls, _timing(config), config.measure.seed, CacheState.warm)
+    return [
+        speed
+        for one in steps
+        for speed in one.speeds({name: times[f"{one.dtype} {name}"] for name in one.calls})
+    ]
 
 
 def _checks(of: _Instruments) -> list[Check]:
@@ -191,10 +219,14 @@ def _last(checks: list[Check]) -> list[Check]:
     return [replace(check, passed=check.passed or check.name in passed) for check in latest.values()]
 
 
-def _write(results_dir: str, device: Device, checks: list[Check]) -> Path:
+def _write(results_dir: str, device: Device, checks: list[Check], speeds: Sequence[Speed] = ()) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     path = Path(results_dir) / "selfcheck" / f"{stamp}-{os.getpid()}.json"
-    content = {"environment": describe(device), "checks": [asdict(check) for check in checks]}
+    content = {
+        "environment": describe(device),
+        "checks": [asdict(check) for check in checks],
+        "speeds": [asdict(speed) for speed in speeds],
+    }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".partial")
@@ -228,6 +260,16 @@ def _show(device: Device, checks: list[Check], console: Console) -> None:
             "comparisons), and other work does not.",
             highlight=False,
         )
+
+
+def _show_speeds(speeds: list[Speed], console: Console) -> None:
+    table = Table(title="speed of the loop", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("dtype", "what", "goal", "", "found"):
+        table.add_column(heading, overflow="fold")
+    for speed in speeds:
+        met = "[green]met[/green]" if speed.is_met else "[yellow]missed[/yellow]"
+        table.add_row(speed.dtype, escape(speed.name), speed.goal, met, escape(speed.finding))
+    console.print(table)
 
 
 # The checks: the same work under two names must take the same time, and other work must not.
@@ -349,10 +391,14 @@ def blocks_of(series: TimedSeries, size: int) -> Floats:
 
 
 def time_heads(
-    device: Device, calls: dict[str, Callable[[], object]], timing: TimingConfig, seed: int
+    device: Device,
+    calls: Mapping[str, Callable[[], object]],
+    timing: TimingConfig,
+    seed: int,
+    cache: CacheState = CacheState.cold,
 ) -> tuple[dict[str, Floats], dict[str, int]]:
-    """Block medians by name, in equal numbers, and the calls per sample; with a cold cache if possible."""
-    cache = CacheState.warm if device.cache_bytes is None else CacheState.cold
+    """Block medians by name, in equal numbers, and calls per sample; warm where there are no cold caches."""
+    cache = CacheState.warm if device.cache_bytes is None else cache
     config = TimingConfig(**{**vars(timing), "cache": cache})
     found = []
     for series in time_variants(device, calls, config, seed):

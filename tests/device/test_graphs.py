@@ -8,10 +8,12 @@ import torch
 
 from bench.config.run import Execution
 from bench.decoding.decoder import Decoder
+from bench.decoding.engine import PartKey
 from bench.decoding.parts import isolated_parts
 from bench.device import CpuDevice, ScriptedDevice
 from bench.device.graphs import capture, compiled, execute_as, executions
 from bench.errors import DeviceError
+from bench.variant import HEAD, LAYER
 from bench.vocab.draft_vocab import DraftVocab
 from tests.conftest import VOCAB_SIZE
 
@@ -95,3 +97,12 @@ def test_auto_adds_graphs_where_there_are_any():
     assert executions(gpu, Execution.graph) == (Execution.graph,)
     with pytest.raises(DeviceError, match="use timing.execution=eager or compiled, or a CUDA gpu="):
         executions(cpu, Execution.graph)
+
+
+@pytest.mark.slow
+def test_inductor_compiles_packed_parts_on_a_cpu(target, draft):
+    prefill = Decoder(target, 20).prefill([5, 9, 33, 7])
+    parts = isolated_parts(target, draft, {9: draft.head(DraftVocab(np.arange(9), VOCAB_SIZE))}, [2], prefill)
+    for key in (PartKey(LAYER), PartKey(HEAD, vocab_size=9)):
+        found = execute_as(CpuDevice(), parts[key], Execution.compiled)()
+        torch.testing.assert_close(found, parts[key]())
