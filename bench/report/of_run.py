@@ -180,7 +180,10 @@ class _View:
 
     def decoded(self, domain: str, is_brief: bool) -> Section | None:
         num_prompts = len(self.found.run.prompts[domain])
-        caption = f"Everything that was decoded. 95% bootstrap intervals over {num_prompts} prompts, paired."
+        caption = (
+            f"Everything that was decoded, and what was predicted of it for these {num_prompts} prompts. "
+            "Intervals of decodes: 95%, bootstrap over prompts as pairs."
+        )
         more = ("lm_head_ms", "identical_output_frac")
         return self.section(
             f"speed-{domain}",
@@ -250,8 +253,8 @@ def environment_section(run: Run, prefix: str = "") -> Section | None:
     return section(
         f"{prefix}environment",
         "Environment and configuration",
-        _settings("Where it was measured.", shown),
-        _settings("What it was asked for.", run.config),
+        _settings("Where it was measured.", shown, "not known"),
+        _settings("What it was asked for.", run.config, "not set"),
         is_folded=True,
         label="Environment",
     )
@@ -280,17 +283,18 @@ def models_report(models: LatencyFindings) -> Section:
     return Section("report", "Latency models", _present(*sections))
 
 
-def _settings(caption: str, values: Mapping[str, Any]) -> Table:
-    """Every value below a mapping with the path of its names."""
-    return Table(caption, pd.DataFrame(list(_flat(values)), columns=["name", "value"]), ["name", "value"])
+def _settings(caption: str, values: Mapping[str, Any], missing: str) -> Table:
+    """Every value below a mapping with the path of its names; `missing` stands for None."""
+    rows = [(name, missing if value is None else str(value)) for name, value in _flat(values)]
+    return Table(caption, pd.DataFrame(rows, columns=["name", "value"]), ["name", "value"])
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield prefix + str(name), "not known" if value is None else str(value)
+            yield prefix + str(name), value
 
 
 def _present(*parts: Block | None) -> list[Block]:

@@ -272,8 +272,8 @@ def _outline(axis: Axes, edges: np.ndarray, inside: np.ndarray) -> None:
 
 @captioned(
     "prediction",
-    f"Every decoded draft ({{n}}). Bars: {_OVER_PROMPTS} of the prediction; the band is 7% wide on either "
-    "side.",
+    "Every decoded draft ({n}). Bars: 95% intervals of the prediction for these prompts, with prompts and "
+    "blocks of time left out one by one; the band is 7% wide on either side.",
 )
 def prediction_figure(found: Findings) -> Figure:
     """Predicted against measured tokens/s of every decoded draft."""

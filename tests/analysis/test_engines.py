@@ -1,5 +1,6 @@
 """What another engine decoded beside the loop of the run: made to agree, or to differ by known factors."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,10 @@ import numpy as np
 import pytest
 
 from bench.analysis.engines import engine_facts, round_frame, served_frame
+from bench.analysis.figures import OVER_FULL
 from bench.analysis.run import read_run
+from bench.analysis.summary import summary_frame
+from bench.analysis.surfaces import Surfaces
 from bench.records import RecordWriter, ServedRecord
 from bench.surface.choice import FULL, OPTIMUM, PLAIN
 from tests.analysis.conftest import H100_700
@@ -172,8 +176,18 @@ def test_the_readme_shows_the_example_as_it_was_measured():
         assert _with_interval(row, "tokens_per_s", 1) in readme
         if row["role"] == OPTIMUM:
             assert _with_interval(row, "speedup_vs_full_vocab", 2).replace(" [", "x [") in readme
+    own = summary_frame(Surfaces(run)).set_index("role")["tokens_per_s"]
+    headline = next(h for h in _headlines(root / "results" / "example-vllm") if h["figure"] == OVER_FULL)
+    gain = "{:.2f}x [{:.2f}, {:.2f}]".format(headline["value"], *headline["interval_95"])
+    speeds = " | ".join(f"{own[role]:.1f}" for role in (PLAIN, FULL, OPTIMUM))
+    assert f"| our loop, one request at a time | {speeds} | {gain} |" in readme
+    assert f"trimmed to {headline['variant']['vocab_size']:,} |" in readme
     assert set(served["concurrency"]) == {1, 4, 8} and set(served["num_processes"]) == {3}
     assert f"{served['identical_output_frac'].max():.0%} of vLLM's texts equal ours" in readme
+
+
+def _headlines(folder: Path) -> list[dict]:
+    return json.loads((folder / "claim.json").read_text("utf-8"))["runs"][0]["headlines"]
 
 
 def _with_interval(row, name: str, digits: int) -> str:

@@ -17,8 +17,11 @@ def write_twin(folder: Path, factor: float = 0.1, watts: float = 200.0) -> Path:
     environment["hardware"]["memory_bytes_per_s"] /= factor
     (folder / "environment.json").write_text(json.dumps(environment))
     lines, plans = [], []
-    for line in (EXAMPLE / "records.jsonl").read_text("utf-8").splitlines():
-        record = json.loads(line)
+    found = [json.loads(line) for line in (EXAMPLE / "records.jsonl").read_text("utf-8").splitlines()]
+    decoded = {record["prompt_id"] for record in found if record["kind"] == "decode"}
+    for record in found:
+        if record["kind"] == "replay" and record["prompt_id"] not in decoded:
+            continue  # this device replayed fewer prompts, which is faster to report
         for field in ("decode_ms", "wall_ms", "plain_ms", "generate_ms", "device_ms", "laps_ms"):
             if field in record:
                 record[field] = _scaled(record[field], factor)

@@ -1,7 +1,8 @@
 """The published example: derived from its records again, its tables are the same.
 
 `python -m tests.report.test_example results/runs/<run id>` publishes a run as the example, with its report,
-its page and the figures that the README quotes. Given `results/example` it derives the example again.
+its page and the figures that the README quotes, and derives the example of both engines again. Given
+`results/example` it derives both again.
 """
 
 import os
@@ -25,6 +26,7 @@ from tests.test_documentation import write_all
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "results" / "example"
+OF_ENGINES = ROOT / "results" / "example-vllm"
 # All else in the folder of a run is derived.
 MEASURED = ("config.yaml", "environment.json", FILE_NAME, "telemetry.jsonl")
 # Fits solve linear systems, whose last digits differ from processor to processor; so may the order of equals.
@@ -93,8 +95,11 @@ def publish(run: Path) -> None:
     writer.close()
     os.chdir(ROOT)  # the page names the run relative to where its commands work
     console = Console()
-    render(EXAMPLE, console)
-    (EXAMPLE / "surface.parquet").unlink()  # 12 MB, and nothing reads it
+    for folder in (OF_ENGINES, EXAMPLE):
+        render(folder, console)
+        (folder / "surface.parquet").unlink()  # 12 MB, and nothing reads it
+    for drawing in (OF_ENGINES / "figures").glob("*.svg"):  # its report has the PNG files
+        drawing.unlink()
     report_runs([EXAMPLE], ROOT / "results" / "runs", ROOT / "results" / "reports", EXAMPLE, console)
     write_all()
 

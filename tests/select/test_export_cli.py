@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from bench.records import DecodeRecord, RankingRecord, RecordWriter, ServedRecord, read_records
+from bench.records import (
+    DecodeRecord,
+    RankingRecord,
+    RecordWriter,
+    ReplayRecord,
+    ServedRecord,
+    read_records,
+)
+from bench.variant import Variant
 from tests.select.in_process import run_here
 from tests.test_cli import run
 
@@ -55,20 +63,16 @@ def test_says_how_to_serve_it(exported):
 
 
 def test_says_what_is_accepted_for_load_tests(exported):
-    """As the run's own decodes count it: replay and float32 or bfloat16 decodes hardly differ."""
+    """As the rounds of all replayed answers count it."""
     out, _ = exported
     size, gamma = decoded_optimum()
     profile = json.loads((out / "exports" / "speculation_profile.json").read_text("utf-8"))
     assert profile["num_speculative_tokens"] == gamma
     assert profile["draft_checkpoint"]["draft_vocab_size"] == size
-    decodes = [
-        record
-        for record in read_records(EXAMPLE)
-        if isinstance(record, DecodeRecord) and (record.vocab_size, record.draft_length) == (size, gamma)
-        if record.domain == "code"
-    ]
-    accepted = [count for record in decodes for count in record.accepted]
-    assert profile["mean_accept_length"] == pytest.approx(1 + sum(accepted) / len(accepted), rel=0.05)
+    replays = [r for r in read_records(EXAMPLE) if isinstance(r, ReplayRecord)]
+    ours = [r.replayed() for r in replays if r.domain == r.source == "code" and len(r.token_ids) > 1]
+    accepted = [count for item in ours for count in item.accepted_by_round(Variant(size, gamma))]
+    assert profile["mean_accept_length"] == pytest.approx(1 + sum(accepted) / len(accepted), rel=1e-4)
     synthetic = json.loads((out / "exports" / "vllm_synthetic.json").read_text("utf-8"))
     assert synthetic["model"] == str(out / "exports" / "draft")
     assert len(synthetic["synthetic_acceptance_rates"]) == synthetic["num_speculative_tokens"] == gamma
