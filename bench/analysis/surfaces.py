@@ -11,6 +11,7 @@ from bench.acceptance import Intervals
 from bench.analysis.run import Run, decode_series
 from bench.config import POOLED, AdviceRule
 from bench.records import ProbeRecord
+from bench.stats.estimates import Estimate
 from bench.surface.choice import FULL, OPTIMUM, PAPER, BreakEven, advise, lossless_size
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import Surface, predict
@@ -92,6 +93,15 @@ class Surfaces:
             self.run.multiple,
         )
 
+    def beside(self, domain: str, source: str) -> tuple[Surface, Surface]:
+        """Under the domain's own ranking and under another one, of the prompts that both were replayed on."""
+        own, replays = self.run.plans[domain].source, self.run.replays[domain]
+        if replays[own].keys() == replays[source].keys():
+            return self.of(domain), self.of(domain, source)
+        latency, both = self.latency[domain], sorted(replays[own].keys() & replays[source].keys())
+        first, second = (self._predict(domain, ranking, latency, both) for ranking in (own, source))
+        return first, second
+
     def id_prefix_size(self, domain: str) -> int | None:
         """Size of the vocabulary that needs no text; None where it was not replayed."""
         if BY_ID not in self.run.replays[domain]:
@@ -115,23 +125,6 @@ class Surfaces:
 
 
 @dataclass(frozen=True)
-class IdPrefix:
-    """The vocabulary of all ids below a number, which needs no text.
-
-    Attributes:
-        prefix: the number.
-        variant: its size, at its fastest draft length.
-        over_full: its predicted speed over that of the full vocabulary.
-        advised_over_it: the predicted speed of what is advised over its.
-    """
-
-    prefix: int
-    variant: Variant
-    over_full: float
-    advised_over_it: float
-
-
-@dataclass(frozen=True)
 class Baseline:
     """Another choice of tokens than the advised one.
 
@@ -139,13 +132,13 @@ class Baseline:
         name: what it is, as a sentence begins with it.
         variant: its size, at its fastest draft length.
         over_full: its predicted speed over that of the full vocabulary.
-        advised_over_it: the predicted speed of what is advised over its.
+        advised_over_it: the predicted speed of what is advised over its, with its interval.
     """
 
     name: str
     variant: Variant
     over_full: float
-    advised_over_it: float
+    advised_over_it: Estimate
 
 
 @dataclass(frozen=True)
@@ -190,26 +183,18 @@ class Advice:
         return 1 - self.surface.at(self.paper) / self.surface.at(self.best)
 
     @cached_property
-    def id_prefix(self) -> "IdPrefix | None":
-        """The vocabulary that needs no text, at its fastest gamma; None where it was not replayed."""
-        size = self.surfaces.id_prefix_size(self.domain)
-        if size is None:
-            return None
-        surface = self.surfaces.of(self.domain, BY_ID)
-        variant = Variant(size, surface.best_draft_length(size))
-        return IdPrefix(
-            self.surfaces.run.config["vocab"]["id_prefix"],
-            variant,
-            surface.at(variant) / surface.tokens_per_s[:, -1].max(),
-            self.surface.at(self.best) / surface.at(variant),
-        )
-
-    @cached_property
     def baselines(self) -> "list[Baseline]":
-        """Other rankings of the run: the published list at its own size, and texts at the advised size."""
+        """Other choices of tokens that were replayed.
+
+        The lowest ids and the published list at their own size, which need no text; other rankings of the run
+        at the advised size.
+        """
         run, size = self.surfaces.run, self.best.vocab_size
         own, replayed = run.plans[self.domain].source, run.replays[self.domain]
         wanted = []
+        if prefix_size := self.surfaces.id_prefix_size(self.domain):
+            prefix = run.config["vocab"]["id_prefix"]
+            wanted.append((f"The ids below {prefix:,}, which need no text", BY_ID, prefix_size))
         if published := run.environment.get("published_size"):
             path = run.config["vocab"]["published"]
             wanted.append((f"The tokens of {path}", PUBLISHED, published))
@@ -222,12 +207,11 @@ class Advice:
         ]
 
     def _baseline(self, name: str, source: str, size: int) -> "Baseline":
-        surface = self.surfaces.of(self.domain, source)
+        own, surface = self.surfaces.beside(self.domain, source)
         variant = Variant(size, surface.best_draft_length(size))
         full = surface.tokens_per_s[:, -1].max()
-        return Baseline(
-            name, variant, surface.at(variant) / full, self.surface.at(self.best) / surface.at(variant)
-        )
+        gain = own.speed(self.best).over(surface.speed(variant))
+        return Baseline(name, variant, surface.at(variant) / full, gain)
 
     @property
     def break_even(self) -> BreakEven:
@@ -236,11 +220,11 @@ class Advice:
         latency = self.surfaces.latency[self.domain]
         once = np.ones((1, latency.num_blocks))
         sizes = np.array([size, self.surface.sizes[-1]])
-        head, full = latency.head_ms(sizes, once)[0] * gamma
         row, column = self.surface.place(self.best)
         tau = self.surface.mean_acceptance_length[row]
-        rest = float(latency.round_ms(gamma, sizes, once)[0, -1]) - full
-        return BreakEven(tau[column] / tau[-1], head / full, full / rest)
+        rounds, heads = latency.round_ms(gamma, sizes, once)[0], latency.head_ms(sizes, once)[0]
+        head_ratio = None if self.surfaces.run.laps_overlap else float(heads[0] / heads[1])
+        return BreakEven(float(tau[column] / tau[-1]), float(rounds[0] / rounds[1]), head_ratio)
 
 
 def plain_steps(run: Run, domain: str) -> list[ProbeRecord]:

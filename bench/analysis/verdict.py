@@ -160,23 +160,12 @@ class Answer:
             f"the other half; the estimate, which chose and judged on all, differs by {luck:+.1%}."
         ]
 
-    def _id_prefix(self) -> list[str]:
-        """The vocabulary that needs no text, beside the advised one."""
-        found = self.advice.id_prefix
-        if found is None:
-            return []
-        return [
-            f"Without any text, the ids below {found.prefix:,} make k = {found.variant.vocab_size:,}; with "
-            f"their best gamma, {found.variant.draft_length}, they are predicted {found.over_full:.2f}x as "
-            f"fast as the full vocabulary. The advised draft is {found.advised_over_it:.2f}x as fast as they."
-        ]
-
     def _baselines(self) -> list[str]:
         """Other choices of tokens beside the advised one."""
         return [
             f"{found.name}, k = {found.variant.vocab_size:,} with gamma = {found.variant.draft_length}, are "
             f"predicted {found.over_full:.2f}x as fast as the full vocabulary. The advised draft is "
-            f"{found.advised_over_it:.2f}x as fast as they."
+            f"{format_estimate('speedup_vs_full', found.advised_over_it)} as fast as they."
             for found in self.advice.baselines
         ]
 
@@ -192,6 +181,7 @@ class Answer:
         low, high = advice.confident_sizes
         even, fastest = advice.break_even, advice.surface.fastest
         now = format_variant(advice.best.vocab_size, advice.best.draft_length)
+        head = "" if even.head_ratio is None else f", and the head {even.head_ratio:.1%} of its own"
         return [
             f"Any size from {low:,} to {high:,} tokens is as good with gamma = {self.best.draft_length}: not "
             f"significantly more than {NEGLIGIBLE:.0%} slower than the fastest, k = {fastest.vocab_size:,} "
@@ -201,11 +191,10 @@ class Answer:
             f"vocabulary (gamma = {advice.best.draft_length}, on these prompts).",
             f"The paper's utility chooses k* = {paper.vocab_size:,}; with its best gamma, "
             f"{paper.draft_length}, it is predicted {_slower(advice.paper_regret)} than what is advised.",
-            *self._id_prefix(),
             *self._baselines(),
-            f"Break-even (arXiv 2605.10453): at {now} the head takes {even.head_ratio:.1%} of its full time, "
-            f"so trimming pays as long as it keeps {even.least_acceptance_ratio:.1%} of the mean acceptance "
-            f"length; it keeps {even.acceptance_ratio:.1%}.",
+            f"Break-even (arXiv 2605.10453): at {now} a round takes {even.round_ratio:.1%} of its time with "
+            f"the full vocabulary{head}. Trimming pays as long as it keeps more than that share of the mean "
+            f"acceptance length; it keeps {even.acceptance_ratio:.1%}.",
             energy_fact(self.energy),
         ]
 

@@ -11,6 +11,8 @@ from bench.cost.config_json import DraftKind, read_config
 from bench.errors import CheckpointError
 from bench.export.checkpoint import (
     borrowed_head,
+    has_same_rows,
+    read_embedding,
     read_ends,
     read_head,
     trim_decoder_lm,
@@ -102,6 +104,9 @@ def serve_commands(export: Export, target: str, gamma: int, folder: Path, writte
     files, against = _opened(source, export)
     if export.kind is DraftKind.EAGLE:
         against[VLLM].append("it cuts no head of an EAGLE-1 or EAGLE-2 draft")
+    own = files.embedding
+    if own is not None and not has_same_rows(own, read_embedding(_target_of(export.pair))):
+        against[SGLANG].append("it takes the target's input embedding, and the draft has another")
     commands = _commands(target, gamma, folder, source, export.kind, needs_first_runner(files.config))
     return {
         engine: f"not loaded as measured: {', '.join(reasons)}" if reasons else commands[engine]
@@ -203,7 +208,7 @@ def _write_config(out: Path, export: Export) -> None:
 
 def _write_checkpoints(out: Path, export: Export) -> None:
     folder, chosen, pair = export.draft_folder, export.chosen, export.pair
-    target = partial(resolve_model, pair.target, pair.target_revision, pair.trust_remote_code)
+    target = partial(_target_of, pair)
     if export.kind is DraftKind.DECODER_LM:
         trim_decoder_lm(folder, chosen, target, out)
         return
@@ -230,9 +235,7 @@ def _write_gguf(out: Path, export: Export) -> None:
     elif export.kind is DraftKind.MTP:
         module = open_mtp(out / "draft", may_be_quantised=True)
         if not sidecar_objections(module):
-            target = resolve_model(
-                export.pair.target, export.pair.target_revision, export.pair.trust_remote_code
-            )
+            target = _target_of(export.pair)
             write_mtp_gguf(module, target, *read_ends(target), out / GGUF)
 
 
@@ -243,6 +246,10 @@ def _opened(source: Path, export: Export) -> tuple[EagleFiles, dict[str, list[st
     if not export.gguf and not against[LLAMA_CPP]:
         against[LLAMA_CPP] = unknown_tensors(files)
     return files, against
+
+
+def _target_of(pair: PairConfig) -> Path:
+    return resolve_model(pair.target, pair.target_revision, pair.trust_remote_code)
 
 
 def _feature_layers(files: EagleFiles, pair: PairConfig) -> tuple[int, ...]:

@@ -254,11 +254,39 @@ def read_ends(folder: Path) -> tuple[StoredTensor, StoredTensor]:
         AssetError: there are no weights.
         CheckpointError: one of them is not there.
     """
-    tensors, norm = _of_text_model(folder), "model.norm.weight"
-    embedding = next((name for name in _EMBEDDINGS if name in tensors), None)
-    if embedding is None or norm not in tensors:
-        raise CheckpointError(f"{folder}: it holds no input embedding, or no {norm}")
-    return tensors[embedding], tensors[norm]
+    norm = _of_text_model(folder).get("model.norm.weight")
+    if norm is None:
+        raise CheckpointError(f"{folder}: it holds no model.norm.weight")
+    return read_embedding(folder), norm
+
+
+def read_embedding(folder: Path) -> StoredTensor:
+    """Input embedding `(V, H)` of a decoder LM.
+
+    Raises:
+        AssetError: there are no weights.
+        CheckpointError: it is not there.
+    """
+    tensors = _of_text_model(folder)
+    name = next((name for name in _EMBEDDINGS if name in tensors), None)
+    if name is None:
+        raise CheckpointError(f"{folder}: it holds no input embedding, such as {_EMBEDDINGS[0]}")
+    return tensors[name]
+
+
+def has_same_rows(first: StoredTensor, second: StoredTensor) -> bool:
+    """Whether two matrices are equal in the narrower of their types, in the rows that both have.
+
+    They are read a few rows at a time.
+    """
+    if first.shape[1:] != second.shape[1:]:
+        return False
+    for own, other in zip(first.parts(), second.parts(), strict=False):
+        dtype = min(own.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
+        rows = min(len(own), len(other))
+        if not torch.equal(own[:rows].to(dtype), other[:rows].to(dtype)):
+            return False
+    return True
 
 
 def _of_text_model(folder: Path) -> dict[str, StoredTensor]:

@@ -108,7 +108,13 @@ class EagleConfig:
             gated_mlp=True,
             tied_head=False,
             feature_size=self.feature_width if is_eagle3 else self.hidden_size,
+            projection_weights=self.projection_weights,
         )
+
+    @property
+    def projection_weights(self) -> int:
+        """Of attention, where it has others than q, k, v and o; else 0."""
+        return 0
 
 
 def read_draft_keys(

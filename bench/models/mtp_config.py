@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.cost.config_json import DraftKind
-from bench.cost.shape import DraftShape
 from bench.errors import CheckpointError
 from bench.models.draft_config import EagleConfig
 from bench.models.rope import magnitude, rope_of, rope_problem
@@ -82,27 +81,8 @@ class MtpConfig(EagleConfig):
     score_factor: float = 1.0
 
     @property
-    def shape(self) -> DraftShape:
-        """What its cost depends on."""
-        return DraftShape(
-            kind=DraftKind.MTP,
-            hidden_size=self.hidden_size,
-            intermediate_size=self.intermediate_size,
-            num_layers=self.num_layers,
-            num_attention_heads=self.num_attention_heads,
-            num_key_value_heads=self.num_key_value_heads,
-            head_dim=self.head_dim,
-            vocab_size=self.vocab_size,
-            draft_vocab_size=self.draft_vocab_size,
-            gated_mlp=True,
-            tied_head=False,
-            feature_size=self.hidden_size,
-            projection_weights=self._projection_weights,
-        )
-
-    @property
-    def _projection_weights(self) -> int:
-        """Of attention, where it has others than q, k, v and o; else 0."""
+    def projection_weights(self) -> int:
+        """As of `EagleConfig`: those of latent attention, or of a gate."""
         hidden, heads, latent = self.hidden_size, self.num_attention_heads, self.latent
         if latent is None:
             query, key_value = heads * self.head_dim, self.num_key_value_heads * self.head_dim

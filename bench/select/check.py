@@ -142,6 +142,10 @@ def _target(pair: PairConfig, found: Findings) -> dict[str, Any]:
     values = read_config(folder / CONFIG)[1]
     plan = plan_target(values, str(folder / CONFIG), pair.trust_remote_code)
     how = "the lean pass" if plan.is_lean else f"transformers ({plan.auto_class})"
+    if not plan.is_lean and (quantised := values.get("quantization_config")):
+        plain = {key: value for key, value in values.items() if value is not quantised}
+        if plan_target(plain, str(folder / CONFIG), pair.trust_remote_code).is_lean:
+            how += ", or through the lean pass where its weights are dequantised on loading"
     found.lines.append(f"target: {values.get('model_type')}, runs through {how}")
     return values.get("text_config") or values
 

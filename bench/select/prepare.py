@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -211,22 +212,25 @@ class _AnswerWriter:
             store.get(self._load_target(), prompts, wanted, show)
         return [(prompt, ids) for prompt in prompts for ids in store.known(prompt)]
 
+    @cached_property
+    def _folder(self) -> Path:
+        """Of the target."""
+        pair = self._pair
+        return resolve_target(pair.target, pair.target_revision, pair.trust_remote_code)
+
     def _open_store(self) -> AnswerStore:
         if self._store is None:
-            pair = self._pair
-            folder = resolve_target(pair.target, pair.target_revision, pair.trust_remote_code)
             dtype = dtype_of(self._dtype, open_device(self._device))
-            identity = of_model(pair.target, folder)
+            identity = of_model(self._pair.target, self._folder)
             self._store = AnswerStore(identity, str(dtype), *shipped_answers(self._draft_folder))
         return self._store
 
     def _load_target(self) -> Target:
         if self._target is None:
             pair, device = self._pair, open_device(self._device)
-            folder = resolve_target(pair.target, pair.target_revision, pair.trust_remote_code)
             dtype = dtype_of(self._dtype, device)
             self._target = load_target(
-                folder, device.torch_device, dtype, pair.trust_remote_code, pair.device_map
+                self._folder, device.torch_device, dtype, pair.trust_remote_code, pair.device_map
             )
         return self._target
 

@@ -127,22 +127,20 @@ def planned_decodes(
 class BreakEven:
     """When trimming pays, from arXiv 2605.10453: gain = rho (1 + kappa) / (1 + nu kappa).
 
+    nu and kappa are times of the head. The fraction is that of two rounds, which is known even where the head
+    cannot be timed apart; it pays as long as rho is above `round_ratio`.
+
     Attributes:
         acceptance_ratio: rho, mean acceptance length over that of the full vocabulary.
-        head_ratio: nu, head time over that of the full vocabulary.
-        head_share: kappa, head time of a round with the full vocabulary over all its other time.
+        round_ratio: time of a round over that with the full vocabulary, at the same draft length.
+        head_ratio: nu, head time over that of the full vocabulary; None where only whole rounds have a time.
     """
 
     acceptance_ratio: float
-    head_ratio: float
-    head_share: float
+    round_ratio: float
+    head_ratio: float | None
 
     @property
     def gain(self) -> float:
         """Speed over that of the full vocabulary at the same draft length."""
-        return self.acceptance_ratio * (1 + self.head_share) / (1 + self.head_ratio * self.head_share)
-
-    @property
-    def least_acceptance_ratio(self) -> float:
-        """Where trimming neither gains nor loses."""
-        return (1 + self.head_ratio * self.head_share) / (1 + self.head_share)
+        return self.acceptance_ratio / self.round_ratio

@@ -3,7 +3,7 @@ import pytest
 
 from bench.acceptance import Intervals
 from bench.config.run import AdviceRule
-from bench.surface.choice import BreakEven, advise, cross_fitted_gain, lossless_size, planned_decodes
+from bench.surface.choice import advise, cross_fitted_gain, lossless_size, planned_decodes
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import predict
 from bench.variant import Variant
@@ -208,13 +208,6 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
         off = abs(np.log(truth / surface.tokens_per_s[0, -1]))
         hits += off <= surface.half_widths[0, -1]
     assert 0.91 <= hits / draws <= 0.99
-
-
-def test_break_even_by_hand():
-    even = BreakEven(acceptance_ratio=0.9, head_ratio=0.25, head_share=0.5)
-    assert even.gain == pytest.approx(0.9 * 1.5 / 1.125)
-    assert even.least_acceptance_ratio == pytest.approx(0.75)
-    assert BreakEven(0.75, 0.25, 0.5).gain == pytest.approx(1)
 
 
 def changed(surface, speeds):
