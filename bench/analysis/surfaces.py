@@ -223,7 +223,7 @@ class Advice:
         row, column = self.surface.place(self.best)
         tau = self.surface.mean_acceptance_length[row]
         rounds, heads = latency.round_ms(gamma, sizes, once)[0], latency.head_ms(sizes, once)[0]
-        head_ratio = None if self.surfaces.run.laps_overlap else float(heads[0] / heads[1])
+        head_ratio = float(heads[0] / heads[1]) if latency.times_heads else None
         return BreakEven(float(tau[column] / tau[-1]), float(rounds[0] / rounds[1]), head_ratio)
 
 

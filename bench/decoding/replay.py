@@ -178,7 +178,9 @@ class _Ranks:
         which, rivals = which[wins], rivals[wins]
         low = torch.where(known, self._ranks[:, rows], self._size + 1)
         high = torch.full_like(low, self._size + 1)
-        high.scatter_reduce_(1, which.expand(len(low), -1), self._ranks[:, rivals], "amin")
+        # One order after the other: a draft that is far off has nearly as many rivals as there are logits.
+        for bound, ranks in zip(high, self._ranks, strict=True):
+            bound.scatter_reduce_(0, which, ranks[rivals], "amin")
         return low, high
 
 

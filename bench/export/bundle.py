@@ -13,7 +13,6 @@ from bench.export.checkpoint import (
     borrowed_head,
     has_same_rows,
     read_embedding,
-    read_ends,
     read_head,
     trim_decoder_lm,
     trim_eagle3,
@@ -186,7 +185,7 @@ def _sidecar_objections(export: Export, written: Path) -> list[str]:
         arch: str | None = gguf_architecture(written / GGUF)
     else:
         files = open_mtp(written / "draft", may_be_quantised=True)
-        if reasons := sidecar_objections(files):
+        if reasons := sidecar_objections(files, _target_of(export.pair)):
             return reasons
         arch = architecture_of(files.config)
     return [] if export.chosen.is_full or arch in READS_D2T else [f"the MTP layer of its {arch} reads no d2t"]
@@ -233,10 +232,9 @@ def _write_gguf(out: Path, export: Export) -> None:
         if not against[LLAMA_CPP]:
             write_eagle3_gguf(files, _feature_layers(files, export.pair), out / GGUF)
     elif export.kind is DraftKind.MTP:
-        module = open_mtp(out / "draft", may_be_quantised=True)
-        if not sidecar_objections(module):
-            target = _target_of(export.pair)
-            write_mtp_gguf(module, target, *read_ends(target), out / GGUF)
+        module, target = open_mtp(out / "draft", may_be_quantised=True), _target_of(export.pair)
+        if not sidecar_objections(module, target):
+            write_mtp_gguf(module, target, out / GGUF)
 
 
 def _opened(source: Path, export: Export) -> tuple[EagleFiles, dict[str, list[str]]]:

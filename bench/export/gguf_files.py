@@ -43,8 +43,10 @@ _NAMES = {
 # Matrices stay in the type that they are stored in.
 TYPES = {"F32": Type.F32, "F16": Type.F16, "BF16": Type.BF16}
 
-# Tensors to write, by name: shape, type and what makes their data.
-Writes = dict[str, tuple[tuple[int, ...], Type, Callable[[], NDArray[Any]]]]
+# A tensor to write: shape, type and what makes its data.
+Write = tuple[tuple[int, ...], Type, Callable[[], NDArray[Any]]]
+
+Writes = dict[str, Write]
 
 
 def unknown_tensors(files: EagleFiles) -> list[str]:
@@ -233,7 +235,7 @@ def _open(path: Path) -> GGUFReader:
         raise CheckpointError(f"{path}: not a GGUF file that can be read ({error})") from error
 
 
-def _copy(tensor: ReaderTensor) -> tuple[tuple[int, ...], Type, Callable[[], NDArray[Any]]]:
+def _copy(tensor: ReaderTensor) -> Write:
     # GGUF states the length of a row first.
     shape = tuple(int(size) for size in reversed(tensor.shape))
     return shape, tensor.tensor_type, lambda: tensor.data

@@ -16,7 +16,8 @@ from gguf import GGUFWriter
 from torch import Tensor
 
 from bench.errors import CheckpointError
-from bench.export.gguf_files import D2T, EMBEDDING, OUTPUT, TYPES, Writes, as_bytes, write_tensors
+from bench.export.checkpoint import read_ends
+from bench.export.gguf_files import D2T, EMBEDDING, OUTPUT, TYPES, Write, Writes, as_bytes, write_tensors
 from bench.models.mtp import MtpFiles, text_config
 from bench.models.mtp_config import MtpConfig
 from bench.models.weights import EMBEDDING as OWN_EMBEDDING
@@ -81,13 +82,15 @@ def architecture_of(config: MtpConfig) -> str | None:
     return _ARCHITECTURES.get(config.model_type)
 
 
-def sidecar_objections(files: MtpFiles) -> list[str]:
-    """What keeps llama.cpp from running a module as it was measured, whatever its head."""
+def sidecar_objections(files: MtpFiles, target: Path) -> list[str]:
+    """What keeps llama.cpp from running a module of the target in this folder as it was measured.
+
+    Whether it takes a head of k rows is another question: `READS_D2T`.
+    """
     config, arch = files.config, architecture_of(files.config)
     if arch is None:
         return [f"it has no MTP layer for a target of model_type={config.model_type}"]
-    latent = config.latent
-    kind = config.rope.kind
+    latent, kind = config.latent, config.rope.kind
     is_compared = kind == "default" or (kind == "yarn" and arch == "deepseek2")
     found = {
         f"its {arch} has an MTP layer with experts only": arch != "qwen35" and not config.has_experts,
@@ -96,11 +99,17 @@ def sidecar_objections(files: MtpFiles) -> list[str]:
     }
     if latent is not None:
         found["it has no MTP layer whose queries are not compressed"] = not latent.query_rank
-        found[
-            "it turns neighbouring dimensions of a head, and this module turns halves"
-        ] = not config.is_interleaved
+        turns = "it turns neighbouring dimensions of a head, and this module turns halves"
+        found[turns] = not config.is_interleaved
     reasons = [reason for reason, is_true in found.items() if is_true]
-    parts = {**files.tensors, HEAD: files.head, OWN_EMBEDDING: files.embedding}
+    parts = {**files.tensors, HEAD: files.head}
+    try:
+        parts[OWN_EMBEDDING], _ = _ends(files, target)
+        _keys(text_config(target), config, arch)
+    except CheckpointError as error:
+        reasons.append(str(error))
+    except AttributeError as error:
+        reasons.append(f"the configuration in {target} does not say all that it needs: {error}")
     return reasons + [
         f"it does not read {name}, stored as {tensor.dtype}"
         for name, tensor in parts.items()
@@ -108,37 +117,34 @@ def sidecar_objections(files: MtpFiles) -> list[str]:
     ]
 
 
+def _ends(files: MtpFiles, target: Path) -> tuple[StoredTensor, StoredTensor]:
+    """The module's input embedding `(V, H)`, and the last norm of the target `(H,)`, which llama.cpp wants."""
+    embedding, norm = read_ends(target)
+    return files.embedding or embedding, norm
+
+
 def _is_known(name: str) -> bool:
     own = name.removeprefix("layers.0.")
     return own in _NAMES or own in (_KV_B, HEAD, OWN_EMBEDDING) or own.startswith(_EXPERTS)
 
 
-def write_mtp_gguf(
-    files: MtpFiles, target: Path, embedding: StoredTensor, norm: StoredTensor, path: Path
-) -> None:
+def write_mtp_gguf(files: MtpFiles, target: Path, path: Path) -> None:
     """Writes a module as llama.cpp loads it beside its target.
 
     Args:
-        files: the module with an LM head of its own, without `sidecar_objections`.
+        files: the module, with an LM head, to which there are no `sidecar_objections`.
         target: folder of the target, whose configuration the sidecar repeats.
-        embedding: input embedding of the target `(V, H)`, for a module without one.
-        norm: last norm of the target `(H,)`, which llama.cpp wants in every file.
         path: of the new file.
 
     Raises:
-        CheckpointError: the configuration lacks what llama.cpp needs, or an expert is missing.
+        CheckpointError: an expert is missing.
         OutputError: the file cannot be written.
     """
+    arch, config = _ARCHITECTURES[files.config.model_type], text_config(target)
+    embedding, norm = _ends(files, target)
     assert files.head is not None
-    arch = architecture_of(files.config)
-    assert arch is not None
-    config = text_config(target)
-    try:
-        keys = _keys(config, files.config, arch)
-    except AttributeError as error:
-        raise CheckpointError(f"{target}: its configuration lacks what a sidecar needs: {error}") from error
     writes: Writes = {
-        EMBEDDING: _as_stored(files.embedding or embedding),
+        EMBEDDING: _as_stored(embedding),
         "output_norm.weight": _vector(norm, files.config),
         OUTPUT: _as_stored(files.head),
     }
@@ -148,7 +154,7 @@ def write_mtp_gguf(
         ids = files.vocab.target_ids
         writes[D2T] = (ids.shape, Type.I64, lambda: ids)
     writer = GGUFWriter(path, arch)
-    for key, value in keys.items():
+    for key, value in _keys(config, files.config, arch).items():
         _add(writer, f"{arch}.{key}", value)
     writer.add_tokenizer_model("none")
     write_tensors(writer, writes, path)
@@ -167,8 +173,6 @@ def _add(writer: GGUFWriter, key: str, value: Value) -> None:
 
 
 # The tensors of the layer.
-
-Write = tuple[tuple[int, ...], Type, Callable[[], Any]]
 
 
 def _layer(files: MtpFiles, arch: str) -> Iterator[tuple[str, Write]]:

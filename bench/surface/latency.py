@@ -29,7 +29,7 @@ from scipy.optimize import isotonic_regression
 
 from bench.records import ProbeRecord
 from bench.surface.chains import joined_rounds, whole_rounds_ms, with_parts
-from bench.variant import EXTEND, HEAD, LAYER, OTHER, PREFILL, SELECT, VERIFY
+from bench.variant import DRAFT, EXTEND, HEAD, LAYER, OTHER, PREFILL, SELECT, VERIFY
 from bench.vocab.draft_vocab import Floats, IntArray
 
 # Parts that come once a round, as functions of the draft length.
@@ -152,6 +152,8 @@ class RoundLatency:
         prefill_ms: the draft's prefill of each block's prompts `(blocks,)`.
         sizes: vocabulary sizes that were probed, ascending.
         draft_lengths: gammas that were probed, ascending.
+        times_heads: `head_ms` is a whole head's time; else only whole chains or rounds have a time, and it is
+            what a head takes beyond that of the smallest size.
     """
 
     blocks: list[str]
@@ -160,6 +162,7 @@ class RoundLatency:
     draft_lengths: IntArray
     _by_part: Mapping[str, _Samples]
     _whole: Mapping[int, _Samples] | None = None
+    times_heads: bool = True
 
     @classmethod
     def from_probes(
@@ -201,7 +204,8 @@ class RoundLatency:
         if laps_overlap:
             rounds = [(_block_of(p, are_processes), p) for p in drafted]
             whole = {int(gamma): _whole_samples(rounds, int(gamma), sizes, own_place) for gamma in gammas}
-        return cls(blocks, (prefill.total / prefill.count)[0], sizes, gammas, parts, whole)
+        times_heads = not laps_overlap and not any(probe.laps_ms.get(DRAFT) for probe in drafted)
+        return cls(blocks, (prefill.total / prefill.count)[0], sizes, gammas, parts, whole, times_heads)
 
     @property
     def num_blocks(self) -> int:
@@ -214,7 +218,8 @@ class RoundLatency:
         parts = {name: samples.only(kept) for name, samples in self._by_part.items()}
         whole = self._whole and {gamma: samples.only(kept) for gamma, samples in self._whole.items()}
         names = [self.blocks[i] for i in kept]
-        return RoundLatency(names, self.prefill_ms[kept], self.sizes, self.draft_lengths, parts, whole)
+        prefill_ms = self.prefill_ms[kept]
+        return RoundLatency(names, prefill_ms, self.sizes, self.draft_lengths, parts, whole, self.times_heads)
 
     def head_ms(self, sizes: IntArray, weights: Floats) -> Floats:
         """LM head and selection of one token at each size `(resamples, len(sizes))`.

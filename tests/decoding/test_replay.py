@@ -62,6 +62,22 @@ def test_small_blocks_change_nothing(monkeypatch):
     assert (whole["a"].low[:, 0] < whole["a"].high[:, 0]).any()
 
 
+def test_logits_are_made_a_few_rows_at_a_time(monkeypatch):
+    """However long the answer is: a row takes V numbers, and its rivals as many at most."""
+    seen, logits_of = [], DraftHead.logits
+
+    def logits(head, hidden):
+        seen.append(len(hidden))
+        return logits_of(head, hidden)
+
+    monkeypatch.setattr(DraftHead, "logits", logits)
+    monkeypatch.setattr(replay_module, "LOGIT_ROWS", 5)
+    prefill = Decoder(TARGET, 2).prefill([5, 9, 33])
+    text = read_answer(TARGET, prefill, [7] * 40, LONGEST)
+    replay(DRAFT, DRAFT.full_head(), prefill.prompt_ids, text, {"a": np.arange(VOCAB_SIZE)}, LONGEST)
+    assert max(seen) == 5 and sum(seen) >= 39
+
+
 def test_there_is_one_empty_interval():
     _, found = replayed(
         Decoder(TARGET, 30), [5, 9, 33], {"a": np.random.default_rng(1).permutation(VOCAB_SIZE)}

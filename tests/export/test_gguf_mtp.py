@@ -52,9 +52,9 @@ def made(row, folder, ids=IDS):
 
 def written(row, folder, ids=IDS):
     target, tensors, files = made(row, folder, ids)
-    assert sidecar_objections(files) == []
+    assert sidecar_objections(files, target) == []
     path = folder / "draft.gguf"
-    write_mtp_gguf(files, target, *read_ends(target), path)
+    write_mtp_gguf(files, target, path)
     reader = gguf.GGUFReader(path)
     return target, tensors, reader, {tensor.name: tensor for tensor in reader.tensors}
 
@@ -124,22 +124,24 @@ def test_keys_and_values_of_latents_are_apart(tmp_path):
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name in REFUSED], ids=lambda row: row.name)
 def test_what_llama_cpp_has_no_layer_for_is_said(row, tmp_path):
-    assert sidecar_objections(made(row, tmp_path)[2]) == [REFUSED[row.name]]
+    target, _, files = made(row, tmp_path)
+    assert sidecar_objections(files, target) == [REFUSED[row.name]]
 
 
 def test_layers_of_another_kind_than_the_architecture_has_are_refused(tmp_path):
     dense = MtpRow("dense", "glm4_moe", {key: v for key, v in GLM.items() if key != "n_routed_experts"})
-    assert "its glm4moe has an MTP layer with experts only" in sidecar_objections(made(dense, tmp_path)[2])
+    target, _, files = made(dense, tmp_path)
+    assert "its glm4moe has an MTP layer with experts only" in sidecar_objections(files, target)
 
 
 def test_quantised_and_missing_weights_are_named(tmp_path):
     target, _, files = made(ROWS[0], tmp_path)
     fuse, expert = files.tensors["fc.weight"], "layers.0.mlp.experts.1.up_proj.weight"
     as_fp8 = replace(files, tensors={**files.tensors, "fc.weight": replace(fuse, dtype="F8_E4M3")})
-    assert sidecar_objections(as_fp8) == ["it does not read fc.weight, stored as F8_E4M3"]
+    assert sidecar_objections(as_fp8, target) == ["it does not read fc.weight, stored as F8_E4M3"]
     without = replace(files, tensors={n: t for n, t in files.tensors.items() if n != expert})
     with pytest.raises(CheckpointError, match=r"mlp\.experts\.1\.up_proj\.weight of an expert"):
-        write_mtp_gguf(without, target, *read_ends(target), tmp_path / "draft.gguf")
+        write_mtp_gguf(without, target, tmp_path / "draft.gguf")
 
 
 def test_stretched_rope_is_refused_where_it_was_not_compared(tmp_path):
@@ -147,7 +149,7 @@ def test_stretched_rope_is_refused_where_it_was_not_compared(tmp_path):
     values = json.loads((tmp_path / "draft" / "config.json").read_text())
     values["rope_parameters"] = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
     (tmp_path / "draft" / "config.json").write_text(json.dumps(values))
-    assert sidecar_objections(open_mtp(tmp_path / "draft")) == [
+    assert sidecar_objections(open_mtp(tmp_path / "draft"), target) == [
         "its linear rope was not compared with that of others"
     ]
 

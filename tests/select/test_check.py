@@ -1,5 +1,7 @@
 """`task=check` on pairs of the zoo: verdicts, engines, and the audit of a map."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,19 @@ def test_a_sound_pair_has_no_problem(target, tmp_path):
     assert "vLLM: loads it as it is" in text and "SGLang: loads it as it is" in text
     assert "states after 2, 4, 5 layers" in text and "in order and in range" in text
     assert "honoured: architectures=" in text and "irrelevant: bos_token_id=0" in text
+
+
+def test_a_quantised_target_may_take_either_way(tmp_path):
+    """Which one, its library decides on loading: FP8 weights are dequantised on a CPU."""
+    target = named(TARGETS, "Llama").write(tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text()) | {"quantization_config": {"quant_method": "fp8"}}
+    path.write_text(json.dumps(values))
+    lines = check_pair(PairConfig("p", str(target), "mtp")).lines
+    assert lines[0] == (
+        "target: llama, runs through transformers (AutoModelForCausalLM), or through the lean pass where its "
+        "weights are dequantised on loading"
+    )
 
 
 @pytest.mark.parametrize(

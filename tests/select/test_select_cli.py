@@ -10,9 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bench.export.checkpoint import read_head
 from bench.export.gguf_files import read_gguf_vocab
 from bench.export.readers import read_map
-from bench.models.fetching import resolve_tokenizer
+from bench.models.checkpoint import SHIPPED
+from bench.models.fetching import resolve_model, resolve_tokenizer
+from bench.models.mtp import open_mtp
 from bench.text.tokenizer import load_tokenizer
 from tests.select.in_process import run_here
 from tests.test_cli import check_refused, run
@@ -103,6 +106,30 @@ def test_every_export_holds_the_chosen_tokens(selected):
         tensors = load_file(exports / folder / "model.safetensors")
         assert (torch.arange(size) + tensors["d2t"]).tolist() == chosen
         assert tensors["lm_head.weight"].shape == (size, 576)
+
+
+def test_the_export_of_the_mtp_pair_is_read_back(conversations, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    done = run_here(
+        monkeypatch,
+        *("task=select", "pair=smollm2-135m-mtp", "domain=jsonl", f"domain.path={conversations}"),
+        *(f"out={out}", "select.trials=1", "select.vocab_size=64"),
+    )
+    assert done.returncode == 0, done.stderr
+    exports, summary = out / "exports", json.loads((out / "summary.json").read_text())
+    chosen = read_map(exports / "draft_vocab.safetensors", summary["target_vocab_size"]).target_ids
+    for name in ("ids.txt", "ids.json", "ids.i32"):
+        found = read_map(exports / "token_ids" / name, summary["target_vocab_size"])
+        assert found.target_ids.tolist() == chosen.tolist()
+    module, whole = open_mtp(exports / "draft"), open_mtp(SHIPPED / "smollm2-135m-mtp")
+    assert module.vocab.target_ids.tolist() == chosen.tolist() and len(chosen) == 64
+    assert module.tensors.keys() == whole.tensors.keys()
+    for name, stored in module.tensors.items():
+        assert torch.equal(stored.tensor(), whole.tensors[name].tensor())
+    target_head = next(iter(read_head(resolve_model("smollm2-135m-instruct")).values())).tensor()
+    assert module.head is not None and torch.equal(module.head.tensor(), target_head[chosen])
+    # llama.cpp has no MTP layer for a Llama.
+    assert not (exports / "draft.gguf").exists()
 
 
 def test_the_report_shows_every_figure(selected):

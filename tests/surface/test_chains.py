@@ -21,6 +21,7 @@ def probe(prompt, k, gamma, extra_ms=0.0):
 
 def test_every_round_is_predicted_from_the_chains_of_some():
     latency = RoundLatency.from_probes([probe("p", k, gamma) for k, gamma in PAIRS])
+    assert not latency.times_heads and not latency.only([0]).times_heads
     sizes, weights = np.array(sorted(HEAD_MS)), np.ones((1, 1))
     for gamma, once_ms in ONCE_MS.items():
         expected = [once_ms + gamma * HEAD_MS[k] + 10.0 + gamma + 0.25 for k in sizes]
@@ -59,6 +60,7 @@ WHOLE_MS = {(10, 1): 20.0, (40, 1): 20.0, (97, 1): 19.0, (10, 3): 30.0, (40, 3):
 def test_whole_rounds_are_what_is_known_where_laps_overlap():
     probes = [eager("p", *pair, ms) for pair, ms in WHOLE_MS.items()]
     latency = RoundLatency.from_probes(probes, laps_overlap=True)
+    assert not latency.times_heads and RoundLatency.from_probes(probes).times_heads
     sizes, weights = np.array([10, 25, 40, 97]), np.ones((1, 1))
     # Launches hide the head at gamma = 1, where the whole one even takes a launch less; not at gamma = 3.
     assert latency.round_ms(1, sizes, weights)[0] == pytest.approx([59 / 3, 59 / 3, 59 / 3, 19])
