@@ -36,6 +36,7 @@ from bench.models.engines import (
 )
 from bench.models.fetching import resolve_config, resolve_model
 from bench.models.mtp import OF_TARGET, has_own_head, open_mtp
+from bench.models.weights import StoredTensor
 from bench.vocab.draft_vocab import DraftVocab, IntArray
 
 EXPORTS, GGUF = "exports", "draft.gguf"
@@ -103,9 +104,8 @@ def serve_commands(export: Export, target: str, gamma: int, folder: Path, writte
     files, against = _opened(source, export)
     if export.kind is DraftKind.EAGLE:
         against[VLLM].append("it cuts no head of an EAGLE-1 or EAGLE-2 draft")
-    own = files.embedding
-    if own is not None and not has_same_rows(own, read_embedding(_target_of(export.pair))):
-        against[SGLANG].append("it takes the target's input embedding, and the draft has another")
+    if files.embedding is not None:
+        against[SGLANG] += _replaced_embedding(files.embedding, export.pair)
     commands = _commands(target, gamma, folder, source, export.kind, needs_first_runner(files.config))
     return {
         engine: f"not loaded as measured: {', '.join(reasons)}" if reasons else commands[engine]
@@ -244,6 +244,15 @@ def _opened(source: Path, export: Export) -> tuple[EagleFiles, dict[str, list[st
     if not export.gguf and not against[LLAMA_CPP]:
         against[LLAMA_CPP] = unknown_tensors(files)
     return files, against
+
+
+def _replaced_embedding(own: StoredTensor, pair: PairConfig) -> list[str]:
+    """What SGLang, which gives every draft the target's input embedding, makes of a draft with its own."""
+    try:
+        is_same = has_same_rows(own, read_embedding(_target_of(pair)))
+    except CheckpointError as error:
+        return [f"it takes the target's input embedding, which could not be compared ({error})"]
+    return [] if is_same else ["it takes the target's input embedding, and the draft has another"]
 
 
 def _target_of(pair: PairConfig) -> Path:

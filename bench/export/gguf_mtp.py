@@ -118,7 +118,7 @@ def sidecar_objections(files: MtpFiles, target: Path) -> list[str]:
 
 
 def _ends(files: MtpFiles, target: Path) -> tuple[StoredTensor, StoredTensor]:
-    """The module's input embedding `(V, H)`, and the last norm of the target `(H,)`, which llama.cpp wants."""
+    """The module's input embedding `(V, H)`, and the last norm of the target `(H,)`."""
     embedding, norm = read_ends(target)
     return files.embedding or embedding, norm
 
