@@ -6,18 +6,17 @@ unchanged, a few rows at a time: tensors and keys of any name and type.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bench.cost.config_json import read_config
 from bench.errors import CheckpointError, VocabError
 from bench.export.files import save_tensors, stated_hash
+from bench.export.heads import Tensors, cut_head, cut_rows, head_tensors, num_head_rows
 from bench.export.layouts import converted, layer_config, with_draft_vocab_size
 from bench.models.decoder_lm import trimmed_head
 from bench.models.draft_config import Layout, layout_of, tensor_name
@@ -41,8 +40,6 @@ _TRIMMED_HEAD = "lm_head.safetensors"
 
 # Names of the input embedding of a decoder LM, to which its head can be tied.
 _EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "wte.weight", EMBEDDING)
-
-Tensors = Mapping[str, StoredTensor]
 
 
 def trim_eagle3(
@@ -83,7 +80,7 @@ def trim_eagle3(
     head, own = _own_head(tensors, target_head, vocab.target_vocab_size, folder)
     _check_width(layer, head, folder)
     kept = {name: t for name, t in tensors.items() if name not in head and name not in ("d2t", "t2d")}
-    kept |= _cut(head, len(own), _rows(own, vocab, folder), folder) | _maps(vocab)
+    kept |= cut_head(head, len(own), _rows(own, vocab, folder), folder) | _maps(vocab)
     if layout is layout_of(values):
         config = with_draft_vocab_size(text, len(vocab), str(folder / CONFIG))
     else:
@@ -117,7 +114,7 @@ def trim_mtp(folder: Path, vocab: DraftVocab, target_head: Tensors | None, out: 
     if not head and target_head is None:
         raise CheckpointError(f"{folder} has no LM head, and the head of the target was not given")
     head, own = head or dict(target_head or {}), files.vocab
-    num_rows = _num_rows(head, folder)
+    num_rows = num_head_rows(head, folder)
     if num_rows != len(own):
         raise CheckpointError(
             f"{folder}: the LM head has {num_rows} rows, but its vocabulary has {len(own)} tokens"
@@ -125,7 +122,7 @@ def trim_mtp(folder: Path, vocab: DraftVocab, target_head: Tensors | None, out: 
     kept = {name: tensor for name, tensor in files.tensors.items() if name not in head}
     if files.embedding is not None:
         kept[EMBEDDING] = files.embedding
-    kept |= _cut(head, num_rows, _rows(own, vocab, folder), folder)
+    kept |= cut_head(head, num_rows, _rows(own, vocab, folder), folder)
     named = {file_name(name, files.prefix): tensor for name, tensor in kept.items()} | _maps(vocab)
     values = read_config(folder / CONFIG)[1]
     # What engines and this program know a module alone by.
@@ -164,7 +161,7 @@ def trim_decoder_lm(folder: Path, vocab: DraftVocab, target: Callable[[], Path],
         head, rows = {HEAD: next(iter(lent.values()))}, vocab.target_ids
     else:
         head, rows = read_head(target() if lent and not head_names else folder), vocab.target_ids
-    cut = _cut_rows(head, rows, folder) | _maps(vocab)
+    cut = cut_rows(head, rows, folder) | _maps(vocab)
     (out / "lm_head").mkdir(parents=True, exist_ok=True)
     save_tensors(cut, out / "lm_head" / _TRIMMED_HEAD, _meta(vocab))
     if "text_config" not in values:
@@ -194,7 +191,7 @@ def trim_lm_head(folder: Path, vocab: DraftVocab, out: Path, target_head: Tensor
         OutputError: the head cannot be written.
     """
     head = dict(target_head) if target_head else read_head(folder)
-    tensors = _cut_rows(head, vocab.target_ids, folder) | _maps(vocab)
+    tensors = cut_rows(head, vocab.target_ids, folder) | _maps(vocab)
     out.mkdir(parents=True, exist_ok=True)
     save_tensors(tensors, out / _TRIMMED_HEAD, _meta(vocab))
 
@@ -318,23 +315,6 @@ def read_offsets(folder: Path) -> IntArray | None:
         raise CheckpointError(f"{folder}: d2t is not a vocabulary map: {error}") from error
 
 
-def head_tensors(tensors: Tensors) -> dict[str, StoredTensor]:
-    """All tensors of the LM head: its matrix, or the parts of a quantised matrix, and its bias."""
-    prefix = HEAD.removesuffix("weight")
-    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-# Cuts heads.
-
-_SHAPE, _PACKED = "lm_head.weight_shape", "lm_head.weight_packed"
-
-# GPTQ and AWQ store a head the other way round: a column is a token.
-_SCALES, _QWEIGHT = "lm_head.scales", "lm_head.qweight"
-
-# Which token each group of bits of a packed integer is: AWQ's kernels want them so, in 4 bits.
-_AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-
-
 def _own_head(
     tensors: Tensors, target_head: Tensor | Tensors | None, target_vocab_size: int, folder: Path
 ) -> tuple[dict[str, StoredTensor], DraftVocab]:
@@ -343,122 +323,13 @@ def _own_head(
         raise CheckpointError(f"{folder} has no LM head, and the head of the target was not given")
     if not head and target_head is not None:
         head = {HEAD: stored(target_head)} if isinstance(target_head, Tensor) else dict(target_head)
-    vocab, num_rows = read_vocab(tensors, target_vocab_size, folder), _num_rows(head, folder)
+    vocab, num_rows = read_vocab(tensors, target_vocab_size, folder), num_head_rows(head, folder)
     if num_rows != len(vocab):
         raise CheckpointError(
             f"{folder}: the LM head has {num_rows} rows, but its vocabulary has {len(vocab)} tokens"
             + (": it has no d2t, the map of a trimmed head" if "d2t" not in tensors else "")
         )
     return head, vocab
-
-
-def _num_rows(head: Tensors, folder: Path) -> int:
-    """Number of tokens of a head."""
-    for name in (HEAD, _PACKED):
-        if name in head:
-            return head[name].num_rows
-    if _SCALES in head and _QWEIGHT in head:
-        return head[_SCALES].shape[-1]
-    raise CheckpointError(
-        f"{folder}: the LM head is stored as {', '.join(sorted(head))}, whose rows cannot be selected; "
-        "give a checkpoint whose head has one matrix with a row for each token"
-    )
-
-
-def _cut_rows(head: Tensors, rows: IntArray, folder: Path) -> dict[str, StoredTensor]:
-    num_rows = _num_rows(head, folder)
-    # Heads of one tokenizer can be padded to different sizes.
-    if num_rows <= rows[-1]:
-        raise CheckpointError(
-            f"{folder}: the LM head has {num_rows} rows, none for id {rows[-1]} of the vocabulary; draft and "
-            "target must have the same tokenizer"
-        )
-    return _cut(head, num_rows, rows, folder)
-
-
-def _cut(head: Tensors, num_rows: int, rows: IntArray, folder: Path) -> dict[str, StoredTensor]:
-    """Only these tokens of every tensor of a head, weights and scales, with unchanged bits."""
-    if _QWEIGHT in head:
-        return _cut_columns(head, num_rows, rows, folder)
-    found = {}
-    for name, tensor in head.items():
-        if name == _SHAPE:
-            found[name] = stored(torch.tensor([len(rows), *tensor.tensor().tolist()[1:]]))
-        elif _is_packed_by_row(name, tensor, num_rows):
-            order = range(-(-num_rows // tensor.num_rows))
-            found[name] = stored(_repacked(rows, order, tensor.tensor().T).T.contiguous())
-        elif tensor.shape[:1] == (num_rows,):
-            found[name] = tensor.take(rows)
-        elif tensor.shape in ((), (1,), (1, 1)):
-            found[name] = tensor
-        else:
-            raise CheckpointError(
-                f"{folder}: {name} of shape {tensor.shape} does not have one row for each of the {num_rows} "
-                "tokens, so the head cannot be trimmed; give a head that is not quantised in blocks of rows"
-            )
-    return found
-
-
-def _is_packed_by_row(name: str, tensor: StoredTensor, num_rows: int) -> bool:
-    """Whether these are zero points of compressed-tensors, several tokens to an integer."""
-    return name == "lm_head.weight_zero_point" and tensor.dtype == "I32" and tensor.num_rows < num_rows
-
-
-def _cut_columns(head: Tensors, num_columns: int, columns: IntArray, folder: Path) -> dict[str, StoredTensor]:
-    """Only these tokens of a head of GPTQ or AWQ, a few rows at a time."""
-    is_awq = head[_QWEIGHT].shape[-1] < num_columns
-    found = {}
-    for name, tensor in head.items():
-        if name == "lm_head.g_idx":  # the group of every input, whatever the token
-            found[name] = tensor
-        elif tensor.shape == (num_columns,):
-            found[name] = tensor.take(columns)
-        elif tensor.shape[-1:] == (num_columns,):
-            found[name] = _columns(tensor, len(columns), lambda part: part[:, columns])
-        else:
-            order = _packing(name, tensor, num_columns, len(columns), is_awq, folder)
-            found[name] = _columns(tensor, len(columns) // len(order), partial(_repacked, columns, order))
-    return found
-
-
-def _packing(
-    name: str, tensor: StoredTensor, num_columns: int, size: int, is_awq: bool, folder: Path
-) -> Sequence[int]:
-    """The order of the tokens in an integer of a packed tensor, from which `size` tokens are wanted."""
-    per_integer, rest = divmod(num_columns, max(1, tensor.shape[-1] if tensor.shape else 1))
-    if tensor.dtype != "I32" or rest or per_integer not in (4, 8, 16):
-        raise CheckpointError(
-            f"{folder}: {name} of shape {tensor.shape} has no column for each of the {num_columns} tokens, "
-            "so the head cannot be trimmed; give one of 2, 4 or 8 bits"
-        )
-    if size % per_integer:
-        raise CheckpointError(
-            f"{folder}: {name} packs {per_integer} tokens into an integer, so the size must be a multiple of "
-            f"{per_integer}, and is {size}; set export.vocab_size or vocab.multiple"
-        )
-    return _AWQ_ORDER if is_awq and per_integer == len(_AWQ_ORDER) else range(per_integer)
-
-
-def _columns(tensor: StoredTensor, num_columns: int, cut: Callable[[Tensor], Tensor]) -> StoredTensor:
-    shape = (*tensor.shape[:-1], num_columns)
-    return StoredTensor(tensor.dtype, shape, lambda start, stop: cut(tensor.part(start, stop)))
-
-
-def _repacked(columns: IntArray, order: Sequence[int], integers: Tensor) -> Tensor:
-    """Integers of these columns only, packed as before; what is missing at the end is zeros.
-
-    Args:
-        columns: those wanted, of the values in `integers`.
-        order: which value of an integer each group of bits holds, lowest bits first.
-        integers: int32 `(rows, n)`.
-    """
-    bits = 32 // len(order)
-    place, group = torch.from_numpy(columns // len(order)), columns % len(order)
-    shifts = torch.from_numpy(bits * np.argsort(order)[group]).to(torch.int32)
-    values = (integers[:, place] >> shifts) & ((1 << bits) - 1)
-    values = torch.nn.functional.pad(values, (0, -len(columns) % len(order)))
-    grouped = values.reshape(len(values), -1, len(order))[..., list(order)]
-    return (grouped << bits * torch.arange(len(order), dtype=torch.int32)).sum(-1, dtype=torch.int32)
 
 
 def _maps(vocab: DraftVocab) -> dict[str, StoredTensor]:
