@@ -28,7 +28,7 @@ GIVEN = $(foreach name,$(KEYS),$(call quoted,$(name)=$(value $(name))))
 unexport $(KEYS) ARGS RUNS CLAIM BASE FILES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-vllm bench select export import fit draft gpus selfcheck report compare diff verify train-draft test test-slow test-gpu test-launchers test-vllm microbench microbench-compare check clean
+.PHONY: help setup setup-vllm bench select export import fit draft gpus selfcheck report compare diff verify train-draft test test-slow test-gpu test-launchers test-vllm microbench microbench-compare scaling check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,8 +100,8 @@ test: setup ## Run the tests, but the slow ones
 test-slow: setup ## Run the tests on the real model and of whole runs, which take minutes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m slow $(ARGS)
 
-test-gpu: setup ## Run the tests that need a CUDA GPU
-	$(PY) -m pytest -m gpu -s $(ARGS)
+test-gpu: setup ## Run the tests that need a CUDA GPU, and print a page of what they measured
+	$(PY) -m pytest tests/gpu -m gpu -s $(ARGS)
 
 test-vllm: setup setup-vllm ## Run the tests that decode in vLLM
 	$(PY) -m pytest -m vllm -rs $(ARGS)
@@ -121,6 +121,9 @@ microbench-compare: setup ## Is a building block slower than in an earlier file 
 	@mkdir -p results/microbench
 	$(MICROBENCH) --benchmark-json=results/microbench/newest.json $(ARGS)
 	$(PY) -m tests.microbench.compare $(call quoted,$(value BASE)) results/microbench/newest.json
+
+scaling: setup ## How time grows as the data grows tenfold, and counting beside the reference's loop
+	$(PY) -m tests.microbench.scaling $(ARGS)
 
 check: setup ## Check style and types
 	$(VENV)/bin/ruff check .

@@ -5,7 +5,7 @@ import os
 import sys
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -162,10 +162,12 @@ def count_responses(
 
 
 def block_counts(
-    answers: Iterable[tuple[str, list[int]]], vocab_size: int, num_conversations: int
+    answers: Iterable[tuple[str, Sequence[int] | IntArray]], vocab_size: int, num_conversations: int
 ) -> BlockCounts:
     """Counts of answers that are already token ids: (group of the conversation, ids) of each."""
-    keys = [_block_of(group) * vocab_size + np.asarray(ids, dtype=np.int64) for group, ids in answers if ids]
+    keys = [
+        _block_of(group) * vocab_size + np.asarray(ids, dtype=np.int64) for group, ids in answers if len(ids)
+    ]
     joined = np.concatenate(keys) if keys else np.empty(0, dtype=np.int64)
     found, counts = np.unique(joined, return_counts=True)
     part = (found // vocab_size, found % vocab_size, counts)

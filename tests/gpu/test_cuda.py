@@ -26,11 +26,6 @@ from bench.text import load_prompts
 pytestmark = pytest.mark.gpu
 
 
-@pytest.fixture(scope="module")
-def device():
-    return CudaDevice(0)
-
-
 def test_events_time_the_gpu_not_the_host(device):
     x = torch.randn(4096, 4096, device=device.torch_device)
     x @ x  # the first makes cuBLAS's handle and workspace, a tenth of a second
@@ -62,17 +57,15 @@ def test_a_timeline_of_more_marks_than_the_pool_held_adds_up(device):
     assert (laps > 0).all() and laps.sum() == pytest.approx(total, rel=0.01)
 
 
-def test_a_mark_is_timed_at_the_pace_of_the_gpu(device):
+def test_a_mark_is_timed_at_the_pace_of_the_gpu(device, page):
     facts = timer_facts(device)
     device.recycle_marks(500)
     device.synchronize()
     marks = [device.mark() for _ in range(500)]
     device.synchronize()
     idle_ms = float(np.median([device.elapsed_ms(a, b) for a, b in zip(marks, marks[1:], strict=False)]))
-    print(
-        f"\nclock: steps of {facts.resolution_ms * 1e6:.0f} ns, a mark costs {facts.mark_ms * 1e3:.2f} us; "
-        f"on an idle GPU marks are {idle_ms * 1e3:.2f} us apart"
-    )
+    page.note("Clock", "resolution", f"{facts.resolution_ms * 1e6:.0f} ns")
+    page.note("Clock", "a mark costs", f"{facts.mark_ms * 1e3:.2f} us, {idle_ms * 1e3:.2f} us on an idle GPU")
     assert facts.is_device_pace and 0 < facts.resolution_ms <= facts.mark_ms <= idle_ms
 
 

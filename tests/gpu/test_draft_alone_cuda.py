@@ -9,7 +9,6 @@ from bench.config import TimingConfig
 from bench.config.run import Execution
 from bench.cost.shape import DraftShape
 from bench.decoding.parts import draft_parts
-from bench.device import CudaDevice
 from bench.device.graphs import capture
 from bench.measure.isolated import time_parts
 from bench.models.decoder_lm import DecoderLM
@@ -20,11 +19,6 @@ from tests.cost.test_gemma3 import GEMMA_270M
 pytestmark = pytest.mark.gpu
 
 SIZES = (1024, 262144)
-
-
-@pytest.fixture(scope="module")
-def device() -> CudaDevice:
-    return CudaDevice(0)
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,12 @@ import pytest
 import torch
 
 from bench.config import TelemetryConfig
-from bench.device import CudaDevice
 from bench.telemetry.nvml import NvmlGpu, driver_version
 from bench.telemetry.samples import now_s, read_samples
 from bench.telemetry.watch import watch
 from bench.telemetry.windows import energy_between
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(scope="module")
-def device():
-    return CudaDevice(0)
 
 
 @pytest.fixture(scope="module")

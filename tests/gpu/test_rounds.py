@@ -9,7 +9,6 @@ import torch
 from bench.config import PairConfig
 from bench.decoding.rules import Sampler
 from bench.decoding.torch_engine import TorchEngine
-from bench.device import CudaDevice
 from bench.device.graphs import shared_capture
 from bench.models.layers import KVCache, StaticCache
 from bench.runs.pair import load_pair
@@ -18,11 +17,6 @@ from bench.variant import Variant
 pytestmark = pytest.mark.gpu
 
 MAX_NEW, PROMPTS = 64, (list(range(100, 164)), list(range(4000, 4230)))
-
-
-@pytest.fixture(scope="module")
-def device():
-    return CudaDevice(0)
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
@@ -50,7 +44,7 @@ def decoded(engine, prompt, variant):
 
 
 @pytest.mark.parametrize("sampler", [None, Sampler(0.8, top_p=0.95)])
-def test_graphs_give_the_answers_of_the_loops(device, pair, sampler):
+def test_graphs_give_the_answers_of_the_loops(device, pair, sampler, page):
     eager, graph = engines(device, pair, sampler)
     same = []
     for prompt in PROMPTS:
@@ -58,7 +52,8 @@ def test_graphs_give_the_answers_of_the_loops(device, pair, sampler):
             expected, found = (decoded(engine, prompt, variant) for engine in (eager, graph))
             same.append(expected.token_ids == found.token_ids and expected.accepted == found.accepted)
             assert found.token_ids[0] == expected.token_ids[0] and len(found.token_ids) > 1
-    print(f"\n{pair.dtype}, {sampler}: {sum(same)} of {len(same)} answers the same")
+    how = f"{pair.dtype}, {'greedy' if sampler is None else f'temperature {sampler.temperature}'}"
+    page.note("Graphs against loops", how, f"{sum(same)} of {len(same)} answers the same")
     if pair.dtype is torch.float32:
         assert all(same)
 
@@ -79,7 +74,7 @@ def test_the_host_waits_once_a_round(device, pair):
         assert rounds <= waits <= rounds + 1, (variant, waits, rounds)
 
 
-def test_rounds_are_shorter_as_graphs(device, pair):
+def test_rounds_are_shorter_as_graphs(device, pair, page):
     eager, graph = engines(device, pair)
     for variant in variants(eager):
         per_round = {}
@@ -89,10 +84,10 @@ def test_rounds_are_shorter_as_graphs(device, pair):
             found = [engine.decode(prepared, variant) for _ in range(5)]
             rounds = [len(f.accepted) or len(f.token_ids) - 1 for f in found]
             per_round[name] = np.median([f.decode_ms / n for f, n in zip(found, rounds, strict=True)])
-        print(
-            f"\n{pair.dtype} k={variant.vocab_size} gamma={variant.draft_length}: eager "
-            f"{per_round['eager']:.3f} ms a round, graph {per_round['graph']:.3f}",
-            end="",
+        page.note(
+            "Rounds",
+            f"{pair.dtype}, k = {variant.vocab_size}, gamma = {variant.draft_length}",
+            f"{per_round['eager']:.3f} ms in loops, {per_round['graph']:.3f} as graphs",
         )
         assert per_round["graph"] < per_round["eager"]
 

@@ -38,6 +38,19 @@ def test_what_became_slower_fails(file, capsys):
     assert main([base, file("faster", 1, 0.9)]) == 0
 
 
+def test_what_is_not_compared_is_named(file, tmp_path, capsys):
+    base = file("base", 0)
+    content = json.loads((tmp_path / "base").read_text())
+    content["benchmarks"][0]["stats"]["data"] = content["benchmarks"][0]["stats"]["data"][:5]
+    content["benchmarks"].append({"fullname": "mapping", "stats": {"data": [1e-3] * 9}})
+    (tmp_path / "new").write_text(json.dumps(content))
+    assert main([base, str(tmp_path / "new")]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "mapping: not compared, it is in one file alone",
+        "head: not compared, fewer than 6 rounds were timed",
+    ]
+
+
 def test_noise_alone_seldom_fails(file):
     base = file("base", 0)
     assert sum(main([base, file("again", seed)]) for seed in range(1, 41)) <= 5

@@ -56,6 +56,7 @@ def case():
 
 @pytest.mark.parametrize("num_orders", [1, 4])
 def test_replay(benchmark, case, num_orders):
+    benchmark.group = "replay"
     what, order = case
     orders = {str(index): order for index in range(num_orders)}
     found = benchmark.pedantic(replay, (*what, orders, LONGEST), rounds=7, warmup_rounds=1)
@@ -63,6 +64,7 @@ def test_replay(benchmark, case, num_orders):
 
 
 def test_one_evaluation(benchmark, case):
+    benchmark.group = "replay"
     what, _ = case
     chosen = benchmark.pedantic(evaluate, (*what, LONGEST), rounds=7, warmup_rounds=1)
     assert len(chosen) == LONGEST * (what[3].num_tokens - 1)

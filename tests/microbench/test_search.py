@@ -16,6 +16,7 @@ def curves():
 
 @pytest.mark.parametrize("way", ["vectorised", "loop"])
 def test_exact_optimum(benchmark, curves, way):
+    benchmark.group = "search"
     coverage, reduction = curves
     space = SearchSpace(0.5, 0.5, 50, V)
 

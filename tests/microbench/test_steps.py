@@ -31,7 +31,7 @@ def parts():
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_draft_step(benchmark, parts, size):
-    benchmark.group = f"draft step, k = {size}"
+    benchmark.group = f"k = {size:,}"
     step = [parts[PartKey(LAYER)], *(parts[PartKey(part, vocab_size=size)] for part in (HEAD, SELECT))]
     benchmark(lambda: [part() for part in step])
 
@@ -39,14 +39,14 @@ def test_draft_step(benchmark, parts, size):
 @pytest.mark.slow
 @pytest.mark.parametrize("gamma", DRAFT_LENGTHS)
 def test_verification(benchmark, parts, gamma):
-    benchmark.group = f"verification, gamma = {gamma}"
+    benchmark.group = "verification"
     benchmark(parts[PartKey(VERIFY, num_tokens=gamma + 1)])
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_mapping(benchmark, size):
     """Offsets and mask of a vocabulary, as checkpoints have them."""
-    benchmark.group = f"mapping, k = {size}"
+    benchmark.group = f"k = {size:,}"
     ids = np.sort(np.random.default_rng(0).permutation(FULL)[:size])
     vocab = DraftVocab(ids, FULL)
     offsets, mask = benchmark(lambda: (vocab.d2t, vocab.t2d))

@@ -125,6 +125,7 @@ class Costs:
         wait: of the host, beside what it waits for.
         kernel: of the device, for the smallest kernel.
         graph_gap: of the device, between two kernels of a graph.
+        gap: of the device, between two kernels that were launched one by one, if the second waits.
         bytes_per_us: of the device's memory; kernels that read and write much take longer than the smallest.
     """
 
@@ -134,6 +135,7 @@ class Costs:
     wait: float = 12.0
     kernel: float = 2.0
     graph_gap: float = 0.7
+    gap: float = 0.0
     bytes_per_us: float = float("inf")
 
     def kernel_us(self, num_bytes: int) -> float:
@@ -152,8 +154,10 @@ class World:
         num_replays: graphs launched.
         num_allocations: of the device's memory, outside of captures.
         marks_elsewhere: events recorded on another stream than the one that works.
+        busy_us: of the device, in all kernels.
         stream: the current one.
         capture: the graph that is being captured.
+        num_bytes: what a kernel reads and writes, of its name, what it is given and what it makes.
     """
 
     costs: Costs = field(default_factory=Costs)
@@ -162,8 +166,10 @@ class World:
     num_replays: int = 0
     num_allocations: int = 0
     marks_elsewhere: int = 0
+    busy_us: float = 0.0
     stream: Any = None
     capture: "PretendGraph | None" = None
+    num_bytes: Callable[[str, Any, list[torch.Tensor]], int] = field(default_factory=lambda: _num_bytes)
     host_us: float = 0.0
     device_us: float = 0.0
 
@@ -171,6 +177,7 @@ class World:
         """Counts from zero."""
         self.launches, self.waits = Counter(), Counter()
         self.num_replays = self.num_allocations = self.marks_elsewhere = 0
+        self.busy_us = 0.0
 
     @property
     def num_launches(self) -> int:
@@ -204,7 +211,8 @@ class World:
             return
         self.launches[name] += 1
         self.host_us += self.costs.launch
-        self.device_us = max(self.device_us, self.host_us) + kernel_us
+        self.device_us = max(self.device_us + self.costs.gap, self.host_us) + kernel_us
+        self.busy_us += kernel_us
 
     def run(self, func: Any, args: tuple, kwargs: dict) -> Any:
         """One operation of aten."""
@@ -248,7 +256,7 @@ class World:
         if is_view or name in _FREE:
             self.host_us += self.costs.view
         elif name not in _WAITING:
-            self.launch(name, _num_bytes(name, (args, kwargs), made))
+            self.launch(name, self.num_bytes(name, (args, kwargs), made))
             if self.capture is not None:
                 self.capture.steps.append((call, args, kwargs, made))
         return found
@@ -313,6 +321,7 @@ class PretendGraph:
         world.num_replays += 1
         world.host_us += world.costs.graph_launch
         world.device_us = max(world.device_us, world.host_us) + self.work_us
+        world.busy_us += self.work_us
         with _quietly(), torch.inference_mode():
             for call, args, kwargs, outputs in self.steps:
                 found = [x for x in tree_leaves(call(*args, **kwargs)) if isinstance(x, torch.Tensor)]
