@@ -25,6 +25,32 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("pair", ["smollm2-135m-mtp", "smollm2-135m-sibling"])
+def test_the_other_shipped_pairs_run_and_are_exported(pair, tmp_path):
+    results = f"results_dir={tmp_path}"
+    chosen = ("domain=function_calling", "gpu=cpu", "dtype=float32", "timing.isolated=false", results)
+    done = run("experiment=smoke", f"pair={pair}", *chosen)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs" / "latest"
+    with (folder / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {role for row in rows for role in row["role"].split("+")} >= {"plain", "full", "optimum", "paper"}
+    for row in rows:
+        assert row["pair"] == pair and float(row["identical_output_frac"]) == 1
+        assert row["role"] == "plain" or float(row["replay_deviating_rounds"]) == 0
+    done = run("task=export", "export.vocab_size=1024", results)
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert all(f"{engine}: not loaded" in told for engine in ("vLLM", "SGLang", "llama.cpp"))
+    (trimmed,) = tmp_path.glob("exports/*/exports/draft")
+    assert (trimmed / "model.safetensors").exists()
+    done = run("task=check", f"pair.draft={trimmed}")
+    assert done.returncode == 0, done.stdout
+    assert pair.endswith("mtp") or "its LM head has 1,024 of 49,152 tokens" in done.stdout
+
+
 @pytest.mark.timeout(900)
 def test_smoke_run_on_real_input(tmp_path):
     done = run("experiment=smoke", "measure.num_prompts=1", "gpu=cpu", f"results_dir={tmp_path}")

@@ -21,6 +21,7 @@ _DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 _SHIPPED = {
     ("smollm2-135m-instruct", "smollm2-135m-eagle3"): "smollm2-135m",
     ("smollm2-135m-instruct", "smollm2-135m-mtp"): "smollm2-135m-mtp",
+    ("smollm2-135m-instruct", "smollm2-135m-sibling"): "smollm2-135m-sibling",
     ("", "gemma-3-270m"): "gemma3-270m",
 }
 

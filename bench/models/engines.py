@@ -13,8 +13,7 @@ VLLM, SGLANG, LLAMA_CPP = "vLLM", "SGLang", "llama.cpp"
 
 # Why none of them drafts with a decoder LM whose LM head is trimmed.
 OF_DECODER_LM = {
-    VLLM: "its draft_model has a row of the LM head for each token of the target, and a draft with another "
-    "vocab_size is refused",
+    VLLM: "its draft_model has a row of the LM head for each token of the target, and knows no d2t",
     SGLANG: "STANDALONE has a row of the LM head for each token of the draft, and does not cut it by "
     "--speculative-token-map",
     LLAMA_CPP: "the LM head of a decoder has a row for each token of its tokenizer",

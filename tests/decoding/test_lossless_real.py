@@ -16,10 +16,11 @@ from bench.vocab.draft_vocab import choose_vocab
 pytestmark = pytest.mark.slow
 
 DOMAINS = {"code": Source.human_eval, "function_calling": Source.bfcl, "writing": Source.writing_bench}
+DRAFTS = ["smollm2-135m-eagle3", "smollm2-135m-mtp", "smollm2-135m-sibling"]
 SIZES = [49152, 16384, 8192, 4096, 2048, 1024, 512]
 
 
-@pytest.fixture(scope="module", params=["smollm2-135m-eagle3", "smollm2-135m-mtp"])
+@pytest.fixture(scope="module", params=DRAFTS)
 def pair(request):
     config = PairConfig("smollm2-135m", "smollm2-135m-instruct", request.param)
     return load_pair(config, CpuDevice(), "float32")
@@ -61,6 +62,7 @@ def test_the_lean_runner_equals_transformers_on_the_real_target(pair):
     ids = torch.tensor([pair.target.encode(user_prompt("p", "Name three rivers in France."))])
     ours = pair.target.forward(ids, pair.target.new_cache())
     theirs = pair.target.forward_batch(ids, pair.target.new_cache())
-    scale = theirs.features.abs().max()
-    assert (ours.features - theirs.features).abs().max() <= 1e-5 * scale
+    if pair.draft.feature_layers:
+        scale = theirs.features.abs().max()
+        assert (ours.features - theirs.features).abs().max() <= 1e-5 * scale
     torch.testing.assert_close(ours.hidden, theirs.hidden, atol=1e-3, rtol=1e-3)

@@ -19,10 +19,12 @@ DOMAINS = {"code": Source.human_eval, "function_calling": Source.bfcl, "writing"
 GRID = [(49152, 3), (16384, 6), (4096, 2), (2048, 3), (1024, 1), (1024, 5), (256, 4), (3, 2)]
 LONGEST = 6
 
+DRAFTS = ["smollm2-135m-eagle3", "smollm2-135m-mtp", "smollm2-135m-sibling"]
 
-@pytest.fixture(scope="module")
-def pair():
-    config = PairConfig("smollm2-135m", "smollm2-135m-instruct", "smollm2-135m-eagle3")
+
+@pytest.fixture(scope="module", params=DRAFTS)
+def pair(request):
+    config = PairConfig("smollm2-135m", "smollm2-135m-instruct", request.param)
     return load_pair(config, CpuDevice(), "float32")
 
 

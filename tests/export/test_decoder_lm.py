@@ -1,12 +1,18 @@
 """A decoder LM with a trimmed head is a draft with rows of the whole one; every other bit is unchanged."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from bench.config import PairConfig
+from bench.cost.config_json import DraftKind
 from bench.errors import CheckpointError
+from bench.export.bundle import serve_commands
 from bench.export.checkpoint import read_trimmed, trim_decoder_lm
 from bench.models.checkpoint import confirmed_shape, load_draft
 from bench.models.decoder_lm import DecoderLM
@@ -111,6 +117,23 @@ def test_an_untied_one_keeps_its_head_or_takes_that_of_its_target(tmp_path, targ
     assert (
         load_draft(folder, Placement.beside(target)).head_weight.data_ptr() == target.head_weight.data_ptr()
     )
+
+
+def test_commands_are_given_for_a_whole_head_and_reasons_for_a_trimmed_one():
+    def commands(vocab):
+        export = SimpleNamespace(
+            settings=SimpleNamespace(checkpoint=True), kind=DraftKind.DECODER_LM, chosen=vocab
+        )
+        return serve_commands(export, "target", 3, Path("out"), Path("now"))
+
+    trimmed = commands(VOCAB)
+    assert trimmed.keys() == {"vLLM", "SGLang", "llama.cpp"}
+    assert all(text.startswith("not loaded as measured: ") for text in trimmed.values())
+    whole = commands(DraftVocab(np.arange(VOCAB_SIZE), VOCAB_SIZE))
+    settings = {"method": "draft_model", "model": "out/exports/draft", "num_speculative_tokens": 3}
+    assert json.loads(whole["vLLM"].split("'")[1]) == settings
+    assert "--speculative-algorithm STANDALONE" in whole["SGLang"]
+    assert "--speculative-token-map" not in whole["SGLang"]
 
 
 def test_what_is_missing_or_does_not_fit_is_refused_in_one_line(tmp_path, target):

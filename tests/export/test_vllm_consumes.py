@@ -10,6 +10,9 @@ import subprocess
 import numpy as np
 import pytest
 
+from bench.config import PairConfig
+from bench.decoding.decoder import Decoder
+from bench.decoding.rounds import Timeline
 from bench.decoding.vllm_engine import (
     ENVIRONMENT,
     VllmError,
@@ -17,10 +20,15 @@ from bench.decoding.vllm_engine import (
     vllm_process,
     vllm_settings,
 )
+from bench.device import CpuDevice
 from bench.export.bundle import speculative_config
+from bench.export.checkpoint import trim_decoder_lm
 from bench.export.speculation_profile import speculation_profile, synthetic_settings
 from bench.models.fetching import resolve_model
+from bench.runs.pair import load_pair
 from bench.surface.schedule import KEY, schedule_of
+from bench.text.conversation import user_prompt
+from bench.vocab.draft_vocab import DraftVocab
 from tests.zoo.test_shipped_draft import DRAFT
 
 pytestmark = [
@@ -122,3 +130,30 @@ def test_an_engine_drafts_as_the_schedule_says():
     # With the last requests, fewer than three are in flight.
     assert drafts[1] < 0.2 * drafts[0]
     assert [r.token_ids for r in few.requests] == [r.token_ids for r in many.requests]
+
+
+def test_a_decoder_lm_is_loaded_whole_and_refused_trimmed(tmp_path):
+    """With its whole LM head it drafts, round by round, what our loop drafts."""
+    pair = load_pair(
+        PairConfig(None, "smollm2-135m-instruct", "smollm2-135m-sibling"), CpuDevice(), "float32"
+    )
+    decoder, size = Decoder(pair.target, 40), pair.target.vocab_size
+    asked = [pair.target.encode(user_prompt("p", text)) for text in ("Name three rivers.", "Add 2 and 3.")]
+
+    def settings(name, ids):
+        trim_decoder_lm(pair.draft_folder, DraftVocab(ids, size), lambda: pair.target_folder, tmp_path / name)
+        draft = str(tmp_path / name / "draft")
+        return {"method": "draft_model", "model": draft, "num_speculative_tokens": GAMMA}
+
+    with with_model(settings("whole", np.arange(size)), 1) as engine:
+        served = engine.decode(asked, 1, 40)
+    for ids, request in zip(asked, served.requests, strict=True):
+        decoded = decoder.speculative(
+            decoder.prefill(ids), pair.draft, pair.draft.full_head(), GAMMA, Timeline(lambda: None)
+        )
+        assert request.token_ids == decoded.token_ids
+        # The first token comes with the prompt; how the last round ends, each counts in its own way.
+        ours = [1 + number for number in decoded.accepted]
+        assert request.num_new[1:-1] == ours[: len(request.num_new) - 2]
+    with pytest.raises(VllmError, match="d2t"), with_model(settings("trimmed", np.arange(4096)), 1):
+        pass
