@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from bench.analysis.doubts import SLOWED, records_of, while_measured
-from bench.analysis.figures import ALL, OF_THE_MACHINE, OVER_FULL, OVER_PLAIN, PREDICTION, SPEED, Gain
+from bench.analysis.figures import (
+    ALL,
+    OF_THE_MACHINE,
+    OVER_FULL,
+    OVER_FULL_BEST,
+    OVER_PLAIN,
+    PREDICTION,
+    SPEED,
+    Gain,
+)
 from bench.analysis.latency import drift_in
 from bench.analysis.launches import launch_ratio
 from bench.analysis.run import EAGER, Run
@@ -164,7 +173,11 @@ def _launch_bound(run: Run, domain: str, limits: LimitsConfig) -> Condition:
     return Condition("launch_ratio", found.ratio, limits.launch_ratio, touches, what, remedy)
 
 
-_NAMES = {OVER_FULL: "the full-vocabulary draft", OVER_PLAIN: "plain decoding"}
+_NAMES = {
+    OVER_FULL: "the full-vocabulary draft",
+    OVER_FULL_BEST: "the full-vocabulary draft with its best gamma",
+    OVER_PLAIN: "plain decoding",
+}
 
 
 def _of_gain(figure: str, gain: Gain, limits: LimitsConfig) -> Iterator[Condition]:

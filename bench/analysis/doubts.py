@@ -14,6 +14,7 @@ from bench.analysis.figures import (
     ISOLATED,
     OF_THE_MACHINE,
     OVER_FULL,
+    OVER_FULL_BEST,
     OVER_PLAIN,
     PREDICTION,
     SPEED,
@@ -377,7 +378,7 @@ def _launches(run: Run) -> Iterator[Doubt]:
         "launch_bound",
         f"rounds here are bound by launches: {worst.phrase}",
         "an engine with CUDA graphs gains more from a smaller head than is measured here: see latency.csv",
-        (SPEED, OVER_PLAIN, OVER_FULL),
+        (SPEED, OVER_PLAIN, OVER_FULL, OVER_FULL_BEST),
     )
 
 
@@ -399,7 +400,7 @@ def _timer(run: Run) -> Iterator[Doubt]:
             "coarse_timer",
             what,
             "update the driver; until then rely on whole decodes alone",
-            (OVER_PLAIN, OVER_FULL, PREDICTION),
+            (OVER_PLAIN, OVER_FULL, OVER_FULL_BEST, PREDICTION),
         )
         return
     # At draft length 1 no step is chained, and one mark ends the head.
@@ -414,7 +415,7 @@ def _timer(run: Run) -> Iterator[Doubt]:
         f"the marks of a draft step cost {marks_ms * 1e3:.2g} us, more than {_MOST_MARKS:.0%} of the "
         f"shortest ({shortest_ms * 1e3:.3g} us)",
         "read the shortest parts as upper bounds",
-        (OVER_PLAIN, OVER_FULL, PREDICTION),
+        (OVER_PLAIN, OVER_FULL, OVER_FULL_BEST, PREDICTION),
     )
 
 

@@ -6,12 +6,15 @@ import numpy as np
 
 from bench.stats.estimates import Estimate
 
-SPEED, OVER_PLAIN, OVER_FULL, PREDICTION = "tokens_per_s", "over_plain", "over_full", "prediction"
+SPEED, OVER_PLAIN, PREDICTION = "tokens_per_s", "over_plain", "prediction"
+
+# Over the full-vocabulary draft at the same draft length, and at its own where that is surely faster.
+OVER_FULL, OVER_FULL_BEST = "over_full", "over_full_best"
 
 ENERGY, ISOLATED = "energy", "isolated"
 
 # What a disturbance of any kind touches.
-ALL = (SPEED, OVER_PLAIN, OVER_FULL, PREDICTION)
+ALL = (SPEED, OVER_PLAIN, OVER_FULL, OVER_FULL_BEST, PREDICTION)
 
 # What a machine that changes its pace touches: the ratio of two interleaved drafts survives.
 OF_THE_MACHINE = (SPEED, OVER_PLAIN, PREDICTION)

@@ -158,8 +158,12 @@ class Run:
         return Variant(self.full_size, 0)
 
     def variant_of(self, domain: str, role: str) -> Variant:
-        """The variant that plays a role in the plan; every plan has every role but the extra ones."""
+        """The variant that plays a role that every plan has."""
         return next(item.variant for item in self.plans[domain].planned if role in item.roles)
+
+    def planned_as(self, domain: str, role: str) -> Variant | None:
+        """The variant that plays a role in the plan; None where no variant does."""
+        return next((item.variant for item in self.plans[domain].planned if role in item.roles), None)
 
 
 def read_run(folder: Path) -> Run:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis.conditions import Condition, conditions_of, limits_of
-from bench.analysis.figures import ALL, OVER_FULL, OVER_PLAIN, Gain
+from bench.analysis.figures import ALL, OVER_FULL, OVER_FULL_BEST, OVER_PLAIN, Gain
 from bench.analysis.metrics import estimate_columns, format_estimate, format_value, format_variant
 from bench.analysis.run import Run, speedup
 from bench.analysis.summary import held_out_tokens
@@ -20,7 +20,7 @@ from bench.analysis.surfaces import (
 )
 from bench.analysis.telemetry import TokenEnergy, token_energy
 from bench.records import FailureRecord
-from bench.surface.choice import cross_fitted_gain
+from bench.surface.choice import FULL_BEST, cross_fitted_gain
 from bench.surface.predict import NEGLIGIBLE, Surface
 from bench.variant import Variant
 
@@ -42,8 +42,10 @@ class Answer:
         domain: the domain.
         best: the optimum.
         full_size: k of the untrimmed draft.
-        full_draft_length: gamma of the full-vocabulary draft that decoded fastest.
-        over_full: over that full-vocabulary draft; None where the optimum is the full vocabulary itself.
+        over_full: over the full-vocabulary draft at the same draft length, so that nothing but the vocabulary
+            differs; None where the optimum is the full vocabulary itself.
+        full_best: the full vocabulary at its own draft length, where that is surely faster for it; else None.
+        over_full_best: over that; None where there is none, or where the optimum is that itself.
         over_plain: over plain decoding.
         tokens_per_s: measured.
         predicted_tokens_per_s: of the same draft.
@@ -60,8 +62,9 @@ class Answer:
     domain: str
     best: Variant
     full_size: int
-    full_draft_length: int
     over_full: Gain | None
+    full_best: Variant | None
+    over_full_best: Gain | None
     over_plain: Gain
     tokens_per_s: float
     predicted_tokens_per_s: float
@@ -85,16 +88,17 @@ class Answer:
     @property
     def invalid(self) -> list[str]:
         """Why headlines are INVALID, in words; empty where they stand."""
-        return [item.reason for item in self.past_limits(OVER_FULL, OVER_PLAIN)]
+        return [item.reason for item in self.past_limits(OVER_FULL, OVER_FULL_BEST, OVER_PLAIN)]
 
     @property
     def decision(self) -> Decision:
-        """Whether to trim."""
-        if not self.is_valid(OVER_FULL):
+        """Whether to trim: it must be faster than the full vocabulary at any draft length."""
+        if self.past_limits(OVER_FULL, OVER_FULL_BEST):
             return Decision.invalid
-        if self.over_full is None or self.over_full.estimate.ci_high < 1:
+        gains = [gain for gain in (self.over_full, self.over_full_best) if gain is not None]
+        if self.over_full is None or any(gain.estimate.ci_high < 1 for gain in gains):
             return Decision.do_not_trim
-        return Decision.trim if self.over_full.least > 1 else Decision.ambiguous
+        return Decision.trim if all(gain.least > 1 for gain in gains) else Decision.ambiguous
 
     @property
     def removed(self) -> float:
@@ -105,7 +109,7 @@ class Answer:
         """What to do, without the gains."""
         what = self._what
         if self.decision is Decision.invalid:
-            return f"INVALID: {'; '.join(c.reason for c in self.past_limits(OVER_FULL))}."
+            return f"INVALID: {'; '.join(c.reason for c in self.past_limits(OVER_FULL, OVER_FULL_BEST))}."
         if self.over_full is None:
             text = f"Do not trim: the full vocabulary is fastest, with gamma = {self.best.draft_length}."
         else:
@@ -125,7 +129,7 @@ class Answer:
             advice = f"do not trim: the full vocabulary is fastest, with gamma = {self.best.draft_length}"
         else:
             gain = format_estimate("speedup_vs_full", self.over_full.estimate)
-            full = f"{gain} as fast as the full-vocabulary draft"
+            full = f"{gain} as fast as the full-vocabulary draft{self._at_its_best}"
             advice = {
                 Decision.trim: f"trim to {what}: {full}",
                 Decision.do_not_trim: f"do not trim: the best trimmed draft, {what}, is {full}",
@@ -137,6 +141,14 @@ class Answer:
         plain = format_estimate("speedup_vs_plain", self.over_plain.estimate)
         worth = self._worth(" - speculation itself is not a clear gain here")
         return f"{self.domain}: {advice}, {plain} as fast as plain decoding{worth}."
+
+    @property
+    def _at_its_best(self) -> str:
+        """The other full-vocabulary draft, behind the one with the same draft length."""
+        if self.full_best is None or self.over_full_best is None:
+            return ""
+        gain = format_estimate("speedup_vs_full", self.over_full_best.estimate)
+        return f" with the same gamma, {gain} as it is with its best, gamma = {self.full_best.draft_length}"
 
     @property
     def _what(self) -> str:
@@ -218,7 +230,10 @@ def answer_frame(device: str, answers: list[Answer]) -> pd.DataFrame:
             "verdict": answer.decision.value.replace("_", " "),
             **answer.best.columns,
             "tokens_per_s": answer.tokens_per_s,
-            **estimate_columns("speedup_vs_full", answer.over_full.estimate if answer.over_full else None),
+            **estimate_columns("speedup_vs_full", answer.over_full and answer.over_full.estimate),
+            **estimate_columns(
+                "speedup_vs_full_best", answer.over_full_best and answer.over_full_best.estimate
+            ),
             **estimate_columns("speedup_vs_plain", answer.over_plain.estimate),
             "coverage_heldout": answer.coverage,
             "energy_j_per_token": answer.energy.j_per_token,
@@ -246,18 +261,21 @@ def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
     run, surface = surfaces.run, surfaces.of(domain)
     plain, full, best = baselines(run, domain)
     measured, halves = measured_tokens_per_s(run, domain), surfaces.halves(domain)
-    over_full = None if best.vocab_size == run.full_size else _gain(surfaces, domain, best, full, halves)
+    is_trimmed, full_best = best.vocab_size < run.full_size, run.planned_as(domain, FULL_BEST)
+    over_full = _gain(surfaces, domain, best, full, halves) if is_trimmed else None
+    over_full_best = _gain(surfaces, domain, best, full_best, halves) if is_trimmed and full_best else None
     over_plain = _gain(surfaces, domain, best, plain, halves)
     ranking = run.rankings[run.plans[domain].source]
     coverage = float(ranking.coverage_of(held_out_tokens(run, domain))[best.vocab_size - 1])
-    gains = {OVER_FULL: over_full, OVER_PLAIN: over_plain}
+    gains = {OVER_FULL: over_full, OVER_FULL_BEST: over_full_best, OVER_PLAIN: over_plain}
     agree = all(gain.is_as_predicted for gain in gains.values() if gain)
     return Answer(
         domain=domain,
         best=best,
         full_size=run.full_size,
-        full_draft_length=full.draft_length,
         over_full=over_full,
+        full_best=full_best,
+        over_full_best=over_full_best,
         over_plain=over_plain,
         tokens_per_s=measured[best],
         predicted_tokens_per_s=surface.at(best),
@@ -276,10 +294,12 @@ def _gain(surfaces: Surfaces, domain: str, best: Variant, base: Variant, halves:
     surface, of_decodes = surfaces.of(domain), surfaces.of_decodes(domain)
     judged_apart = None
     if halves:
-        # The whole vocabulary has the draft length that suits it in whichever half chooses.
+        # The same draft length in both drafts where it is so in the estimate, whichever a half chooses.
+        is_same = base.draft_length == best.draft_length
+
         def choose(chooser: Surface) -> tuple[Variant, Variant]:
             advised = surfaces.advise(chooser)
-            return advised, base if base.is_plain else chooser.full_beside(advised)
+            return advised, Variant(base.vocab_size, advised.draft_length) if is_same else base
 
         judged_apart = cross_fitted_gain([(halves[0], halves[1]), (halves[1], halves[0])], choose)
     expected = of_decodes.speed(best).over(of_decodes.speed(base))
@@ -301,7 +321,11 @@ def _of_decodes(surfaces: Surfaces, domain: str, best: Variant, gains: Mapping[s
     num_replayed = len(surfaces.of(domain).prompt_left_out)
     if num_decoded == num_replayed:
         return ""
-    names = {OVER_FULL: "the full-vocabulary draft", OVER_PLAIN: "plain decoding"}
+    names = {
+        OVER_FULL: "the full-vocabulary draft",
+        OVER_FULL_BEST: "that draft with its best gamma",
+        OVER_PLAIN: "plain decoding",
+    }
     parts = [
         f"{gain.expected:.2f}x over {names[name]}" for name, gain in gains.items() if gain and gain.expected
     ]

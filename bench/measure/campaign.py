@@ -38,7 +38,7 @@ from bench.records import (
 )
 from bench.records.kinds import CHECK
 from bench.records.store import Done
-from bench.surface.choice import PAPER, advise, planned_decodes
+from bench.surface.choice import FULL_BEST, PAPER, advise, planned_decodes
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import predict
 from bench.variant import PlannedDecode, Variant
@@ -52,7 +52,7 @@ Item = TypeVar("Item")
 EXPLORING, PROVING = "measuring acceptance and latency", "decoding what is advised"
 
 # Distinct variants that a plan can hold beside those that the user adds; see `planned_decodes`.
-_MOST_PLANNED = 4
+_MOST_PLANNED = 5
 
 _GRID_SIZES = 24
 
@@ -207,8 +207,9 @@ class Campaign:
             )
 
     def served_variants(self, domain: str) -> list[Variant]:
-        """What another engine decodes too: all that is planned, without the paper's choice."""
-        return [item.variant for item in self._planned.get(domain, []) if item.role != PAPER]
+        """What another engine decodes too: without the paper's choice and the full head's own best."""
+        planned = self._planned.get(domain, [])
+        return [item.variant for item in planned if item.role not in (PAPER, FULL_BEST)]
 
     def isolate(
         self, workload: Workload, device: Device, timing: TimingConfig

@@ -11,9 +11,8 @@ from bench.stats.jackknife import log_interval
 from bench.surface.predict import NEGLIGIBLE, Surface
 from bench.variant import PlannedDecode, Variant
 
-_ABOUT_AS_MANY = 1.25
-
-PLAIN, FULL, OPTIMUM, PAPER, EXTRA = "plain", "full", "optimum", "paper", "extra"
+PLAIN, FULL, FULL_BEST, OPTIMUM = "plain", "full", "full_best", "optimum"
+PAPER, EXTRA = "paper", "extra"
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,13 @@ class Advice:
 def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
     """Chooses among all that is not significantly more than a negligible bit slower than the fastest.
 
-    A surface is flat around its top, so the exact maximum depends on chance. `robust` takes the draft
-    length that holds most of the sizes that are as good, and of these the largest that is itself predicted to
-    lose at most half of a negligible bit: it loses least on other text. The largest of all that are as good
-    would be the larger the noisier a run is; the half keeps the advice inside what another run finds as good.
-    A draft length, too, must be predicted to lose at most that half at its best size. Where several such
-    lengths hold about as many sizes, within a quarter, the shortest is taken: how many each holds is a matter
-    of chance, and the shortest drafts least in vain where less is accepted. `smallest` takes the smallest
-    size of all that are as good, `fastest` the maximum itself.
+    A surface is flat around its top, so the exact maximum depends on chance. Of the draft lengths that are
+    predicted to lose at most half of a negligible bit at their best size, `robust` takes the one nearest to
+    the middle of all that are as good: where machine or text change, its neighbours are good too. Of its
+    sizes it takes the largest that is predicted to lose at most that half: it loses least on other text. The
+    largest of all that are as good would be the larger the noisier a run is; the half keeps the advice inside
+    what another run finds as good. `smallest` takes the smallest size of all that are as good at that draft
+    length, `fastest` the maximum itself.
 
     Args:
         surface: predictions; sizes that are multiples of `multiple` must be on its grid.
@@ -59,12 +57,10 @@ def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
         equal = surface.is_equal & allowed
         if not equal.any():  # the fastest is between two multiples, and both are slower
             equal = speeds == speeds.max()
-        # Each size stands for those from the allowed size below it on.
-        held = np.diff(sizes[allowed], prepend=0)
         best = np.where(equal, speeds, 0.0).max(axis=1)
-        is_near = best >= best.max() * (1 - NEGLIGIBLE / 2)
-        num_held = (equal[:, allowed] * held).sum(axis=1) * is_near
-        row = int(np.argmax(num_held >= num_held.max() / _ABOUT_AS_MANY))
+        rows = np.flatnonzero(equal.any(axis=1))
+        near = np.flatnonzero(best >= best.max() * (1 - NEGLIGIBLE / 2))
+        row = int(near[np.argmin(np.abs(near - rows[(len(rows) - 1) // 2]))])
         as_good = equal[row]
         near = as_good & (speeds[row] >= speeds[row, as_good].max() * (1 - NEGLIGIBLE / 2))
         robust, smallest = np.flatnonzero(near)[-1], np.flatnonzero(as_good)[0]
@@ -101,6 +97,9 @@ def planned_decodes(
 ) -> list[PlannedDecode]:
     """What is decoded to see whether the advice holds: plain, full, advised, the paper's k, and the user's.
 
+    The full vocabulary is decoded at the advised draft length, so that only the vocabulary differs, and at
+    its own where that is significantly faster.
+
     Args:
         surface: predictions.
         advised: what the surface leads to.
@@ -115,7 +114,9 @@ def planned_decodes(
         roles += [] if role in roles else [role]
 
     add(Variant(full_size, 0), PLAIN)
-    add(surface.full_beside(advised), FULL)
+    add(Variant(full_size, advised.draft_length), FULL)
+    if surface.is_full_better_at_another(advised.draft_length):
+        add(surface.full, FULL_BEST)
     add(advised, OPTIMUM)
     add(Variant(paper_size, surface.best_draft_length(paper_size)), PAPER)
     for variant in also:

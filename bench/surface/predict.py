@@ -98,18 +98,15 @@ class Surface:
         size = int(self.sizes[-1])
         return Variant(size, self.best_draft_length(size))
 
-    def full_beside(self, variant: Variant) -> Variant:
-        """The whole vocabulary at the draft length of `variant`, or one that is significantly faster for it.
+    def is_full_better_at_another(self, draft_length: int) -> bool:
+        """Whether the whole vocabulary is significantly faster with another draft length, by more than a bit.
 
-        Rounds of one draft length differ in the head alone, which is known far better than the cost of rounds
-        of different lengths. And the fastest of several lengths that are as good is a matter of chance.
+        Otherwise the fastest of several lengths that are as good is a matter of chance.
         """
-        best = self.full
-        row, column = self.place(best)
+        row, column = self.place(self.full)
         num_rows = len(self.draft_lengths)
         margins = self._margin_below(np.full(num_rows, row), np.full(num_rows, column))
-        own = Variant(best.vocab_size, variant.draft_length)
-        return own if margins[self.place(own)] >= 0 else best
+        return bool(margins[self.draft_lengths.index(draft_length), column] < 0)
 
     @cached_property
     def half_widths(self) -> Floats:

@@ -81,6 +81,26 @@ def test_a_quiet_run_is_valid(run):
     assert named(answer, "foreign_load").value == 0.0
 
 
+@pytest.mark.parametrize(
+    ("ends", "decision", "begins"),
+    [
+        ((1.02, 1.10), "trim", "code: trim to 10 tokens"),
+        ((0.98, 1.10), "ambiguous", "code: ambiguous: the best trimmed draft, 10 tokens"),
+        ((0.90, 0.98), "do_not_trim", "code: do not trim: the best trimmed draft, 10 tokens"),
+    ],
+)
+def test_a_trimmed_draft_must_beat_the_whole_vocabulary_at_its_own_draft_length_too(
+    run, ends, decision, begins
+):
+    gain = Gain(Estimate(sum(ends) / 2, *ends), None, None, None)
+    answer = replace(answer_of(run), full_best=Variant(FULL, 1), over_full_best=gain)
+    assert answer.decision.value == decision and answer.sentence().startswith(begins)
+    assert (
+        "1.43x [1.43, 1.43] as fast as the full-vocabulary draft with the same gamma, "
+        f"{gain.estimate.value:.2f}x [{ends[0]:.2f}, {ends[1]:.2f}] as it is with its best, gamma = 1, "
+    ) in answer.sentence()
+
+
 # The middle third of the run under a busy loop on every core: others take half of the CPUs.
 BUSY = [0.01] * 10 + [0.5] * 10 + [0.01] * 10
 
