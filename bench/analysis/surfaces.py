@@ -209,9 +209,13 @@ class Advice:
     def _baseline(self, name: str, source: str, size: int) -> "Baseline":
         own, surface = self.surfaces.beside(self.domain, source)
         variant = Variant(size, surface.best_draft_length(size))
-        full = surface.tokens_per_s[:, -1].max()
         gain = own.speed(self.best).over(surface.speed(variant))
-        return Baseline(name, variant, surface.at(variant) / full, gain)
+        return Baseline(name, variant, surface.at(variant) / self._full, gain)
+
+    @property
+    def _full(self) -> float:
+        """Predicted tokens/s of the full vocabulary that the headline compares with."""
+        return self.surface.at(self.surfaces.run.variant_of(self.domain, FULL))
 
     @property
     def break_even(self) -> BreakEven:
@@ -294,7 +298,7 @@ def cross_frame(surfaces: Surfaces) -> pd.DataFrame:
     """Each domain's prompts drafted with the vocabulary chosen on each source.
 
     The size and draft length are those that suit the source itself; the pool takes the ones that are best
-    over all domains together. Speed is over that of the full vocabulary at its own best draft length.
+    over all domains together. Speed is over that of the full vocabulary as the headline has it.
     """
     run, rows = surfaces.run, []
     # A domain that an unfinished run has not decoded has no size of its own yet.
@@ -310,7 +314,8 @@ def cross_frame(surfaces: Surfaces) -> pd.DataFrame:
                 **chosen.columns,
                 "mean_acceptance_length": surface.mean_acceptance_length[row, column],
                 "full_mean_acceptance_length": surface.mean_acceptance_length[row, -1],
-                "predicted_speedup_vs_full_vocab": _relative(surface)[row, column],
+                "predicted_speedup_vs_full_vocab": surface.tokens_per_s[row, column]
+                / surface.at(run.variant_of(domain, FULL)),
                 "num_prompts": len(surface.prompt_left_out),
             })  # fmt: skip
     return pd.DataFrame(rows)

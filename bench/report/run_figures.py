@@ -237,12 +237,14 @@ def surface_figure(found: Findings) -> Figure:
         mesh = axis.pcolormesh(edges, rows, surface.tokens_per_s, cmap="viridis", rasterized=True)
         figure.colorbar(mesh, ax=axis, label="predicted tokens/s")
         _outline(axis, edges, surface.is_equal)
-        for variant, marker, label in (
-            (advice.best, "*", "optimum"),
-            (advice.paper, "D", "paper's k* at its best gamma"),
+        # The star stays visible inside the diamond, where both are at one place.
+        for variant, marker, width, label in (
+            (advice.paper, "D", 13, "paper's k* at its best gamma"),
+            (advice.best, "*", 11, "optimum"),
         ):
             size, row = variant.vocab_size, surface.place(variant)[0]
-            axis.plot(size, row, marker, color="white", markeredgecolor="black", markersize=11, label=label)
+            style = {"color": "white", "markeredgecolor": "black", "markersize": width}
+            axis.plot(size, row, marker, label=label, **style)
         axis.plot([], [], color="red", label=f"not significantly more than {NEGLIGIBLE:.0%} slower")
         log_k_axis(axis, outlined_sizes(found.run.full_size))
         axis.set_xlim(min(_SMALLEST, edges[-2]), edges[-1])

@@ -34,9 +34,14 @@ FITTED = sorted(path.name for path in (EXAMPLE / "tables").glob("fit_*.csv"))
 
 
 @pytest.fixture(scope="module")
-def derived(tmp_path_factory) -> Path:
+def found() -> Findings:
+    return Findings.of(read_run(EXAMPLE))
+
+
+@pytest.fixture(scope="module")
+def derived(found, tmp_path_factory) -> Path:
     """What the example's records say, written as a run and its page write it."""
-    folder, found = tmp_path_factory.mktemp("derived"), Findings.of(read_run(EXAMPLE))
+    folder = tmp_path_factory.mktemp("derived")
     write_tables(found.tables(), folder / "tables")
     write_doubts(found.doubts, folder)
     return folder
@@ -72,6 +77,16 @@ def test_there_is_no_table_that_is_not_published(derived):
     assert len(FITTED) >= 7
     names = [{p.name for p in (folder / "tables").iterdir()} for folder in (derived, EXAMPLE)]
     assert names[0] == names[1]
+
+
+def test_every_gain_of_a_report_is_over_the_same_full_vocabulary(found):
+    own = found.cross[found.cross["source"] == found.cross["domain"]].set_index("domain")
+    for answer in found.answers:
+        gain = answer.over_full.estimate.value
+        assert own.loc[answer.domain, "predicted_speedup_vs_full_vocab"] == pytest.approx(gain)
+        assert answer.advice.baselines
+        for other in answer.advice.baselines:
+            assert other.over_full * other.advised_over_it == pytest.approx(gain)
 
 
 def publish(run: Path) -> None:
