@@ -20,6 +20,7 @@ from bench.analysis.surfaces import (
 )
 from bench.analysis.telemetry import TokenEnergy, token_energy
 from bench.records import FailureRecord
+from bench.stats.estimates import Estimate
 from bench.surface.choice import FULL_BEST, cross_fitted_gain
 from bench.surface.predict import NEGLIGIBLE, Surface
 from bench.variant import Variant
@@ -230,10 +231,8 @@ def answer_frame(device: str, answers: list[Answer]) -> pd.DataFrame:
             "verdict": answer.decision.value.replace("_", " "),
             **answer.best.columns,
             "tokens_per_s": answer.tokens_per_s,
-            **estimate_columns("speedup_vs_full", answer.over_full and answer.over_full.estimate),
-            **estimate_columns(
-                "speedup_vs_full_best", answer.over_full_best and answer.over_full_best.estimate
-            ),
+            **estimate_columns("speedup_vs_full", _estimate(answer.over_full)),
+            **estimate_columns("speedup_vs_full_best", _estimate(answer.over_full_best)),
             **estimate_columns("speedup_vs_plain", answer.over_plain.estimate),
             "coverage_heldout": answer.coverage,
             "energy_j_per_token": answer.energy.j_per_token,
@@ -243,6 +242,10 @@ def answer_frame(device: str, answers: list[Answer]) -> pd.DataFrame:
         for answer in answers
     ]
     return pd.DataFrame(rows)
+
+
+def _estimate(gain: Gain | None) -> Estimate | None:
+    return None if gain is None else gain.estimate
 
 
 def with_verdicts(summary: pd.DataFrame, answers: list[Answer]) -> pd.DataFrame:

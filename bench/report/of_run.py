@@ -346,7 +346,7 @@ def _card(run: Findings, answer: Answer, is_brief: bool) -> Card:
     kind = answer.decision.value
     gains = [
         ("over the full-vocabulary draft", OVER_FULL, answer.over_full),
-        (f"over it with gamma = {_length_of(answer.full_best)}", OVER_FULL_BEST, answer.over_full_best),
+        (_best_of(answer.full_best), OVER_FULL_BEST, answer.over_full_best),
         ("over plain decoding", OVER_PLAIN, answer.over_plain),
     ]
     rows = [[_named(name, figure, answer), *_gain(gain)] for name, figure, gain in gains if gain is not None]
@@ -374,8 +374,8 @@ def _card(run: Findings, answer: Answer, is_brief: bool) -> Card:
     )
 
 
-def _length_of(variant: Variant | None) -> int | None:
-    return variant and variant.draft_length
+def _best_of(full: Variant | None) -> str:
+    return "" if full is None else f"over it with gamma = {full.draft_length}"
 
 
 def _prompts(answer: Answer) -> str:
@@ -395,7 +395,8 @@ def _gain(gain: Gain) -> tuple[str, str]:
 
 _ANSWERS = (
     "domain", "device", "verdict", "vocab_size", "draft_length", "tokens_per_s", "speedup_vs_full",
-    "speedup_vs_full_best", "speedup_vs_plain", "coverage_heldout", "energy_j_per_token", "num_prompts", "invalid_because",
+    "speedup_vs_full_best", "speedup_vs_plain", "coverage_heldout", "energy_j_per_token", "num_prompts",
+    "invalid_because",
 )  # fmt: skip
 
 
@@ -403,8 +404,9 @@ def answer_table(runs: Sequence[Findings]) -> Table:
     """All answers as one table, to be sorted."""
     caption = (
         "What to use on every device: the optimum as it was decoded; 95% bootstrap intervals over prompts, "
-        "resampled as pairs. x full: with the same draft length; x full best: with the full vocabulary's own, "
-        "where that is significantly faster for it. A dash: there is nothing to compare, or it is not known."
+        "resampled as pairs. x full: with the same draft length; x full best: with the full vocabulary's "
+        "own, where that is significantly faster for it. A dash: there is nothing to compare, or it is not "
+        "known."
     )
     headings = {
         "speedup_vs_full": "x full",

@@ -288,7 +288,7 @@ def test_console_markdown_csv_and_exit_code_say_invalid(disturbed):
     assert "make export" not in (disturbed / "report.md").read_text()
     summary = pd.read_csv(disturbed / "summary.csv")
     assert set(summary["verdict"]) == {"invalid"}
-    assert set(summary["invalid_figures"]) == {"tokens_per_s over_plain over_full prediction"}
+    assert set(summary["invalid_figures"]) == {"tokens_per_s over_plain over_full over_full_best prediction"}
     assert summary["invalid_because"].str.contains("33% of the time.*10%.*end other programs").all()
 
 

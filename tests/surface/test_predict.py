@@ -50,7 +50,9 @@ def test_the_full_vocabulary_is_better_at_another_draft_length_only_where_that_i
     sure = surface_of({"a": intervals(10, 9), "b": intervals(10, 17)})
     assert sure.is_full_better_at_another(1) and not sure.is_full_better_at_another(2)
     plan = planned_decodes(sure, Variant(10, 1), 20, [])
-    assert {(FULL, 1): "full", (FULL, 2): "full_best"}.items() <= {p.variant.key: p.role for p in plan}.items()
+    assert {(FULL, 1): "full", (FULL, 2): "full_best"}.items() <= {
+        p.variant.key: p.role for p in plan
+    }.items()
     open_ = surface_of({"a": intervals(10, 9), "b": intervals(FULL + 1, 9), "c": intervals(10, 5)})
     assert not open_.is_full_better_at_another(1) and not open_.is_full_better_at_another(2)
 
