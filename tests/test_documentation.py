@@ -135,8 +135,8 @@ def example_table() -> str:
         f"{machine['num_threads']} cores of {machine['device_name'].partition(' (')[0]} "
         f"({machine['dtype']}):",
         "",
-        f"| domain | vocabulary (of {full_size:,}) | draft length | over the full vocabulary, same draft length | "
-        "over it at its best | over plain decoding |",
+        f"| domain | vocabulary (of {full_size:,}) | draft length | over the full vocabulary, same draft "
+        "length | over it at its best | over plain decoding |",
         "|---|---|---|---|---|---|",
     ]
     for domain in dict.fromkeys(headline["domain"] for headline in headlines):

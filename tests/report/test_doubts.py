@@ -196,7 +196,7 @@ def test_doubts_are_written_for_programs(run, tmp_path):
             "code": "other_load",
             "what": "other processes took 30% of the CPUs (median over the run)",
             "remedy": "end them, or measure on a machine of its own",
-            "touches": ["tokens_per_s", "over_plain", "over_full", "prediction"],
+            "touches": ["tokens_per_s", "over_plain", "over_full", "over_full_best", "prediction"],
         }
     ]
 
