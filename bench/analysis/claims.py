@@ -178,12 +178,7 @@ def _headlines(found: Findings) -> list[dict[str, Any]]:
     return [
         _headline(found, answer, figure, gain)
         for answer in found.answers
-        for figure, gain in (
-            (OVER_FULL, answer.over_full),
-            (OVER_FULL_BEST, answer.over_full_best),
-            (OVER_PLAIN, answer.over_plain),
-        )
-        if gain is not None
+        for figure, gain in answer.gains.items()
     ]
 
 

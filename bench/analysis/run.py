@@ -159,7 +159,9 @@ class Run:
 
     def variant_of(self, domain: str, role: str) -> Variant:
         """The variant that plays a role that every plan has."""
-        return next(item.variant for item in self.plans[domain].planned if role in item.roles)
+        found = self.planned_as(domain, role)
+        assert found is not None
+        return found
 
     def planned_as(self, domain: str, role: str) -> Variant | None:
         """The variant that plays a role in the plan; None where no variant does."""

@@ -92,6 +92,16 @@ class Answer:
         return [item.reason for item in self.past_limits(OVER_FULL, OVER_FULL_BEST, OVER_PLAIN)]
 
     @property
+    def gains(self) -> dict[str, Gain]:
+        """Those that there are, by figure."""
+        every = {
+            OVER_FULL: self.over_full,
+            OVER_FULL_BEST: self.over_full_best,
+            OVER_PLAIN: self.over_plain,
+        }
+        return {figure: gain for figure, gain in every.items() if gain is not None}
+
+    @property
     def decision(self) -> Decision:
         """Whether to trim: it must be faster than the full vocabulary at any draft length."""
         if self.past_limits(OVER_FULL, OVER_FULL_BEST):

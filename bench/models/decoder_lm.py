@@ -199,7 +199,7 @@ def load_decoder_lm(folder: Path, placement: Placement) -> DecoderLM:
         lent = replace(lent, trimmed=trimmed[1].tensor().to(placement.dtype))
     model, notes = load_causal_lm(folder, placement.dtype, placement.trust_remote_code, lent=lent)
     vocab = None if trimmed is None else trimmed[0]
-    draft = DecoderLM(model.to(placement.device), decoder_shape(folder), target, vocab)
+    draft = DecoderLM(model.to(placement.device), _shape_with(trimmed, folder), target, vocab)
     draft.notes = notes
     if target is not None:
         draft.fit(target, folder)
@@ -212,7 +212,11 @@ def decoder_shape(folder: Path) -> DraftShape:
     Raises:
         CheckpointError: sizes are missing, or the maps of a trimmed head do not fit it.
     """
-    shape, trimmed = DraftShape.read(folder), trimmed_head(folder)
+    return _shape_with(trimmed_head(folder), folder)
+
+
+def _shape_with(trimmed: tuple[DraftVocab, StoredTensor] | None, folder: Path) -> DraftShape:
+    shape = DraftShape.read(folder)
     return replace(
         shape,
         kind=DraftKind.DECODER_LM,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.analysis.figures import OVER_FULL, OVER_FULL_BEST, OVER_PLAIN, SPEED, Gain
+from bench.analysis.figures import OVER_FULL_BEST, OVER_PLAIN, SPEED, Gain
 from bench.analysis.findings import Findings
 from bench.analysis.latency_models import ComponentFindings, LatencyFindings
 from bench.analysis.metrics import ROLE_LEGEND, format_estimate, format_value
@@ -17,7 +17,6 @@ from bench.report.drawing import Captioned, Sampled, telemetry_figure
 from bench.report.latency_figures import fit_captioned, roofline_figure
 from bench.report.of_engines import engines_section
 from bench.report.sections import Block, Card, Grid, Paragraph, Picture, Points, Section, Table, section
-from bench.variant import Variant
 
 # Not of interest to a reader: they are in environment.json.
 _HIDDEN = ("shapes",)
@@ -344,12 +343,9 @@ def export_command(run: Findings, domain: str) -> str:
 
 def _card(run: Findings, answer: Answer, is_brief: bool) -> Card:
     kind = answer.decision.value
-    gains = [
-        ("over the full-vocabulary draft", OVER_FULL, answer.over_full),
-        (_best_of(answer.full_best), OVER_FULL_BEST, answer.over_full_best),
-        ("over plain decoding", OVER_PLAIN, answer.over_plain),
+    rows = [
+        [_named(_over(figure, answer), figure, answer), *_gain(gain)] for figure, gain in answer.gains.items()
     ]
-    rows = [[_named(name, figure, answer), *_gain(gain)] for name, figure, gain in gains if gain is not None]
     speeds = (answer.predicted_tokens_per_s, answer.tokens_per_s)
     tokens_per_s = (format_value("tokens_per_s", speed) for speed in speeds)
     rows.append([_named("tokens/s", SPEED, answer), *tokens_per_s])
@@ -374,8 +370,10 @@ def _card(run: Findings, answer: Answer, is_brief: bool) -> Card:
     )
 
 
-def _best_of(full: Variant | None) -> str:
-    return "" if full is None else f"over it with gamma = {full.draft_length}"
+def _over(figure: str, answer: Answer) -> str:
+    if figure == OVER_FULL_BEST and answer.full_best is not None:
+        return f"over it with gamma = {answer.full_best.draft_length}"
+    return "over plain decoding" if figure == OVER_PLAIN else "over the full-vocabulary draft"
 
 
 def _prompts(answer: Answer) -> str:
