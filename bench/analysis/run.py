@@ -35,7 +35,8 @@ from bench.records import (
     read_records,
 )
 from bench.records.served import by_domain
-from bench.stats.estimates import Estimate, Floats, median, paired_speedup
+from bench.stats.estimates import Estimate, Floats, median
+from bench.stats.jackknife import paired_speedup
 from bench.telemetry.samples import Samples, read_samples
 from bench.variant import Variant
 from bench.vocab.ranking import Ranking
@@ -334,7 +335,7 @@ def speedup(run: Run, domain: str, variant: Variant, base: Variant) -> Estimate 
     if variant not in decodes or base not in decodes:
         return None
     series = (*decode_series(decodes[variant]), *decode_series(decodes[base]))
-    return paired_speedup(*series, run.num_resamples, run.seed)
+    return paired_speedup(*series)
 
 
 # A run of `task=draft` read back: a draft's step alone, by vocabulary size.

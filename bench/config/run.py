@@ -214,7 +214,7 @@ class MeasureConfig:
             192 tokens once, which are kept. Sampled answers are replayed on `num_prompts` only.
         probe_rounds: rounds of one probe, which times the parts of a round. Every prompt has at least two
             probes of each size and each draft length.
-        bootstrap_samples: resamples of every interval.
+        bootstrap_samples: resamples of the intervals of latencies and of fitted models.
         repeats: fresh processes that probe and decode everything, one after the other, into one run; every
             second one has the reverse order of variants. Intervals then hold between processes; with three,
             they are wide. The first process makes the plan, the acceptance and the parts in isolation.

@@ -46,8 +46,8 @@ _DARK_ERROR_PERCENT = 20.0
 @captioned(
     "speedup_by_size",
     "Every vocabulary size at its fastest draft length. Lines: predicted from replayed acceptance and probed "
-    "latency; bands: 95% bootstrap interval of the prediction over n prompts, plain decoding taken as "
-    "measured. Markers: drafts as decoded, with 95% bootstrap intervals over the same prompts as pairs; "
+    "latency; bands: 95% interval of the prediction over n prompts, plain decoding taken as "
+    "measured. Markers: drafts as decoded, with 95% intervals over the same prompts as pairs; "
     "hollow where their draft length is not the line's.",
 )
 def speedup_figure(found: DeviceFindings) -> Figure:

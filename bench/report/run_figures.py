@@ -26,7 +26,7 @@ from bench.report.drawing import (
     title_figure,
 )
 
-_OVER_PROMPTS = "95% bootstrap intervals over prompts"
+_OVER_PROMPTS = "95% intervals over prompts"
 
 _STACK = (("layer", "draft layer"), ("lm_head", "LM head"), ("select", "token selection"))
 
@@ -47,7 +47,7 @@ def panels(found: Findings, rows: int = 1, height: float = 4.2, **options) -> tu
     "speedup",
     "Decodes from start to end, which test the prediction. Bars: over plain decoding, on the same prompts; "
     "numbers beside them: over the full-vocabulary draft. Optimum: what the run advises; paper: the k* of "
-    f"the paper's utility. Error bars and brackets: {_OVER_PROMPTS}, resampled as pairs ({{n}}).",
+    f"the paper's utility. Error bars and brackets: {_OVER_PROMPTS}, as pairs ({{n}}).",
 )
 def speedup_figure(found: Findings) -> Figure:
     """Measured throughput over plain decoding of everything that was decoded, with intervals."""
@@ -344,7 +344,7 @@ METHOD = (
     "All share every prompt, in seeded random order, among further probes, by which they are predicted.",
     "tokens/s counts the tokens after the first, over the time from the end of the target's prefill; the "
     "draft's own prefill is in that time. Speedups of decodes are total throughput over the same prompts, "
-    "with 95% bootstrap intervals over prompts, resampled as pairs.",
+    "with 95% intervals that leave out one prompt at a time, as pairs.",
     "Acceptance rate is accepted over drafted tokens. Mean acceptance length counts tokens per target pass, "
     "bonus token included.",
     "Held-out coverage C(k) is over the target's answers to prompts that the ranking never saw.",

@@ -1,9 +1,6 @@
-"""The confidence level, and estimates with their intervals.
+"""The confidence level, and estimates with their intervals."""
 
-Bootstraps are seeded, so that a report is the same each time it is made.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,37 +82,3 @@ def median_ratio(a: Floats, b: Floats, confidence: float = CONFIDENCE) -> Estima
     if r == 0:
         return Estimate(float(np.median(ratios)), 0.0, float("inf"))
     return Estimate(float(np.median(ratios)), float(ratios[r - 1]), float(ratios[n - r]))
-
-
-def paired_speedup(
-    tokens: Floats, time_ms: Floats, base_tokens: Floats, base_time_ms: Floats, num_resamples: int, seed: int
-) -> Estimate:
-    """Throughput over that of a baseline on the same prompts.
-
-    All tokens over all time, for both, with prompts resampled as pairs: a prompt that is easy for one
-    is easy for the other, and pairing removes that from the interval.
-
-    Args:
-        tokens: decoded tokens per prompt `(n,)`.
-        time_ms: their decode time per prompt `(n,)`.
-        base_tokens: as `tokens`, for the baseline.
-        base_time_ms: as `time_ms`, for the baseline.
-        num_resamples: bootstrap resamples.
-        seed: of the bootstrap.
-    """
-    rows = np.stack([tokens, time_ms, base_tokens, base_time_ms])
-
-    def speedup(r: Floats) -> Floats:
-        return (r[0].sum(-1) / r[1].sum(-1)) / (r[2].sum(-1) / r[3].sum(-1))
-
-    return _bootstrap(rows, speedup, num_resamples, seed)
-
-
-def _bootstrap(
-    rows: Floats, statistic: Callable[[Floats], Floats], num_resamples: int, seed: int
-) -> Estimate:
-    """Resamples the last axis of `rows` `(series, n)`, the same places in every series."""
-    n = rows.shape[1]
-    places = np.random.default_rng(seed).integers(0, n, size=(num_resamples, n))
-    low, high = percentile_interval(statistic(rows[:, places]))
-    return Estimate(float(statistic(rows)), float(low), float(high))

@@ -221,36 +221,46 @@ class RoundLatency:
         prefill_ms = self.prefill_ms[kept]
         return RoundLatency(names, prefill_ms, self.sizes, self.draft_lengths, parts, whole, self.times_heads)
 
-    def head_ms(self, sizes: IntArray, weights: Floats) -> Floats:
+    def head_ms(self, sizes: IntArray, weights: Floats, as_measured: bool = False) -> Floats:
         """LM head and selection of one token at each size `(resamples, len(sizes))`.
 
         Straight lines between the probed sizes, whose means are first made to rise with k, as the work
         does; a size below the smallest probed costs as much as that one.
+
+        Args:
+            sizes: where.
+            weights: of the blocks `(resamples, blocks)`.
+            as_measured: whether means are left as they are, rising or not.
         """
         means = self._by_part[HEAD].means(weights) + self._by_part[SELECT].means(weights)
-        rising = np.stack([isotonic_regression(row).x for row in means])
+        rising = means if as_measured else np.stack([isotonic_regression(row).x for row in means])
         return rising @ _interpolation(self.sizes, sizes)
 
-    def layer_ms(self, sizes: IntArray, weights: Floats) -> Floats:
+    def layer_ms(self, sizes: IntArray, weights: Floats, as_measured: bool = False) -> Floats:
         """The layer of one chained step among heads of each size `(resamples, len(sizes))`, as `head_ms`.
 
         Sizes are weighted by their samples: a size that was probed with short drafts has few.
         """
-        return _rising(self._by_part[LAYER], sizes, weights)
+        return _rising(self._by_part[LAYER], sizes, weights, as_measured)
 
     def fixed_ms(self, draft_length: int, weights: Floats) -> Floats:
         """The part of a round that does not depend on the vocabulary `(resamples,)`."""
         return np.sum([self._mean(part, draft_length, weights) for part in PER_ROUND], axis=0)
 
-    def round_ms(self, draft_length: int, sizes: IntArray, weights: Floats) -> Floats:
-        """A whole round with each size `(resamples, len(sizes))`: the sum of its parts, if they add up."""
+    def round_ms(
+        self, draft_length: int, sizes: IntArray, weights: Floats, as_measured: bool = False
+    ) -> Floats:
+        """A whole round with each size `(resamples, len(sizes))`: the sum of its parts, if they add up.
+
+        Arguments as of `head_ms`.
+        """
         if self._whole is not None and self._whole[draft_length].count.any():
-            found = _rising(samples := self._whole[draft_length], sizes, weights)
+            found = _rising(samples := self._whole[draft_length], sizes, weights, as_measured)
             if samples.levels[-1] == self.sizes[-1]:
                 # The whole head maps no ids, a launch less, so that its rounds may be the shorter ones.
                 found[:, sizes == self.sizes[-1]] = samples.means(weights)[:, -1:]
             return found
-        head, layer = self.head_ms(sizes, weights), self.layer_ms(sizes, weights)
+        head, layer = (part(sizes, weights, as_measured) for part in (self.head_ms, self.layer_ms))
         fixed = self.fixed_ms(draft_length, weights)[:, None]
         return draft_length * head + (draft_length - 1) * layer + fixed
 
@@ -273,11 +283,12 @@ class RoundLatency:
         return samples.means(weights)[:, row]
 
 
-def _rising(samples: _Samples, sizes: IntArray, weights: Floats) -> Floats:
+def _rising(samples: _Samples, sizes: IntArray, weights: Floats, as_measured: bool) -> Floats:
     """Means at each size `(resamples, len(sizes))`, made to rise with k by the weight of their samples."""
-    counts = np.maximum(samples.count.sum(1), 1)
-    rising = [isotonic_regression(row, weights=counts).x for row in samples.means(weights)]
-    return np.stack(rising) @ _interpolation(samples.levels, sizes)
+    means, counts = samples.means(weights), np.maximum(samples.count.sum(1), 1)
+    if not as_measured:
+        means = np.stack([isotonic_regression(row, weights=counts).x for row in means])
+    return means @ _interpolation(samples.levels, sizes)
 
 
 def _whole_samples(

@@ -213,12 +213,16 @@ def predict(
         steps = [item.at(sizes) for item in of_prompts]
         num_rounds = np.stack([r for r, _ in steps])
         rounds[row], accepted[row] = num_rounds.sum(0), sum(at.sum(0) for _, at in steps)
-        round_ms = latency.round_ms(gamma, sizes, weights)
+        round_ms = latency.round_ms(gamma, sizes, weights[:1])[0]
+        # Means that were made to rise hide the noise of those that did not. Intervals take the width of the
+        # means as measured, which still cover when the others are in their middle (J. T. Hwang and
+        # S. D. Peddada, Confidence interval estimation subject to order restrictions, 1994).
+        as_measured = latency.round_ms(gamma, sizes, weights, as_measured=True)
         once_ms = latency.once_ms(gamma, weights)[:, None]
-        total_ms = rounds[row] * round_ms + len(found) * once_ms
-        point[row] = tokens.sum() / total_ms[0] * 1e3
+        point[row] = tokens.sum() / (rounds[row] * round_ms + len(found) * once_ms[0]) * 1e3
+        total_ms = rounds[row] * as_measured + len(found) * once_ms
         by_block[:, row] = np.log(total_ms[0] / total_ms[1:])
-        left_ms = total_ms[0] - num_rounds * round_ms[0] - once_ms[0]
+        left_ms = (rounds[row] - num_rounds) * round_ms + (len(found) - 1) * once_ms[0]
         with np.errstate(divide="ignore", invalid="ignore"):
             left = np.log((tokens.sum() - tokens)[:, None] / left_ms * 1e3 / point[row])
         if len(found) > 1:

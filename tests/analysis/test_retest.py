@@ -37,8 +37,8 @@ def split(probes: list[ProbeRecord], full: int, rng: np.random.Generator) -> lis
         of_first: dict[str, list[float]] = {}
         of_second: dict[str, list[float]] = {}
         for name in OF_A_SIZE:
-            order = rng.permutation(probe.laps_ms[name])
-            of_first[name], of_second[name] = order[::2].tolist(), order[1::2].tolist()
+            order, first = rng.permutation(probe.laps_ms[name]), int(rng.integers(2))
+            of_first[name], of_second[name] = order[first::2].tolist(), order[1 - first :: 2].tolist()
         for size, laps in ((full, of_first), (full - 1, of_second)):
             found.append(replace(probe, vocab_size=size, draft_length=GAMMA, laps_ms=laps))
     return found
@@ -52,13 +52,13 @@ def test_a_draft_is_not_called_faster_than_itself(surfaces, domain):
     replayed = {prompt: replays[prompt].replayed() for prompt in run.prompts[domain]}
     false = []
     for _ in range(NUM_PAIRS):
-        latency = RoundLatency.from_probes(split(run.probes[domain], run.full_size, rng))
+        dealt = {name: split(probes, run.full_size, rng) for name, probes in run.probes.items()}
+        latency = RoundLatency.from_probes(dealt.pop(domain), others=dealt.values())
         surface = predict(replayed, latency, run.full_size, [run.full_size - 1], run.full_size - 1)
         gain = surface.speed(Variant(run.full_size - 1, GAMMA)).over(surface.speed(surface.full))
         assert gain.value == pytest.approx(1, abs=0.2)
         false.append(gain.ci_low > 1 or gain.ci_high < 1)
-    # 5% on average; of as many pairs as these, by chance up to three standard deviations more.
-    assert np.mean(false) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / NUM_PAIRS)
+    assert np.mean(false) <= 0.05
 
 
 @pytest.mark.parametrize("domain", ["code", "function_calling", "writing"])

@@ -71,7 +71,7 @@ def test_a_title_says_where_and_a_caption_how_many_and_which_intervals(found):
     for part in ("synthetic-pair", "synthetic device", "float32"):
         assert part in title
     captions = {picture.name: picture.caption for picture in run_report(found).pictures()}
-    assert "(n = 2 prompts)" in captions["speedup"] and "95% bootstrap" in captions["speedup"]
+    assert "(n = 2 prompts)" in captions["speedup"] and "95% interval" in captions["speedup"]
     # What no intervals can be drawn of says so.
     for name, caption in captions.items():
         assert "95%" in caption or "Counts" in caption or name in (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from bench.stats.jackknife import Spread, log_interval
+from bench.stats.jackknife import Spread, log_interval, paired_speedup
 
 
 def left_out(samples: np.ndarray) -> np.ndarray:
@@ -46,6 +46,37 @@ def test_one_block_says_nothing_of_its_spread():
 def test_without_any_spread_the_interval_is_the_value():
     found = log_interval(np.log(2), [np.zeros(3), np.zeros(4)])
     assert (found.ci_low, found.value, found.ci_high) == pytest.approx((2, 2, 2))
+
+
+def test_a_speedup_of_pairs_by_hand():
+    tokens, time_ms, base_ms = np.array([10.0, 30, 20]), np.array([10.0, 20, 30]), np.array([30.0, 30, 60])
+    found = paired_speedup(tokens, time_ms, tokens, base_ms)
+    logs = np.log([90 / 50, 90 / 40, 60 / 30])  # without the first, the second, the third
+    half = t.ppf(0.975, 2) * np.sqrt(2 / 3 * ((logs - logs.mean()) ** 2).sum())
+    assert found.value == pytest.approx(2)
+    assert [found.ci_low, found.ci_high] == pytest.approx([2 * np.exp(-half), 2 * np.exp(half)])
+    # Each side has its own tokens, where texts differ.
+    more, same = np.array([10.0, 30]), np.array([10.0, 10])
+    other = paired_speedup(more, same, same, more)
+    assert other.value == pytest.approx((40 / 20) / (20 / 40))
+
+
+def test_a_speedup_that_is_the_same_on_every_prompt_has_no_width_and_of_one_prompt_no_end():
+    tokens, base_ms = np.array([10.0, 20.0, 5.0]), np.array([100.0, 250.0, 40.0])
+    found = paired_speedup(tokens, base_ms / 2, tokens, base_ms)
+    assert (found.ci_low, found.value, found.ci_high) == pytest.approx((2, 2, 2))
+    one = paired_speedup(tokens[:1], base_ms[:1] / 2, tokens[:1], base_ms[:1])
+    assert (one.ci_low, one.value, one.ci_high) == (0.0, pytest.approx(2), np.inf)
+
+
+def test_a_speedup_of_eight_prompts_covers_the_truth():
+    rng, runs = np.random.default_rng(1), 1000
+    tokens = rng.integers(30, 64, (runs, 8)).astype(float)
+    base_ms = 30 * tokens * np.exp(rng.normal(0, 0.05, (runs, 8)))
+    time_ms = 20 * tokens * np.exp(rng.normal(0, 0.2, (runs, 8)))
+    truth = 1.5 * np.exp((0.05**2 - 0.2**2) / 2)
+    found = [paired_speedup(*rows) for rows in zip(tokens, time_ms, tokens, base_ms, strict=True)]
+    assert 0.93 <= np.mean([item.ci_low <= truth <= item.ci_high for item in found]) <= 0.97
 
 
 @pytest.mark.parametrize(("prompts", "blocks"), [(64, 8), (19, 8), (8, 24)])

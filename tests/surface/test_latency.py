@@ -59,6 +59,16 @@ def test_the_layer_costs_more_among_larger_heads_and_never_less():
     assert rounds[1] - rounds[0] == pytest.approx(2 * (4 - 1))
 
 
+def test_as_measured_means_fall_where_they_did():
+    sizes, heads = np.array([8, 12, 16, 32, 64]), {8: 1.0, 16: 3.0, 32: 2.0, 64: 4.0}
+    latency = RoundLatency.from_probes([probe("a", k, 2, ms, layer_ms=ms) for k, ms in heads.items()])
+    found = latency.head_ms(sizes, one(1), as_measured=True)[0]
+    assert found == pytest.approx([1.25, 2.25, 3.25, 2.25, 4.25])
+    assert latency.layer_ms(sizes, one(1), as_measured=True)[0] == pytest.approx([1, 2, 3, 2, 4])
+    rounds = latency.round_ms(2, sizes, one(1), as_measured=True)[0]
+    assert rounds[2:4] - rounds[0] == pytest.approx([2 * 2 + 2, 2 * 1 + 1])
+
+
 def test_layers_of_sizes_with_more_samples_count_for_more():
     probes = [probe("a", 8, 4, 1.0, layer_ms=3.0), probe("a", 64, 2, 1.0, layer_ms=1.0)]
     # Six samples of 3 ms and two of 1 ms: not lower among the larger head, so one mean.
