@@ -122,7 +122,7 @@ microbench-compare: setup ## Is a building block slower than in an earlier file 
 	$(MICROBENCH) --benchmark-json=results/microbench/newest.json $(ARGS)
 	$(PY) -m tests.microbench.compare $(call quoted,$(value BASE)) results/microbench/newest.json
 
-scaling: setup ## How time grows as the data grows tenfold, and counting beside the reference's loop
+scaling: setup ## How time grows as the data grows tenfold, and counting beside published ways
 	$(PY) -m tests.microbench.scaling $(ARGS)
 
 check: setup ## Check style and types

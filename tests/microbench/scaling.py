@@ -1,4 +1,4 @@
-"""`make scaling`: how time grows as the work grows tenfold, and counting against the reference's loop.
+"""`make scaling`: how time grows as the work grows tenfold, and counting beside the published ways.
 
 Prints Markdown and writes it to `results/microbench/scaling.md`; `--readme` also writes it into the README
 beside this file.
@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 from rich.console import Console
 
+import bench.__main__  # noqa: F401  the garbage collector as users have it
 from bench.analysis.findings import Findings
 from bench.analysis.run import read_run
 from bench.config import DomainSource, Source
@@ -31,13 +33,7 @@ from bench.vocab.coverage import coverage_band, coverage_curve
 from bench.vocab.draft_vocab import DraftVocab, rank_by_count
 from bench.vocab.search import SearchSpace, exact_optimum
 from tests.analysis.synthetic import Device, Experiment, write_run
-from tests.microbench.counting import (
-    Encoded,
-    count_by_reference,
-    encode_by_reference,
-    mark_and_count,
-    write_corpus,
-)
+from tests.microbench.counting import REFERENCES, write_corpus
 
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- scaling: generated -->", "<!-- scaling: end -->"
@@ -47,7 +43,7 @@ _NOISE = 1.1
 
 _LEAST_REPEATS, _BUDGET_S, _LONG_S = 3, 2.0, 10.0
 
-NUM_BY_REFERENCE, NUM_OVER_TENSORS = 1000, 250
+MOST_CONVERSATIONS = 50_000
 
 
 @dataclass(frozen=True)
@@ -95,9 +91,8 @@ def timed(work: Callable[[], object]) -> float:
 
 def scales(folder: Path) -> Iterator[Scale]:
     """Everything that grows with a user's data."""
-    yield _scale(
-        "count response tokens", "conversations", (500, 5_000, 50_000), lambda n: _counting(folder, n)
-    )
+    sizes = (500, 5_000, MOST_CONVERSATIONS)
+    yield _scale("count response tokens", "conversations", sizes, lambda n: _counting(folder, n))
     yield _scale("choose a vocabulary", "tokens of the target", (2_560, 25_600, 256_000), _choosing)
     yield _scale("analyse a run", "prompts", (6, 60, 600), lambda n: _analysis(folder, n))
     yield _scale("write the page of several runs", "runs", (1, 10, 100), lambda n: _page(folder, n))
@@ -111,10 +106,11 @@ def _scale(what: str, of: str, sizes: Sequence[int], prepare: Callable[[int], Ca
     return Scale(what, of, tuple(sizes), tuple(times_s))
 
 
-def _counting(folder: Path, num: int) -> Callable[[], object]:
+def _counting(folder: Path, num: int, num_processes: int | None = None) -> Callable[[], object]:
     target = load_tokenizer(resolve_tokenizer("smollm2-135m-instruct"))
     domain = DomainSource("chat", Source.file, str(write_corpus(folder / f"{num}.jsonl", num)))
-    return lambda: count_responses(lambda: load_conversations(domain), target, CountSettings(0, 0.2, False))
+    settings = CountSettings(0, 0.2, False)
+    return lambda: count_responses(lambda: load_conversations(domain), target, settings, num_processes)
 
 
 def _choosing(vocab_size: int) -> Callable[[], object]:
@@ -159,41 +155,42 @@ def _page(folder: Path, num_runs: int) -> Callable[[], object]:
 
 @dataclass(frozen=True)
 class Beside:
-    """Conversations a second of this package and of the reference, both from the same file."""
+    """How many times as fast as a published way this package counts, on the same conversations.
 
-    what: str
-    own_per_s: float
-    reference_per_s: float
+    Attributes:
+        name: of the published way.
+        per_s: conversations a second from file to counts, in one process as all published ways here.
+        alone: ratio with this package in one process.
+        all_cores: ratio with this package on all cores.
+        counting: ratio of what comes after tokenization: marking the answers, and counting.
+    """
+
+    name: str
+    per_s: float
+    alone: float
+    all_cores: float
+    counting: float
 
 
-def counting_beside_the_reference(folder: Path) -> Iterator[Beside]:
-    """From file to counts, and counting alone; the reference loops over lists, and over tensors."""
+def counting_beside_the_references(folder: Path, all_cores_per_s: float) -> Iterator[Beside]:
+    """Every published way beside this package, on the corpus that `scales` wrote."""
     target = load_tokenizer(resolve_tokenizer("smollm2-135m-instruct"))
-    path = folder / "50000.jsonl"
-    own_per_s = 50_000 / timed(_counting(folder, 50_000))
-    for over_lists, num in ((True, NUM_BY_REFERENCE), (False, NUM_OVER_TENSORS)):
-        how = "lists" if over_lists else "a tensor, as SpecForge has it"
-        encoded = list(encode_by_reference(path, target.tokenizer, num, over_lists=over_lists))
-        counts = np.zeros(len(target.tokenizer), dtype=np.int64)
-        start = time.perf_counter()
-        for item in encoded:
-            mark_and_count(item, counts)
-        marked_s = time.perf_counter() - start
-        start = time.perf_counter()
-        count_by_reference(path, target.tokenizer, num, over_lists=over_lists)
-        yield Beside(f"from file to counts; loop over {how}", own_per_s, num / (time.perf_counter() - start))
+    tokenizer, path = target.tokenizer, folder / f"{MOST_CONVERSATIONS}.jsonl"
+    alone_per_s = MOST_CONVERSATIONS / timed(_counting(folder, MOST_CONVERSATIONS, 1))
+    for reference in REFERENCES:
+        print(f"counting, {reference.name} ...", file=sys.stderr)
+        per_s = reference.num / timed(partial(reference.count_file, path, tokenizer))
+        encoded = list(reference.encode(path, tokenizer))
+        answers = list(reference.answers(encoded, tokenizer))
+        marked_s = timed(partial(reference.count, encoded, tokenizer))
+        groups = [(str(index), ids.numpy()) for index, ids in enumerate(answers)]
+        counted_s = timed(partial(block_counts, groups, target.vocab_size, len(groups)))
         yield Beside(
-            f"ids given; loop over {how}", num / _counted_s(encoded, target.vocab_size), num / marked_s
+            reference.name, per_s, alone_per_s / per_s, all_cores_per_s / per_s, marked_s / counted_s
         )
 
 
-def _counted_s(encoded: Sequence[Encoded], vocab_size: int) -> float:
-    """Of this package's counting of the same tokens, by blocks of conversations."""
-    ids = [(str(index), item.ids.numpy()) for index, item in enumerate(encoded)]
-    return timed(lambda: block_counts(ids, vocab_size, len(ids)))
-
-
-def as_markdown(found: Sequence[Scale], counted: Sequence[Beside]) -> str:
+def as_markdown(found: Sequence[Scale], ways: Sequence[Beside]) -> str:
     """Both tables, and where they were measured."""
     facts = describe(open_device("auto"))
     lines = [
@@ -212,12 +209,13 @@ def as_markdown(found: Sequence[Scale], counted: Sequence[Beside]) -> str:
         )
     lines += [
         "",
-        "| counting, conversations a second | this package | the reference | ratio |",
-        "|---|---|---|---|",
+        "| published way to count | conversations a second | this package, one process, over it "
+        f"| {facts['cpu_affinity']} cores over it | after tokenization |",
+        "|---|---|---|---|---|",
     ]
-    for beside in counted:
-        own, reference = beside.own_per_s, beside.reference_per_s
-        lines.append(f"| {beside.what} | {own:,.0f} | {reference:,.0f} | {own / reference:.1f}x |")
+    for way in ways:
+        ratios = " | ".join(f"{ratio:.1f}x" for ratio in (way.alone, way.all_cores, way.counting))
+        lines.append(f"| {way.name} | {way.per_s:,.0f} | {ratios} |")
     return "\n".join(lines)
 
 
@@ -230,7 +228,8 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = list(scales(folder))
-        text = as_markdown(found, list(counting_beside_the_reference(folder)))
+        all_cores_per_s = MOST_CONVERSATIONS / found[0].times_s[-1]
+        text = as_markdown(found, list(counting_beside_the_references(folder, all_cores_per_s)))
     print(text)
     path = Path("results/microbench/scaling.md")
     path.parent.mkdir(parents=True, exist_ok=True)
