@@ -18,8 +18,8 @@ SUMMARY_COLUMNS = [
     "pair", "domain", "device_name", "dtype", "role", "source", "vocab_size", "draft_length",
     "coverage_train", "coverage_heldout", "draft_step_ms", "lm_head_ms", "verify_ms", "acceptance_rate",
     "mean_acceptance_length", "predicted_mean_acceptance_length", "tokens_per_s",
-    "predicted_tokens_per_s", "predicted_ci_low",
-    "predicted_ci_high", "prediction_error", "speedup_vs_autoregressive", "speedup_vs_autoregressive_ci_low",
+    "predicted_tokens_per_s", "predicted_ci_low", "predicted_ci_high", "prediction_error", "replayed_frac",
+    "replayed_text_error", "speedup_vs_autoregressive", "speedup_vs_autoregressive_ci_low",
     "speedup_vs_autoregressive_ci_high", "speedup_vs_full_vocab", "speedup_vs_full_vocab_ci_low",
     "speedup_vs_full_vocab_ci_high", "identical_output_frac", "replay_deviating_rounds", "num_prompts",
     "num_tokens", "energy_j_per_token", "energy_spread", "verdict", "invalid_figures", "invalid_because",
@@ -99,20 +99,21 @@ def _latencies(run: Run, domain: str, variant: Variant) -> dict[str, float]:
 
 
 def _of_a_draft(surfaces: Surfaces, domain: str, variant: Variant, measured: float) -> dict[str, Any]:
-    run, surface = surfaces.run, surfaces.of_decodes(domain)
+    run, expected = surfaces.run, surfaces.expected(domain, variant)
     source = run.plans[domain].source
     ranking = run.rankings[source]
-    place, size = surface.place(variant), variant.vocab_size
-    predicted = float(surface.tokens_per_s[place])
+    size, speed = variant.vocab_size, expected.speed.estimate
     return {
         "source": source,
         "coverage_train": float(ranking.coverage()[size - 1]),
         "coverage_heldout": float(ranking.coverage_of(held_out_tokens(run, domain))[size - 1]),
-        "predicted_mean_acceptance_length": float(surface.mean_acceptance_length[place]),
-        "predicted_tokens_per_s": predicted,
-        "predicted_ci_low": float(surface.ci_low[place]),
-        "predicted_ci_high": float(surface.ci_high[place]),
-        "prediction_error": predicted / measured - 1,
+        "predicted_mean_acceptance_length": expected.mean_acceptance_length,
+        "predicted_tokens_per_s": speed.value,
+        "predicted_ci_low": speed.ci_low,
+        "predicted_ci_high": speed.ci_high,
+        "prediction_error": speed.value / measured - 1,
+        "replayed_frac": expected.replayed_frac,
+        "replayed_text_error": expected.as_replayed.estimate.value / measured - 1,
     }
 
 

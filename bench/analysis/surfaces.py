@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from bench.acceptance import Intervals
+from bench.analysis.expected import Expected, expected_of, replayed_prompts
 from bench.analysis.run import Run, decode_series
 from bench.config import POOLED, AdviceRule
 from bench.records import ProbeRecord
 from bench.stats.estimates import Estimate
 from bench.surface.choice import FULL, OPTIMUM, PAPER, BreakEven, advise, lossless_size
 from bench.surface.latency import RoundLatency
-from bench.surface.predict import Surface, predict
+from bench.surface.predict import Speed, Surface, plain_speed, predict
 from bench.variant import VERIFY, Variant
 from bench.vocab.draft_vocab import Floats, IntArray
 from bench.vocab.ranking import BY_ID, PUBLISHED, id_prefix_size
@@ -36,7 +37,7 @@ class Surfaces:
         self.run = run
         self.latency = {domain: self._latency(domain) for domain in run.probes}
         self._made: dict[tuple[str, str], Surface] = {}
-        self._of_decodes: dict[str, Surface] = {}
+        self._expected: dict[tuple[str, Variant], Expected] = {}
 
     def of(self, domain: str, source: str | None = None) -> Surface:
         """Surface of a domain's prompts under its own ranking, or under that of another source."""
@@ -45,19 +46,28 @@ class Surfaces:
             self._made[domain, source] = self._predict(domain, source, self.latency[domain], None)
         return self._made[domain, source]
 
-    def of_decodes(self, domain: str) -> Surface:
-        """What the planned decodes should come to, on their own prompts, by the probes among them.
+    def expected(self, domain: str, variant: Variant) -> Expected:
+        """What a planned draft's decodes should come to, by the probes among them."""
+        if (domain, variant) not in self._expected:
+            self._expected[domain, variant] = expected_of(
+                self.run, domain, self._latency_among_decodes(domain), variant
+            )
+        return self._expected[domain, variant]
 
-        Runs of earlier versions have no probes of their own for it; all are among the decodes there.
-        """
-        if domain not in self._of_decodes:
-            checks = self.run.checks.get(domain)
-            latency = self.latency[domain]
-            if checks:
-                latency = RoundLatency.from_probes(checks, laps_overlap=self.run.laps_overlap)
-            source, prompts = self.run.plans[domain].source, self.run.prompts[domain]
-            self._of_decodes[domain] = self._predict(domain, source, latency, prompts)
-        return self._of_decodes[domain]
+    def expected_speed(self, domain: str, variant: Variant) -> Speed | None:
+        """The same, of plain decoding too; None where no plain step was timed."""
+        if not variant.is_plain:
+            return self.expected(domain, variant).speed
+        num_prompts = len(replayed_prompts(self.run, domain))
+        return plain_speed(self._latency_among_decodes(domain), num_prompts)
+
+    def _latency_among_decodes(self, domain: str) -> RoundLatency:
+        """Runs of earlier versions have no probes of their own for it; all are among the decodes there."""
+        checks = self.run.checks
+        if not checks.get(domain):
+            return self.latency[domain]
+        others = [found for other, found in checks.items() if other != domain]
+        return RoundLatency.from_probes(checks[domain], laps_overlap=self.run.laps_overlap, others=others)
 
     def halves(self, domain: str) -> list[Surface]:
         """Surfaces of two disjoint halves of the prompts and of the blocks; empty where there are too few."""

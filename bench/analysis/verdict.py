@@ -298,13 +298,13 @@ def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
         num_replayed=len(surface.prompt_left_out),
         advice=surfaces.advice(domain),
         beside=_of_decodes(surfaces, domain, best, gains),
-        why_apart="" if agree else _why_apart(summary, domain, best, full),
+        why_apart="" if agree else _why_apart(surfaces, summary, domain, best, full),
         conditions=conditions_of(run, domain, gains, limits_of(run)),
     )
 
 
 def _gain(surfaces: Surfaces, domain: str, best: Variant, base: Variant, halves: Sequence[Surface]) -> Gain:
-    surface, of_decodes = surfaces.of(domain), surfaces.of_decodes(domain)
+    surface = surfaces.of(domain)
     judged_apart = None
     if halves:
         # The same draft length in both drafts where it is so in the estimate, whichever a half chooses.
@@ -315,12 +315,12 @@ def _gain(surfaces: Surfaces, domain: str, best: Variant, base: Variant, halves:
             return advised, Variant(base.vocab_size, advised.draft_length) if is_same else base
 
         judged_apart = cross_fitted_gain([(halves[0], halves[1]), (halves[1], halves[0])], choose)
-    expected = of_decodes.speed(best).over(of_decodes.speed(base))
+    expected, of_base = (surfaces.expected_speed(domain, variant) for variant in (best, base))
     return Gain(
         surface.speed(best).over(surface.speed(base)),
         judged_apart,
         speedup(surfaces.run, domain, best, base),
-        expected.value,
+        expected.over(of_base).value if expected and of_base else None,
     )
 
 
@@ -342,20 +342,22 @@ def _of_decodes(surfaces: Surfaces, domain: str, best: Variant, gains: Mapping[s
     parts = [
         f"{gain.expected:.2f}x over {names[name]}" for name, gain in gains.items() if gain and gain.expected
     ]
-    speed = format_value("tokens_per_s", surfaces.of_decodes(domain).at(best))
+    speed = format_value("tokens_per_s", surfaces.expected(domain, best).speed.estimate.value)
     return (
         f"The estimate takes acceptance from {num_replayed} prompts; {num_decoded} of them were decoded. For "
-        f"these {num_decoded} it expects {', '.join(parts)} and {speed} tokens/s."
+        f"what these {num_decoded} decodes wrote it expects {', '.join(parts)} and {speed} tokens/s."
     )
 
 
-def _why_apart(summary: pd.DataFrame, domain: str, best: Variant, full: Variant) -> str:
+def _why_apart(surfaces: Surfaces, summary: pd.DataFrame, domain: str, best: Variant, full: Variant) -> str:
     """How far off the predictions are, and how much of that is acceptance; the rest is latency."""
     rows, parts = summary[summary["domain"] == domain], []
     for variant, name in dict.fromkeys([(best, "this draft"), (full, "the full vocabulary")]):
         is_it = rows["vocab_size"] == variant.vocab_size
         row = rows[is_it & (rows["draft_length"] == variant.draft_length)].iloc[0]
-        accepted = row["predicted_mean_acceptance_length"] / row["mean_acceptance_length"] - 1
+        decodes = surfaces.run.decodes[domain][variant].values()
+        num_rounds = sum(len(record.accepted) for record in decodes)
+        accepted = num_rounds / surfaces.expected(domain, variant).num_rounds - 1
         parts.append(f"{row['prediction_error']:+.1%} for {name} ({accepted:+.1%} through acceptance)")
     return (
         f"Decoding and prediction differ: predicted tokens/s are off by {' and '.join(parts)}; the rest is "
@@ -386,15 +388,14 @@ def domain_facts(run: Run, summary: pd.DataFrame, domain: str) -> list[str]:
     source = run.plans[domain].source
     rows = summary[(summary["domain"] == domain) & (summary["draft_length"] > 0)]
     replays = list(run.replays[domain][source].values())
-    errors, pass_ms = rows["prediction_error"].abs(), sum(r.replay_ms for r in replays) / len(replays)
+    pass_ms = sum(r.replay_ms for r in replays) / len(replays)
     facts = [
         f"{len(replays)} held-out prompts replayed, {len(run.prompts[domain])} of them probed and decoded"
         f"{_in_processes(run, domain)}. Ranked on {source}: "
         f"{run.rankings[source].num_seen:,} distinct tokens in the target's own answers to ranking prompts; "
         "larger sizes are filled up with the lowest unseen ids.",
         f"Replay: {pass_ms:.0f} ms a prompt for all sizes and draft lengths; {_against_replay(run, rows)}",
-        f"Prediction: mean absolute error {errors.mean():.1%}, largest {errors.max():.1%}, over {len(rows)} "
-        "decoded drafts.",
+        _prediction(rows),
     ]
     repeats = sum(r.num_repeats for r in run.probes[domain])
     repeats += sum(r.num_repeats for by_prompt in run.decodes[domain].values() for r in by_prompt.values())
@@ -404,6 +405,23 @@ def domain_facts(run: Run, summary: pd.DataFrame, domain: str) -> list[str]:
             "run beside a measurement."
         )
     return facts
+
+
+def _prediction(rows: pd.DataFrame) -> str:
+    """How far predicted speeds are off, and what they are predictions of."""
+    errors, shares = rows["prediction_error"].abs(), rows["replayed_frac"].dropna()
+    text = (
+        f"Prediction: mean absolute error {errors.mean():.1%}, largest {errors.max():.1%}, over {len(rows)} "
+        "decoded drafts; rounds by the replay, their time by the probes among the decodes."
+    )
+    if shares.empty or shares.min() == 1:
+        return text
+    apart = rows["replayed_text_error"].abs().mean()
+    return (
+        f"{text} The replay says the rounds of the first {shares.mean():.0%} of the tokens, where decodes "
+        "wrote the replayed texts; from there on rounds are counted as decoded, and their time alone is "
+        f"predicted. Against the speed of the replayed texts as a whole, the decodes are {apart:.1%} off."
+    )
 
 
 def _in_processes(run: Run, domain: str) -> str:

@@ -274,7 +274,7 @@ def _outline(axis: Axes, edges: np.ndarray, inside: np.ndarray) -> None:
 
 @captioned(
     "prediction",
-    "Every decoded draft ({n}). Bars: 95% intervals of the prediction for these prompts, with prompts and "
+    "Every decoded draft ({n}). Bars: 95% intervals of the prediction for these texts, with prompts and "
     "blocks of time left out one by one; the band is 7% wide on either side.",
 )
 def prediction_figure(found: Findings) -> Figure:
@@ -341,7 +341,9 @@ METHOD = (
     "Then decodes test it: plain; the full vocabulary at the advised draft length, or at one that is "
     "significantly faster for it; the advised variant; the "
     "paper's k* (the optimum of U(k) = a C(k) + (1 - a) R(k), arXiv 2603.05210) at its best draft length. "
-    "All share every prompt, in seeded random order, among further probes, by which they are predicted.",
+    "All share every prompt, in seeded random order, among further probes, by which they are predicted. "
+    "Where rounding made a decode write another text than was replayed, its rounds are counted from there on "
+    "as it made them: their time is predicted, and their number is not.",
     "tokens/s counts the tokens after the first, over the time from the end of the target's prefill; the "
     "draft's own prefill is in that time. Speedups of decodes are total throughput over the same prompts, "
     "with 95% intervals that leave out one prompt at a time, as pairs.",

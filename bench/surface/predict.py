@@ -41,6 +41,11 @@ class Speed:
     log_tokens_per_s: float
     left_out: tuple[Floats, ...]
 
+    @property
+    def estimate(self) -> Estimate:
+        """Tokens/s with their interval."""
+        return log_interval(self.log_tokens_per_s, self.left_out)
+
     def over(self, other: "Speed") -> Estimate:
         """Speed over that of another variant, with its interval."""
         samples = [a - b for a, b in zip(self.left_out, other.left_out, strict=True)]
@@ -201,8 +206,6 @@ def predict(
     walks = [[item.walk(gamma) for item in found] for gamma in gammas]
     extra = [*extra_sizes, least_size, full_size, *latency.sizes.tolist(), *_multiples(multiple, full_size)]
     sizes = _grid(walks, extra, least_size, full_size)
-    # The first row is all blocks, the others leave out one each.
-    weights = np.concatenate([np.ones((1, latency.num_blocks)), 1 - np.eye(latency.num_blocks)])
     tokens = np.array([item.num_tokens - 1 for item in found], dtype=np.float64)
     shape = (len(gammas), len(sizes))
     point, rounds, accepted = (np.empty(shape) for _ in range(3))
@@ -213,28 +216,64 @@ def predict(
         steps = [item.at(sizes) for item in of_prompts]
         num_rounds = np.stack([r for r, _ in steps])
         rounds[row], accepted[row] = num_rounds.sum(0), sum(at.sum(0) for _, at in steps)
-        round_ms = latency.round_ms(gamma, sizes, weights[:1])[0]
-        # Means that were made to rise hide the noise of those that did not. Intervals take the width of the
-        # means as measured, which still cover when the others are in their middle (J. T. Hwang and
-        # S. D. Peddada, Confidence interval estimation subject to order restrictions, 1994).
-        as_measured = latency.round_ms(gamma, sizes, weights, as_measured=True)
-        once_ms = latency.once_ms(gamma, weights)[:, None]
-        point[row] = tokens.sum() / (rounds[row] * round_ms + len(found) * once_ms[0]) * 1e3
-        total_ms = rounds[row] * as_measured + len(found) * once_ms
-        by_block[:, row] = np.log(total_ms[0] / total_ms[1:])
-        left_ms = (rounds[row] - num_rounds) * round_ms + (len(found) - 1) * once_ms[0]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            left = np.log((tokens.sum() - tokens)[:, None] / left_ms * 1e3 / point[row])
-        if len(found) > 1:
-            by_prompt[:, row] = left
+        point[row], by_prompt[:, row], by_block[:, row] = _speeds(tokens, num_rounds, latency, gamma, sizes)
     return Surface(
         sizes, gammas, point, rounds, accepted, int(tokens.sum()), by_prompt, by_block,
-        _plain_speed(latency, weights, len(found)),
+        plain_speed(latency, len(found)),
     )  # fmt: skip
 
 
-def _plain_speed(latency: RoundLatency, weights: Floats, num_prompts: int) -> Speed | None:
-    step_ms = latency.plain_ms(weights)
+def speed_of(tokens: Floats, num_rounds: Floats, latency: RoundLatency, variant: Variant) -> Speed:
+    """Predicted tokens/s of a variant with a draft on answers whose rounds are known.
+
+    Args:
+        tokens: of every answer, after its first `(prompts,)`.
+        num_rounds: target passes of each `(prompts,)`.
+        latency: of what a round consists of.
+        variant: how they are decoded.
+    """
+    sizes = np.array([variant.vocab_size])
+    point, *left_out = _speeds(tokens, num_rounds[:, None], latency, variant.draft_length, sizes)
+    return Speed(float(np.log(point[0])), tuple(left[:, 0] for left in left_out))
+
+
+def _speeds(
+    tokens: Floats, num_rounds: Floats, latency: RoundLatency, draft_length: int, sizes: IntArray
+) -> tuple[Floats, Floats, Floats]:
+    """Tokens/s at each size `(sizes,)`, and how their logarithms change without each prompt and each block.
+
+    Args:
+        tokens: `(prompts,)`.
+        num_rounds: `(prompts, sizes)`.
+        latency: of a round.
+        draft_length: gamma.
+        sizes: k, ascending.
+    """
+    weights, count, rounds = _leaving_one_out(latency.num_blocks), len(tokens), num_rounds.sum(0)
+    round_ms = latency.round_ms(draft_length, sizes, weights[:1])[0]
+    # Means that were made to rise hide the noise of those that did not. Intervals take the width of the
+    # means as measured, which still cover when the others are in their middle (J. T. Hwang and
+    # S. D. Peddada, Confidence interval estimation subject to order restrictions, 1994).
+    as_measured = latency.round_ms(draft_length, sizes, weights, as_measured=True)
+    once_ms = latency.once_ms(draft_length, weights)[:, None]
+    point = tokens.sum() / (rounds * round_ms + count * once_ms[0]) * 1e3
+    total_ms = rounds * as_measured + count * once_ms
+    by_block = np.log(total_ms[0] / total_ms[1:])
+    if count == 1:
+        return point, np.zeros((1, len(sizes))), by_block
+    left_ms = (rounds - num_rounds) * round_ms + (count - 1) * once_ms[0]
+    by_prompt = np.log((tokens.sum() - tokens)[:, None] / left_ms * 1e3 / point)
+    return point, by_prompt, by_block
+
+
+def _leaving_one_out(count: int) -> Floats:
+    """Weights of blocks `(1 + count, count)`: all of them, then without one each."""
+    return np.concatenate([np.ones((1, count)), 1 - np.eye(count)])
+
+
+def plain_speed(latency: RoundLatency, num_prompts: int) -> Speed | None:
+    """Predicted tokens/s of plain decoding; None where no plain step was timed."""
+    step_ms = latency.plain_ms(_leaving_one_out(latency.num_blocks))
     if step_ms is None:
         return None
     # One token per step for every prompt, so leaving prompts out changes nothing.

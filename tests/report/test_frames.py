@@ -63,6 +63,8 @@ def test_a_trimmed_row_by_hand(run):
         "predicted_ci_low": pytest.approx(8 / 69 * 1e3, rel=1e-6),
         "predicted_ci_high": pytest.approx(8 / 69 * 1e3, rel=1e-6),
         "prediction_error": pytest.approx(0, abs=1e-6),
+        "replayed_frac": 1.0,
+        "replayed_text_error": pytest.approx(0, abs=1e-6),
         "speedup_vs_autoregressive": pytest.approx(160 / 69),
         "speedup_vs_autoregressive_ci_low": pytest.approx(160 / 69),
         "speedup_vs_autoregressive_ci_high": pytest.approx(160 / 69),

@@ -51,8 +51,8 @@ def test_fewer_decodes_than_replays_have_their_own_prediction_beside_them(tmp_pa
     assert (answer.num_prompts, answer.num_replayed) == (2, 3)
     assert answer.over_plain.estimate.value < 1.6 and answer.over_plain.expected == pytest.approx(160 / 69)
     assert answer.beside == (
-        "The estimate takes acceptance from 3 prompts; 2 of them were decoded. For these 2 it expects 1.43x "
-        "over the full-vocabulary draft, 2.32x over plain decoding and 115.9 tokens/s."
+        "The estimate takes acceptance from 3 prompts; 2 of them were decoded. For what these 2 decodes "
+        "wrote it expects 1.43x over the full-vocabulary draft, 2.32x over plain decoding and 115.9 tokens/s."
     )
     captions = {picture.name: picture.caption for picture in run_report(found).pictures()}
     assert "(n = 3 prompts)" in captions["acceptance"] and "(n = 3 prompts)" in captions["position"]
@@ -172,11 +172,11 @@ def test_decoding_and_prediction_that_differ_have_the_reason_beside_them(tmp_pat
     lines = [json.loads(line) for line in (folder / FILE_NAME).read_text().splitlines()]
     for values in lines:
         if values["kind"] == "decode" and values["vocab_size"] == 10:
-            # Twice the time, and one token of each answer fewer accepted: 3.5 instead of 4 a pass.
-            values |= {"decode_ms": 138.0, "accepted": [3, 2]}
+            # Twice the time, and three rounds instead of two.
+            values |= {"decode_ms": 138.0, "accepted": [3, 1, 1]}
     (folder / FILE_NAME).write_text("\n".join(map(json.dumps, lines)) + "\n")
     assert answer_of(folder).why_apart == (
-        "Decoding and prediction differ: predicted tokens/s are off by +100.0% for this draft (+14.3% "
+        "Decoding and prediction differ: predicted tokens/s are off by +100.0% for this draft (+50.0% "
         "through acceptance) and +0.0% for the full vocabulary (+0.0% through acceptance); the rest is "
         "latency."
     )
