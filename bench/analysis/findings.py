@@ -12,6 +12,7 @@ import pandas as pd
 from bench.analysis.doubts import Doubt, doubts
 from bench.analysis.engine_parts import parts_facts, parts_frame
 from bench.analysis.engines import engine_facts, round_frame, served_frame
+from bench.analysis.facts import baseline_facts, domain_facts, failure_fact, origin
 from bench.analysis.figures import ALL
 from bench.analysis.fit import judge_draft, judge_run
 from bench.analysis.hardware import draft_shape_of
@@ -23,16 +24,7 @@ from bench.analysis.run import COLD, EAGER, DraftRun, Run, cache_frame, step_fra
 from bench.analysis.summary import coverage_curves, size_frame, summary_frame
 from bench.analysis.surfaces import Advice, Surfaces, cross_frame, position_frame
 from bench.analysis.telemetry import SampledSeries, measured_spans, sampled_series
-from bench.analysis.verdict import (
-    Answer,
-    answer_frame,
-    answers_of,
-    baseline_facts,
-    domain_facts,
-    failure_fact,
-    origin,
-    with_verdicts,
-)
+from bench.analysis.verdict import Answer, answer_frame, answers_of, with_verdicts
 from bench.errors import FitError
 from bench.fit.series import DTYPE_BYTES
 from bench.surface.predict import Surface

@@ -115,7 +115,7 @@ def _run_on_locked_device(
             failures = _record(job, device, run, seen, console, part)
     point_latest(run.path)
     # Imported late: the drawing libraries take seconds to load.
-    from bench.analysis.verdict import failure_fact
+    from bench.analysis.facts import failure_fact
     from bench.report.tasks import show_failures
 
     try:
