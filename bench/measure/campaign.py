@@ -5,6 +5,7 @@ each is measured over the whole time.
 """
 
 import math
+import random
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ from bench.records import (
 )
 from bench.records.kinds import CHECK
 from bench.records.store import Done
+from bench.stats.estimates import Floats
 from bench.surface.choice import FULL_BEST, PAPER, advise, planned_decodes
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import predict
@@ -235,7 +237,13 @@ class Campaign:
         """The plain loop against `transformers.generate`, on the first prompt of a domain."""
         case, prompt = BaselineRecord.case_of(workload.domain), workload.prompts[0]
         if not self._done.has(case):
-            yield attempt(case, partial(compare_with_reference, self._engine, workload.domain, prompt))
+            yield attempt(case, lambda: self._baseline(workload.domain, prompt))
+
+    def _baseline(self, domain: str, prompt: EncodedPrompt) -> BaselineRecord:
+        """Best of two each."""
+        num_tokens, times = time_beside_reference(self._engine, prompt, 2, random.Random(self._measure.seed))
+        reference_ms, plain_ms = times.min(axis=0).tolist()
+        return BaselineRecord(domain, prompt.prompt_id, num_tokens, plain_ms, reference_ms)
 
     def _replay(
         self, workload: Workload, prompt: EncodedPrompt
@@ -380,17 +388,28 @@ def replay_prompt(
     return records
 
 
-def compare_with_reference(engine: Engine, domain: str, prompt: EncodedPrompt) -> BaselineRecord:
-    """The plain loop and `transformers.generate` on one prompt, interleaved; best of two each."""
-    plain, reference, num_tokens = [], [], 0
-    for _ in range(2):
-        start = time.perf_counter()
-        prepared = engine.prepare(prompt.token_ids)
-        decoded = engine.decode(prepared, Variant(engine.full_size, 0), with_laps=False)
-        plain.append(time.perf_counter() - start)
-        num_tokens = len(decoded.token_ids)
-        start = time.perf_counter()
-        engine.reference(prompt.token_ids, num_tokens)
-        engine.synchronize()
-        reference.append(time.perf_counter() - start)
-    return BaselineRecord(domain, prompt.prompt_id, num_tokens, min(plain) * 1e3, min(reference) * 1e3)
+def time_beside_reference(
+    engine: Engine, prompt: EncodedPrompt, num_repeats: int, coin: random.Random
+) -> tuple[int, Floats]:
+    """Decodes an answer by `transformers.generate` and by the plain loop, each time in random order.
+
+    Returns:
+        Number of its tokens, and wall times of both with the prefill `(num_repeats, 2)`, in ms.
+    """
+    plain = Variant(engine.full_size, 0)
+    engine.load(plain, [engine.prepare(prompt.token_ids)])
+
+    def decode() -> int:
+        return len(engine.decode(engine.prepare(prompt.token_ids), plain, with_laps=False).token_ids)
+
+    num_tokens = decode()
+    calls = (partial(engine.reference, prompt.token_ids, num_tokens), decode)
+    times = np.empty((num_repeats, len(calls)))
+    for row in times:
+        for side in coin.sample(range(len(calls)), len(calls)):
+            engine.synchronize()
+            start = time.perf_counter()
+            calls[side]()
+            engine.synchronize()
+            row[side] = (time.perf_counter() - start) * 1e3
+    return num_tokens, times

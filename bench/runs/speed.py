@@ -5,7 +5,6 @@ steps with their matrix products alone: the same layers on the same inputs in th
 """
 
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,11 +19,12 @@ from bench.decoding.static import capture_obstacle
 from bench.decoding.torch_engine import TorchEngine
 from bench.device import Device
 from bench.device.graphs import execute_as, round_execution, shared_capture
+from bench.measure.campaign import time_beside_reference
 from bench.measure.workload import EncodedPrompt
 from bench.models.kernels import PackedLinear
 from bench.runs.pair import Pair
 from bench.stats.estimates import Estimate, Floats, median_ratio
-from bench.variant import HEAD, LAYER, SELECT, VERIFY, Variant
+from bench.variant import HEAD, LAYER, SELECT, VERIFY
 
 _VOCAB_SIZE, _NUM_TOKENS, _NUM_REPEATS = 2048, 64, 2
 
@@ -96,7 +96,9 @@ class Steps:
         Args:
             times: of `calls`, `(n,)` each, in ms.
         """
-        generate, plain = _whole_decodes(self._engine, self._prompts, self._seed)
+        coin = random.Random(self._seed)
+        decodes = [time_beside_reference(self._engine, p, _NUM_REPEATS, coin)[1] for p in self._prompts]
+        generate, plain = np.concatenate(decodes).T
         speedup = median_ratio(generate, plain)
         found = f"{speedup.value:.2f}x [{speedup.ci_low:.2f}, {speedup.ci_high:.2f}], "
         found += f"{_NUM_TOKENS} tokens in {np.median(plain):.0f} ms, prefill included"
@@ -157,33 +159,6 @@ def matrices_of(call: Part) -> Callable[[], None]:
             module(x)
 
     return alone
-
-
-def _whole_decodes(engine: TorchEngine, prompts: Sequence[EncodedPrompt], seed: int) -> tuple[Floats, Floats]:
-    """Wall times of `transformers.generate` and of the plain loop, in random order `(n,)` each, in ms."""
-    coin, found = random.Random(seed), []
-    plain = Variant(engine.full_size, 0)
-    for prompt in prompts:
-        engine.load(plain, [engine.prepare(prompt.token_ids)])
-        num_tokens = len(engine.decode(engine.prepare(prompt.token_ids), plain, with_laps=False).token_ids)
-
-        def decode(ids: Sequence[int] = prompt.token_ids) -> None:
-            engine.decode(engine.prepare(ids), plain, with_laps=False)
-
-        def generate(ids: Sequence[int] = prompt.token_ids, num_tokens: int = num_tokens) -> None:
-            engine.reference(ids, num_tokens)
-
-        for _ in range(_NUM_REPEATS):
-            took = {}
-            for call in (generate, decode) if coin.random() < 0.5 else (decode, generate):
-                engine.synchronize()
-                start = time.perf_counter()
-                call()
-                engine.synchronize()
-                took[call] = (time.perf_counter() - start) * 1e3
-            found.append((took[generate], took[decode]))
-    theirs, ours = (np.array(side) for side in zip(*found, strict=True))
-    return theirs, ours
 
 
 def _shown(share: Estimate, times: Mapping[str, Floats], step: str) -> str:
