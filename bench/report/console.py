@@ -37,9 +37,14 @@ def _show(part: Block, title: str, console: Console) -> None:
 
 
 def _print_table(grid: Grid, title: str, console: Console) -> None:
-    table = RichTable(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    # Without edges, what most runs have fits into 80 columns. Words too long even so are folded, not cut.
+    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    table.title = f"\n{_escaped(title)}"
     for heading, is_numeric in zip(grid.headings, grid.is_numeric, strict=True):
-        table.add_column(heading, justify="right" if is_numeric else "left", no_wrap=is_numeric)
+        if is_numeric:
+            table.add_column(heading, justify="right", no_wrap=True)
+        else:
+            table.add_column(heading, overflow="fold")
     for row in grid.rows:
         table.add_row(*(_escaped(text) for text in row))
     console.print(table)

@@ -96,6 +96,14 @@ def test_the_console_shows_what_is_brief_and_ends_with_the_answer(report):
     assert "64.2" in said and "Quiet" not in said and "Lead" not in said and "Trim." not in said
 
 
+def test_a_narrow_console_folds_labels_and_cuts_none(report):
+    file = io.StringIO()
+    show(report, Console(file=file, width=34))
+    said = file.getvalue()
+    assert "…" not in said and "64.2" in said
+    assert all(word in said for word in ("optimum,", "same", "passes"))
+
+
 def test_markdown_and_page_show_everything(report, tmp_path):
     left = report.without_pictures(draw(report.pictures(), tmp_path / "figures"))
     plt.close("all")
