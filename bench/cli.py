@@ -256,15 +256,28 @@ def quote_text(argument: str, is_sweep: bool = False) -> str:
     if wanted == list[str] and value.startswith("[") and value.endswith("]"):
         lists = re.split(r"(?<=\])\s*,\s*(?=\[)", value) if is_sweep else [value]
         return f"{key}={','.join(f'[{_quote_pieces(items[1:-1])}]' for items in lists)}"
-    if key == "gpu":
-        # Hydra reads a bare number as an integer, which cannot name an option.
-        return "gpu=" + re.sub(r"(?<![^,])(\d+)(?![^,])", r"'\1'", value)
+    if _is_group(key) and not value.startswith("glob("):
+        read = _read(argument)
+        is_swept = read and (read.is_choice_sweep() or read.is_range_sweep())
+        names = list(read.sweep_string_iterator()) if read and is_swept else [value]
+        return f"{key}={','.join(map(_quote_name, names))}"
     return argument if _read(argument) else f"{key}={_quote(value)}"
 
 
 def _quote_pieces(text: str) -> str:
     pieces = [piece.strip() for piece in _PIECE.findall(text + ",")] if text.strip() else []
     return ",".join(map(_quote, pieces))
+
+
+def _is_group(key: str) -> bool:
+    return (CONF / key.lstrip("+").partition("@")[0]).is_dir()
+
+
+def _quote_name(text: str) -> str:
+    """The name of an option. Hydra reads a bare number, `true` or `null` as something else, and fails."""
+    read = _read(f"key={text}")
+    is_text = re.fullmatch(_QUOTED, text, re.S) or (read and read.value() == text)
+    return text if is_text else QuotedString(text, Quote.single).with_quotes()
 
 
 def _quote(text: str) -> str:
@@ -369,16 +382,14 @@ def explain(error: Exception) -> str:
             f"cannot read {error.override!r}: write KEY=VALUE, such as domain=code or measure.num_prompts=20"
         )
     text = str(error)
-    unknown = re.search(r"(?:Key|Could not override) '([^']+)'(?: (?:is )?not in |\.)", text)
+    unknown = re.search(r"(?:Key|Could not override) '([^']*)'(?: (?:is )?not in |\.)", text)
     if unknown:
         return explain_unknown(unknown[1])
     several = re.match(r"Ambiguous value for argument '([^=]*)=(.*)'", text)
     if several:
-        return (
-            f"{several[1]}={several[2]} is several values: -m runs one job for each; a list is written "
-            f"{several[1]}=[{several[2]}]"
-        )
-    group = re.search(r"Could not (?:find|load) '(.+)/([^'/]+)'", text)
+        a_list = "" if _is_group(several[1]) else f"; a list is written {several[1]}=[{several[2]}]"
+        return f"{several[1]}={several[2]} is several values: -m runs one job for each{a_list}"
+    group = re.search(r"Could not (?:find|load) '(.+)/([^'/]*)'", text)
     extra = dict(_PLUGINS.values()).get(group[2]) if group and group[1] == "hydra/launcher" else None
     if extra:
         return _not_installed(extra)

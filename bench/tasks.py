@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench.config import IMPORT, Config, Task
+from bench.config import IMPORT, Config, Source, Task
 from bench.progress import stage
 from bench.sweep import with_sweeps_opened
 
@@ -24,6 +24,10 @@ def run_task(config: Config, console: Console) -> int:
         BenchError: wrong input, or the results cannot be read or written.
     """
     config.check_target()
+    domain = config.domain
+    if domain.path and domain.source is not Source.file:
+        said = f"domain.path={domain.path} is not read by domain={domain.name}; domain=jsonl reads it"
+        console.print(said, soft_wrap=True, highlight=False, markup=False)
     return _TASKS[config.task](config, console) or 0
 
 

@@ -142,10 +142,14 @@ def test_a_list_of_texts_and_the_runs_of_make(tmp_path):
         ("hydra.sweep.dir=~/s (1)", f"hydra.sweep.dir='{HOME}/s (1)'"),
         # What is not text is Hydra's to read.
         ("gpu=0,12,auto", "gpu='0','12',auto"),
+        ("gpu=range(0,2)", "gpu='0','1'"),
+        ("domain=choice(code,5,'null')", "domain=code,'5','null'"),
+        ("domain=glob(c*)", "domain=glob(c*)"),
         ("measure.seed=range(1,4)", "measure.seed=range(1,4)"),
         ("measure.draft_lengths=[1,2],[3]", "measure.draft_lengths=[1,2],[3]"),
         ("hydra/launcher=gpus", "hydra/launcher=gpus"),
         ("+domain@corpora.c=jsonl", "+domain@corpora.c=jsonl"),
+        ("+domain@corpora.c=5", "+domain@corpora.c='5'"),
         ("~experiment", "~experiment"),
     ],
 )

@@ -103,7 +103,12 @@ def _snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
         return Path(
             snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"])
         )
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except HFValidationError as error:
+        what = "is a file" if Path(name).is_file() else "is no folder that is here"
+        raise AssetError(
+            f"model {name!r} {what}; give a local folder, or a hub id such as owner/name"
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise AssetError(
             f"model {name!r} is neither in the catalogue ({', '.join(CATALOG)}) nor a folder, and the "
