@@ -257,8 +257,12 @@ def _runner_note(target: Target) -> tuple[str, ...]:
 
 @torch.inference_mode()
 def _check_logits(target: Target, folder: Path) -> None:
-    """Holds this package's pass and head against the model's own, over a few tokens in two pieces."""
-    ids = torch.arange(6, device=target.device)[None] % target.vocab_size
+    """Holds this package's pass and head against the model's own, over a few tokens in two pieces.
+
+    The tokens are spread over the vocabulary and the first place is left out: there, and at control tokens,
+    activations are so large that bfloat16 itself is 10% off float32.
+    """
+    ids = (torch.arange(1, 8, device=target.device)[None] * target.vocab_size) // 8
     try:
         expected = target.model(input_ids=ids).logits[0].float()
         cache = target.new_cache()
@@ -268,7 +272,7 @@ def _check_logits(target: Target, folder: Path) -> None:
         if is_out_of_memory(error):
             raise
         raise CheckpointError(f"{folder} cannot be run as a target: {one_line(error)}") from error
-    error_share = float((found - expected).norm() / expected.norm().clamp(min=1e-9))
+    error_share = float((found - expected)[1:].norm() / expected[1:].norm().clamp(min=1e-9))
     if not error_share < _MOST_ERROR:
         raise CheckpointError(
             f"{folder}: {target.config.model_type} cannot be run as a target: its logits in two pieces are "

@@ -163,11 +163,11 @@ def test_a_gpu_says_who_it_is_and_how_large_its_cache_is(device):
     assert device._buffer.nbytes == 3 * device.cache_bytes and not device._buffer.any()
 
 
-@pytest.mark.parametrize("as_graph", [False, True])
-def test_an_eviction_makes_small_reads_slower_in_graphs_too(device, as_graph):
-    # A quarter of the cache: held whole when warm. Compared as a ratio, not in ms.
+def test_an_eviction_makes_small_reads_slower_in_graphs(device):
+    # A quarter of the cache: held whole when warm. Compared as a ratio, not in ms. In loops a warm call waits
+    # for its launch, which takes longer than the read.
     x = torch.ones(device.cache_bytes // 16, device=device.torch_device)
-    call = capture(device, x.sum) if as_graph else x.sum
+    call = capture(device, x.sum)
     times = {cache: medians_of(device, {"sum": call}, cache=cache)["sum"][0] for cache in CacheState}
     assert times[CacheState.cold] > 1.15 * times[CacheState.warm]
 
