@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.analysis.hardware import draft_shape_of, hardware_of, target_shape_of
-from bench.analysis.latency import step_samples
-from bench.analysis.run import DraftRun, Run
+from bench.analysis.latency import graph_samples, step_samples
+from bench.analysis.run import COLD, GRAPH, DraftRun, Run
 from bench.analysis.summary import held_out_tokens
 from bench.analysis.surfaces import Surfaces
 from bench.errors import FitError, OutputError
@@ -39,7 +39,7 @@ _MOST_CANDIDATES = 400
 
 
 def judge_run(surfaces: Surfaces) -> Judgement:
-    """Every latency model of every component, on what was timed inside real rounds.
+    """Every latency model of every component, on what `series_of` takes.
 
     What a wrong model would lose is judged on every domain, at the draft length that is fastest there.
 
@@ -75,7 +75,8 @@ def series_of(runs: Sequence[Run]) -> list[LatencySeries]:
     """LM head, chained draft step and verification inside real rounds, by size, over all domains.
 
     A chained step is layer, head and selection of one depth, from the second of a round on. What was not
-    timed is left out: no chained step is without a draft length of 2.
+    timed is left out: no chained step is without a draft length of 2. Where rounds are graphs, head and step
+    are graphs on their own.
 
     Args:
         runs: of one pair on one device.
@@ -93,23 +94,40 @@ def series_of(runs: Sequence[Run]) -> list[LatencySeries]:
     context, width = context_of(runs), DTYPE_BYTES[run.environment["dtype"]]
     found = []
     for component in (LM_HEAD, DRAFT_STEP, VERIFY):
-        laps = _laps_of(runs, component)
-        if not laps or (component == VERIFY and target is None):
+        is_alone = _is_alone(run, component)
+        laps = {} if is_alone else _laps_of(runs, component)
+        times = times_of(runs, component)
+        if not times or (component == VERIFY and target is None):
             continue
-        sizes = np.array(list(laps), dtype=np.int64)
+        sizes = np.array(list(times), dtype=np.int64)
         if component == VERIFY:
             assert target is not None
             work = verify_work(target, sizes, context, dtype_bytes=width)
         else:
             work = draft_work(draft, component, sizes, context, dtype_bytes=width)
-        found.append(LatencySeries(component, work, *_grouped(laps.values())))
+        if is_alone:
+            samples = [np.array(samples) for samples in times.values()]
+            found.append(LatencySeries(component, work, samples, setting=f"{COLD}_{GRAPH}"))
+        else:
+            found.append(LatencySeries(component, work, *_grouped(laps.values())))
     return found
 
 
 def times_of(runs: Sequence[Run], component: str) -> dict[int, list[float]]:
     """Samples in ms by size: k, or the tokens that a verification takes in."""
-    laps = _laps_of(runs, component)
-    return {size: [time for _, samples in blocks for time in samples] for size, blocks in laps.items()}
+    found: dict[int, list[float]] = defaultdict(list)
+    for run in runs:
+        if _is_alone(run, component):
+            for size, samples in graph_samples(run)[component].items():
+                found[size] += samples
+        else:
+            for size, blocks in _laps_of([run], component).items():
+                found[size] += [time for _, samples in blocks for time in samples]
+    return dict(sorted(found.items()))
+
+
+def _is_alone(run: Run, component: str) -> bool:
+    return component != VERIFY and run.execution == GRAPH
 
 
 def _laps_of(runs: Sequence[Run], component: str) -> dict[int, list[_Block]]:
@@ -221,7 +239,8 @@ def _series(draft: DraftRun) -> list[LatencySeries]:
         if not times:
             raise OutputError(f"{run.folder}: {component} was not timed; the same task=draft resumes it")
         work = draft_work(shape, component, np.array(list(times)), context, dtype_bytes=width)
-        found.append(LatencySeries(component, work, [np.array(samples) for samples in times.values()]))
+        samples = [np.array(samples) for samples in times.values()]
+        found.append(LatencySeries(component, work, samples, setting=draft.setting))
     return found
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bench.analysis.run import EAGER, IN_SITU, Run
+from bench.analysis.run import COLD, EAGER, GRAPH, IN_SITU, WARM, Run
 from bench.records import IsolatedRecord
 from bench.stats.bootstrap import grouped_median
 from bench.stats.estimates import Estimate, change_between_halves, median
+from bench.variant import DRAFT, DRAFT_STEP, HEAD, LAYER, SELECT
 
 _RESAMPLES = 400
 
@@ -86,6 +87,25 @@ def step_samples(laps_ms: dict[str, list[float]], draft_length: int) -> dict[str
     return {**laps_ms, "draft_step": steps.ravel().tolist()}
 
 
+def graph_samples(run: Run) -> dict[str, dict[int, list[float]]]:
+    """Samples in ms by k of LM head and draft step as graphs on their own, with a cold cache, as in rounds.
+
+    Rounds that are graphs have no marks inside, so these stand in for their parts. A sample of a step is the
+    sum of one of each of its parts. What was not timed as a graph is left out.
+    """
+    cache = "cold" if any(record.cache == "cold" for record in run.isolated) else "warm"
+    wanted = (cache, GRAPH)
+    records = [record for record in run.isolated if (record.cache, record.execution) == wanted]
+    by_part = {(record.part, record.vocab_size): record.device_ms for record in records}
+    layer = by_part.get((LAYER, None), [])
+    heads = dict(sorted((size, times) for (part, size), times in by_part.items() if part == HEAD and size))
+    steps = {
+        size: [sum(times) for times in zip(layer, head, by_part.get((SELECT, size), []), strict=False)]
+        for size, head in heads.items()
+    }
+    return {HEAD: heads, DRAFT_STEP: {size: times for size, times in steps.items() if times}}
+
+
 @dataclass(frozen=True)
 class Drift:
     """How the machine changed while it was measured.
@@ -129,13 +149,32 @@ def step_parts(latency: pd.DataFrame) -> pd.DataFrame:
     """Median of layer, LM head and selection inside rounds by domain and size, a column each.
 
     A size that was probed with a draft length of 1 alone has no layer, and takes that of its neighbour.
+    Rounds that are graphs have no laps of these: parts that are graphs on their own stand in, and the column
+    `inside` is a whole chained step inside rounds, from what rounds of several draft lengths take.
     """
     inside = latency[latency["setting"] == IN_SITU]
-    inside = inside[inside["part"].isin(["layer", "lm_head", "select"]) & inside["vocab_size"].notna()]
-    if inside.empty:  # rounds that are graphs have no laps of these
-        return inside[["domain", "vocab_size"]].assign(layer=[], lm_head=[], select=[])
-    table = inside.pivot(index=["domain", "vocab_size"], columns="part", values="median_ms")
+    laps = inside[inside["part"].isin([LAYER, HEAD, SELECT]) & inside["vocab_size"].notna()]
+    if laps.empty:
+        return _graph_parts(latency, inside[inside["part"] == DRAFT])
+    table = laps.pivot(index=["domain", "vocab_size"], columns="part", values="median_ms")
     return table.groupby("domain").transform(lambda column: column.ffill().bfill()).reset_index()
+
+
+def _graph_parts(latency: pd.DataFrame, chains: pd.DataFrame) -> pd.DataFrame:
+    alone = [latency[latency["setting"] == f"{cache}_{GRAPH}"] for cache in (COLD, WARM)]
+    parts = next((rows for rows in alone if len(rows)), alone[0])
+    layer = parts.loc[parts["part"] == LAYER, "median_ms"]
+    by_size = parts[parts["part"].isin([HEAD, SELECT])]
+    table = by_size.pivot(index="vocab_size", columns="part", values="median_ms").reset_index()
+    table = table.assign(layer=layer.iloc[0] if len(layer) else np.nan)
+    steps = [
+        (domain, size, np.polyfit(rows["draft_length"].astype(int), rows["median_ms"], 1)[0])
+        for (domain, size), rows in chains.groupby(["domain", "vocab_size"])
+        if len(rows) > 1
+    ]
+    inside = pd.DataFrame(steps, columns=["domain", "vocab_size", "inside"]).astype({"vocab_size": "Int64"})
+    domains = pd.DataFrame({"domain": chains["domain"].unique()})
+    return table.merge(domains, how="cross").merge(inside, on=["domain", "vocab_size"], how="outer")
 
 
 def parts_by_setting(latency: pd.DataFrame) -> pd.DataFrame:

@@ -65,6 +65,7 @@ class ComponentFindings:
         title: for readers.
         sentence: the verdict.
         has_k: whether its size is a vocabulary's.
+        setting: where its samples are from, as of `LatencySeries`.
         models: as `fit_table`.
         sizes: as `size_table`, with the saving by the best model as `reduction_best`.
         decisions: as `decision_table`.
@@ -79,6 +80,7 @@ class ComponentFindings:
     title: str
     sentence: str
     has_k: bool
+    setting: str
     models: pd.DataFrame
     sizes: pd.DataFrame
     decisions: pd.DataFrame
@@ -133,6 +135,7 @@ def _component(judgement: Judgement, name: str) -> ComponentFindings:
         title=TITLES.get(name, name),
         sentence=sentence(judgement, name),
         has_k=name != VERIFY,
+        setting=judged.series.setting,
         models=fit_table(judged),
         sizes=sizes.assign(reduction_best=sizes[shown]) if shown in sizes else sizes,
         decisions=decision_table(judged),

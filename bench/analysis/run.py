@@ -356,7 +356,7 @@ class DraftRun:
         run: the run, with latencies and nothing that needs a target.
         setting: of the times that count: cold, as the rest of a step leaves the cache; warm where the device
             does not say how large its cache is.
-        execution: of the times that count: eager, as decoding loops are, where parts were timed so.
+        execution: of the times that count: as graphs where parts were timed so, without launches.
         coverage: what share of tokens k tokens cover; None where the user gave no curve.
     """
 
@@ -397,7 +397,8 @@ def read_draft_run(folder: Path) -> DraftRun:
         raise OutputError(f"{folder}: no draft step was timed{f' ({reasons})' if reasons else ' yet'}")
     sessions = len(log.of(SessionRecord))
     run = Run(folder, environment, config, {}, {}, {}, {}, {}, {}, isolated, [], {}, failures, sessions)
-    execution = EAGER if any(r.execution == EAGER for r in isolated) else isolated[0].execution
+    used = {record.execution for record in isolated}
+    execution = GRAPH if GRAPH in used else EAGER if EAGER in used else isolated[0].execution
     return DraftRun(run, COLD if is_cold else WARM, execution, coverage)
 
 
@@ -447,7 +448,7 @@ def _median(samples: list[float]) -> float | None:
 
 IN_SITU, COLD, WARM = "in_situ", "isolated_cold", "isolated_warm"
 
-EAGER = "eager"
+EAGER, GRAPH = "eager", "graph"
 
 
 def find_run(runs_dir: Path, name: str) -> Path:

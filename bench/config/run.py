@@ -401,8 +401,8 @@ class TimingConfig:
             `warm` repeats the same work, whose weights may still be in the cache.
         execution: `eager` launches one kernel after the other, as the decoding loop does; `compiled` uses
             `torch.compile`; `graph` replays a CUDA graph, so that only the kernels take time; `auto` is
-            `eager`, and on a CUDA GPU `graph` too, because launches can take longer than the kernels and hide
-            them.
+            `graph` on a CUDA GPU, where launches can take longer than the kernels and hide them, and `eager`
+            elsewhere.
         target_half_width: stops timing a part once the half-width of the median's 95% interval is this share
             of the median.
         min_samples: smallest number of samples before a part can count as precise.

@@ -6,6 +6,7 @@ and addresses, and can be captured as a CUDA graph. No call waits for the device
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ def isolated_parts(
     heads: Mapping[int, DraftHead],
     draft_lengths: Sequence[int],
     prefill: Prefill,
+    room: int | None = None,
 ) -> dict[PartKey, Part]:
     """All parts of rounds with these heads and draft lengths, after one prompt.
 
@@ -37,13 +39,15 @@ def isolated_parts(
         draft_lengths: gammas. Verification is built for gamma + 1 tokens, and for one: plain decoding;
             the draft takes in one to gamma + 1 verified tokens.
         prefill: the prompt.
+        room: positions of a cache of fixed room, on which the target verifies where rounds do; None for a
+            cache that grows.
     """
     longest = max(draft_lengths) + 1
     drafting = _Drafting(draft, prefill.prompt_ids, prefill.first_id, prefill.first_id, prefill.features)
     parts = drafting.parts(heads)
     for num_tokens in range(1, longest + 1):
         parts[PartKey(EXTEND, num_tokens=num_tokens)] = drafting.extend(num_tokens)
-    verifying = _Verifying(target, prefill)
+    verifying = _Verifying(target, prefill, room)
     for num_tokens in sorted({1, *(gamma + 1 for gamma in draft_lengths)}):
         parts[PartKey(VERIFY, num_tokens=num_tokens)] = verifying.verify(num_tokens)
     return parts
@@ -154,23 +158,30 @@ class _Verifying:
     """The target's passes, on a cache that holds the prompt."""
 
     @torch.inference_mode()
-    def __init__(self, target: Target, prefill: Prefill):
+    def __init__(self, target: Target, prefill: Prefill, room: int | None):
         self._target, self._next_id = target, prefill.first_id
-        self._cache = target.new_cache()
-        target.forward(prefill.prompt_ids[None], self._cache)
-        self._length = self._cache.length
+        cache = target.new_cache()
+        target.forward(prefill.prompt_ids[None], cache)
+        length = cache.length
+        self._read = partial(target.forward, cache=cache)
+        self._rewind: Callable[[], object] = partial(cache.rewind, length)
+        if room is not None:
+            fixed = target.static_cache(room)
+            fixed.load(cache, length)
+            # A pass does not change its length.
+            self._read, self._rewind = partial(target.read, cache=fixed), lambda: None
 
     @torch.inference_mode()
     def verify(self, num_tokens: int) -> Part:
         """One pass; with the counting of accepted tokens where some were drafted, but not the wait for it."""
-        target, cache, length = self._target, self._cache, self._length
+        target, read, rewind = self._target, self._read, self._rewind
         ids = self._next_id.repeat(num_tokens)
         drafted = ids[1:]
 
         @torch.inference_mode()
         def call() -> Tensor:
-            cache.rewind(length)
-            best = best_ids(target.lm_head(target.forward(ids[None], cache).hidden)[0])
+            rewind()
+            best = best_ids(target.lm_head(read(ids[None]).hidden)[0])
             return best if num_tokens == 1 else (best[:-1] == drafted).long().cumprod(0).sum()
 
         return call

@@ -212,7 +212,9 @@ class TorchEngine:
     ) -> dict[PartKey, Part]:
         """As of `Engine`."""
         heads = {size: self._head(size) for size in sizes}
-        return isolated_parts(self._target, self._draft, heads, draft_lengths, prepared)
+        longest = max(draft_lengths)
+        room = needed_room(len(prepared.prompt_ids), self._max_new_tokens, longest) if self._capture else None
+        return isolated_parts(self._target, self._draft, heads, draft_lengths, prepared, room)
 
     @torch.inference_mode()
     def reference(self, prompt_ids: Sequence[int], num_tokens: int) -> None:

@@ -47,13 +47,15 @@ class CapturedGraph:
 
 
 def executions(device: Device, wanted: Execution) -> tuple[Execution, ...]:
-    """The executions that a configuration requests on a device.
+    """How parts are executed on a device, the first way that works for a part.
+
+    Launched one by one, most parts of a round take as long as their launch.
 
     Raises:
         DeviceError: the device cannot do that.
     """
     if wanted is Execution.auto:
-        return (Execution.eager, Execution.graph) if device.has_graphs else (Execution.eager,)
+        return (Execution.graph, Execution.eager) if device.has_graphs else (Execution.eager,)
     if wanted is Execution.graph:
         _require_graphs(device)
     return (wanted,)

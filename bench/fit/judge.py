@@ -310,6 +310,7 @@ def _component(component: JudgedComponent) -> dict[str, Any]:
     return {
         "size_is": component.series.size_is,
         "sizes": work.sizes.tolist(),
+        "setting": component.series.setting,
         "num_prompts": component.series.num_groups or None,
         "interval_doubt": component.doubt,
         "num_samples": [len(samples) for samples in component.series.samples_ms],

@@ -66,12 +66,15 @@ class LatencySeries:
         samples_ms: samples of every size, in its order.
         groups: what the samples of every size were taken on, prompts, numbered from 0 over all sizes; samples
             of one group are not independent. None where every sample is.
+        setting: where they are from: `in_situ` (inside real rounds), or on their own, `isolated_cold`,
+            `isolated_warm`, or `isolated_cold_graph`.
     """
 
     component: str
     work: Work
     samples_ms: list[Floats]
     groups: list[IntArray] | None = None
+    setting: str = "in_situ"
 
     def __post_init__(self) -> None:
         if len(self.samples_ms) != len(self.work) or not len(self.work):

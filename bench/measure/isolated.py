@@ -1,6 +1,6 @@
-"""Parts of rounds timed on their own: with a cold and with a warm cache, eager and as CUDA graphs."""
+"""Parts of rounds timed on their own: with a cold and with a warm cache, on a GPU as CUDA graphs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -44,7 +44,8 @@ def time_parts(
 ) -> Iterator[IsolatedRecord | FailureRecord]:
     """Times parts with a cold and a warm cache; parts of one kind take turns. Those in `done` are left out.
 
-    A device that does not report the size of its cache gets warm times only.
+    On a CUDA GPU a part that cannot be captured is timed eagerly, unless graphs are asked for. A device that
+    does not report the size of its cache gets warm times only.
 
     Args:
         device: where they run.
@@ -62,34 +63,36 @@ def time_parts(
     by_kind = sorted(parts, key=lambda key: key.part)
     for _, keys in groupby(by_kind, key=lambda key: key.part):
         missing = {
-            way: [cache for cache in caches if not done.has(way.case(cache))]
-            for way in (_Way(key, execution) for key in keys for execution in ways)
+            key: [c for c in caches if not any(done.has(_Way(key, how).case(c)) for how in ways)]
+            for key in keys
         }
-        left = {way: states for way, states in missing.items() if states}
-        yield from _time_kind(device, parts, left, timing, seed)
+        yield from _time_kind(device, parts, missing, ways, timing, seed)
 
 
 def _time_kind(
     device: Device,
     parts: Mapping[PartKey, Part],
-    missing: dict[_Way, list[CacheState]],
+    missing: Mapping[PartKey, list[CacheState]],
+    ways: Sequence[Execution],
     timing: TimingConfig,
     seed: int,
 ) -> Iterator[IsolatedRecord | FailureRecord]:
     """Parts of one kind; a part that cannot be prepared or that fails does not stop the others."""
     failed: set[_Way] = set()
-    by_label = {way.label: way for way in missing}
+    by_label: dict[str, _Way] = {}
     for cache in CacheState:
         calls: dict[str, Callable[[], object]] = {}
-        for way in (way for way, states in missing.items() if cache in states and way not in failed):
-            case = ("isolated", way.key.part, way.key.vocab_size, way.key.num_tokens, way.execution.value)
-            part = _repeated(parts[way.key], _calls_at_once(way, cache))
-            call = attempt(case, partial(execute_as, device, part, way.execution))
-            if isinstance(call, FailureRecord):
-                failed.add(way)
-                yield replace(call, was_asked_for=timing.execution is not Execution.auto)
-            else:
-                calls[way.label] = call
+        for key in (key for key, states in missing.items() if cache in states):
+            for way in (way for how in ways if (way := _Way(key, how)) not in failed):
+                case = ("isolated", key.part, key.vocab_size, key.num_tokens, way.execution.value)
+                part = _repeated(parts[key], _calls_at_once(way, cache))
+                call = attempt(case, partial(execute_as, device, part, way.execution))
+                if isinstance(call, FailureRecord):
+                    failed.add(way)
+                    yield replace(call, was_asked_for=timing.execution is not Execution.auto)
+                else:
+                    calls[way.label], by_label[way.label] = call, way
+                    break
         for found in time_variants(device, calls, replace(timing, cache=cache), seed) if calls else ():
             if isinstance(found, FailureRecord):
                 yield replace(found, case=list(by_label[str(found.case[0])].case(cache)))

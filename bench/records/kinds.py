@@ -384,8 +384,8 @@ class FailureRecord(Record):
         case: the case, as its record would have had it.
         error: class of the error.
         message: first line of the error.
-        was_asked_for: whether the user requested the case. If not, as for a CUDA graph in addition to eager
-            execution, the failure is reported but does not fail the run.
+        was_asked_for: whether the user requested the case. If not, as for a CUDA graph where `auto` then
+            takes eager execution, the failure is reported but does not fail the run.
     """
 
     kind = "failure"

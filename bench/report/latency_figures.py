@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from bench.analysis.latency_models import ComponentFindings, Curve, LatencyFindings
+from bench.analysis.run import COLD, GRAPH, IN_SITU
 from bench.report.drawing import INK, K_LABEL, PALETTE, Captioned, captioned, error_bars, log_k_axis
 
 _TOKENS_LABEL = "tokens verified (draft length + 1)"
@@ -21,15 +22,14 @@ _GOOD_ERROR_PERCENT = 5
 _LINE_STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)))
 
 
-def fit_captioned(
-    component: ComponentFindings, drawn_anew: str = "whole prompts"
-) -> Captioned[ComponentFindings]:
-    """The figure of one component with its caption.
+_DRAWN_ANEW = {
+    IN_SITU: "whole prompts",
+    f"{COLD}_{GRAPH}": "samples of the part as a graph on its own, with a cold cache",
+}
 
-    Args:
-        component: what it is of.
-        drawn_anew: what its intervals resample.
-    """
+
+def fit_captioned(component: ComponentFindings) -> Captioned[ComponentFindings]:
+    """The figure of one component with its caption."""
     what = (
         "latency, the share that a size saves, and how far off each model is"
         if component.has_k
@@ -37,7 +37,8 @@ def fit_captioned(
     )
     return Captioned(
         f"fit_{component.name}",
-        f"From above: {what} ({{n}}). Bars: 95% bootstrap intervals of the median, over {drawn_anew}.",
+        f"From above: {what} ({{n}}). Bars: 95% bootstrap intervals of the median, over "
+        f"{_DRAWN_ANEW.get(component.setting, 'samples')}.",
         fit_figure,
     )
 

@@ -89,7 +89,7 @@ def _models(item: ComponentFindings) -> Section | None:
     return section(
         f"models-{item.name}",
         f"Latency models of the {item.title}",
-        fit_captioned(item, "samples").picture(item, "parts on their own"),
+        fit_captioned(item).picture(item, "parts on their own"),
         *model_tables(item, is_brief=True),
         _savings(item),
         Table(utility, item.utility, item.utility.columns.tolist()),

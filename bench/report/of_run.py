@@ -10,7 +10,7 @@ from bench.analysis.figures import OVER_FULL_BEST, OVER_PLAIN, SPEED, Gain
 from bench.analysis.findings import Findings
 from bench.analysis.latency_models import ComponentFindings, LatencyFindings
 from bench.analysis.metrics import ROLE_LEGEND, format_estimate, format_value
-from bench.analysis.run import Run
+from bench.analysis.run import GRAPH, Run
 from bench.analysis.verdict import Answer
 from bench.report import run_figures
 from bench.report.drawing import Captioned, Sampled, telemetry_figure
@@ -143,7 +143,11 @@ class _View:
         return self.section(
             "latency",
             "What does a draft step cost here, and how far is that from the hardware's limit?",
-            self.picture(run_figures.latency_figure),
+            self.picture(
+                run_figures.graph_latency_figure
+                if self.found.run.execution == GRAPH
+                else run_figures.latency_figure
+            ),
             self.section(
                 "latency-more",
                 "More: the roofline, the other parts of a round, and parts on their own",

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from bench.analysis.findings import Findings
 from bench.analysis.metrics import format_roles, format_variant
-from bench.analysis.run import COLD, IN_SITU, WARM
+from bench.analysis.run import COLD, GRAPH, IN_SITU, WARM
 from bench.analysis.verdict import NEGLIGIBLE
 from bench.report.drawing import (
     INK,
@@ -155,10 +155,29 @@ def position_figure(found: Findings) -> Figure:
 )
 def latency_figure(found: Findings) -> Figure:
     """Median draft step by vocabulary size, stacked by what takes the time."""
+    return _stacked_steps(found)
+
+
+@captioned(
+    "draft_latency",
+    "Rounds are CUDA graphs here, with no marks inside. Bars: medians of the parts of a draft step as graphs "
+    "on their own, with a cold cache. Dots: a chained step inside real rounds ({n}), from what rounds of "
+    "several draft lengths take.",
+)
+def graph_latency_figure(found: Findings) -> Figure | None:
+    """The same where rounds are graphs."""
+    return None if found.step_parts.empty else _stacked_steps(found)
+
+
+def _stacked_steps(found: Findings) -> Figure:
     figure, axes = panels(found, sharey=True)
     for axis, domain in zip(axes[0], found.domains, strict=True):
         rows = found.step_parts[found.step_parts["domain"] == domain]
         stack_bars(axis, rows, _STACK)
+        if "inside" in rows and rows["inside"].notna().any():
+            names = [f"{k:,}" for k in rows["vocab_size"]]
+            axis.plot(names, rows["inside"], "o", color=INK, label="inside rounds")
+            axis.set_ylim(top=1.4 * rows["inside"].max())  # room for the legend
         axis.tick_params(axis="x", rotation=40, labelsize="small")
     axes[0, 0].set_ylabel("median draft step (ms)")
     axes[0, 0].legend(loc="upper left")
@@ -172,10 +191,18 @@ def latency_figure(found: Findings) -> Figure:
 def round_figure(found: Findings) -> Figure:
     """What comes once a round, by draft length, with intervals."""
     figure, axes = panels(found, sharey=True)
-    parts = (("verify", "verification of gamma + 1"), ("extend", "extend step"), ("other", "rest"))
+    parts = (
+        ("verify", "verification of gamma + 1"),
+        ("draft", "draft's graph, full vocabulary"),
+        ("extend", "extend step"),
+        ("other", "rest"),
+    )
+    by_part = found.latency[found.latency["vocab_size"].fillna(found.run.full_size) == found.run.full_size]
     for axis, domain in zip(axes[0], found.domains, strict=True):
         for part, label in parts:
-            rows = found.latency[(found.latency["domain"] == domain) & (found.latency["part"] == part)]
+            rows = by_part[(by_part["domain"] == domain) & (by_part["part"] == part)]
+            if rows.empty:
+                continue
             lengths = rows["draft_length"].astype(int)
             error_bars(axis, lengths, rows, "median_ms", ("ci_low_ms", "ci_high_ms"), fmt="o-", label=label)
         axis.set_xlabel("draft length gamma (tokens)")
@@ -196,17 +223,18 @@ def isolated_figure(found: Findings) -> Figure | None:
         return None
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.4))
     cases = (("lm_head", K_LABEL), ("verify", "draft length gamma (tokens)"))
+    table = found.parts_by_setting
+    as_graphs = table["setting"].str.endswith(GRAPH).any()
+    how = f"_{GRAPH}" if as_graphs else ""
     settings = (
         (IN_SITU, "inside rounds", "o-"),
-        (COLD, "on its own, cold", "s--"),
-        (WARM, "warm", "^:"),
-        (f"{COLD}_graph", "cold, as a CUDA graph", "d-."),
+        (f"{COLD}{how}", f"on its own{' as a CUDA graph' if as_graphs else ''}, cold", "s--"),
+        (f"{WARM}{how}", "warm", "^:"),
     )
-    table = found.parts_by_setting
     for axis, (part, label) in zip(axes, cases, strict=True):
         for setting, name, style in settings:
             rows = table[(table["part"] == part) & (table["setting"] == setting)]
-            if len(rows) or setting in (IN_SITU, COLD, WARM):
+            if len(rows):
                 sizes = rows["size"].astype(int)
                 ends = ("ci_low_ms", "ci_high_ms")
                 error_bars(axis, sizes, rows, "median_ms", ends, fmt=style, label=name)

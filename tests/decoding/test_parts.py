@@ -1,5 +1,7 @@
 """Parts of rounds as calls: those of a pair, and those of a draft that has no target."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -24,8 +26,8 @@ def prefill():
     return Decoder(TARGET, 20).prefill(PROMPT)
 
 
-def parts_of(prefill, draft_lengths=(2, 4)):
-    return isolated_parts(TARGET, DRAFT, HEADS, draft_lengths, prefill)
+def parts_of(prefill, draft_lengths=(2, 4), room=None):
+    return isolated_parts(TARGET, DRAFT, HEADS, draft_lengths, prefill, room)
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma3"])
@@ -115,10 +117,18 @@ def test_decodes_in_between_neither_disturb_nor_are_disturbed(prefill):
     assert all(torch.equal(part(), first[key]) for key, part in parts.items())
 
 
+def test_a_cache_of_fixed_room_gives_the_same_verification(prefill):
+    growing, fixed = parts_of(prefill), parts_of(prefill, room=64)
+    for num_tokens in (1, 3, 5):
+        key = PartKey("verify", num_tokens=num_tokens)
+        for _ in range(2):
+            assert torch.equal(fixed[key](), growing[key]())
+
+
 def test_calls_keep_their_addresses_as_graphs_need(prefill):
     parts = parts_of(prefill)
-    caches = [cell.cell_contents for cell in parts[PartKey("verify", num_tokens=5)].__wrapped__.__closure__]
-    cache = next(c for c in caches if hasattr(c, "layers"))
+    held = [cell.cell_contents for cell in parts[PartKey("verify", num_tokens=5)].__wrapped__.__closure__]
+    cache = next(value.keywords["cache"] for value in held if isinstance(value, partial) and value.keywords)
     before = [layer.key_buffer.data_ptr() for layer in cache.layers]
     for part in parts.values():
         part()

@@ -88,10 +88,10 @@ def test_eager_is_the_call_itself():
         execute_as(CpuDevice(), call, Execution.graph)
 
 
-def test_auto_adds_graphs_where_there_are_any():
+def test_auto_takes_graphs_where_there_are_any():
     cpu, gpu = CpuDevice(), ScriptedDevice(has_graphs=True)
     assert executions(cpu, Execution.auto) == (Execution.eager,)
-    assert executions(gpu, Execution.auto) == (Execution.eager, Execution.graph)
+    assert executions(gpu, Execution.auto) == (Execution.graph, Execution.eager)
     for device in (cpu, gpu):
         assert executions(device, Execution.compiled) == (Execution.compiled,)
     assert executions(gpu, Execution.graph) == (Execution.graph,)

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from bench.analysis.latency import latency_frame, step_samples
+from bench.analysis.fit import times_of
+from bench.analysis.latency import latency_frame, step_parts, step_samples
 from bench.analysis.run import read_run
 from bench.analysis.summary import SUMMARY_COLUMNS, summary_frame
 from bench.analysis.surfaces import Surfaces
@@ -182,3 +183,39 @@ def test_parts_as_graphs_have_settings_of_their_own_and_wall_time(run):
     assert rows["median_wall_ms"].isna().to_dict()["in_situ"]
     # What was timed eagerly keeps its rows as they were.
     assert rows.loc["isolated_cold", "median_ms"] == 0.5
+
+
+def test_rounds_that_are_graphs_have_their_steps_from_graphs_of_the_parts(run):
+    def alone(part, size, ms):
+        return IsolatedRecord(
+            part, size, None, "cold", [ms] * 6, [ms] * 6, 1, "precise", 0.0, execution="graph"
+        )
+
+    def probes(domain):
+        # A round of gamma steps takes 1 ms and 0.5 ms a step.
+        sample = run.probes[domain][0]
+        for gamma in (1, 3):
+            laps_ms = {"draft": [1 + 0.5 * gamma] * 4, "verify": [12.0] * 4}
+            yield replace(sample, vocab_size=10, draft_length=gamma, laps_ms=laps_ms)
+
+    parts = [alone("layer", None, 0.25), alone("lm_head", 10, 0.125), alone("select", 10, 0.0625)]
+    graphs = replace(
+        run,
+        environment={**run.environment, "decoding": {"execution": "graph"}},
+        isolated=[*run.isolated, *parts],
+        probes={domain: list(probes(domain)) for domain in run.probes},
+    )
+    steps = step_parts(latency_frame(graphs)).set_index("vocab_size")
+    assert steps.loc[10, ["layer", "lm_head", "select"]].tolist() == [0.25, 0.125, 0.0625]
+    assert steps.loc[10, "inside"] == pytest.approx(0.5)
+    assert times_of([graphs], "draft_step") == {10: [0.4375] * 6}
+    assert times_of([graphs], "lm_head") == {10: [0.125] * 6}
+    assert set(times_of([graphs], "verify")) == {2, 4}
+    # Rounds of one draft length do not say what a step takes.
+    single = replace(graphs, probes={domain: of[:1] for domain, of in graphs.probes.items()})
+    rows = step_parts(latency_frame(single))
+    assert rows["layer"].tolist() == [0.25] * len(run.probes) and rows["inside"].isna().all()
+    # Without parts on their own nothing is known of a step but its whole.
+    bare = replace(graphs, isolated=[])
+    assert times_of([bare], "draft_step") == {}
+    assert step_parts(latency_frame(bare))["layer"].isna().all()
