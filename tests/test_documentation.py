@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from bench.records.kinds import KINDS
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "results" / "example"
+OF_GPU = ROOT / "results" / "example-h200"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 PAGES += sorted(path for room in ("bench", "conf", "results") for path in (ROOT / room).rglob("README.md"))
 
@@ -122,37 +123,49 @@ def map_table() -> str:
 
 
 def example_table() -> str:
-    """What the example run says of each domain, as its `claim.json` has it."""
-    headlines = json.loads((EXAMPLE / "claim.json").read_text("utf-8"))["runs"][0]["headlines"]
-    records = [json.loads(line) for line in (EXAMPLE / "records.jsonl").read_text("utf-8").splitlines()]
+    """What the example runs say of each domain, as their `claim.json` has it."""
+    measured, rows, full_sizes = [], [], set()
+    for folder in (EXAMPLE, OF_GPU):
+        machine = json.loads((folder / "environment.json").read_text("utf-8"))
+        is_gpu = bool(machine.get("cuda"))
+        name = machine["device_name"].partition(" (")[0]
+        where = f"one {name}" if is_gpu else f"{machine['num_threads']} cores of {name}"
+        measured.append(f"[{_minutes(folder)} on {where}](results/{folder.name}/report.md)")
+        headlines = json.loads((folder / "claim.json").read_text("utf-8"))["runs"][0]["headlines"]
+        full_sizes |= {headline["over"]["vocab_size"] for headline in headlines}
+        for domain in dict.fromkeys(headline["domain"] for headline in headlines):
+            ours = {h["figure"]: h for h in headlines if h["domain"] == domain}
+            rows.append(_example_row(f"{domain}, {name if is_gpu else 'CPU'}", ours, machine["dtype"]))
+    text = (
+        f"The example runs measured for {' and '.join(measured)}:",
+        "",
+        f"| domain, on | vocabulary (of {max(full_sizes):,}) | draft length | over the full vocabulary, same "
+        "draft length | over it at its best | over plain decoding | dtype |",
+        "|---|---|---|---|---|---|---|",
+    )
+    return "\n".join([*text, *rows, ""])
+
+
+def _minutes(folder: Path) -> str:
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text("utf-8").splitlines()]
     started = next(line["started_at"] for line in records if line["kind"] == "session")
     took = datetime.fromisoformat(records[-1]["ended_at"]) - datetime.fromisoformat(started)
     minutes, seconds = divmod(round(took.total_seconds()), 60)
-    machine = json.loads((EXAMPLE / "environment.json").read_text("utf-8"))
-    full_size = max(headline["over"]["vocab_size"] for headline in headlines)
-    rows = [
-        f"[The example run](results/example/report.md) measured for {minutes} min {seconds} s on "
-        f"{machine['num_threads']} cores of {machine['device_name'].partition(' (')[0]} "
-        f"({machine['dtype']}):",
-        "",
-        f"| domain | vocabulary (of {full_size:,}) | draft length | over the full vocabulary, same draft "
-        "length | over it at its best | over plain decoding |",
-        "|---|---|---|---|---|---|",
+    return f"{minutes} min {seconds} s"
+
+
+def _example_row(where: str, ours: Mapping[str, Any], dtype: str) -> str:
+    missing = {OVER_FULL: "is the full vocabulary", OVER_FULL_BEST: "the same"}
+    gains = [
+        "{:.2f}x [{:.2f}, {:.2f}]".format(ours[figure]["value"], *ours[figure]["interval_95"])
+        if figure in ours
+        else missing[figure]
+        for figure in (OVER_FULL, OVER_FULL_BEST, OVER_PLAIN)
     ]
-    for domain in dict.fromkeys(headline["domain"] for headline in headlines):
-        ours = {h["figure"]: h for h in headlines if h["domain"] == domain}
-        missing = {OVER_FULL: "is the full vocabulary", OVER_FULL_BEST: "the same"}
-        gains = [
-            "{:.2f}x [{:.2f}, {:.2f}]".format(ours[figure]["value"], *ours[figure]["interval_95"])
-            if figure in ours
-            else missing[figure]
-            for figure in (OVER_FULL, OVER_FULL_BEST, OVER_PLAIN)
-        ]
-        chosen = ours[OVER_PLAIN]["variant"]
-        rows.append(
-            f"| {domain} | {chosen['vocab_size']:,} | {chosen['draft_length']} | {' | '.join(gains)} |"
-        )
-    return "\n".join([*rows, ""])
+    chosen = ours[OVER_PLAIN]["variant"]
+    return (
+        f"| {where} | {chosen['vocab_size']:,} | {chosen['draft_length']} | {' | '.join(gains)} | {dtype} |"
+    )
 
 
 # The generated tables of each page.

@@ -1,11 +1,13 @@
 """The published example: derived from its records again, its tables are the same.
 
 `python -m tests.report.test_example results/runs/<run id>` publishes a run as the example, with its report,
-its page and the figures that the README quotes, and derives the example of both engines again. Given
-`results/example` it derives both again.
+its page and the figures that the README quotes, and derives the examples of both engines and of a GPU again.
+Given `results/example` it derives all again.
 """
 
+import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -27,6 +29,7 @@ from tests.test_documentation import write_all
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "results" / "example"
 OF_ENGINES = ROOT / "results" / "example-vllm"
+OF_GPU = ROOT / "results" / "example-h200"
 # All else in the folder of a run is derived.
 MEASURED = ("config.yaml", "environment.json", FILE_NAME, "telemetry.jsonl")
 # Fits solve linear systems, whose last digits differ from processor to processor; so may the order of equals.
@@ -89,6 +92,17 @@ def test_every_gain_of_a_report_is_over_the_same_full_vocabulary(found):
             assert other.over_full * other.advised_over_it.value == pytest.approx(gain)
 
 
+def test_the_readme_says_of_the_gpu_what_its_run_says():
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    step = json.loads((OF_GPU / "fit.json").read_text("utf-8"))["components"]["draft_step"]
+    found = re.search(r"k = ([\d,]+): (\d+)% predicted, (\d+)% measured", step["sentence"])
+    assert found and step["setting"] == "isolated_cold_graph"
+    size, predicted, measured = found.groups()
+    assert (
+        f"At k = {size}, FLOPs say that a draft step saves {predicted}%, and it saves {measured}%." in readme
+    )
+
+
 def publish(run: Path) -> None:
     """Makes a run the example: copies what was measured, and derives everything else."""
     found = Findings.of(read_run(run))
@@ -110,11 +124,12 @@ def publish(run: Path) -> None:
     writer.close()
     os.chdir(ROOT)  # the page names the run relative to where its commands work
     console = Console()
-    for folder in (OF_ENGINES, EXAMPLE):
+    for folder in (OF_ENGINES, OF_GPU, EXAMPLE):
         render(folder, console)
         (folder / "surface.parquet").unlink()  # 12 MB, and nothing reads it
-    for drawing in (OF_ENGINES / "figures").glob("*.svg"):  # its report has the PNG files
-        drawing.unlink()
+    for folder in (OF_ENGINES, OF_GPU):
+        for drawing in (folder / "figures").glob("*.svg"):  # their reports have the PNG files
+            drawing.unlink()
     report_runs([EXAMPLE], ROOT / "results" / "runs", ROOT / "results" / "reports", EXAMPLE, console)
     write_all()
 
