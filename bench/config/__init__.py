@@ -129,11 +129,11 @@ class Config:
         imports: results of other tools that `task=import` reads.
         diff: how `task=diff` compares two runs.
         limits: conditions beyond which a figure of a run is INVALID.
-        advice: which of the variants that are as good as the fastest is advised. `robust`: of the draft
-            lengths that are predicted at most 0.5% slower than the fastest, the one with most of them (of
-            those with about as many the shortest), and of these the largest vocabulary that is predicted at
-            most 0.5% slower than the fastest of them, as it loses least on text that nobody measured;
-            `smallest`: the smallest that is as good; `fastest`: the very fastest.
+        advice: which of the variants that are as good as the fastest is advised. `robust`: of those that
+            are predicted at most 0.5% slower than the fastest, the draft length nearest to the middle of all
+            that are as good, and the largest vocabulary there, as it loses least on text that nobody
+            measured; `smallest`: at that draft length, the smallest that is as good; `fastest`: the very
+            fastest.
         corpora: further domains, by name. They only rank tokens and test the vocabularies of others.
         task: what to do; `python -m bench --help` lists the tasks.
         engine: who decodes: `own`, the loop of this program, or `own,vllm`: then also vLLM, which decodes the

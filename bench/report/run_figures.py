@@ -363,9 +363,9 @@ METHOD = (
     "estimated once, from all probes: a gain is made of what differs between them. 95% intervals leave out "
     "one replayed prompt at a time, then all that was probed on one (jackknife, t quantile).",
     f"Sizes are as good that are not significantly more than {NEGLIGIBLE:.0%} slower than the fastest. The "
-    "advice follows a rule set before the run: by default the draft length with most of these sizes (the "
-    "shortest of those that have about as many), and of them the largest that is itself predicted at most "
-    f"{NEGLIGIBLE / 2:.1%} slower than the fastest of them.",
+    "advice follows a rule set before the run: by default, of all that are themselves predicted at most "
+    f"{NEGLIGIBLE / 2:.1%} slower than the fastest, the draft length nearest to the middle of those that are "
+    "as good, and the largest size there.",
     "Then decodes test it: plain; the full vocabulary at the advised draft length, or at one that is "
     "significantly faster for it; the advised variant; the "
     "paper's k* (the optimum of U(k) = a C(k) + (1 - a) R(k), arXiv 2603.05210) at its best draft length. "

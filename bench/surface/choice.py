@@ -33,10 +33,11 @@ class Advice:
 def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
     """Chooses among all that is not significantly more than a negligible bit slower than the fastest.
 
-    A surface is flat around its top, so the exact maximum depends on chance. Of the draft lengths that are
-    predicted to lose at most half of a negligible bit at their best size, `robust` takes the one nearest to
-    the middle of all that are as good: where machine or text change, its neighbours are good too. Of its
-    sizes it takes the largest that is predicted to lose at most that half: it loses least on other text. The
+    A surface is flat around its top, so the exact maximum depends on chance. `robust` keeps to what is
+    predicted to lose at most half of a negligible bit, draft length and size together: two halves of the
+    prompts then choose variants that are a negligible bit apart, whichever they are. Of these draft lengths
+    it takes the one nearest to the middle of all that are as good: where machine or text change, its
+    neighbours are good too. Of the sizes there it takes the largest: it loses least on other text. The
     largest of all that are as good would be the larger the noisier a run is; the half keeps the advice inside
     what another run finds as good. `smallest` takes the smallest size of all that are as good at that draft
     length, `fastest` the maximum itself.
@@ -57,13 +58,11 @@ def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
         equal = surface.is_equal & allowed
         if not equal.any():  # the fastest is between two multiples, and both are slower
             equal = speeds == speeds.max()
-        best = np.where(equal, speeds, 0.0).max(axis=1)
-        rows = np.flatnonzero(equal.any(axis=1))
-        near = np.flatnonzero(best >= best.max() * (1 - NEGLIGIBLE / 2))
-        row = int(near[np.argmin(np.abs(near - rows[(len(rows) - 1) // 2]))])
+        near = equal & (speeds >= speeds[equal].max() * (1 - NEGLIGIBLE / 2))
+        rows, near_rows = (np.flatnonzero(places.any(axis=1)) for places in (equal, near))
+        row = int(near_rows[np.argmin(np.abs(near_rows - rows[(len(rows) - 1) // 2]))])
         as_good = equal[row]
-        near = as_good & (speeds[row] >= speeds[row, as_good].max() * (1 - NEGLIGIBLE / 2))
-        robust, smallest = np.flatnonzero(near)[-1], np.flatnonzero(as_good)[0]
+        robust, smallest = np.flatnonzero(near[row])[-1], np.flatnonzero(as_good)[0]
         column = int(robust if rule is AdviceRule.robust else smallest)
     good = sizes[as_good]
     return Advice(Variant(int(sizes[column]), surface.draft_lengths[row]), int(good[0]), int(good[-1]))

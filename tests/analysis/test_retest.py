@@ -1,11 +1,12 @@
 """The same question twice, on real records: no false gain, and halves that agree as intervals promise."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench.acceptance import Acceptance
 from bench.analysis.run import read_run
 from bench.analysis.surfaces import Surfaces
 from bench.records import ProbeRecord
@@ -59,6 +60,41 @@ def test_a_draft_is_not_called_faster_than_itself(surfaces, domain):
         assert gain.value == pytest.approx(1, abs=0.2)
         false.append(gain.ci_low > 1 or gain.ci_high < 1)
     assert np.mean(false) <= 0.05
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A replayed answer whose rounds are counted once."""
+
+    num_tokens: int
+    by_gamma: dict[int, Acceptance]
+
+    def walk(self, draft_length: int) -> Acceptance:
+        return self.by_gamma[draft_length]
+
+
+def agreement(surfaces: Surfaces, domain: str, num_splits: int) -> float:
+    """Share of splits of the prompts whose halves choose variants within 1% of predicted speed."""
+    run, whole, rng = surfaces.run, surfaces.of(domain), np.random.default_rng(5)
+    latency, source = surfaces.latency[domain], run.plans[domain].source
+    gammas = [int(gamma) for gamma in latency.draft_lengths]
+    replays = [record.replayed() for _, record in sorted(run.replays[domain][source].items())]
+    answers = [Kept(item.num_tokens, {gamma: item.walk(gamma) for gamma in gammas}) for item in replays]
+    least, close = run.rankings[source].num_must_keep, []
+    for _ in range(num_splits):
+        order, speeds = rng.permutation(len(answers)).tolist(), []
+        for half in (order[::2], order[1::2]):
+            drawn = {str(place): answers[place] for place in half}
+            surface = predict(drawn, latency, run.full_size, [], least, run.multiple)
+            speeds.append(whole.at(surfaces.advise(surface)))
+        close.append(abs(np.log(speeds[0] / speeds[1])) <= np.log(1.01))
+    return float(np.mean(close))
+
+
+@pytest.mark.parametrize("domain", ["code", "function_calling", "writing"])
+@pytest.mark.parametrize("num_splits", [30, pytest.param(200, marks=pytest.mark.slow)])
+def test_halves_of_the_prompts_choose_variants_of_about_the_same_speed(surfaces, domain, num_splits):
+    assert agreement(surfaces, domain, num_splits) >= 0.95
 
 
 @pytest.mark.parametrize("domain", ["code", "function_calling", "writing"])

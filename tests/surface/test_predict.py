@@ -140,6 +140,16 @@ def test_rules_of_advice():
     assert {(a.smallest, a.largest) for a in of.values()} == {(16, 32)}
 
 
+@pytest.mark.parametrize(("of_longer", "size"), [((99.7, 99.6, 99.4), 32), ((99.7, 99.4, 99.3), 16)])
+def test_draft_length_and_size_together_lose_at_most_half_of_a_hundredth(of_longer, size):
+    """The second of three draft lengths is in the middle; its sizes are held against the fastest of all."""
+    sizes, nothing = np.array([16, 32, FULL]), np.zeros((2, 3, 3), np.float32)
+    speeds = np.array([[100.0, 100.0, 100.0], of_longer, [99.2, 99.2, 99.2]])
+    once = np.ones((3, 3))
+    surface = Surface(sizes, [1, 2, 3], speeds, once, once, 9, nothing, nothing, None)
+    assert advise(surface, AdviceRule.robust, 1).variant == Variant(size, 2)
+
+
 def test_advice_keeps_to_the_least_size_and_may_be_the_whole_vocabulary():
     found = {"a": intervals(10, 9), "b": intervals(10, 9)}
     bound = predict(found, latency_of(found), FULL, [], least_size=20, multiple=1)
