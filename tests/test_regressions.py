@@ -67,6 +67,22 @@ def test_a_damaged_config_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("config.yaml", "5", "is not a run: config.yaml holds no names and values"),
+        ("config.yaml", "{}", "config.yaml lacks 'measure'"),
+        ("config.yaml", "measure: {}", "config.yaml lacks 'seed'"),
+        ("environment.json", "[]", "is not a run: environment.json holds no names and values"),
+        ("environment.json", "{}", "environment.json lacks 'full_vocab_size'"),
+    ],
+)
+def test_settings_that_lack_what_is_read_are_named(tmp_path, name, text, reason):
+    (write_run(tmp_path) / name).write_text(text)
+    with pytest.raises(OutputError, match=reason):
+        _ = read_run(tmp_path).seed
+
+
+@pytest.mark.parametrize(
     ("make", "name"),
     [
         (lambda: MeasureConfig([3], 1, 8, seed=-1), "measure.seed=-1"),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.findings import Findings
-from bench.analysis.run import read_settings
+from bench.analysis.settings import read_settings
 from bench.analysis.surfaces import measured_tokens_per_s
 from bench.errors import ConfigError, OutputError
 from bench.records import ImportedRecord, read_records

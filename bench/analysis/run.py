@@ -1,6 +1,5 @@
 """A run read back from its records: what every table and figure is made of."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,10 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from bench.analysis.coverage_table import CoverageTable
 from bench.analysis.processes import num_sessions, pooled, whole_processes
+from bench.analysis.settings import read_settings
 from bench.errors import ConfigError, OutputError
 from bench.fit.series import DRAFT_STEP, LM_HEAD
 from bench.records import (
@@ -276,20 +275,6 @@ def _nested(records: Iterable[Any], *names: str) -> dict[Any, Any]:
             level = level.setdefault(key, {})
         level[inner] = record
     return found
-
-
-def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `environment.json` and `config.yaml` of a run say.
-
-    Raises:
-        OutputError: it is not a run.
-    """
-    try:
-        environment = json.loads((folder / "environment.json").read_text("utf-8"))
-        config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise OutputError(f"{folder} is not a run: {error}") from error
-    return environment, config
 
 
 def is_of_draft_alone(environment: Mapping[str, Any]) -> bool:

@@ -17,8 +17,9 @@ from bench.analysis.gpus import GpusFindings
 from bench.analysis.imported import imported_beside, split_imports
 from bench.analysis.latency_models import LatencyFindings
 from bench.analysis.load import expanded, label_runs, load_runs, read_finished
-from bench.analysis.run import find_run, is_of_draft_alone, read_draft_run, read_run, read_settings
+from bench.analysis.run import find_run, is_of_draft_alone, read_draft_run, read_run
 from bench.analysis.selection import SelectionFindings
+from bench.analysis.settings import read_settings
 from bench.analysis.surfaces import Surfaces, surface_frame
 from bench.errors import ConfigError, InvalidVerdictError, OutputError
 from bench.gpu_tables.tidy import Tables
