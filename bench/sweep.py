@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.errors import OutputError
+from bench.errors import ConfigError, OutputError
 
 __all__ = ["describe_end", "devices_of", "job_name", "prepare_sweep", "run_job", "runs_of_sweep"]
 
@@ -401,6 +401,9 @@ def describe_end(folder: Path) -> tuple[list[str], int]:
     never_started = _never_started(folder, notes)
     started = " started" if never_started is None else ""
     num_jobs = len(notes) + len(never_started or ())
+    if not num_jobs:
+        why = "nothing fits what the sweep asks for, or it was stopped before its first job"
+        return [f"no job of {folder} started: {why}"], ConfigError.exit_code
     lines = [f"{len(notes) - len(failed)} of {num_jobs}{started} jobs of {folder} are done"]
     for note in failed:
         label = " ".join(note.overrides)

@@ -76,6 +76,11 @@ def test_a_sweep_that_went_well(folder, capsys):
     assert (note["overrides"], note["exit_code"], note["log"]) == (["job=good"], 0, "good.log")
 
 
+def test_a_sweep_over_nothing_is_wrong_input(folder):
+    lines, exit_code = sweep.describe_end(folder)
+    assert exit_code == 2 and len(lines) == 1 and "nothing fits what the sweep asks for" in lines[0]
+
+
 def test_running_it_again_completes_the_rest(folder, capsys):
     run(folder, "bad", "good")
     before = (folder / "good.job.json").stat().st_mtime_ns
