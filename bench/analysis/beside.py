@@ -11,7 +11,7 @@ from bench.analysis.fit import context_of
 from bench.analysis.gpus import compose
 from bench.analysis.hardware import draft_shape_of
 from bench.analysis.published import products_of
-from bench.analysis.run import Run
+from bench.analysis.run import EAGER, GRAPH, Run
 from bench.analysis.transfer import step_medians
 from bench.cost.shape import DraftShape, Pass
 from bench.errors import BenchError
@@ -159,7 +159,9 @@ def _alone(found: Findings) -> dict[tuple[str, int | None], float]:
     """Parts on their own, cold and executed as rounds are, by part and k or gamma, if it has one."""
     table = found.latency
     is_cold = table["setting"].str.startswith("isolated_cold")
-    chosen = table[is_cold & (table["execution"] == found.run.execution)]
+    # Compiled layers are called one by one, as eager ones are.
+    executed = GRAPH if found.run.execution == GRAPH else EAGER
+    chosen = table[is_cold & (table["execution"] == executed)]
     alone: dict[tuple[str, int | None], float] = {}
     for part, size, gamma, ms in chosen[["part", "vocab_size", "draft_length", "median_ms"]].itertuples(
         index=False, name=None

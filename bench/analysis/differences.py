@@ -19,6 +19,7 @@ SETTINGS: tuple[tuple[str, Callable[[Mapping[str, Any]], Any]], ...] = (
     ("torch", lambda found: (found.get("packages") or {}).get("torch")),
     ("transformers", lambda found: (found.get("packages") or {}).get("transformers")),
     ("the target's runner", lambda found: found.get("target_runner")),
+    ("how rounds were executed", lambda found: (found.get("decoding") or {}).get("execution")),
     ("the number of CPU threads", lambda found: found.get("num_threads")),
     ("this project's commit", lambda found: (found.get("git") or {}).get("commit")),
 )

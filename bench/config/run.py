@@ -226,8 +226,10 @@ class MeasureConfig:
             all.
         also_decode: further pairs "k:gamma" to decode, besides those that every run decodes.
         execution: how rounds are executed. `eager` launches one kernel after the other; `graph` replays CUDA
-            graphs, one for the draft's chain and one for the verification, as serving engines do; `auto` is
-            `graph` on a CUDA GPU where target and draft can be captured, and `eager` elsewhere.
+            graphs, one for the draft's chain and one for the verification, as serving engines do; `compiled`
+            runs layers on a CPU as their matrix products and compiled functions between them; `auto` is
+            `graph` on a CUDA GPU and `compiled` on a CPU, where target and draft can be executed so, and
+            `eager` elsewhere.
     """
 
     draft_lengths: list[int]
@@ -247,8 +249,6 @@ class MeasureConfig:
     execution: Execution = Execution.auto
 
     def __post_init__(self) -> None:
-        possible = "auto, eager or graph; parts on their own can be compiled, with timing.execution"
-        require(self.execution is not Execution.compiled, "measure.execution", "compiled", possible)
         require(len(self.draft_lengths) > 0, "measure.draft_lengths", "[]", "a list with at least one number")
         for gamma in self.draft_lengths:
             require(

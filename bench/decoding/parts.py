@@ -79,6 +79,12 @@ def draft_parts(
     return parts
 
 
+def draft_step(draft: Draft, head: DraftHead, prefill: Prefill) -> Part:
+    """One chained step after a prompt, from a token to the next drafted one."""
+    ids = prefill.first_id
+    return _Drafting(draft, prefill.prompt_ids, ids, ids, prefill.features).whole(head)
+
+
 class _Drafting:
     """The parts of a draft step after a context."""
 

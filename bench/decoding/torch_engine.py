@@ -50,7 +50,10 @@ class TorchEngine:
         seed: of sampling.
         sampler: how the target samples; None decodes greedily.
         capture: captures rounds, which are then replayed; None runs the loops.
+        compiled: whether the loops run fused layers, see `bench.models.fused`.
 
+    Attributes:
+        execution: of rounds.
     """
 
     name = "torch"
@@ -66,8 +69,12 @@ class TorchEngine:
         seed: int,
         sampler: Sampler | None = None,
         capture: Capture | None = None,
+        compiled: bool = False,
     ):
         self._capture = capture
+        self.execution = Execution.compiled if compiled else Execution.graph if capture else Execution.eager
+        target.fuse(compiled)
+        draft.fuse(compiled)
         # By the room that texts need.
         self._static: dict[int, StaticDecoder] = {}
         self._clock, self._target, self._draft, self._sampler = clock, target, draft, sampler
@@ -94,12 +101,16 @@ class TorchEngine:
     @property
     def facts(self) -> dict[str, str]:
         """How it decodes, as results name it."""
-        if self._capture is None:
-            return {"execution": Execution.eager.value, "attention": "scaled_dot_product_attention"}
-        is_flash = uses_flash(self._target.embedding_weight)
-        products = "matrix products over the whole cache"
-        attention = f"flash for one token, {products} for several" if is_flash else products
-        return {"execution": Execution.graph.value, "attention": attention}
+        by_torch = "scaled_dot_product_attention"
+        if self.execution is Execution.compiled:
+            attention = f"compiled for few tokens and positions, else {by_torch}"
+        elif self.execution is Execution.eager:
+            attention = by_torch
+        else:
+            products = "matrix products over the whole cache"
+            is_flash = uses_flash(self._target.embedding_weight)
+            attention = f"flash for one token, {products} for several" if is_flash else products
+        return {"execution": self.execution.value, "attention": attention}
 
     def reseed(self, *context: object) -> None:
         """As of `Engine`."""

@@ -61,23 +61,30 @@ def executions(device: Device, wanted: Execution) -> tuple[Execution, ...]:
     return (wanted,)
 
 
-def round_execution(device: Device, wanted: Execution, obstacle: str | None) -> Execution:
-    """How rounds are executed on a device: as graphs where there are any, unless asked for otherwise.
+def round_execution(
+    device: Device, wanted: Execution, obstacle: str | None, compile_obstacle: str | None
+) -> Execution:
+    """How rounds are executed on a device: as graphs or compiled where they can be, unless asked otherwise.
 
     Args:
         device: the device.
         wanted: as of `measure.execution`.
         obstacle: why these models cannot be captured; None where they can.
+        compile_obstacle: why they cannot be compiled, likewise.
 
     Raises:
-        DeviceError: graphs are wanted and impossible.
+        DeviceError: what is wanted is impossible.
     """
+    if wanted is Execution.compiled and compile_obstacle:
+        raise DeviceError(f"rounds cannot run compiled: {compile_obstacle}; use {_ROUNDS_INSTEAD}")
     if wanted is Execution.graph:
         _require_graphs(device, _ROUNDS_INSTEAD)
         if obstacle:
             raise DeviceError(f"rounds cannot run as CUDA graphs: {obstacle}; use {_ROUNDS_INSTEAD}")
     if wanted is Execution.auto:
-        return Execution.graph if device.has_graphs and not obstacle else Execution.eager
+        if device.has_graphs and not obstacle:
+            return Execution.graph
+        return Execution.eager if compile_obstacle else Execution.compiled
     return wanted
 
 

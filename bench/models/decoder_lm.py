@@ -73,7 +73,8 @@ class DecoderLM(Draft):
         if is_lean(config.to_dict()) or (target is None and is_lean_gemma(config)):
             join_linears(decoder)
         self.num_packed = 0 if is_hybrid else pack_linears(decoder)
-        self.runner, self._forward = _forward_of(decoder, config, is_alone=target is None)
+        self._lean = LeanDecoder(decoder) if is_lean(config.to_dict()) else None
+        self.runner, self._forward = _forward_of(decoder, config, self._lean, is_alone=target is None)
         self._longest = longest_text(config)
         self._cache = cache_for(self._config)
 
@@ -110,6 +111,19 @@ class DecoderLM(Draft):
             # It has no embedding of the other ids, and no text that is measured needs one.
             forward = self._forward
             self._forward = lambda ids, cache: forward(ids.clamp(max=size - 1), cache)
+
+    @property
+    def fused_obstacle(self) -> str | None:
+        """As of `Draft`."""
+        if self._lean is None:
+            return f"a draft of type {self._config.model_type} has no fused layers"
+        return self._lean.fused_obstacle
+
+    def fuse(self, wanted: bool) -> None:
+        """As of `Draft`."""
+        super().fuse(wanted)
+        if self._lean:
+            self._lean.fuse(wanted)
 
     @property
     def length(self) -> int:
@@ -165,14 +179,13 @@ class ReadText:
             yield self._hidden[:, start + depth + 1 : stop + depth + 1]
 
 
-def _forward_of(decoder: Any, config: Any, is_alone: bool) -> tuple[str, Forward]:
+def _forward_of(decoder: Any, config: Any, lean: LeanDecoder | None, is_alone: bool) -> tuple[str, Forward]:
     """The runner's name, and the pass: a lean one where the architecture is known.
 
     That of Gemma ends at its sliding window, which texts of a target exceed.
     """
-    if is_lean(config.to_dict()):
-        llama = LeanDecoder(decoder)
-        return "lean", lambda ids, cache: llama.forward(ids, cache)[0]
+    if lean:
+        return "lean", lambda ids, cache: lean.forward(ids, cache)[0]
     if is_alone and is_lean_gemma(config):
         return "lean", LeanGemma(decoder).forward
     keyword = cache_argument(decoder)

@@ -27,6 +27,7 @@ from torch import Tensor
 from bench.cost.shape import DraftKind, DraftShape
 from bench.errors import CheckpointError, VocabError
 from bench.models.draft_config import LayerIds
+from bench.models.fused import FusedOps, fused_ops
 from bench.models.kernels import best_ids, make_linear
 from bench.models.layers import StaticCache, TokenCache
 from bench.models.target import Target
@@ -40,16 +41,23 @@ class DraftHead:
         weight: those rows `(k, H)`.
         target_ids: target id of every row `(k,)`, ascending; None when k is the whole vocabulary.
         logit_cap: soft cap on logits, as Gemma 2 has it: cap x tanh(logits / cap). None without.
+        ops: compiled functions that choose tokens; None: torch's.
 
     Attributes:
         size: k.
         target_ids: as given.
     """
 
-    def __init__(self, weight: Tensor, target_ids: Tensor | None, logit_cap: float | None = None):
+    def __init__(
+        self,
+        weight: Tensor,
+        target_ids: Tensor | None,
+        logit_cap: float | None = None,
+        ops: FusedOps | None = None,
+    ):
         self.size = weight.shape[0]
         self.target_ids = target_ids
-        self._logit_cap = logit_cap
+        self._logit_cap, self._ops = logit_cap, ops
         self._linear = make_linear(weight)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -59,6 +67,8 @@ class DraftHead:
 
     def select(self, logits: Tensor) -> Tensor:
         """Target ids of the best tokens `(...)`; among equals the lowest id, whatever k is."""
+        if self._ops and not torch.compiler.is_compiling():
+            return self._ops.best(logits, self.target_ids)
         best = best_ids(logits)
         return best if self.target_ids is None else self.target_ids[best]
 
@@ -113,11 +123,21 @@ class Draft(ABC):
     def __init__(self, shape: DraftShape, vocab: DraftVocab, head_weight: Tensor, embedding: Tensor):
         self.shape, self.vocab, self.head_weight = shape, vocab, head_weight
         self.has_tied_head = head_weight.data_ptr() == embedding.data_ptr()
+        self._ops: FusedOps | None = None
 
     @property
     def kind(self) -> DraftKind:
         """Its architecture."""
         return self.shape.kind
+
+    @property
+    def fused_obstacle(self) -> str | None:
+        """Why its layers cannot be fused; None where they can."""
+        return f"{self.kind.label} has no fused layers"
+
+    def fuse(self, wanted: bool) -> None:
+        """From now on steps run fused layers, and heads that are made choose tokens so, or none does."""
+        self._ops = fused_ops(self.head_weight.dtype) if wanted else None
 
     @property
     @abstractmethod
@@ -195,10 +215,10 @@ class Draft(ABC):
             reason = "the draft's own vocabulary lacks tokens of the one asked for"
             raise CheckpointError(f"{reason}: {error}") from error
         if vocab.is_full:
-            return DraftHead(self.head_weight, None, self.logit_cap)
+            return DraftHead(self.head_weight, None, self.logit_cap, self._ops)
         device = self.head_weight.device
         weight = self.head_weight[torch.from_numpy(rows).to(device)].contiguous()
-        return DraftHead(weight, torch.from_numpy(vocab.target_ids).to(device), self.logit_cap)
+        return DraftHead(weight, torch.from_numpy(vocab.target_ids).to(device), self.logit_cap, self._ops)
 
     def full_head(self) -> DraftHead:
         """The LM head over all that the draft can propose."""

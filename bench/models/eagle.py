@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,16 @@ from bench.models.draft import CapturableDraft, Placement
 from bench.models.draft_config import EagleConfig, Layout, feature_layers, layer_note, tensor_name
 from bench.models.eagle_body import Body, EagleBody, Unroll
 from bench.models.eagle_files import CONFIG, EagleFiles, open_eagle
-from bench.models.kernels import join_linears, pack_linears, swap_norms
+from bench.models.fused import (
+    FusedEntry,
+    FusedNorm,
+    FusedOps,
+    FusedStack,
+    LayerParts,
+    fused_obstacle,
+    takes,
+)
+from bench.models.kernels import RmsNorm, join_linears, pack_linears, swap_norms
 from bench.models.layers import KVCache, RotaryTable, StaticCache, TokenCache, Window, apply_rotary
 from bench.models.target import Target
 from bench.models.weights import WEIGHTS, StoredTensor, stored
@@ -60,6 +69,24 @@ class EagleDraft(CapturableDraft):
         width, length = config.head_dim, config.max_position_embeddings
         self._rotary = RotaryTable(config.rope, width, length, embedding, config.rotary_dim or width)
         self._cache = KVCache(len(body.layers))
+        self._fused: FusedStack | None = None
+        self._entry: FusedEntry | None = None
+
+    @property
+    def fused_obstacle(self) -> str | None:
+        """As of `Draft`."""
+        if not isinstance(self.body, EagleBody):
+            return super().fused_obstacle
+        return fused_obstacle(self.embedding, self.body.layers)
+
+    def fuse(self, wanted: bool) -> None:
+        """As of `Draft`."""
+        super().fuse(wanted)
+        for module in self.body.modules():
+            if isinstance(module, RmsNorm):
+                module.fused = FusedNorm(self._ops, module) if self._ops else None
+        self._fused = self._fused_stack(self._ops) if self._ops else None
+        self._entry = self._fused_entry(self._ops) if self._ops else None
 
     @property
     def length(self) -> int:
@@ -115,6 +142,8 @@ class EagleDraft(CapturableDraft):
         return F.embedding(next_ids, self.embedding)[None]
 
     def _run(self, next_ids: Tensor, hidden: Tensor, cache: TokenCache) -> Tensor:
+        if self._fused and isinstance(cache, KVCache) and takes(len(next_ids), cache):
+            return self._run_fused(next_ids, hidden, cache)
         window = cache.window(next_ids.shape[0])
         cos, sin = (window.rows(table) for table in self._rotary.upto(window.reach))
         x, residual = self.body.enter(self._embedded(next_ids, window), hidden)
@@ -125,6 +154,35 @@ class EagleDraft(CapturableDraft):
             rotated = apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
             hidden = layer.finish(window.attend(index, *rotated, v), residual)
         return self.body.output(hidden)
+
+    def _run_fused(self, next_ids: Tensor, hidden: Tensor, cache: KVCache) -> Tensor:
+        window = cache.window(len(next_ids))
+        if self._entry:
+            x, residual = self._entry(next_ids, hidden), hidden
+        else:
+            x, residual = self.body.enter(self._embedded(next_ids, window), hidden)
+        assert self._fused is not None
+        hidden, _, _ = self._fused.run(x, residual, cache, self._rotary.upto(window.reach))
+        return self.body.output(hidden)
+
+    def _fused_entry(self, ops: FusedOps) -> FusedEntry | None:
+        """Where the first layer reads two norms and adds to the hidden state as it is."""
+        if self.kind is not DraftKind.EAGLE3 or self.body.config.norm_before_residual:
+            return None
+        first = cast(Any, self.body.layers[0])
+        return FusedEntry(ops, self.embedding, first.input_layernorm, first.hidden_norm)
+
+    def _fused_stack(self, ops: FusedOps) -> FusedStack:
+        config, layers = self.body.config, cast(list[Any], list(self.body.layers))
+        parts = []
+        for layer, following in zip(layers, [*layers[1:], None], strict=True):
+            attention = layer.self_attn
+            of_qk = (attention.q_norm, attention.k_norm) if config.qk_norm else ()
+            norms = [FusedNorm(ops, norm) for norm in (layer.post_attention_layernorm, *of_qk)]
+            following = following and FusedNorm(ops, following.input_layernorm)
+            parts.append(LayerParts.of(layer, norms[0], following, *norms[1:]))
+        heads = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        return FusedStack(ops, parts, heads)
 
 
 def load_eagle(folder: Path, kind: DraftKind, placement: Placement) -> EagleDraft:

@@ -4,7 +4,7 @@ At batch 1 most calls take as long as it takes to begin them, on a CPU as on a G
 what makes a step faster.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 # Rows of a verification at common draft lengths; only a layout hint, other row counts stay correct.
 ROWS_HINT = 4
+
+# Tokens of a pass up to which, on a CPU, calls cost more than what they compute.
+MOST_FUSED_ROWS = 16
 
 
 def can_pack(weight: Tensor) -> bool:
@@ -140,21 +143,28 @@ class RmsNorm(nn.Module):
     Args:
         weight: `(H,)`.
         eps: added to the mean square.
+
+    Attributes:
+        eps: as given.
+        fused: takes rows of a few tokens instead, where it is set.
     """
 
     def __init__(self, weight: Tensor, eps: float):
         super().__init__()
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
-        self._eps, self._size = eps, len(weight)
+        self.eps, self._size = eps, len(weight)
         is_coarse = weight.dtype == torch.bfloat16 and not weight.is_cuda
         self._doubled = torch.cat(2 * [weight.detach()]) if is_coarse else None
+        self.fused: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., H)`."""
+        if self.fused and x.numel() <= MOST_FUSED_ROWS * self._size and not torch.compiler.is_compiling():
+            return self.fused(x)
         if self._doubled is None:
-            return F.rms_norm(x, (self._size,), self.weight, self._eps)
+            return F.rms_norm(x, (self._size,), self.weight, self.eps)
         both = torch.cat([x, -x], dim=-1)
-        return F.layer_norm(both, (2 * self._size,), self._doubled, None, self._eps)[..., : self._size]
+        return F.layer_norm(both, (2 * self._size,), self._doubled, None, self.eps)[..., : self._size]
 
 
 def swap_norms(model: nn.Module) -> None:

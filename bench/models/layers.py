@@ -153,6 +153,24 @@ class InPlaceLayer(DynamicLayer):
         self.key_buffer: Tensor | None = None
         self.value_buffer: Tensor | None = None
 
+    @property
+    def keys(self) -> Tensor | None:
+        """A view of those that are held; made when asked for, which most passes do not."""
+        return None if self.key_buffer is None else self.key_buffer[:, :, : self.length]
+
+    @keys.setter
+    def keys(self, _: None) -> None:
+        """The base class begins with none."""
+
+    @property
+    def values(self) -> Tensor | None:
+        """As `keys`."""
+        return None if self.value_buffer is None else self.value_buffer[:, :, : self.length]
+
+    @values.setter
+    def values(self, _: None) -> None:
+        """The base class begins with none."""
+
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         """Appends `(batch, kv_heads, new, head_dim)` states; returns views of all states so far."""
         start, end = self.length, self.length + key_states.shape[-2]
@@ -161,7 +179,18 @@ class InPlaceLayer(DynamicLayer):
         assert self.key_buffer is not None and self.value_buffer is not None
         self.key_buffer[:, :, start:end] = key_states
         self.value_buffer[:, :, start:end] = value_states
-        return self._show(end)
+        self.length = end
+        return self.key_buffer[:, :, :end], self.value_buffer[:, :, :end]
+
+    def make_room(self, num_new: int) -> tuple[Tensor, Tensor]:
+        """Takes in new positions, which the caller writes, after those that are held; returns the buffers."""
+        keys, values, end = self.key_buffer, self.value_buffer, self.length + num_new
+        assert keys is not None and values is not None
+        if end > keys.shape[-2]:
+            self._grow(keys, values, end)
+            return self.make_room(num_new)
+        self.length = end
+        return keys, values
 
     def get_seq_length(self) -> int:
         """Tokens held."""
@@ -169,28 +198,19 @@ class InPlaceLayer(DynamicLayer):
 
     def rewind(self, length: int) -> None:
         """Forgets everything after the first `length` tokens."""
-        if length < self.length:
-            self._show(length)
+        self.length = min(length, self.length)
 
     def select_rows(self, rows: Tensor) -> None:
         """Keeps these batch rows only."""
         assert self.key_buffer is not None and self.value_buffer is not None
         self.key_buffer = self.key_buffer.index_select(0, rows)
         self.value_buffer = self.value_buffer.index_select(0, rows)
-        self._show(self.length)
 
     def repeat_rows(self, times: int) -> None:
         """Repeats every batch row `times` times, copies side by side."""
         assert self.key_buffer is not None and self.value_buffer is not None
         self.key_buffer = self.key_buffer.repeat_interleave(times, dim=0)
         self.value_buffer = self.value_buffer.repeat_interleave(times, dim=0)
-        self._show(self.length)
-
-    def _show(self, length: int) -> tuple[Tensor, Tensor]:
-        assert self.key_buffer is not None and self.value_buffer is not None
-        self.length = length
-        self.keys, self.values = self.key_buffer[:, :, :length], self.value_buffer[:, :, :length]
-        return self.keys, self.values
 
     def _grow(self, keys: Tensor, values: Tensor, needed: int) -> None:
         capacity = max(needed + _GROWTH, 2 * needed)

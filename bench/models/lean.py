@@ -13,8 +13,9 @@ from torch import Tensor
 
 from bench.models.causal_lm import too_long
 from bench.models.draft_config import LAST
+from bench.models.fused import FusedNorm, FusedStack, LayerParts, fused_obstacle, fused_ops, takes
 from bench.models.kernels import RmsNorm, joined
-from bench.models.layers import StaticCache, TokenCache, apply_rotary, signed_sin
+from bench.models.layers import KVCache, StaticCache, TokenCache, apply_rotary, signed_sin
 
 
 class LeanDecoder:
@@ -30,17 +31,29 @@ class LeanDecoder:
 
     def __init__(self, decoder: Any):
         self._decoder = decoder
+        self._embedding: Tensor = decoder.embed_tokens.weight
         eps: float = decoder.config.rms_norm_eps
         self._layers = [_LayerParts(layer, eps) for layer in decoder.layers]
         self._norm = RmsNorm(decoder.norm.weight, eps)
         self.feature_layers: frozenset[int] = frozenset()
         self._cos, self._sin = self._rotary_tables()
+        self._fused: tuple[FusedNorm, FusedStack] | None = None
+
+    @property
+    def fused_obstacle(self) -> str | None:
+        """Why its layers cannot be fused; None where they can."""
+        return fused_obstacle(self._embedding, self._decoder.layers)
+
+    def fuse(self, wanted: bool) -> None:
+        """From now on passes over few tokens run fused layers, or no pass does."""
+        self._fused = self._fused_parts() if wanted else None
 
     def static_cache(self, room: int) -> StaticCache:
         """An empty cache of fixed room."""
         config, first = self._decoder.config, self._layers[0]
-        like = self._decoder.embed_tokens.weight
-        return StaticCache(len(self._layers), config.num_key_value_heads, first.head_dim, room, like)
+        return StaticCache(
+            len(self._layers), config.num_key_value_heads, first.head_dim, room, self._embedding
+        )
 
     def forward(self, ids: Tensor, cache: TokenCache) -> tuple[Tensor, Tensor]:
         """`ids` `(1, n)` on top of `cache`; final normed hidden `(1, n, H)`, features `(1, n, layers x H)`.
@@ -50,9 +63,14 @@ class LeanDecoder:
         window = cache.window(ids.shape[1])
         if window.reach > len(self._cos):
             raise too_long(window.reach, len(self._cos))
-        cos, sin = window.rows(self._cos), window.rows(self._sin)
-        hidden = F.embedding(ids, self._decoder.embed_tokens.weight)
+        hidden = F.embedding(ids, self._embedding)
         features = [hidden] if 0 in self.feature_layers else []
+        if self._fused and isinstance(cache, KVCache) and takes(ids.shape[1], cache):
+            norm, stack = self._fused
+            tables = self._cos, self._sin
+            _, final, kept = stack.run(norm(hidden), hidden, cache, tables, self.feature_layers)
+            return self._with_features(final, features + kept)
+        cos, sin = window.rows(self._cos), window.rows(self._sin)
         for index, layer in enumerate(self._layers):
             x = layer.input_norm(hidden)
             attended = window.attend(index, *layer.queries_keys_values(x, cos, sin))
@@ -61,18 +79,33 @@ class LeanDecoder:
             hidden = hidden + layer.mlp(x)
             if index + 1 in self.feature_layers:
                 features.append(hidden)
-        final = self._norm(hidden)
+        return self._with_features(self._norm(hidden), features)
+
+    def _with_features(self, final: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         if LAST in self.feature_layers:
             features.append(final)
         return final, torch.cat(features, dim=-1) if features else final[..., :0]
 
+    def _fused_parts(self) -> tuple[FusedNorm, FusedStack]:
+        """The norm of the first layer's input, and the layers."""
+        config, ops = self._decoder.config, fused_ops(self._embedding.dtype)
+        heads = config.num_attention_heads, config.num_key_value_heads, self._layers[0].head_dim
+        norms = [FusedNorm(ops, norm) for norm in (*(parts.input_norm for parts in self._layers), self._norm)]
+        layers = [
+            LayerParts.of(layer, FusedNorm(ops, parts.mlp_norm), norms[number])
+            for number, (layer, parts) in enumerate(
+                zip(self._decoder.layers, self._layers, strict=True), start=1
+            )
+        ]
+        return norms[0], FusedStack(ops, layers, heads)
+
     def _rotary_tables(self) -> tuple[Tensor, Tensor]:
         """Cos and sin of every position `(positions, head_dim)`, scaled as the model scales them."""
         length = self._decoder.config.max_position_embeddings
-        weight = self._decoder.embed_tokens.weight
+        weight = self._embedding
         positions = torch.arange(length, device=weight.device)[None]
         cos, sin = self._decoder.rotary_emb(weight[:1, None], positions)
-        return cos[0], signed_sin(sin[0])
+        return cos[0].contiguous(), signed_sin(sin[0])
 
 
 class _LayerParts:

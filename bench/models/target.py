@@ -120,6 +120,18 @@ class Target:
         assert self._lean is not None
         return self._lean.static_cache(room)
 
+    @property
+    def fused_obstacle(self) -> str | None:
+        """Why its layers cannot be fused; None where they can."""
+        if self._lean is None:
+            return f"a target of type {self.config.model_type} runs through transformers"
+        return self._lean.fused_obstacle
+
+    def fuse(self, wanted: bool) -> None:
+        """From now on passes over few tokens run fused layers, or no pass does."""
+        if self._lean:
+            self._lean.fuse(wanted)
+
     def eos_token_ids(self) -> frozenset[int]:
         """Tokens that end an answer."""
         declared = self.model.generation_config.eos_token_id

@@ -5,16 +5,15 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from bench.config import Config, DomainSource, MeasureConfig, TelemetryConfig, VocabConfig
-from bench.config.run import Execution
 from bench.decoding.rules import Sampler
-from bench.decoding.static import capture_obstacle
 from bench.decoding.torch_engine import TorchEngine
 from bench.device import Device
-from bench.device.graphs import executions, round_execution, shared_capture
+from bench.device.graphs import executions
 from bench.measure.attempts import attempt
 from bench.measure.campaign import PROVING, Campaign
 from bench.measure.launches import LaunchFacts, launch_facts
@@ -24,7 +23,7 @@ from bench.records import FailureRecord, Record
 from bench.records.store import Done
 from bench.runs.environment import data_ids, describe_run
 from bench.runs.folder import check_writable
-from bench.runs.pair import Pair, load_pair
+from bench.runs.pair import Pair, load_pair, open_engine
 from bench.runs.progress import BASELINE_SHARE, ENERGY_SHARE, ISOLATED_SHARE, PROVING_WEIGHT, run_bar
 from bench.runs.repeats import Part, run_in_processes
 from bench.runs.run import Job, run_job
@@ -109,7 +108,9 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
     ]
     _say_what_lacks(texts, workloads, config.measure, console)
 
-    engine, multiple = _engine(pair, device, config.measure), _multiple(config.vocab, device)
+    with stage(console, "preparing the loop"):
+        engine, decoding = _engine(pair, device, config.measure)
+    multiple = _multiple(config.vocab, device)
 
     def measure(done: Done, seen: Watch) -> Generator[Record, None, None]:
         is_reversed = part.process % 2 == 1
@@ -145,7 +146,7 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
         for source in sources
         if source.template is not None
     ]
-    environment["decoding"] = engine.facts
+    environment["decoding"] = decoding
     with stage(console, "measuring launches", moves=False):
         environment["launches"] = asdict(_launches(device, engine, workloads[0], sizes[0], config.measure))
     environment["rows"] = {name: text.odd.as_dict() for name, text in texts.items()}
@@ -172,12 +173,9 @@ def _report(folder: Path, console: Console) -> None:
     render(folder, console)
 
 
-def _engine(pair: Pair, device: Device, measure: MeasureConfig) -> TorchEngine:
+def _engine(pair: Pair, device: Device, measure: MeasureConfig) -> tuple[TorchEngine, dict[str, Any]]:
     sampler = Sampler(measure.temperature, measure.top_k, measure.top_p) if measure.temperature else None
-    execution = round_execution(device, measure.execution, capture_obstacle(pair.target, pair.draft))
-    capture = shared_capture(device) if execution is Execution.graph else None
-    what = (device, pair.target, pair.draft, measure.max_new_tokens, measure.seed)
-    return TorchEngine(*what, sampler, capture)
+    return open_engine(pair, device, measure.max_new_tokens, measure.seed, sampler, measure.execution)
 
 
 def _launches(

@@ -26,7 +26,16 @@ from bench.telemetry.host import cpu_frequency
 from bench.telemetry.nvml import driver_version
 from bench.text import content_id
 
-_PACKAGES = ("torch", "transformers", "safetensors", "numpy", "hydra-core", "nvidia-ml-py", "vocabtrim-bench")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "safetensors",
+    "numpy",
+    "hydra-core",
+    "nvidia-ml-py",
+    "numba",
+    "vocabtrim-bench",
+)
 
 
 def describe(device: Device) -> dict[str, Any]:

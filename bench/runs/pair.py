@@ -7,13 +7,19 @@ from typing import Any
 import torch
 
 from bench.config import PairConfig
+from bench.config.run import Execution
 from bench.cost.config_json import read_config
 from bench.decoding.answers import AnswerStore
+from bench.decoding.rules import Sampler
+from bench.decoding.static import capture_obstacle
+from bench.decoding.torch_engine import TorchEngine
 from bench.device import Device, default_dtype
+from bench.device.graphs import round_execution, shared_capture
 from bench.identity import Identity, of_model
 from bench.models.checkpoint import load_draft, resolve_pair_draft
 from bench.models.draft import Draft, Placement
 from bench.models.draft_config import chosen_layers
+from bench.models.fused import fused_ops
 from bench.models.mtp import OF_TARGET
 from bench.models.target import Target, load_target, resolve_target
 
@@ -79,6 +85,43 @@ def load_pair(config: PairConfig, device: Device, dtype_name: str) -> Pair:
         target_folder=target_folder,
         draft_folder=draft_folder,
     )
+
+
+def open_engine(
+    pair: Pair,
+    device: Device,
+    max_new_tokens: int,
+    seed: int,
+    sampler: Sampler | None = None,
+    wanted: Execution = Execution.auto,
+) -> tuple[TorchEngine, dict[str, Any]]:
+    """The engine that decodes a pair, and how it does so, as results name it.
+
+    Args:
+        pair: the pair.
+        device: it is on.
+        max_new_tokens: longest answer.
+        seed: of sampling.
+        sampler: how the target samples; None decodes greedily.
+        wanted: as of `measure.execution`.
+
+    Raises:
+        DeviceError: rounds cannot be executed as wanted.
+    """
+    obstacle = None
+    if wanted is Execution.compiled or (wanted is Execution.auto and not device.has_graphs):
+        obstacle = pair.target.fused_obstacle or pair.draft.fused_obstacle
+    execution = round_execution(device, wanted, capture_obstacle(pair.target, pair.draft), obstacle)
+    capture = shared_capture(device) if execution is Execution.graph else None
+    is_compiled = execution is Execution.compiled
+    what = (device, pair.target, pair.draft, max_new_tokens, seed, sampler, capture, is_compiled)
+    engine = TorchEngine(*what)
+    how: dict[str, Any] = engine.facts
+    if is_compiled:
+        how["compile_s"] = round(fused_ops(pair.dtype).compile_s, 2)
+    elif obstacle:
+        how["not_compiled"] = obstacle
+    return engine, how
 
 
 def shipped_answers(draft_folder: Path) -> list[Path]:

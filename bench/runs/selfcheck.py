@@ -17,7 +17,6 @@ from rich.table import Table
 
 from bench.config import CacheState, Config, TimingConfig
 from bench.decoding.engine import Engine, PartKey
-from bench.decoding.torch_engine import TorchEngine
 from bench.device import Device, default_dtype, open_device
 from bench.device.lock import hold_device, physical_id
 from bench.errors import DeviceError, FailedCasesError, OutputError, memory_for
@@ -27,7 +26,7 @@ from bench.measure.workload import EncodedPrompt, Step
 from bench.progress import stage
 from bench.records import DecodeRecord, FailureRecord
 from bench.runs.environment import describe
-from bench.runs.pair import Pair, load_pair
+from bench.runs.pair import Pair, load_pair, open_engine
 from bench.runs.speed import Speed, Steps
 from bench.runs.workloads import held_out_prompts
 from bench.stats.estimates import CONFIDENCE, Estimate, Floats, median_ratio
@@ -141,7 +140,7 @@ class _Compared:
 
 def _check(config: Config, device: Device, pair: Pair) -> list[Check]:
     timing, prompts, seed = _timing(config), _prompts(config, pair), config.measure.seed
-    engine = TorchEngine(device, pair.target, pair.draft, _NUM_TOKENS, seed)
+    engine, _ = open_engine(pair, device, _NUM_TOKENS, seed)
     full = engine.full_size
     sizes = {"small": min(_SMALL, full // 2), "cut": int(_CUT * full), "full": full}
     parts = engine.parts(engine.prepare(prompts[0].token_ids), list(sizes.values()), [_DRAFT_LENGTH])

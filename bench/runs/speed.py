@@ -15,16 +15,15 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from bench.config.run import Execution
 from bench.decoding.engine import Part, PartKey
-from bench.decoding.static import capture_obstacle
-from bench.decoding.torch_engine import TorchEngine
+from bench.decoding.parts import draft_step
 from bench.device import Device
-from bench.device.graphs import execute_as, round_execution, shared_capture
+from bench.device.graphs import execute_as
 from bench.measure.campaign import time_beside_reference
 from bench.measure.workload import EncodedPrompt
 from bench.models.kernels import PackedLinear
-from bench.runs.pair import Pair
+from bench.runs.pair import Pair, open_engine
 from bench.stats.estimates import Estimate, Floats, median_ratio
-from bench.variant import HEAD, LAYER, SELECT, VERIFY
+from bench.variant import VERIFY
 
 _VOCAB_SIZE, _NUM_TOKENS, _NUM_REPEATS = 2048, 64, 2
 
@@ -72,22 +71,16 @@ class Steps:
     """
 
     def __init__(self, device: Device, pair: Pair, prompts: Sequence[EncodedPrompt], seed: int):
-        obstacle = capture_obstacle(pair.target, pair.draft)
-        execution = round_execution(device, Execution.auto, obstacle)
-        capture = shared_capture(device) if execution is Execution.graph else None
-        self._engine = engine = TorchEngine(
-            device, pair.target, pair.draft, _NUM_TOKENS, seed, capture=capture
-        )
+        self._engine = engine = open_engine(pair, device, _NUM_TOKENS, seed)[0]
         self._prompts, self._seed = prompts, seed
         self.dtype = str(pair.dtype).removeprefix("torch.")
         self.vocab_size = size = min(_VOCAB_SIZE, engine.full_size)
-        parts = engine.parts(engine.prepare(prompts[0].token_ids), [size], [1])
-        chained = [parts[PartKey(LAYER)], *(parts[PartKey(part, vocab_size=size)] for part in (HEAD, SELECT))]
-        steps: dict[str, Part] = {
-            PLAIN: parts[PartKey(VERIFY, num_tokens=1)],
-            DRAFT: lambda: [part() for part in chained],
-        }
+        prepared = engine.prepare(prompts[0].token_ids)
+        head = pair.draft.head_of_size(size)
+        plain = engine.parts(prepared, [], [1])[PartKey(VERIFY, num_tokens=1)]
+        steps: dict[str, Part] = {PLAIN: plain, DRAFT: draft_step(pair.draft, head, prepared)}
         steps |= {f"{_MATRICES}{name}": matrices_of(step) for name, step in steps.items()}
+        execution = Execution.graph if engine.execution is Execution.graph else Execution.eager
         self.calls = {name: execute_as(device, step, execution) for name, step in steps.items()}
 
     def speeds(self, times: Mapping[str, Floats]) -> list[Speed]:
@@ -145,7 +138,8 @@ def matrices_of(call: Part) -> Callable[[], None]:
 
     def keep(module: nn.Module, given: tuple, _output: object) -> None:
         if isinstance(module, nn.Linear | PackedLinear):
-            found.append((module, given[0]))
+            # Layers may write their next input to the same memory.
+            found.append((module, given[0].clone()))
 
     hook = register_module_forward_hook(keep)
     try:

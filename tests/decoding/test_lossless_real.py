@@ -1,13 +1,16 @@
 """On the real pair, in float32, speculation gives plain decoding's output token for token."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 
 from bench.config import DomainSource, MeasureConfig, PairConfig, Source, VocabConfig
+from bench.config.run import Execution
 from bench.decoding.decoder import Decoder
 from bench.decoding.rounds import Timeline
 from bench.device import CpuDevice
-from bench.runs.pair import load_pair
+from bench.runs.pair import load_pair, open_engine
 from bench.runs.workloads import count_answers, held_out_prompts, make_rankings
 from bench.text import load_prompts
 from bench.text.conversation import user_prompt
@@ -22,8 +25,14 @@ SIZES = [49152, 16384, 8192, 4096, 2048, 1024, 512]
 
 @pytest.fixture(scope="module", params=DRAFTS)
 def pair(request):
-    config = PairConfig("smollm2-135m", "smollm2-135m-instruct", request.param)
-    return load_pair(config, CpuDevice(), "float32")
+    """As a run executes it: compiled, but for the MTP module, whose layer has no compiled functions."""
+    pair = load_pair(
+        PairConfig("smollm2-135m", "smollm2-135m-instruct", request.param), CpuDevice(), "float32"
+    )
+    engine, _ = open_engine(pair, CpuDevice(), 20, seed=0)
+    is_compiled = not request.param.endswith("mtp") and find_spec("numba") is not None
+    assert engine.execution is (Execution.compiled if is_compiled else Execution.eager)
+    return pair
 
 
 @pytest.mark.timeout(900)
