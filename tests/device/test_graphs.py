@@ -100,7 +100,12 @@ def test_auto_takes_graphs_where_there_are_any():
 
 
 @pytest.mark.slow
-def test_inductor_compiles_packed_parts_on_a_cpu(target, draft):
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_inductor_compiles_packed_parts_on_a_cpu(target, draft, is_fused):
+    """Where rounds run compiled functions of their own, it compiles torch's operations all the same."""
+    if is_fused:
+        pytest.importorskip("numba")
+    draft.fuse(is_fused)
     prefill = Decoder(target, 20).prefill([5, 9, 33, 7])
     parts = isolated_parts(target, draft, {9: draft.head(DraftVocab(np.arange(9), VOCAB_SIZE))}, [2], prefill)
     for key in (PartKey(LAYER), PartKey(HEAD, vocab_size=9)):

@@ -15,14 +15,16 @@ from tests.conftest import make_draft, make_target
 
 DEVICE = CpuDevice()
 
+needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
+
 
 def pair_of(draft_of=make_draft, dtype=torch.float32):
     target = make_target()
     return SimpleNamespace(target=target, draft=draft_of(target), dtype=dtype)
 
 
+@needs_numba
 def test_auto_is_compiled_and_eager_stays_eager():
-    pytest.importorskip("numba")
     pair = pair_of()
     engine, how = open_engine(pair, DEVICE, 8, seed=0)
     assert (engine.execution, how["execution"]) == (Execution.compiled, "compiled")
@@ -56,6 +58,7 @@ def test_what_cannot_be_compiled_runs_eagerly_and_says_why(hinder, monkeypatch):
     assert str(caught.value) == f"rounds cannot run compiled: {reason}; use measure.execution=eager"
 
 
+@needs_numba
 def test_a_draft_without_compiled_layers_keeps_its_target_from_them():
     """A target that is faster than its draft could be would make speculation look bad."""
     pair = pair_of()
@@ -76,7 +79,7 @@ def test_weights_elsewhere_or_of_another_dtype_are_not_fused():
     assert "not of the same kind" in fused.fused_obstacle(torch.empty(2), [layers[0], separate])
 
 
-@pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
+@needs_numba
 @torch.inference_mode()
 def test_a_step_in_selfcheck_and_its_products_read_the_same_inputs():
     """Compiled layers write their inputs to the same memory again and again."""
