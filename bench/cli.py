@@ -129,12 +129,20 @@ def main() -> NoReturn:
         when = "" if SweepStart.folder else " before the first measurement"
         _stop(f"interrupted{when}", _INTERRUPTED)
     except Exception as error:
+        if isinstance(error, OSError) and not _reached_task(error):
+            _stop(f"Hydra: {error}; choose another hydra.run.dir", BenchError.exit_code)
         if SweepStart.folder is None or SweepStart.launcher == "basic":
             raise
         # Jobs are separate processes, so this is an error of the launcher, such as a lost node.
         _say(explain_launcher(SweepStart.launcher, error, SweepStart.folder))
         sys.exit(max(_end_sweep(), BenchError.exit_code))
     sys.exit(_end_sweep())
+
+
+def _reached_task(error: Exception) -> bool:
+    return SweepStart.folder is not None or any(
+        frame.name == "_job" for frame in traceback.extract_tb(error.__traceback__)
+    )
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

@@ -105,6 +105,7 @@ def test_smoke_run_on_real_input(tmp_path):
         (["domain=[code,5]"], ["unknown domain '[code,5]'"]),
         (["domain="], ["unknown domain ''"]),
         (["domain=code,jsonl"], ["domain=code,jsonl is several values: -m runs one job for each"]),
+        (["task=report", "hydra.run.dir=/dev/null/x"], ["/dev/null/x", "choose another hydra.run.dir"]),
         (["=code"], ["unknown key ''", "top-level keys are"]),
         (["pair=custom", "pair.target=/nowhere", "pair.draft=mtp"], ["'/nowhere' is no folder", "hub id"]),
         (["experiment=smok"], ["unknown experiment 'smok'", "smoke"]),
