@@ -79,7 +79,16 @@ def origin(run: Run) -> str:
         f"{environment['packages']['transformers']}; started {environment['started_at']}"
     )
     notes = "".join(f" {note[0].upper()}{note[1:]}." for note in environment.get("notes", []))
-    return f"{text}{f'; target through the {runner} runner' if runner else ''}.{notes}{sessions(run)}"
+    text += f"; target through the {runner} runner" if runner else ""
+    return f"{text}{_compiled(run)}.{notes}{sessions(run)}"
+
+
+def _compiled(run: Run) -> str:
+    """Whether rounds ran compiled on a CPU; empty where nothing else could."""
+    reason = (run.environment.get("decoding") or {}).get("not_compiled")
+    if reason:
+        return f"; rounds were not compiled: {reason}"
+    return "; rounds were compiled" if run.execution == "compiled" else ""
 
 
 def sessions(run: Run) -> str:

@@ -1,8 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
 
+from bench.analysis.facts import origin
 from bench.analysis.findings import Findings
 from bench.analysis.run import read_run
 from bench.config import POOLED
@@ -37,6 +39,22 @@ def test_a_faster_trimmed_draft_is_advised(tmp_path):
         "it keeps 100.0%",
     ):
         assert part in details, part
+
+
+@pytest.mark.parametrize(
+    ("decoding", "said"),
+    [
+        (None, ""),
+        ({"execution": "eager"}, ""),
+        ({"execution": "compiled"}, "; rounds were compiled"),
+        ({"execution": "eager", "not_compiled": "numba is not installed"},
+         "; rounds were not compiled: numba is not installed"),
+    ],
+)  # fmt: skip
+def test_a_report_says_whether_rounds_were_compiled(decoding, said, tmp_path):
+    run = read_run(write_run(tmp_path, {100: 5.5, 10: 0.5}))
+    run = replace(run, environment={**run.environment, "decoding": decoding})
+    assert origin(run).split("started")[1].split(".")[0].partition("runner")[2] == said
 
 
 def test_fewer_decodes_than_replays_have_their_own_prediction_beside_them(tmp_path):
