@@ -49,6 +49,10 @@ def make_linear(weight: Tensor) -> nn.Module:
     return linear
 
 
+# On an input of joined layers: the layer that read it last, and its outputs that were not asked for yet.
+_UNREAD = "_unread_outputs"
+
+
 class JoinedLinear(nn.Module):
     """Several linear layers that read the same input, as one: a matrix product costs 10 us at least.
 
@@ -67,8 +71,6 @@ class JoinedLinear(nn.Module):
             if parts[0] is not None:
                 whole = torch.cat([part.detach() for part in parts])
                 setattr(self.linear, name, nn.Parameter(whole, requires_grad=False))
-        self._input: Tensor | None = None
-        self._unread: dict[int, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., in)` to the outputs of all, side by side."""
@@ -78,12 +80,12 @@ class JoinedLinear(nn.Module):
         """That of one layer; the first that reads an input computes for all of them."""
         if torch.compiler.is_compiling():
             return self.linear(x).split(self._sizes, dim=-1)[index]
-        if x is not self._input or index not in self._unread:
-            self._input, self._unread = x, dict(enumerate(self.linear(x).split(self._sizes, dim=-1)))
-        found = self._unread.pop(index)
-        if not self._unread:
-            self._input = None
-        return found
+        # Kept with the input, so that an output that nobody reads goes with it.
+        owner, unread = x.__dict__.get(_UNREAD, (None, {}))
+        if owner is not self or index not in unread:
+            unread = dict(enumerate(self.linear(x).split(self._sizes, dim=-1)))
+            x.__dict__[_UNREAD] = self, unread
+        return unread.pop(index)
 
 
 class LinearShare(nn.Module):

@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -83,6 +85,15 @@ def test_a_joined_layer_never_gives_what_another_input_gave():
     torch.testing.assert_close(whole.output(0, x), linears[0](x))
     x.copy_(other)
     torch.testing.assert_close(whole.output(0, x), linears[0](other))
+
+
+@torch.inference_mode()
+def test_an_output_that_nobody_reads_goes_with_its_input():
+    whole, x = JoinedLinear([nn.Linear(6, 4), nn.Linear(6, 2)]), torch.randn(1, 6)
+    whole.output(0, x)
+    kept = weakref.ref(x)
+    del x
+    assert kept() is None
 
 
 def test_layers_that_are_not_plain_stay_as_they_are():
