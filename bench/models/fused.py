@@ -201,6 +201,8 @@ class FusedStack:
     def __init__(self, ops: FusedOps, layers: Sequence[LayerParts], heads: tuple[int, int, int]):
         self._ops, self._heads, self._eps = ops, heads, layers[0].mlp_norm.eps
         self._wide = layers[0].down_proj.in_features
+        # Weights are read by their addresses: held so that they stay there.
+        self._layers = layers
         # One lookup for all that the loop below takes: a matrix product leaves little else in the caches.
         self._at_hand = [layer.at_hand for layer in layers]
         # By number of new tokens.

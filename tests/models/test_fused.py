@@ -1,5 +1,7 @@
 """Compiled functions and fused layers against torch's operations, one by one and as whole passes."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,10 @@ from bench.device.cpu import CpuDevice
 from bench.models import fused
 from bench.models.draft import DraftHead
 from bench.models.kernels import MOST_FUSED_ROWS, RmsNorm, best_ids
+from bench.models.target import Target
 from bench.variant import Variant
 from bench.vocab.draft_vocab import DraftVocab, choose_vocab
-from tests.conftest import VOCAB_SIZE, make_decoder_lm, make_draft, make_target
+from tests.conftest import VOCAB_SIZE, make_decoder_lm, make_draft, make_llama, make_target
 
 pytest.importorskip("numba", reason="without it no layer is fused")
 
@@ -129,6 +132,30 @@ def test_passes_over_few_tokens_are_those_of_torch(most_products, monkeypatch):
         # Results stay although later passes write to the same memory.
         close(found.hidden, wanted.hidden, 10)
         close(found.features, wanted.features, 10)
+
+
+@torch.inference_mode()
+def test_bfloat16_is_as_near_to_float32_as_torchs_is():
+    model = make_llama()
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.copy_(1 + numbers(*parameter.shape) / 4)
+    exact = Target(copy.deepcopy(model), None)
+    target = Target(model.to(torch.bfloat16), None)
+    ids = torch.arange(60)[None] * 7 % VOCAB_SIZE
+    truth = exact.forward(ids, exact.new_cache()).hidden[:, 40:]
+    errors = {}
+    for is_fused in (False, True):
+        target.fuse(is_fused)
+        # What is freed by now is written over.
+        _clobbered = [
+            torch.full((size,), float("nan")) for size in (8, 16, 32, 32, 32, 48, 64) for _ in range(50)
+        ]
+        cache = target.new_cache()
+        target.forward(ids[:, :40], cache)
+        pieces = [target.forward(ids[:, at : at + 4], cache).hidden for at in range(40, 60, 4)]
+        errors[is_fused] = float((torch.cat(pieces, dim=1).float() - truth).norm() / truth.norm())
+    assert 0 < errors[False] < 0.2 and errors[True] < 1.25 * errors[False]
 
 
 @torch.inference_mode()
