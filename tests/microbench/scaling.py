@@ -76,17 +76,19 @@ class Scale:
 
 def timed(work: Callable[[], object]) -> float:
     """Median seconds of several calls after a first one; that one's alone where it takes long."""
-    start = time.perf_counter()
-    work()
-    first_s = time.perf_counter() - start
+    first_s = _seconds(work)
     if first_s > _LONG_S:
         return first_s
     took: list[float] = []
     while len(took) < _LEAST_REPEATS or sum(took) < _BUDGET_S:
-        start = time.perf_counter()
-        work()
-        took.append(time.perf_counter() - start)
+        took.append(_seconds(work))
     return median(took)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def scales(folder: Path) -> Iterator[Scale]:
@@ -172,22 +174,24 @@ class Beside:
     counting: float
 
 
-def counting_beside_the_references(folder: Path, all_cores_per_s: float) -> Iterator[Beside]:
-    """Every published way beside this package, on the corpus that `scales` wrote."""
+def counting_beside_the_references(folder: Path) -> Iterator[Beside]:
+    """Every published way beside this package, in turns, on the corpus that `scales` wrote."""
+    print("counting beside published ways ...", file=sys.stderr)
     target = load_tokenizer(resolve_tokenizer("smollm2-135m-instruct"))
     tokenizer, path = target.tokenizer, folder / f"{MOST_CONVERSATIONS}.jsonl"
-    alone_per_s = MOST_CONVERSATIONS / timed(_counting(folder, MOST_CONVERSATIONS, 1))
-    for reference in REFERENCES:
-        print(f"counting, {reference.name} ...", file=sys.stderr)
-        per_s = reference.num / timed(partial(reference.count_file, path, tokenizer))
+    own = [_counting(folder, MOST_CONVERSATIONS, num_processes) for num_processes in (1, None)]
+    published = [partial(reference.count_file, path, tokenizer) for reference in REFERENCES]
+    calls: list[Callable[[], object]] = [*own, *published]
+    nums = [MOST_CONVERSATIONS] * len(own) + [reference.num for reference in REFERENCES]
+    each_s = np.array([[_seconds(call) for call in calls] for _ in range(_LEAST_REPEATS)]) / nums
+    for reference, its_s in zip(REFERENCES, each_s.T[len(own) :], strict=True):
+        alone, all_cores = np.median(its_s[:, None] / each_s[:, : len(own)], axis=0).tolist()
         encoded = list(reference.encode(path, tokenizer))
         answers = list(reference.answers(encoded, tokenizer))
         marked_s = timed(partial(reference.count, encoded, tokenizer))
         groups = [(str(index), ids.numpy()) for index, ids in enumerate(answers)]
         counted_s = timed(partial(block_counts, groups, target.vocab_size, len(groups)))
-        yield Beside(
-            reference.name, per_s, alone_per_s / per_s, all_cores_per_s / per_s, marked_s / counted_s
-        )
+        yield Beside(reference.name, float(1 / np.median(its_s)), alone, all_cores, marked_s / counted_s)
 
 
 def as_markdown(found: Sequence[Scale], ways: Sequence[Beside]) -> str:
@@ -228,8 +232,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = list(scales(folder))
-        all_cores_per_s = MOST_CONVERSATIONS / found[0].times_s[-1]
-        text = as_markdown(found, list(counting_beside_the_references(folder, all_cores_per_s)))
+        text = as_markdown(found, list(counting_beside_the_references(folder)))
     print(text)
     path = Path("results/microbench/scaling.md")
     path.parent.mkdir(parents=True, exist_ok=True)
