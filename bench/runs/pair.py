@@ -1,5 +1,6 @@
 """A pair ready to run: target, draft, and cached answers of the target."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from bench.models.draft import Draft, Placement
 from bench.models.draft_config import chosen_layers
 from bench.models.fused import fused_ops
 from bench.models.mtp import OF_TARGET
-from bench.models.target import Target, load_target, resolve_target
+from bench.models.target import MOST_ERROR, Target, load_target, resolve_target
 
 # Of a draft's folder: answers that rank, and answers to held-out prompts.
 ANSWERS_FILE, HELD_OUT_FILE = "answers.npz", "held_out_answers.npz"
@@ -110,7 +111,7 @@ def open_engine(
     """
     obstacle = None
     if wanted is Execution.compiled or (wanted is Execution.auto and not device.has_graphs):
-        obstacle = pair.target.fused_obstacle or pair.draft.fused_obstacle
+        obstacle = pair.target.fused_obstacle or pair.draft.fused_obstacle or _wrong_layers(pair.target)
     execution = round_execution(device, wanted, capture_obstacle(pair.target, pair.draft), obstacle)
     capture = shared_capture(device) if execution is Execution.graph else None
     is_compiled = execution is Execution.compiled
@@ -122,6 +123,14 @@ def open_engine(
     elif obstacle:
         how["not_compiled"] = obstacle
     return engine, how
+
+
+def _wrong_layers(target: Target) -> str | None:
+    """What a compiler or its cache did wrong; None where compiled layers compute what the layers compute."""
+    error = target.fused_error()
+    if math.isnan(error):
+        return "compiled layers give no numbers"
+    return None if error < MOST_ERROR else f"compiled layers are {error:.0%} off the target's own"
 
 
 def shipped_answers(draft_folder: Path) -> list[Path]:

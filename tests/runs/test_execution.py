@@ -1,5 +1,7 @@
 """How rounds are executed on a CPU: compiled where they can be, and if not, results say why."""
 
+import math
+from functools import partial
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -48,7 +50,27 @@ def with_a_broken_compiler(monkeypatch):
     return "numba cannot compile here (cannot cache function: no locator)"
 
 
-@pytest.mark.parametrize("hinder", [without_numba, with_a_broken_compiler])
+def with_wrong_results(factor, monkeypatch):
+    run = fused.FusedStack.run
+
+    def wrong(self, *args, **options):
+        hidden, normed, kept = run(self, *args, **options)
+        return hidden, normed * factor, kept
+
+    monkeypatch.setattr(fused.FusedStack, "run", wrong)
+    return (
+        "compiled layers give no numbers" if factor != 2 else "compiled layers are 100% off the target's own"
+    )
+
+
+@pytest.mark.parametrize(
+    "hinder",
+    [
+        without_numba,
+        with_a_broken_compiler,
+        *(pytest.param(partial(with_wrong_results, factor), marks=needs_numba) for factor in (2, math.nan)),
+    ],
+)
 def test_what_cannot_be_compiled_runs_eagerly_and_says_why(hinder, monkeypatch):
     reason, pair = hinder(monkeypatch), pair_of()
     engine, how = open_engine(pair, DEVICE, 8, seed=0)
