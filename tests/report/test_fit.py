@@ -146,8 +146,6 @@ def test_every_size_has_its_reduction_and_its_distance_to_the_limits(judgement):
     assert (table["reduction"] <= table["reduction_ci_high"]).all()
     names = {model.fitted.model.name for model in step.models}
     assert {f"reduction_{name}" for name in names} <= set(table.columns)
-    # What is published leaves out launches, and promises more.
-    assert smallest["reduction_flops_published"] > smallest["reduction_bytes_affine"]
     rate = step.series.work.total_bytes[-1] / (full["measured_ms"] / 1e3)
     assert full["bandwidth_share"] == pytest.approx(rate / judgement.spec.memory_bytes_per_s)
     t0_ms = step.model(step.efficiency.launch_model).fitted.coefficient("t0_ms")
