@@ -109,8 +109,8 @@ def open_engine(
     Raises:
         DeviceError: rounds cannot be executed as wanted.
     """
-    obstacle = None
-    if wanted is Execution.compiled or (wanted is Execution.auto and not device.has_graphs):
+    obstacle: str | None = "compiled layers are for CPUs"
+    if device.torch_device.type == "cpu" and wanted in (Execution.auto, Execution.compiled):
         obstacle = pair.target.fused_obstacle or pair.draft.fused_obstacle or _wrong_layers(pair.target)
     execution = round_execution(device, wanted, capture_obstacle(pair.target, pair.draft), obstacle)
     capture = shared_capture(device) if execution is Execution.graph else None
@@ -120,7 +120,7 @@ def open_engine(
     how: dict[str, Any] = engine.facts
     if is_compiled:
         how["compile_s"] = round(fused_ops(pair.dtype).compile_s, 2)
-    elif obstacle:
+    elif obstacle and wanted is Execution.auto and device.torch_device.type == "cpu":
         how["not_compiled"] = obstacle
     return engine, how
 

@@ -1,9 +1,12 @@
 """Captured rounds on a pretend GPU: the loops' answers, what a round costs the host, and planted faults."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
+from bench.config.run import Execution
 from bench.decoding import static as static_module
 from bench.decoding.rules import Sampler
 from bench.decoding.static import StaticDecoder
@@ -13,6 +16,8 @@ from bench.device.graphs import capture, shared_capture
 from bench.errors import DeviceError
 from bench.models.draft import DraftHead
 from bench.models.layers import StaticCache, StaticWindow
+from bench.runs import pair as runs_pair
+from bench.runs.pair import open_engine
 from bench.variant import Variant
 from tests.conftest import VOCAB_SIZE
 from tests.pretend.conftest import pretend_pair
@@ -218,3 +223,15 @@ def test_rooms_are_shared_by_prompts_of_similar_length(gpu):
     for prompt in ([1, 2, 3], list(range(60))):
         rounds.graph.decode(rounds.graph.prepare(prompt), VARIANTS[1])
     assert list(rounds.graph._static) == [static_module.needed_room(3, MAX_NEW, 3)]
+
+
+def test_rounds_that_cannot_be_captured_run_eagerly_and_not_as_functions_for_cpus(gpu, monkeypatch):
+    target, draft = pretend_pair()
+    pair = SimpleNamespace(target=target, draft=draft, dtype=torch.float32)
+    device = open_device("cuda:0")
+    assert open_engine(pair, device, 8, seed=0)[0].execution is Execution.graph
+    monkeypatch.setattr(runs_pair, "capture_obstacle", lambda *_: "no")
+    engine, how = open_engine(pair, device, 8, seed=0)
+    assert engine.execution is Execution.eager and "not_compiled" not in how
+    with pytest.raises(DeviceError, match="compiled layers are for CPUs"):
+        open_engine(pair, device, 8, seed=0, wanted=Execution.compiled)
