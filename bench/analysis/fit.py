@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.analysis.hardware import draft_shape_of, hardware_of, target_shape_of
 from bench.analysis.latency import graph_samples, step_samples
-from bench.analysis.run import COLD, GRAPH, DraftRun, Run
+from bench.analysis.run import GRAPH, DraftRun, Run, counted_cache
 from bench.analysis.summary import held_out_tokens
 from bench.analysis.surfaces import Surfaces
 from bench.errors import FitError, OutputError
@@ -95,11 +95,11 @@ def series_of(runs: Sequence[Run]) -> list[LatencySeries]:
     found = []
     for component in (LM_HEAD, DRAFT_STEP, VERIFY):
         is_alone = _is_alone(run, component)
+        times = times_of(runs, component) if is_alone else {}
         laps = {} if is_alone else _laps_of(runs, component)
-        times = times_of(runs, component)
-        if not times or (component == VERIFY and target is None):
+        if not (times or laps) or (component == VERIFY and target is None):
             continue
-        sizes = np.array(list(times), dtype=np.int64)
+        sizes = np.array(list(times or laps), dtype=np.int64)
         if component == VERIFY:
             assert target is not None
             work = verify_work(target, sizes, context, dtype_bytes=width)
@@ -107,7 +107,8 @@ def series_of(runs: Sequence[Run]) -> list[LatencySeries]:
             work = draft_work(draft, component, sizes, context, dtype_bytes=width)
         if is_alone:
             samples = [np.array(samples) for samples in times.values()]
-            found.append(LatencySeries(component, work, samples, setting=f"{COLD}_{GRAPH}"))
+            setting = f"isolated_{counted_cache(run.isolated)}_{GRAPH}"
+            found.append(LatencySeries(component, work, samples, setting=setting))
         else:
             found.append(LatencySeries(component, work, *_grouped(laps.values())))
     return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bench.analysis.run import COLD, EAGER, GRAPH, IN_SITU, WARM, Run
+from bench.analysis.run import COLD, EAGER, GRAPH, IN_SITU, WARM, Run, counted_cache
 from bench.records import IsolatedRecord
 from bench.stats.bootstrap import grouped_median
 from bench.stats.estimates import Estimate, change_between_halves, median
@@ -88,13 +88,12 @@ def step_samples(laps_ms: dict[str, list[float]], draft_length: int) -> dict[str
 
 
 def graph_samples(run: Run) -> dict[str, dict[int, list[float]]]:
-    """Samples in ms by k of LM head and draft step as graphs on their own, with a cold cache, as in rounds.
+    """Samples in ms by k of LM head and draft step as graphs on their own, with the cache that counts.
 
     Rounds that are graphs have no marks inside, so these stand in for their parts. A sample of a step is the
     sum of one of each of its parts. What was not timed as a graph is left out.
     """
-    cache = "cold" if any(record.cache == "cold" for record in run.isolated) else "warm"
-    wanted = (cache, GRAPH)
+    wanted = (counted_cache(run.isolated), GRAPH)
     records = [record for record in run.isolated if (record.cache, record.execution) == wanted]
     by_part = {(record.part, record.vocab_size): record.device_ms for record in records}
     layer = by_part.get((LAYER, None), [])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.analysis.run import Run
+from bench.analysis.run import Run, counted_cache
 from bench.records import IsolatedRecord
 
 
@@ -58,8 +58,7 @@ def _sums(
     records: list[IsolatedRecord], parts: tuple[str, ...], size: int, execution: str
 ) -> tuple[float, float] | None:
     """Device and wall time of these parts together; None where one lacks."""
-    # Rounds find the cache cold; warm times stand in where no cold ones were taken.
-    cache = "cold" if any(record.cache == "cold" for record in records) else "warm"
+    cache = counted_cache(records)
     found = [
         record
         for record in records

@@ -37,7 +37,7 @@ from bench.records.served import by_domain
 from bench.stats.estimates import Estimate, Floats, median
 from bench.stats.jackknife import paired_speedup
 from bench.telemetry.samples import Samples, read_samples
-from bench.variant import Variant
+from bench.variant import LAYER, SELECT, Variant
 from bench.vocab.ranking import Ranking
 
 Replay = ReplayRecord | SampledReplayRecord
@@ -325,8 +325,6 @@ def speedup(run: Run, domain: str, variant: Variant, base: Variant) -> Estimate 
 
 # A run of `task=draft` read back: a draft's step alone, by vocabulary size.
 
-LAYER, SELECT = "layer", "select"
-
 STEP_COLUMNS = [
     "vocab_size", "layer_ms", "lm_head_ms", "select_ms", "draft_step_ms", "draft_step_ci_low_ms",
     "draft_step_ci_high_ms", "draft_step_warm_ms", "lm_head_share", "saving",
@@ -376,7 +374,6 @@ def read_draft_run(folder: Path) -> DraftRun:
     coverage = None
     for record in log.of(CoverageRecord):
         coverage = CoverageTable(np.array(record.sizes), np.array(record.coverage))
-    is_cold = any(record.cache == "cold" for record in isolated)
     if not any(record.part == DRAFT_STEP for record in isolated):
         reasons = "; ".join(f"{failure.error}: {failure.message}" for failure in failures[:1])
         raise OutputError(f"{folder}: no draft step was timed{f' ({reasons})' if reasons else ' yet'}")
@@ -384,7 +381,7 @@ def read_draft_run(folder: Path) -> DraftRun:
     run = Run(folder, environment, config, {}, {}, {}, {}, {}, {}, isolated, [], {}, failures, sessions)
     used = {record.execution for record in isolated}
     execution = GRAPH if GRAPH in used else EAGER if EAGER in used else isolated[0].execution
-    return DraftRun(run, COLD if is_cold else WARM, execution, coverage)
+    return DraftRun(run, f"isolated_{counted_cache(isolated)}", execution, coverage)
 
 
 def step_frame(draft: DraftRun) -> pd.DataFrame:
@@ -434,6 +431,11 @@ def _median(samples: list[float]) -> float | None:
 IN_SITU, COLD, WARM = "in_situ", "isolated_cold", "isolated_warm"
 
 EAGER, GRAPH = "eager", "graph"
+
+
+def counted_cache(records: Iterable[IsolatedRecord]) -> str:
+    """The cache state of the times that count: cold, as in rounds; warm where none were taken cold."""
+    return "cold" if any(record.cache == "cold" for record in records) else "warm"
 
 
 def find_run(runs_dir: Path, name: str) -> Path:

@@ -67,7 +67,7 @@ class LatencySeries:
         groups: what the samples of every size were taken on, prompts, numbered from 0 over all sizes; samples
             of one group are not independent. None where every sample is.
         setting: where they are from: `in_situ` (inside real rounds), or on their own, `isolated_cold`,
-            `isolated_warm`, or `isolated_cold_graph`.
+            `isolated_warm`, and as graphs `isolated_cold_graph` or `isolated_warm_graph`.
     """
 
     component: str

@@ -43,6 +43,8 @@ transformers_logging.set_verbosity_error()
 # Of logits: above what two orders of summation leave in bfloat16, below what other arithmetic does.
 MOST_ERROR = 0.1
 
+_FIRST_PIECE = 4  # tokens of the first piece in which logits are checked
+
 
 @dataclass
 class TargetOutput:
@@ -135,16 +137,13 @@ class Target:
     @torch.inference_mode()
     def fused_error(self) -> float:
         """How far logits of fused layers are off the layers' own, as a share; NaN where one is no number."""
-        ids = _spread_ids(self)
-        found = []
-        for wanted in (False, True):
-            self.fuse(wanted)
-            cache = self.new_cache()
-            self.forward(ids[:, :4], cache)
-            found.append(self.lm_head(self.forward(ids[:, 4:], cache).hidden)[0].float())
         self.fuse(False)
-        expected, fused = found
-        return float((fused - expected).norm() / expected.norm().clamp(min=1e-9))
+        expected = _logits_in_pieces(self)
+        self.fuse(True)
+        fused = _logits_in_pieces(self)
+        self.fuse(False)
+        # Only the second piece is read by fused layers.
+        return _relative_error(fused[_FIRST_PIECE:], expected[_FIRST_PIECE:])
 
     def eos_token_ids(self) -> frozenset[int]:
         """Tokens that end an answer."""
@@ -286,6 +285,18 @@ def _spread_ids(target: Target) -> Tensor:
     return (torch.arange(1, 8, device=target.device)[None] * target.vocab_size) // 8
 
 
+def _logits_in_pieces(target: Target) -> Tensor:
+    """Of these ids `(7, V)`, by this package's pass and head, in two pieces."""
+    ids, cache = _spread_ids(target), target.new_cache()
+    pieces = ids[:, :_FIRST_PIECE], ids[:, _FIRST_PIECE:]
+    hidden = torch.cat([target.forward(piece, cache).hidden for piece in pieces], dim=1)
+    return target.lm_head(hidden)[0].float()
+
+
+def _relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm().clamp(min=1e-9))
+
+
 @torch.inference_mode()
 def _check_logits(target: Target, folder: Path) -> None:
     """Holds this package's pass and head against the model's own, over a few tokens in two pieces.
@@ -293,17 +304,14 @@ def _check_logits(target: Target, folder: Path) -> None:
     The first place is left out: there, and at control tokens, activations are so large that bfloat16 itself
     is 10% off float32.
     """
-    ids = _spread_ids(target)
     try:
-        expected = target.model(input_ids=ids).logits[0].float()
-        cache = target.new_cache()
-        pieces = [target.forward(ids[:, :4], cache).hidden, target.forward(ids[:, 4:], cache).hidden]
-        found = target.lm_head(torch.cat(pieces, dim=1))[0].float()
+        expected = target.model(input_ids=_spread_ids(target)).logits[0].float()
+        found = _logits_in_pieces(target)
     except Exception as error:  # what foreign files raise is whatever their code happens to
         if is_out_of_memory(error):
             raise
         raise CheckpointError(f"{folder} cannot be run as a target: {one_line(error)}") from error
-    error_share = float((found - expected)[1:].norm() / expected[1:].norm().clamp(min=1e-9))
+    error_share = _relative_error(found[1:], expected[1:])
     if not error_share < MOST_ERROR:
         raise CheckpointError(
             f"{folder}: {target.config.model_type} cannot be run as a target: its logits in two pieces are "

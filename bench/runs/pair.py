@@ -109,8 +109,9 @@ def open_engine(
     Raises:
         DeviceError: rounds cannot be executed as wanted.
     """
-    obstacle: str | None = "compiled layers are for CPUs"
-    if device.torch_device.type == "cpu" and wanted in (Execution.auto, Execution.compiled):
+    is_cpu = device.torch_device.type == "cpu"
+    obstacle = None if is_cpu else "compiled layers are for CPUs"
+    if is_cpu and wanted in (Execution.auto, Execution.compiled):
         obstacle = pair.target.fused_obstacle or pair.draft.fused_obstacle or _wrong_layers(pair.target)
     execution = round_execution(device, wanted, capture_obstacle(pair.target, pair.draft), obstacle)
     capture = shared_capture(device) if execution is Execution.graph else None
@@ -120,7 +121,7 @@ def open_engine(
     how: dict[str, Any] = engine.facts
     if is_compiled:
         how["compile_s"] = round(fused_ops(pair.dtype).compile_s, 2)
-    elif obstacle and wanted is Execution.auto and device.torch_device.type == "cpu":
+    elif obstacle and is_cpu:
         how["not_compiled"] = obstacle
     return engine, how
 
