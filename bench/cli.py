@@ -36,8 +36,8 @@ from bench.config import Config
 from bench.config.paths import expand_home
 from bench.errors import BenchError, ConfigError
 from bench.progress import hide_foreign_bars
-from bench.sweep import describe_end, devices_of, job_name, prepare_sweep, run_job
-from bench.tasks import run_task
+from bench.sweep import describe_end, devices_of, is_job, job_name, prepare_sweep, run_job
+from bench.tasks import refuse_unread, run_task, unread_keys
 
 _INTERRUPTED = 130
 
@@ -89,6 +89,7 @@ class SweepStart(Callback):
         swept = [gpu for gpu in config.hydra.overrides.task if gpu.startswith("gpu=") and "," in gpu]
         folder = _sweep_folder(config.hydra)
         try:
+            refuse_unread(jobs or [])
             if launcher in _ONE_KIND and swept:
                 raise ConfigError(
                     f"{swept[0]} is impossible with hydra/launcher={launcher}, which requests one kind "
@@ -150,8 +151,14 @@ def _job(composed: DictConfig) -> None:
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         _run_in_sweep(composed)
         return
+    overrides = list(HydraConfig.get().overrides.task)
     try:
-        exit_code = run_task(_typed(composed), Console())
+        config = _typed(composed)
+        if not is_job():  # a sweep looked at all its jobs before the first
+            refuse_unread([overrides])
+        for reason in unread_keys(overrides).values():
+            _say(reason)
+        exit_code = run_task(config, Console())
     except BenchError as error:
         _stop(str(error), error.exit_code)
     if exit_code:

@@ -369,6 +369,11 @@ def with_run_file(environment: Mapping[str, str], path: Path) -> dict[str, str]:
     return {**environment, _RUN_FILE_VARIABLE: str(path)}
 
 
+def is_job() -> bool:
+    """Whether this process is a job of a sweep."""
+    return _RUN_FILE_VARIABLE in os.environ
+
+
 def note_run(run: Path) -> None:
     """Notes the folder of this process's run, if the process is a job of a sweep."""
     named = os.environ.get(_RUN_FILE_VARIABLE)
