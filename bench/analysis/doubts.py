@@ -87,6 +87,20 @@ def _unfinished(run: Run) -> Iterator[Doubt]:
     )
 
 
+def _one_prompt(run: Run) -> Iterator[Doubt]:
+    alone = [
+        name for name, prompts in run.prompts.items() if len(prompts) == 1 and run.num_processes(name) < 2
+    ]
+    if alone:
+        yield Doubt(
+            "one_prompt",
+            f"one prompt was decoded ({', '.join(alone)}), and one prompt shows no spread: nothing that is "
+            "computed over prompts has an interval",
+            "measure more (measure.num_prompts)",
+            (SPEED, OVER_FULL, OVER_FULL_BEST, OVER_PLAIN),
+        )
+
+
 def _disturbed(run: Run) -> Iterator[Doubt]:
     numbers = [record.num_repeats for domain in run.decodes for record in records_of(run, domain)]
     share = float(np.mean([number > 0 for number in numbers])) if numbers else 0.0
@@ -231,6 +245,14 @@ def _cut_off(run: Run) -> Iterator[Doubt]:
         if why not in (RUN_ENDED, RUN_KILLED):
             seen = f"sampling ended early: {why}"
             yield Doubt("telemetry_lost", seen, f"see the system's log; {after}", (ENERGY,))
+    if lines := run.samples.unreadable:
+        first = f"{', '.join(map(str, lines[:5]))}{' ...' if lines[5:] else ''}"
+        yield Doubt(
+            "unreadable_samples",
+            f"{len(lines)} of the lines of telemetry.jsonl cannot be read and are left out (lines {first})",
+            "a kill cuts one line, which costs one sample; if there are more, copy the run again",
+            (ENERGY,),
+        )
 
 
 def _wrong_sensors(run: Run) -> Iterator[Doubt]:
@@ -420,6 +442,6 @@ def _timer(run: Run) -> Iterator[Doubt]:
 
 
 _CHECKS: tuple[Callable[[Run], Iterator[Doubt]], ...] = (
-    _unfinished, _disturbed, _drift, _imprecise, _unsettled, _timer, _launches, _others, _clock,
+    _unfinished, _one_prompt, _disturbed, _drift, _imprecise, _unsettled, _timer, _launches, _others, _clock,
     _cpu_clock, _wrong_sensors, _unsteady_energy, _slowed, _other_gpu_processes, _cut_off, _changed,
 )  # fmt: skip

@@ -303,11 +303,18 @@ def format_value(name: str, value: Any, with_unit: bool = False) -> str:
 
 
 def format_interval(name: str, value: Any, low: Any, high: Any, with_unit: bool = False) -> str:
-    """A value with its interval, as in "1.22x [1.13, 1.33]"; empty where there is no value."""
+    """A value with its interval, as in "1.22x [1.13, 1.33]"; empty where there is no value.
+
+    An interval that is not known, or has no end as that of a single prompt, is not shown; one end that is
+    missing is a question mark.
+    """
     if is_missing(value):
         return ""
-    ends = ", ".join("?" if is_missing(end) else format_value(name, end) for end in (low, high))
-    return f"{format_value(name, value, with_unit)} [{ends}]"
+    ends = [None if is_missing(end) else float(end) for end in (low, high)]
+    if ends == [None, None] or any(end is not None and math.isinf(end) for end in ends):
+        return f"{format_value(name, value, with_unit)} (no interval)"
+    shown = ", ".join("?" if end is None else format_value(name, end) for end in ends)
+    return f"{format_value(name, value, with_unit)} [{shown}]"
 
 
 def format_estimate(name: str, estimate: Interval | None) -> str:
@@ -323,6 +330,17 @@ def estimate_columns(name: str, estimate: Interval | None) -> dict[str, float | 
     if estimate is None:
         return dict.fromkeys((name, *ends))
     return {name: estimate.value, ends[0]: estimate.ci_low, ends[1]: estimate.ci_high}
+
+
+def known_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without the intervals that have no end: both ends are then missing."""
+    ends = [(name, name.replace("ci_low", "ci_high")) for name in map(str, table) if "ci_low" in name]
+    values: dict[str, pd.Series] = {}
+    for pair in ends:
+        if set(pair) <= set(table):
+            known = np.isfinite(table[list(pair)].to_numpy(dtype=float)).all(axis=1)
+            values |= {name: table[name].where(known) for name in pair}
+    return table.assign(**values)
 
 
 def interval_columns(name: str) -> tuple[str, str]:

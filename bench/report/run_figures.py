@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.analysis.findings import Findings
-from bench.analysis.metrics import format_roles, format_variant
+from bench.analysis.metrics import format_interval, format_roles, format_variant
 from bench.analysis.run import COLD, GRAPH, IN_SITU, WARM
 from bench.analysis.verdict import NEGLIGIBLE
 from bench.report.drawing import (
@@ -76,8 +76,10 @@ def _name_bar(axis: Axes, place: int, row: Mapping[Hashable, Any], full_size: in
     """Says left of a bar what it is of, and its speed over the full-vocabulary draft."""
     lines = [format_roles(row["role"]), format_variant(row["vocab_size"], row["draft_length"])]
     if row["vocab_size"] != full_size:
-        value, low, high = (row[f"speedup_vs_full_vocab{end}"] for end in ("", "_ci_low", "_ci_high"))
-        lines.append(f"{value:.2f}x full [{low:.2f}, {high:.2f}]")
+        name = "speedup_vs_full_vocab"
+        value, low, high = (row[f"{name}{end}"] for end in ("", "_ci_low", "_ci_high"))
+        speedup, _, interval = format_interval(name, value, low, high, with_unit=True).partition(" ")
+        lines.append(f"{speedup} full {interval}")
     # A text for each line: browsers, whose letters have other widths, align only single lines to the right.
     for number, text in enumerate(lines):
         axis.annotate(

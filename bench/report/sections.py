@@ -10,7 +10,14 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.analysis.metrics import METRICS, format_interval, format_value, interval_columns, is_missing
+from bench.analysis.metrics import (
+    METRICS,
+    format_interval,
+    format_value,
+    interval_columns,
+    is_missing,
+    known_intervals,
+)
 
 
 @dataclass(frozen=True)
@@ -255,8 +262,9 @@ def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]
     paths = []
     for name, table in tables.items():
         path = folder / f"{name}.csv"
-        table.to_csv(path, index=False)
-        shown = as_text(table)
+        known = known_intervals(table)
+        known.to_csv(path, index=False)
+        shown = as_text(known)
         markdown = shown.to_markdown(index=False, disable_numparse=True)
         path.with_suffix(".md").write_text(markdown + "\n", "utf-8")
         path.with_suffix(".tex").write_text(to_latex(shown), "utf-8")

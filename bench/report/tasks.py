@@ -17,6 +17,7 @@ from bench.analysis.gpus import GpusFindings
 from bench.analysis.imported import imported_beside, split_imports
 from bench.analysis.latency_models import LatencyFindings
 from bench.analysis.load import expanded, label_runs, load_runs, read_finished
+from bench.analysis.metrics import known_intervals
 from bench.analysis.run import find_run, is_of_draft_alone, read_draft_run, read_run
 from bench.analysis.selection import SelectionFindings
 from bench.analysis.settings import read_settings
@@ -55,9 +56,10 @@ def render(folder: Path, console: Console) -> None:
 
     def write() -> None:
         found.latency.to_csv(folder / "latency.csv", index=False)
-        found.summary.to_csv(folder / "summary.csv", index=False)
+        known_intervals(found.summary).to_csv(folder / "summary.csv", index=False)
         found.cross.to_csv(folder / "cross_domain.csv", index=False)
-        surface_frame(found.surfaces).to_parquet(folder / "surface.parquet", index=False, compression="zstd")
+        surface = known_intervals(surface_frame(found.surfaces))
+        surface.to_parquet(folder / "surface.parquet", index=False, compression="zstd")
         write_doubts(found.doubts, folder)
         write_claims([found], folder)
         if found.latency_models:

@@ -23,6 +23,7 @@ class Samples:
         lost: why a GPU stopped answering; sampling of the host continued.
         unsupported: by field, the reason why it is None.
         impossible: by field, the first answer that no sensor can give; such answers are None in `rows`.
+        unreadable: numbers of the lines that are no sample, from 1. A kill can cut a session's last line.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -30,11 +31,12 @@ class Samples:
     lost: list[str] = field(default_factory=list)
     unsupported: dict[str, str] = field(default_factory=dict)
     impossible: dict[str, str] = field(default_factory=dict)
+    unreadable: list[int] = field(default_factory=list)
 
 
 def open_samples(path: Path) -> TextIO:
     """Opens the file for appending. Ends an incomplete last line first, which a kill can leave."""
-    file = path.open("a+", encoding="utf-8")
+    file = path.open("a+", encoding="utf-8", errors="replace")
     file.seek(0)
     content = file.read()
     if content and not content.endswith("\n"):
@@ -43,18 +45,23 @@ def open_samples(path: Path) -> TextIO:
 
 
 def read_samples(folder: Path) -> Samples:
-    """The samples of all sessions; empty without telemetry. Incomplete lines, left by a kill, are skipped."""
+    """The samples of all sessions; empty without telemetry."""
     found, is_open = Samples(), False
     try:
-        lines = (folder / FILE_NAME).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = (folder / FILE_NAME).read_bytes().splitlines()
+    except FileNotFoundError:
         return found
-    for line in lines:
+    except OSError as error:
+        return Samples(ended=[f"{FILE_NAME} cannot be read: {error.strerror}"])
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
         try:
             values = json.loads(line)
         except ValueError:
-            continue
+            values = None
         if not isinstance(values, dict) or not isinstance(values.get("time_s"), int | float):
+            found.unreadable.append(number)
             continue
         if "began" in values:
             found.ended.extend([NO_WORD] if is_open else [])

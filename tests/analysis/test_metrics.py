@@ -1,3 +1,5 @@
+import math
+
 import pandas as pd
 import pytest
 
@@ -8,6 +10,7 @@ from bench.analysis.metrics import (
     format_value,
     impossible_values,
     interval_columns,
+    known_intervals,
     significant,
 )
 from bench.stats.estimates import Estimate
@@ -41,6 +44,27 @@ def test_a_value_its_interval_and_its_unit():
 def test_what_is_not_known_is_no_text(missing):
     assert format_value("tokens_per_s", missing) == ""
     assert format_interval("tokens_per_s", missing, 1, 2) == ""
+
+
+@pytest.mark.parametrize(
+    "ends", [(0.0, math.inf), (-math.inf, math.inf), (None, None), (float("nan"), pd.NA)]
+)
+def test_an_interval_that_is_not_known_is_not_shown(ends):
+    assert format_interval("speedup_vs_full", 1.1, *ends, with_unit=True) == "1.10x (no interval)"
+
+
+def test_an_interval_without_an_end_is_missing_in_files():
+    table = pd.DataFrame({
+        "ratio": [1.1, 1.2], "ratio_ci_low": [0.0, 1.1], "ratio_ci_high": [math.inf, 1.3],
+        "ci_low_ms": [1, 2], "other": [math.inf, 0],
+    })  # fmt: skip
+    found = known_intervals(table)
+    assert found.to_csv(index=False).splitlines() == [
+        "ratio,ratio_ci_low,ratio_ci_high,ci_low_ms,other",
+        "1.1,,,1,inf",
+        "1.2,1.1,1.3,2,0.0",
+    ]
+    assert table["ratio_ci_high"].tolist() == [math.inf, 1.3]
 
 
 def test_intervals_stand_in_columns_of_their_own():

@@ -222,6 +222,21 @@ def test_telemetry_that_was_lost(run):
     ]
 
 
+def test_lines_of_the_telemetry_that_cannot_be_read(run):
+    found = sampled(run, {})
+    found.samples.unreadable.extend([2, 9])
+    (doubt,) = doubts(found)
+    assert doubt.code == "unreadable_samples"
+    assert doubt.what == "2 of the lines of telemetry.jsonl cannot be read and are left out (lines 2, 9)"
+
+
+def test_a_single_prompt_has_no_interval(run):
+    alone = {variant: {"p1": found["p1"]} for variant, found in run.decodes["code"].items()}
+    (doubt,) = [d for d in doubts(replace(run, decodes={"code": alone})) if d.code == "one_prompt"]
+    assert doubt.what.startswith("one prompt was decoded (code), and one prompt shows no spread")
+    assert "one_prompt" not in codes(run)
+
+
 def test_parts_that_are_not_known_well(run):
     wide = IsolatedRecord("lm_head", 1024, None, "cold", [1.0], [1.0], 1, "budget", 0.2)
     (doubt,) = doubts(replace(run, isolated=[*run.isolated, wide]))

@@ -16,7 +16,7 @@ from bench.config import TelemetryConfig, TelemetryMode
 from bench.errors import DeviceError
 from bench.telemetry.host import Host, Rapl
 from bench.telemetry.sampler import Sampler, run
-from bench.telemetry.samples import NO_WORD, now_s, offset_s, read_samples
+from bench.telemetry.samples import NO_WORD, now_s, offset_s, open_samples, read_samples
 from bench.telemetry.watch import watch
 from bench.telemetry.windows import energy_between
 
@@ -289,4 +289,22 @@ def test_the_samplers_file_is_whole_lines(scripted, tmp_path):
     assert all(isinstance(json.loads(line), dict) for line in lines)
     with (tmp_path / "telemetry.jsonl").open("a") as file:
         file.write('{"time_s": 1')  # torn by a kill
-    assert len(read_samples(tmp_path).rows) == len(lines) - 2  # without the first and the last
+    found = read_samples(tmp_path)
+    assert len(found.rows) == len(lines) - 2  # without the first and the last
+    assert found.unreadable == [len(lines) + 1]
+
+
+def test_lines_that_are_no_samples_are_counted(tmp_path):
+    lines = [b'{"time_s": 1.0}', b"", b"\xff\xfe", b"[1]", b'{"time_s": "2"}', b'{"time_s": 3.0}', b'{"ti']
+    (tmp_path / "telemetry.jsonl").write_bytes(b"\n".join(lines))
+    found = read_samples(tmp_path)
+    assert [row["time_s"] for row in found.rows] == [1.0, 3.0]
+    assert found.unreadable == [3, 4, 5, 7]
+    with open_samples(tmp_path / "telemetry.jsonl") as file:
+        file.write('{"time_s": 4.0}\n')
+    assert [row["time_s"] for row in read_samples(tmp_path).rows] == [1.0, 3.0, 4.0]
+
+
+def test_telemetry_that_cannot_be_read_is_said(tmp_path):
+    (tmp_path / "telemetry.jsonl").mkdir()
+    assert read_samples(tmp_path).ended == ["telemetry.jsonl cannot be read: Is a directory"]
