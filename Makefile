@@ -30,6 +30,13 @@ unexport $(KEYS) ARGS RUNS CLAIM BASE FILES
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-vllm bench select export import fit draft gpus selfcheck report compare diff verify train-draft test test-slow test-gpu test-launchers test-vllm microbench microbench-compare scaling check clean
 
+# A word that is no target, as in `make bench code`, is refused before the first command runs.
+TARGETS := $(shell sed -n 's/^[.]PHONY: //p' $(firstword $(MAKEFILE_LIST)))
+STRANGE := $(filter-out $(TARGETS) $(VENV)/.installed $(VLLM)/.installed,$(MAKECMDGOALS))
+ifneq ($(STRANGE),)
+$(error unknown: $(STRANGE); values are given as KEY=VALUE, as in make bench domain=code, and make help lists the targets)
+endif
+
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 

@@ -32,12 +32,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from bench.config import Config
+from bench import __version__
+from bench.config import Config, Task
 from bench.config.paths import expand_home
 from bench.errors import BenchError, ConfigError
 from bench.progress import hide_foreign_bars
 from bench.sweep import describe_end, devices_of, is_job, job_name, prepare_sweep, run_job
-from bench.tasks import refuse_unread, run_task, unread_keys
+from bench.tasks import overridden, refuse_unread, run_task, unread_keys
 
 _INTERRUPTED = 130
 
@@ -50,6 +51,9 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 _MOST_GPUS = 64
 
 _HELP_WIDTH, _HELP_INDENT = 98, 15
+
+# Least likeness of a mistyped key and the one that is suggested.
+_SIMILAR = 0.65
 
 
 def option_names(group: str) -> list[str]:
@@ -151,12 +155,12 @@ def _job(composed: DictConfig) -> None:
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         _run_in_sweep(composed)
         return
-    overrides = list(HydraConfig.get().overrides.task)
+    given: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as text, nothing resolved
     try:
         config = _typed(composed)
         if not is_job():  # a sweep looked at all its jobs before the first
-            refuse_unread([overrides])
-        for reason in unread_keys(overrides).values():
+            refuse_unread([given])
+        for reason in [*unread_keys(given).values(), *overridden(given)]:
             _say(reason)
         exit_code = run_task(config, Console())
     except BenchError as error:
@@ -334,7 +338,13 @@ def _type_of(key: str) -> Any:
 
 
 def _check_options(arguments: list[str]) -> None:
-    """Refuses an unknown option with one line; Hydra's parser would print all its options."""
+    """Refuses an unknown option with one line; Hydra's parser would print all its options.
+
+    Answers `--version`, with which Hydra would print its own.
+    """
+    if arguments == ["--version"]:
+        print(f"vocabtrim-bench {__version__}")
+        sys.exit(0)
     parser = get_args_parser()
 
     def stop(message: str) -> NoReturn:
@@ -378,9 +388,15 @@ def explain_usage(message: str) -> str:
 
 def explain_unknown(key: str) -> str:
     """One line about a key that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(key.split(".")[-1], _known_keys(Config), n=1)
-    known = f"top-level keys are {', '.join(f.name for f in fields(Config))}"
-    return f"unknown key '{key}'; {f'did you mean {near[0]}?' if near else known}"
+    parent, _, last = key.casefold().rpartition(".")
+    places = {name: name.rpartition(".") for name in ("experiment", *_known_keys(Config))}
+    beside = [own for above, _, own in places.values() if above == parent]
+    names = [own for *_, own in places.values()]
+    near = [] if last in set(names) - set(beside) else difflib.get_close_matches(last, beside, 1, _SIMILAR)
+    if not near and (match := difflib.get_close_matches(last, names, 1, _SIMILAR)):
+        near = [" or ".join(name for name, (*_, own) in places.items() if own == match[0])]
+    keys = f"top-level keys are {', '.join(f.name for f in fields(Config))}, experiment"
+    return f"unknown key '{key}'; {f'did you mean {near[0]}?' if near else keys}"
 
 
 def explain_missing(keys: list[str]) -> str:
@@ -393,9 +409,9 @@ def explain_missing(keys: list[str]) -> str:
 def explain(error: Exception) -> str:
     """One line about an error of Hydra or OmegaConf, with the nearest known key."""
     if isinstance(error, OverrideParseException):
-        return (
-            f"cannot read {error.override!r}: write KEY=VALUE, such as domain=code or measure.num_prompts=20"
-        )
+        is_task = error.override in Task.__members__
+        such_as = f"task={error.override}" if is_task else "domain=code or measure.num_prompts=20"
+        return f"cannot read {error.override!r}: write KEY=VALUE, such as {such_as}"
     text = str(error)
     unknown = re.search(r"(?:Key|Could not override) '([^']*)'(?: (?:is )?not in |\.)", text)
     if unknown:
@@ -419,6 +435,9 @@ def explain(error: Exception) -> str:
     cause: BaseException = error
     while cause.__cause__:
         cause = cause.__cause__
+    key, _, value = merged.partition("=")
+    if "is not a ListConfig" in str(cause):
+        return f"{merged} is impossible: a list is written {key}=[{value}]"
     return f"{merged}: {str(cause).splitlines()[0]}"
 
 
@@ -442,10 +461,10 @@ def _not_installed(extra: str) -> str:
     return f"this launcher is not installed: .venv/bin/python -m pip install -e '.[{extra}]'"
 
 
-def _known_keys(schema: Any) -> list[str]:
+def _known_keys(schema: Any, above: str = "") -> list[str]:
     keys: list[str] = []
     for item in fields(schema):
-        keys.append(item.name)
+        keys.append(f"{above}{item.name}")
         if is_dataclass(item.type):
-            keys += _known_keys(item.type)
+            keys += _known_keys(item.type, f"{above}{item.name}.")
     return keys

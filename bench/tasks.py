@@ -236,6 +236,13 @@ def unread_keys(overrides: Sequence[str]) -> dict[str, str]:
     }
 
 
+def overridden(overrides: Sequence[str]) -> list[str]:
+    """A sentence for each value that a later one of the same key replaces."""
+    last = {_name_of(item): item for item in overrides}
+    replaced = [(item, last[_name_of(item)]) for item in overrides if last[_name_of(item)] != item]
+    return [f"{item} is not used, because {winner} stands after it" for item, winner in replaced]
+
+
 def _why_unread(name: str, task: Task, given: Mapping[str, str]) -> str:
     """Empty for a key that the task reads."""
     group = name.partition(".")[0]

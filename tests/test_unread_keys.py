@@ -6,7 +6,7 @@ import pytest
 
 from bench.config import Config, Task
 from bench.errors import ConfigError
-from bench.tasks import _READS, refuse_unread, unread_keys
+from bench.tasks import _READS, overridden, refuse_unread, unread_keys
 
 
 def test_every_task_and_every_key_is_in_the_table():
@@ -76,3 +76,8 @@ def test_a_sweep_needs_one_job_that_reads_the_key():
     refuse_unread([["task=bench", "out=x"], ["task=select", "out=x"]])
     with pytest.raises(ConfigError, match="run=a"):
         refuse_unread([["run=a"], ["run=b"]])
+
+
+def test_a_value_that_a_later_one_replaces_is_named():
+    given = ["domain=code", "gpu=cpu", "gpu=cpu", "domain=writing"]
+    assert overridden(given) == ["domain=code is not used, because domain=writing stands after it"]

@@ -18,9 +18,11 @@ SETTINGS: tuple[tuple[str, Callable[[Mapping[str, Any]], Any]], ...] = (
     ("the CUDA runtime", lambda found: (found.get("cuda") or {}).get("runtime")),
     ("torch", lambda found: (found.get("packages") or {}).get("torch")),
     ("transformers", lambda found: (found.get("packages") or {}).get("transformers")),
+    ("numba", lambda found: (found.get("packages") or {}).get("numba")),
     ("the target's runner", lambda found: found.get("target_runner")),
     ("how rounds were executed", lambda found: (found.get("decoding") or {}).get("execution")),
     ("the number of CPU threads", lambda found: found.get("num_threads")),
+    ("this project's version", lambda found: (found.get("packages") or {}).get("vocabtrim-bench")),
     ("this project's commit", lambda found: (found.get("git") or {}).get("commit")),
 )
 

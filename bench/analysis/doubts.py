@@ -75,7 +75,7 @@ def _unfinished(run: Run) -> Iterator[Doubt]:
         return
     asked = int(run.config["measure"].get("repeats") or 1)
     there = ", ".join(
-        f"{domain}: {len(prompts)} prompts"
+        f"{domain}: {len(prompts)} {'prompt' if len(prompts) == 1 else 'prompts'}"
         + (f" in {run.num_processes(domain)} of {asked} processes" if asked > 1 else "")
         for domain, prompts in run.prompts.items()
     )
@@ -94,8 +94,8 @@ def _one_prompt(run: Run) -> Iterator[Doubt]:
     if alone:
         yield Doubt(
             "one_prompt",
-            f"one prompt was decoded ({', '.join(alone)}), and one prompt shows no spread: nothing that is "
-            "computed over prompts has an interval",
+            f"of {' and '.join(alone)} one prompt was decoded, which shows no spread: nothing that is "
+            "computed over prompts has an interval there",
             "measure more (measure.num_prompts)",
             (SPEED, OVER_FULL, OVER_FULL_BEST, OVER_PLAIN),
         )

@@ -209,7 +209,8 @@ def read_run(folder: Path) -> Run:
                 repeated[d] = [r for r in log.of(DecodeRecord) if r.domain == d and r.process in whole]
     if not shared:
         raise OutputError(
-            f"{folder}: no prompt was decoded in every planned way yet; there is nothing to compare"
+            f"{folder}: no prompt was decoded in every planned way yet; there is nothing to compare. The "
+            "command that started the run resumes it"
         )
     full_size = int(environment["full_vocab_size"])
     return Run(
@@ -439,12 +440,12 @@ def counted_cache(records: Iterable[IsolatedRecord]) -> str:
 
 
 def find_run(runs_dir: Path, name: str) -> Path:
-    """Folder of a run by id, by path, or `latest`.
+    """Folder of a run by id, by path, `latest`, or its name in the folder of all results, such as `example`.
 
     Raises:
         ConfigError: there is no such run; the message lists the newest ones.
     """
-    for folder in (runs_dir / name, Path(name)):
+    for folder in (runs_dir / name, Path(name), runs_dir.parent / name):
         if (folder / "records.jsonl").exists():
             return folder.resolve()
     pointer = runs_dir / f"{name}.txt"

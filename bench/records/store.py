@@ -109,7 +109,9 @@ def read_records(folder: Path) -> Iterator[Record]:
         except ValueError as error:
             if number == len(lines):
                 return
-            raise OutputError(f"{path}, line {number}: not valid JSON ({error})") from error
+            raise OutputError(
+                f"{path}, line {number}: not valid JSON ({error}); copy the run again"
+            ) from error
         if not isinstance(values, dict):
             raise OutputError(f"{path}, line {number}: not a record")
         version, kind = values.pop("schema", None), values.pop("kind", None)

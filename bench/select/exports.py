@@ -109,6 +109,9 @@ def run_export(config: Config, console: Console) -> list[Path]:
         VocabError: the size is not possible.
     """
     run = read_run(find_run(config.runs_dir, config.run))
+    if not run.has_ended:
+        unfinished = f"{run.folder.name} is unfinished: a finished run may recommend another vocabulary"
+        console.print(unfinished, soft_wrap=True, highlight=False, markup=False)
     wanted = config.export.domain
     if wanted is not None and wanted not in run.decodes:
         raise ConfigError(
@@ -293,6 +296,7 @@ def _export(config: Config, run: Run, draft: _Draft, domain: str, size: int) -> 
 def _summary(run: Run, domain: str, gamma: int, export: Export, serve: dict[str, str]) -> dict[str, Any]:
     return {
         "run": run.folder.name,
+        "run_has_ended": run.has_ended,
         "device_name": run.environment["device_name"],
         "draft_length": gamma,
         **asdict(export.provenance),

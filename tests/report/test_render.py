@@ -61,6 +61,8 @@ def test_runs_are_found_by_id_by_path_and_as_latest(tmp_path):
     (runs / "latest").unlink()
     (runs / "latest.txt").write_text("one\n")
     assert find_run(runs, "latest") == folder.resolve()
+    beside = write_run(tmp_path / "example")
+    assert find_run(runs, "example") == beside.resolve()
 
 
 def test_an_unknown_run_lists_the_known(tmp_path):

@@ -142,3 +142,23 @@ def test_another_draft_than_the_measured_one_is_refused(tmp_path, monkeypatch):
     done = run_here(monkeypatch, "task=export", f"run={changed}", f"out={tmp_path / 'out'}")
     assert done.returncode == 2
     assert "has changed since run measured it" in done.stderr
+
+
+def test_an_export_of_a_run_that_has_not_ended_says_so(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(EXAMPLE, folder)
+    lines = (folder / "records.jsonl").read_text("utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if '"kind": "end"' not in line and '"kind":"end"' not in line]
+    (folder / "records.jsonl").write_text("".join(kept), "utf-8")
+    out = tmp_path / "out"
+    done = run_here(
+        monkeypatch,
+        "task=export",
+        f"run={folder}",
+        f"out={out}",
+        "export.domain=code",
+        "select.checkpoint=false",
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(kept) == len(lines) - 1 and "run is unfinished" in done.stdout
+    assert json.loads((out / "export.json").read_text("utf-8"))["run_has_ended"] is False
