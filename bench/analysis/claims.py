@@ -26,7 +26,7 @@ from bench.telemetry.samples import FILE_NAME as TELEMETRY
 FILE_NAME, _TOOL = "claim.json", "vocabtrim-bench"
 
 # Of the way in which headlines are computed; a change that moves any figure of a claim raises it.
-METHOD = 4
+METHOD = 5
 
 _DIGITS = 7
 
@@ -105,6 +105,17 @@ def verify(path: Path) -> list[str]:
         raise RefusedClaimError(f"{path} was changed: its own sha256 is not that of its content")
     of_version = "" if claim["version"] == __version__ else f", made by version {claim['version']}"
     return [*lines, f"verified: {len(lines)} headlines of {path} follow from its records{of_version}"]
+
+
+def whole_head_ms(folder: Path) -> float | None:
+    """Time of the whole head at which the gains of a run hold; None if it is unknown or a gain is INVALID."""
+    try:
+        (run,) = _read(folder / FILE_NAME)["runs"]
+        gains = [line for line in run["headlines"] if line["figure"] in (OVER_FULL, OVER_FULL_BEST)]
+        is_valid = bool(gains) and all(line["is_valid"] for line in gains)
+        return gains[0]["whole_head_ms"] if is_valid else None
+    except (ConfigError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _seal(claim: dict[str, Any]) -> str:
@@ -201,6 +212,7 @@ def _headline(found: Findings, answer: Answer, figure: str, gain: Gain) -> dict[
         "is_valid": is_valid,
         "variant": best.columns,
         "over": base.columns,
+        "whole_head_ms": _rounded(found.surfaces.whole_head_ms(answer.domain)),
         "value": _rounded(value),
         "interval_95": ends,
         "num_prompts": len(surface.prompt_left_out),

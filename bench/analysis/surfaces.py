@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,15 @@ from bench.analysis.run import Run, decode_series
 from bench.config import POOLED, AdviceRule
 from bench.records import ProbeRecord
 from bench.stats.estimates import Estimate
-from bench.surface.choice import FULL, OPTIMUM, PAPER, BreakEven, advise, lossless_size
+from bench.surface.choice import (
+    FULL,
+    OPTIMUM,
+    PAPER,
+    BreakEven,
+    advise,
+    lossless_size,
+    shared_draft_length,
+)
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import Speed, Surface, plain_speed, predict
 from bench.variant import VERIFY, Variant
@@ -35,6 +44,7 @@ class Surfaces:
 
     def __init__(self, run: Run):
         self.run = run
+        self.reference: dict[str, Any] | None = run.environment.get("reference")
         self.latency = {domain: self._latency(domain) for domain in run.probes}
         self._made: dict[tuple[str, str], Surface] = {}
         self._expected: dict[tuple[str, Variant], Expected] = {}
@@ -69,22 +79,48 @@ class Surfaces:
         others = [found for other, found in checks.items() if other != domain]
         return RoundLatency.from_probes(checks[domain], laps_overlap=self.run.laps_overlap, others=others)
 
-    def halves(self, domain: str) -> list[Surface]:
-        """Surfaces of two disjoint halves of the prompts and of the blocks; empty where there are too few."""
-        source = self.run.plans[domain].source
-        latency = self._latency(domain, by_prompt=True)
-        prompts = sorted(self.run.replays[domain][source])
-        if min(len(prompts), latency.num_blocks) < _LEAST_TO_SPLIT:
-            return []
-        return [
-            self._predict(domain, source, latency.only(range(half, latency.num_blocks, 2)), prompts[half::2])
-            for half in (0, 1)
+    def whole_head_ms(self, domain: str) -> float | None:
+        """Time of the whole head at which a domain's figures hold; None where heads have no time."""
+        latency = self.latency[domain]
+        if latency.reference_ms is not None or not len(latency.whole_head_ms):
+            return latency.reference_ms
+        return float(latency.whole_head_ms.mean())
+
+    def halves(self, domain: str) -> "list[Half]":
+        """Two disjoint halves of the prompts and of the blocks; empty where there are too few."""
+        found = self._all_halves.get(domain, [])
+        shared = [
+            shared_draft_length([halves[part] for halves in self._all_halves.values()])
+            for part, _ in enumerate(found)
         ]
+        return [
+            Half(surface, self.advise(surface, length)) for surface, length in zip(found, shared, strict=True)
+        ]
+
+    @cached_property
+    def _all_halves(self) -> dict[str, list[Surface]]:
+        """Of every domain that has enough prompts."""
+        found = {}
+        for domain, plan in self.run.plans.items():
+            latency = self._latency(domain, by_prompt=True)
+            prompts = sorted(self.run.replays[domain][plan.source])
+            if min(len(prompts), latency.num_blocks) >= _LEAST_TO_SPLIT:
+                found[domain] = [
+                    self._predict(
+                        domain,
+                        plan.source,
+                        latency.only(range(half, latency.num_blocks, 2)),
+                        prompts[half::2],
+                    )
+                    for half in (0, 1)
+                ]
+        return found
 
     def _latency(self, domain: str, by_prompt: bool = False) -> RoundLatency:
         probes = [*self.run.probes[domain], *plain_steps(self.run, domain)]
         others = [found for other, found in self.run.probes.items() if other != domain]
-        return RoundLatency.from_probes(probes, by_prompt, self.run.laps_overlap, others)
+        reference_ms = self.reference["whole_head_ms"] if self.reference else None
+        return RoundLatency.from_probes(probes, by_prompt, self.run.laps_overlap, others, reference_ms)
 
     def _predict(self, domain: str, source: str, latency: RoundLatency, prompts: list[str] | None) -> Surface:
         replays, plan = self.run.replays[domain][source], self.run.plans[domain]
@@ -119,11 +155,11 @@ class Surfaces:
         ranking = self.run.rankings[self.run.plans[domain].source]
         return id_prefix_size(ranking.order, ranking.num_must_keep, self.run.config["vocab"]["id_prefix"])
 
-    def advise(self, surface: Surface) -> Variant:
-        """What the run's own rule would advise by another surface."""
+    def advise(self, surface: Surface, shared: int | None = None) -> Variant:
+        """What the run's own rule would advise by another surface, and a draft length that domains share."""
         config = self.run.config
         rule = AdviceRule[config.get("advice", AdviceRule.fastest.name)]
-        return advise(surface, rule, self.run.multiple or 1).variant
+        return advise(surface, rule, self.run.multiple or 1, shared).variant
 
     def keep(self, domain: str, surface: Surface) -> None:
         """Takes the surface of a domain under its own ranking, which another process made."""
@@ -132,6 +168,19 @@ class Surfaces:
     def advice(self, domain: str) -> "Advice":
         """What the surface of a domain says in numbers."""
         return Advice(self, domain)
+
+
+@dataclass(frozen=True)
+class Half:
+    """One of two halves of a domain's prompts and blocks.
+
+    Attributes:
+        surface: of this half.
+        advised: what the run's rule makes of this half, and of the same half of other domains.
+    """
+
+    surface: Surface
+    advised: Variant
 
 
 @dataclass(frozen=True)

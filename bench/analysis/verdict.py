@@ -14,6 +14,7 @@ from bench.analysis.run import speedup
 from bench.analysis.summary import held_out_tokens
 from bench.analysis.surfaces import (
     Advice,
+    Half,
     Surfaces,
     baselines,
     measured_tokens_per_s,
@@ -21,7 +22,7 @@ from bench.analysis.surfaces import (
 from bench.analysis.telemetry import TokenEnergy, token_energy
 from bench.stats.estimates import Estimate
 from bench.surface.choice import FULL_BEST, cross_fitted_gain
-from bench.surface.predict import NEGLIGIBLE, Surface
+from bench.surface.predict import NEGLIGIBLE
 from bench.variant import Variant
 
 
@@ -54,6 +55,7 @@ class Answer:
         num_prompts: that were probed and decoded.
         num_replayed: whose acceptance is behind the estimates.
         advice: what the surface says beside it.
+        at_speed: at which speed of the memory the estimates hold; empty where heads have no time.
         beside: what was predicted of the decodes, on their own prompts, where the estimate has more prompts.
         why_apart: where decoding and prediction differ, by how much and through what; empty where they agree.
         conditions: that it was measured under.
@@ -73,6 +75,7 @@ class Answer:
     num_prompts: int
     num_replayed: int
     advice: Advice
+    at_speed: str
     beside: str
     why_apart: str
     conditions: list[Condition]
@@ -171,6 +174,19 @@ class Answer:
             return ""
         return "" if self.over_plain.estimate.ci_low > 1 else doubt
 
+    def _fastest(self) -> str:
+        """What is predicted to be faster with another draft length, and why it is not advised."""
+        surface, best = self.advice.surface, self.best
+        fastest = surface.fastest
+        if fastest.draft_length == best.draft_length:
+            return ""
+        slower = _slower(1 - surface.at(best) / surface.at(fastest))
+        there = f"k = {fastest.vocab_size:,} with gamma = {fastest.draft_length}"
+        return (
+            f" gamma = {best.draft_length} is predicted {slower} than {there}, no more than two draft "
+            "lengths are known to."
+        )
+
     def _judged_apart(self) -> list[str]:
         gain = self.over_full
         if gain is None or gain.judged_apart is None:
@@ -201,13 +217,12 @@ class Answer:
             ]
         advice, paper = self.advice, self.advice.paper
         low, high = advice.confident_sizes
-        even, fastest = advice.break_even, advice.surface.fastest
+        even, fastest = advice.break_even, self._fastest()
         now = format_variant(advice.best.vocab_size, advice.best.draft_length)
         head = "" if even.head_ratio is None else f", and the head {even.head_ratio:.1%} of its own"
         return [
             f"Any size from {low:,} to {high:,} tokens is as good with gamma = {self.best.draft_length}: not "
-            f"significantly more than {NEGLIGIBLE:.0%} slower than the fastest, k = {fastest.vocab_size:,} "
-            f"with gamma = {fastest.draft_length}.",
+            f"significantly more than {NEGLIGIBLE:.0%} slower than the fastest with it.{fastest}",
             *self._judged_apart(),
             f"Down to {advice.lossless:,} tokens the draft needs no more target passes than with the full "
             f"vocabulary (gamma = {advice.best.draft_length}, on these prompts).",
@@ -296,24 +311,23 @@ def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
         num_prompts=len(run.prompts[domain]),
         num_replayed=len(surface.prompt_left_out),
         advice=surfaces.advice(domain),
+        at_speed=_at_speed(surfaces, domain),
         beside=_of_decodes(surfaces, domain, best, gains),
         why_apart="" if agree else _why_apart(surfaces, summary, domain, best, full),
         conditions=conditions_of(run, domain, gains, limits_of(run)),
     )
 
 
-def _gain(surfaces: Surfaces, domain: str, best: Variant, base: Variant, halves: Sequence[Surface]) -> Gain:
+def _gain(surfaces: Surfaces, domain: str, best: Variant, base: Variant, halves: Sequence[Half]) -> Gain:
     surface = surfaces.of(domain)
     judged_apart = None
     if halves:
         # The same draft length in both drafts where it is so in the estimate, whichever a half chooses.
         is_same = base.draft_length == best.draft_length
-
-        def choose(chooser: Surface) -> tuple[Variant, Variant]:
-            advised = surfaces.advise(chooser)
-            return advised, Variant(base.vocab_size, advised.draft_length) if is_same else base
-
-        judged_apart = cross_fitted_gain([(halves[0], halves[1]), (halves[1], halves[0])], choose)
+        chosen = [half.advised for half in halves]
+        bases = [Variant(base.vocab_size, it.draft_length) if is_same else base for it in chosen]
+        judges = [half.surface for half in reversed(halves)]
+        judged_apart = cross_fitted_gain(list(zip(zip(chosen, bases, strict=True), judges, strict=True)))
     expected, of_base = (surfaces.expected_speed(domain, variant) for variant in (best, base))
     return Gain(
         surface.speed(best).over(surface.speed(base)),
@@ -325,6 +339,26 @@ def _gain(surfaces: Surfaces, domain: str, best: Variant, base: Variant, halves:
 
 def _slower(share: float) -> str:
     return f"{abs(share):.1%} {'faster' if share < 0 else 'slower'}"
+
+
+def _at_speed(surfaces: Surfaces, domain: str) -> str:
+    """Whose memory speed the estimates are at, by the time of the whole head."""
+    heads, reference, at_ms = (
+        surfaces.latency[domain].whole_head_ms,
+        surfaces.reference,
+        surfaces.whole_head_ms(domain),
+    )
+    if at_ms is None:
+        return ""
+    here = f"took {heads.mean():.3g} ms ({heads.min():.3g} to {heads.max():.3g} on single prompts)"
+    if reference is None:
+        return f"Estimates are at this run's own memory speed: the whole head {here}."
+    wanted_ms = reference["whole_head_ms"]
+    nearest = "" if at_ms == wanted_ms else f" Estimates are at {at_ms:.3g} ms, the nearest that was met."
+    return (
+        f"Estimates are at the memory speed of run {reference['run']}, where the whole head took "
+        f"{wanted_ms:.3g} ms; here it {here}.{nearest}"
+    )
 
 
 def _of_decodes(surfaces: Surfaces, domain: str, best: Variant, gains: Mapping[str, Gain | None]) -> str:

@@ -129,11 +129,12 @@ class Config:
         imports: results of other tools that `task=import` reads.
         diff: how `task=diff` compares two runs.
         limits: conditions beyond which a figure of a run is INVALID.
-        advice: which of the variants that are as good as the fastest is advised. `robust`: of those that
-            are predicted at most 0.5% slower than the fastest, the draft length nearest to the middle of all
-            that are as good, and the largest vocabulary there, as it loses least on text that nobody
-            measured; `smallest`: at that draft length, the smallest that is as good; `fastest`: the very
-            fastest.
+        advice: which of the variants that are as good as the fastest is advised. `robust`: the draft length
+            that is fastest over all domains of the run, where it is as good; else, and for a single domain,
+            the one nearest to the middle of all that are as good, if it is predicted at most 0.5% slower than
+            the fastest. Of the vocabularies there that are predicted at most 0.5% slower, the largest, as it
+            loses least on text that nobody measured. `smallest`: at that draft length, the smallest that is
+            as good; `fastest`: the very fastest.
         corpora: further domains, by name. They only rank tokens and test the vocabularies of others.
         task: what to do; `python -m bench --help` lists the tasks.
         engine: who decodes: `own`, the loop of this program, or `own,vllm`: then also vLLM, which decodes the
@@ -143,6 +144,8 @@ class Config:
         results_dir: folder of all results.
         run: the run that `task=report`, `export` and `fit` read: `latest`, a run id, or a folder.
         resume: resumes an unfinished run of the same configuration, device and models; false starts again.
+        reference: on a CPU, reports figures at the memory speed of an earlier run of the same question in
+            `results_dir`, so that both answer for the same machine; false: at that of this run.
         gpu_tables: a CSV of kernel latencies of your own for `task=gpus`, with the columns gpu, engine,
             version, kernel, dtype, m, n, k and latency_ms, beside the published tables. Null: none.
         runs: the runs that `task=report`, `compare` and `diff` read: run ids or folders, also from other
@@ -178,6 +181,7 @@ class Config:
     results_dir: str = path_key("results")
     run: str = path_key("latest")
     resume: bool = True
+    reference: bool = True
     gpu_tables: str | None = path_key(None)
     runs: list[str] = path_key(default_factory=list)
     claim: str | None = path_key(None)

@@ -40,9 +40,9 @@ from bench.records import (
 from bench.records.kinds import CHECK
 from bench.records.store import Done
 from bench.stats.estimates import Floats
-from bench.surface.choice import FULL_BEST, PAPER, advise, planned_decodes
+from bench.surface.choice import FULL_BEST, PAPER, advise, planned_decodes, shared_draft_length
 from bench.surface.latency import RoundLatency
-from bench.surface.predict import predict
+from bench.surface.predict import Surface, predict
 from bench.variant import PlannedDecode, Variant
 from bench.vocab.draft_vocab import IntArray
 
@@ -93,6 +93,7 @@ class Campaign:
         multiple: an advised size is a multiple of it.
         done: records of earlier sessions.
         is_reversed: measures variants in the reverse order, as every second process does.
+        reference_ms: time of the whole head at which plans are made; None: as it is.
 
     Raises:
         ConfigError: the engine cannot probe or cannot replay.
@@ -107,6 +108,7 @@ class Campaign:
         multiple: int = 1,
         done: Done | None = None,
         is_reversed: bool = False,
+        reference_ms: float | None = None,
     ):
         if not (engine.can_probe and engine.can_replay):
             raise ConfigError(
@@ -115,7 +117,7 @@ class Campaign:
             )
         self._engine, self._measure, self._rule, self._multiple = engine, measure, rule, multiple
         self._probes = Probes(sizes, sorted(set(measure.draft_lengths)), measure.probe_rounds)
-        self._done, self._is_reversed = done or Done(), is_reversed
+        self._done, self._is_reversed, self._reference_ms = done or Done(), is_reversed, reference_ms
         self._session = Session(engine, self._done.last_order)
         self._warm: set[str] = set()  # domains
         self._planned: dict[str, list[PlannedDecode]] = {}
@@ -162,13 +164,33 @@ class Campaign:
                     of_domain.probes += probed if len(probed) == len(steps) else []
             for answered in turn.of(workload.answered):
                 of_domain.replays += yield from self._replay(workload, answered)
-        for workload in workloads:
-            plan = self._done.take(PlanRecord.case_of(workload.domain))
-            if plan is None:
-                plan = self._plan(workload, found, len(workloads))
-                yield plan
-            if isinstance(plan, PlanRecord):
-                self._planned[workload.domain] = plan.planned
+        yield from self._plans(workloads, found)
+
+    def _plans(
+        self, workloads: Sequence[Workload], found: Mapping[str, _Found]
+    ) -> Iterator[PlanRecord | FailureRecord]:
+        """One of each domain, made when all are measured: they may share a draft length."""
+        known = {w.domain: self._done.take(PlanRecord.case_of(w.domain)) for w in workloads}
+        plans = {domain: plan for domain, plan in known.items() if isinstance(plan, PlanRecord)}
+        missing = [workload for workload in workloads if workload.domain not in plans]
+        surfaces: dict[str, Surface] = {}
+        for workload in workloads if missing else ():
+            surface = self._surface(workload, found, len(workloads))
+            if isinstance(surface, Surface):
+                surfaces[workload.domain] = surface
+            elif workload in missing:
+                yield surface
+        shared = shared_draft_length(list(surfaces.values()))
+        for workload in missing:
+            domain = workload.domain
+            if domain in surfaces:
+                advised = advise(surfaces[domain], self._rule, self._multiple, shared).variant
+                planned = planned_decodes(
+                    surfaces[domain], advised, workload.paper_size, self._measure.also()
+                )
+                plans[domain] = PlanRecord.of(domain, workload.source, planned)
+                yield plans[domain]
+        self._planned = {domain: plan.planned for domain, plan in plans.items()}
 
     def _prove(self, workloads: Sequence[Workload]) -> Iterator[Record]:
         """Whole decodes of every planned variant among probes of the same variants, in turns.
@@ -300,9 +322,10 @@ class Campaign:
         also += [size for size in (workload.id_prefix_size, workload.published_size) if size]
         return np.unique(np.concatenate([spread, sizes, [workload.paper_size, *also]])).astype(np.int64)
 
-    def _plan(
+    def _surface(
         self, workload: Workload, found: Mapping[str, _Found], num_domains: int
-    ) -> PlanRecord | FailureRecord:
+    ) -> Surface | FailureRecord:
+        """Of a domain; why it has none."""
         domain = workload.domain
         of_source = [r for r in found[domain].replays if r.source == workload.source]
         replayed = {r.prompt_id: r.replayed() for r in of_source if len(r.token_ids) > 1}
@@ -317,19 +340,19 @@ class Campaign:
         if not found[domain].probes:
             return FailureRecord(["plan", domain], "no probes", "every prompt that was probed failed")
         also, others = self._measure.also(), [item.probes for name, item in found.items() if name != domain]
-        surface = predict(
+        return predict(
             replayed,
             RoundLatency.from_probes(
-                found[domain].probes, laps_overlap=self._engine.laps_overlap, others=others
+                found[domain].probes,
+                laps_overlap=self._engine.laps_overlap,
+                others=others,
+                reference_ms=self._reference_ms,
             ),
             self._engine.full_size,
             [workload.paper_size, *(variant.vocab_size for variant in also)],
             workload.least_size,
             self._multiple,
         )
-        advised = advise(surface, self._rule, self._multiple)
-        planned = planned_decodes(surface, advised.variant, workload.paper_size, also)
-        return PlanRecord.of(domain, workload.source, planned)
 
 
 @dataclass(frozen=True)

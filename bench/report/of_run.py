@@ -362,7 +362,7 @@ def _card(run: Findings, answer: Answer, is_brief: bool) -> Card:
         headline=answer.headline(),
         sentence=answer.sentence(),
         gains=Grid(["", "estimate", "decoded"], rows, [False, True, True]),
-        note=" ".join(note for note in (answer.beside, answer.why_apart) if note),
+        note=" ".join(note for note in (answer.at_speed, answer.beside, answer.why_apart) if note),
         facts=[
             ("held-out coverage", format_value("coverage_heldout", answer.coverage)),
             ("energy per token", energy or "not known"),

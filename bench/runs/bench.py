@@ -112,9 +112,9 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
         engine, decoding = _engine(pair, device, config.measure)
     multiple = _multiple(config.vocab, device)
 
-    def measure(done: Done, seen: Watch) -> Generator[Record, None, None]:
-        is_reversed = part.process % 2 == 1
-        campaign = Campaign(engine, sizes, config.measure, config.advice, multiple, done, is_reversed)
+    def measure(done: Done, seen: Watch, reference_ms: float | None) -> Generator[Record, None, None]:
+        what = (engine, sizes, config.measure, config.advice, multiple, done)
+        campaign = Campaign(*what, is_reversed=part.process % 2 == 1, reference_ms=reference_ms)
         of_rounds = campaign.stages(workloads)
         domains = [workload.domain for workload in workloads]
         windows = _energy_windows(config.telemetry, seen)

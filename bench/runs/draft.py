@@ -32,7 +32,6 @@ from bench.runs.folder import check_writable, now
 from bench.runs.pair import dtype_of
 from bench.runs.run import Job, run_job
 from bench.runs.workloads import possible_sizes
-from bench.telemetry.watch import Watch
 
 TASK = "draft"
 
@@ -55,7 +54,7 @@ def _prepare(config: Config, device: Device, console: Console) -> Job:
         placement = Placement(device.torch_device, dtype, trust_remote_code=config.pair.trust_remote_code)
         draft = load_draft(folder, placement)
 
-    def measure(done: Done, _: Watch) -> Generator[Record, None, None]:
+    def measure(done: Done, *_: object) -> Generator[Record, None, None]:
         with stage(console, f"timing {len(sizes)} vocabulary sizes, cold and warm", moves=False):
             yield from _timed(device, draft, sizes, context_length, config.timing, config.measure.seed, done)
 

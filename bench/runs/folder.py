@@ -38,6 +38,7 @@ _ELSEWHERE = (
     "diff",
     "claim",
     "imports",
+    "reference",
 )
 
 # A run is only resumed if these are unchanged, because the results depend on them.
@@ -55,11 +56,19 @@ class RunFolder:
         path: the folder.
         earlier: records of earlier sessions of an unfinished run.
         was_torn: whether the last record was incomplete, and was removed.
+        reference: the run at whose memory speed estimates are reported, and how long the whole head took
+            there; None: as this run meets it.
     """
 
     path: Path
     earlier: list[Record]
     was_torn: bool = False
+    reference: dict[str, Any] | None = None
+
+    @property
+    def reference_ms(self) -> float | None:
+        """How long the whole head took there."""
+        return None if self.reference is None else float(self.reference["whole_head_ms"])
 
 
 def check_writable(runs_dir: Path) -> None:
@@ -97,15 +106,18 @@ def open_run(config: Config, environment: dict[str, Any], of: str | None = None)
     with _hold(path):
         if unfinished:
             was_torn = cut_torn_line(path)
-            yield RunFolder(path, list(read_records(path)), was_torn)
+            reference = _environment_of(path).get("reference")
+            yield RunFolder(path, list(read_records(path)), was_torn, reference)
             return
+        reference = _find_reference(config.runs_dir, environment["signature"]) if config.reference else None
+        environment["reference"] = reference
         try:
             (path / CONFIG).write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
             # Written last: a folder without it has no records.
             (path / ENVIRONMENT).write_text(json.dumps(environment, indent=2) + "\n", "utf-8")
         except OSError as error:
             raise _cannot_write(path, error) from error
-        yield RunFolder(path, [])
+        yield RunFolder(path, [], reference=reference)
 
 
 def now() -> str:
@@ -196,13 +208,37 @@ def _signature(values: dict[str, Any], environment: dict[str, Any]) -> str:
 
 def _find_unfinished(runs_dir: Path, signature: str) -> Path | None:
     """The newest run with this signature, if it is unfinished."""
+    newest = next(_runs_of(runs_dir, signature), None)
+    return None if newest is None or _has_ended(newest) else newest
+
+
+def _runs_of(runs_dir: Path, signature: str) -> Iterator[Path]:
+    """Runs with this signature, the newest first."""
     for folder in sorted((p for p in runs_dir.glob("*/") if not p.is_symlink()), reverse=True):
-        try:
-            environment = json.loads((folder / ENVIRONMENT).read_text("utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(environment, dict) and environment.get("signature") == signature:
-            return None if _has_ended(folder) else folder
+        if _environment_of(folder).get("signature") == signature:
+            yield folder
+
+
+def _environment_of(folder: Path) -> dict[str, Any]:
+    """Empty if it cannot be read."""
+    try:
+        found = json.loads((folder / ENVIRONMENT).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _find_reference(runs_dir: Path, signature: str) -> dict[str, Any] | None:
+    """The run at whose memory speed another of the same question is reported; None if there is none.
+
+    It is the newest whose gains are valid, or the one that is the reference of that. Two runs then answer for
+    the same machine, although other programs left more of its memory bandwidth to the one than to the other.
+    """
+    from bench.analysis.claims import whole_head_ms
+
+    for folder in _runs_of(runs_dir, signature):
+        if (found := whole_head_ms(folder)) is not None:
+            return _environment_of(folder).get("reference") or {"run": folder.name, "whole_head_ms": found}
     return None
 
 

@@ -52,7 +52,8 @@ class Job:
     Attributes:
         environment: content of `environment.json`.
         dtype: dtype of the models; the peak rates of the device are measured in it.
-        measure: yields records, given those of earlier sessions and what telemetry samples.
+        measure: yields records, given those of earlier sessions, what telemetry samples, and the time of the
+            whole head at which figures are reported.
         report: writes the report of a run folder.
         once: records that are known before measuring.
         of: the part of the folder's name that says what is measured; None: the domain.
@@ -60,7 +61,7 @@ class Job:
 
     environment: dict[str, Any]
     dtype: torch.dtype
-    measure: Callable[[Done, Watch], Generator[Record, None, None]]
+    measure: Callable[[Done, Watch, float | None], Generator[Record, None, None]]
     report: Callable[[Path, Console], object]
     once: list[Record] = field(default_factory=list)
     of: str | None = None
@@ -148,7 +149,7 @@ def _record(
         for record in job.once:
             if record.identity is None or not done.has(record.identity):
                 writer.append(record)
-        with closing(job.measure(done, seen)) as records:
+        with closing(job.measure(done, seen, run.reference_ms)) as records:
             for record in records:
                 writer.append(_of_process(record, part.process))
                 failures += [record] if isinstance(record, FailureRecord) and record.was_asked_for else []
@@ -176,6 +177,12 @@ def _of_process(record: Record, process: int) -> Record:
 def _say_what_is_resumed(run: RunFolder, console: Console, part: Part) -> None:
     if part.num_processes > 1:
         console.print(f"process {part.process + 1} of {part.num_processes} of {run.path}", soft_wrap=True)
+    if run.reference and not part.process:
+        console.print(
+            f"estimates will be at the memory speed of run {run.reference['run']}; reference=false reports "
+            "them at that of this run",
+            soft_wrap=True,
+        )
     if run.earlier and not part.process:
         torn = "; its last line was incomplete and was removed" if run.was_torn else ""
         console.print(

@@ -1,6 +1,6 @@
 """Which (k, gamma) a surface leads to, and which are decoded to test it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,22 +30,36 @@ class Advice:
     largest: int
 
 
-def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
+def shared_draft_length(surfaces: Sequence[Surface]) -> int | None:
+    """The draft length that is fastest over all domains: a server has one for all its requests.
+
+    Args:
+        surfaces: of the domains of a run, with the same draft lengths. One alone shares nothing: None.
+    """
+    if len(surfaces) < 2:
+        return None
+    speeds = np.sum([np.log(surface.tokens_per_s.max(axis=1)) for surface in surfaces], axis=0)
+    return surfaces[0].draft_lengths[int(np.argmax(speeds))]
+
+
+def advise(surface: Surface, rule: AdviceRule, multiple: int, shared: int | None = None) -> Advice:
     """Chooses among all that is not significantly more than a negligible bit slower than the fastest.
 
     A surface is flat around its top, so the exact maximum depends on chance. `robust` keeps to what is
     predicted to lose at most half of a negligible bit, draft length and size together: two halves of the
     prompts then choose variants that are a negligible bit apart, whichever they are. Of these draft lengths
     it takes the one nearest to the middle of all that are as good: where machine or text change, its
-    neighbours are good too. Of the sizes there it takes the largest: it loses least on other text. The
-    largest of all that are as good would be the larger the noisier a run is; the half keeps the advice inside
-    what another run finds as good. `smallest` takes the smallest size of all that are as good at that draft
+    neighbours are good too. But a draft length that the domains share comes first wherever it is as good.
+    Of the sizes there it takes the largest: it loses least on other text. The largest of all that are as
+    good would be the larger the noisier a run is; the half keeps the advice inside what another run finds as
+    good. `smallest` takes the smallest size of all that are as good at that draft
     length, `fastest` the maximum itself.
 
     Args:
         surface: predictions; sizes that are multiples of `multiple` must be on its grid.
         rule: as named.
         multiple: an advised size is a multiple of it; the whole vocabulary is always allowed.
+        shared: as of `shared_draft_length`; `fastest` does not ask for it.
     """
     sizes = surface.sizes
     allowed = (sizes % multiple == 0) | (sizes == sizes[-1])
@@ -58,6 +72,8 @@ def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
         equal = surface.is_equal & allowed
         if not equal.any():  # the fastest is between two multiples, and both are slower
             equal = speeds == speeds.max()
+        if shared is not None and equal[of_shared := surface.draft_lengths.index(shared)].any():
+            equal &= np.arange(len(equal))[:, None] == of_shared
         near = equal & (speeds >= speeds[equal].max() * (1 - NEGLIGIBLE / 2))
         rows, near_rows = (np.flatnonzero(places.any(axis=1)) for places in (equal, near))
         row = int(near_rows[np.argmin(np.abs(near_rows - rows[(len(rows) - 1) // 2]))])
@@ -69,17 +85,17 @@ def advise(surface: Surface, rule: AdviceRule, multiple: int) -> Advice:
 
 
 def cross_fitted_gain(
-    folds: Sequence[tuple[Surface, Surface]], choose: Callable[[Surface], tuple[Variant, Variant]]
+    folds: Sequence[tuple[tuple[Variant, Variant], Surface]],
 ) -> Estimate:
     """Gain of the choice of one part of the prompts, measured on the other part: without selection bias.
 
     Args:
-        folds: pairs of surfaces of disjoint prompts and blocks; the first chooses, the second judges.
-        choose: what is chosen and what it is compared with, both on either grid.
+        folds: what one part chose and what that is compared with, both on the grid of the other part, which
+            judges.
     """
     logs, samples = [], []
-    for chooser, judge in folds:
-        chosen, base = (judge.speed(variant) for variant in choose(chooser))
+    for variants, judge in folds:
+        chosen, base = (judge.speed(variant) for variant in variants)
         logs.append(chosen.log_tokens_per_s - base.log_tokens_per_s)
         samples += [(a - b) / len(folds) for a, b in zip(chosen.left_out, base.left_out, strict=True)]
     return log_interval(float(np.mean(logs)), samples)

@@ -19,10 +19,20 @@ whichever they are, a layer among such heads, a pass of the target over gamma + 
 also read the context, whose length differs, so that those of a domain are those of all and a constant. The
 rest is estimated from the domain's own probes; so are steps of plain decoding, whose single row may take
 another way through the attention than several rows do, and another constant.
+
+Where other programs share the memory, a run meets it at one speed and the next run at another, for minutes:
+no interval of one run knows of the other's. Every part reads memory, at a time t0 + bytes / speed, and the
+whole head is the part that is read fastest and works least on what it reads. So a part's time is a straight
+line over the whole head's in the same stretch of time, and all can be had as they are where the whole head
+takes some given time: that of another run. On 16 runs of one machine, four at a time, the gains of four
+spread by 1.3% to 4.1% as they were, and by 0.6% to 2.4% where the head takes as long as in the first.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from types import MappingProxyType
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -38,6 +48,19 @@ PER_ROUND = (EXTEND, VERIFY, OTHER)
 _PLAIN = "plain"
 
 Probes = Sequence[ProbeRecord]
+
+# Time on one prompt: its process, domain and prompt.
+Stretch = tuple[int, str, str]
+
+_LEAST_SPREAD = 1e-12  # ms^2; below it the head took the same time everywhere but for rounding
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The whole head in one stretch of time: its mean, and the variance of the error of that mean."""
+
+    ms: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -92,26 +115,54 @@ class _Samples:
     """Sums and numbers of samples `(levels, blocks)`, from which any resample's means follow.
 
     Attributes:
-        own: those of the domain that is asked about among these, from which they differ by a constant; None
+        by_domain: the same of each domain, which differ by a constant, that which is asked about first; empty
             where a domain makes no difference.
+        moments: sums of x, of x^2, of the variance of the error of x, and of x times the sample, where x is
+            how much longer the whole head took than at the reference `(4, levels, blocks)`; None: times are
+            as they were.
+        is_head: each size of the head has a slope of its own over x; the levels of other parts have one for
+            all, as they read the same weights.
     """
 
     levels: IntArray
     total: Floats
     count: Floats
-    own: "_Samples | None" = None
+    by_domain: tuple["_Samples", ...] = ()
+    moments: Floats | None = None
+    is_head: bool = False
 
     def only(self, blocks: list[int]) -> "_Samples":
         """Those of some blocks."""
-        own = self.own and self.own.only(blocks)
-        return _Samples(self.levels, self.total[:, blocks], self.count[:, blocks], own)
+        moments = None if self.moments is None else self.moments[:, :, blocks]
+        return replace(
+            self,
+            total=self.total[:, blocks],
+            count=self.count[:, blocks],
+            by_domain=tuple(samples.only(blocks) for samples in self.by_domain),
+            moments=moments,
+        )
 
     @classmethod
-    def of(cls, part: str, levels: IntArray, of_domains: Sequence["_Placed"]) -> "_Samples":
-        """Of a part at levels of k or gamma; a prefill is of no level but 0."""
+    def of(
+        cls,
+        part: str,
+        levels: IntArray,
+        of_domains: Sequence["_Placed"],
+        apart: Mapping[Stretch, _Head] = MappingProxyType({}),
+    ) -> "_Samples":
+        """Of a part at levels of k or gamma; a prefill is of no level but 0.
+
+        Args:
+            part: its name.
+            levels: of its rows.
+            of_domains: where its samples are.
+            apart: of every stretch of time, how much longer the whole head took than at the reference; a
+                stretch without it counts as an average one. Empty: times are as they were.
+        """
         row_of = {int(level): row for row, level in enumerate(levels)}
         total = np.zeros((len(levels), of_domains[0].num_blocks))
-        count = np.zeros_like(total)
+        count, moments = np.zeros_like(total), np.zeros((4, *total.shape))
+        average = _Head(float(np.mean([head.ms for head in apart.values()] or [0.0])), 0.0)
         for placed in of_domains:
             for probe, place in placed.each():
                 level = probe.draft_length if part in PER_ROUND else probe.vocab_size
@@ -120,12 +171,19 @@ class _Samples:
                 if samples and row is not None:
                     total[row, place] += sum(samples)
                     count[row, place] += len(samples)
-        return cls(levels, total, count)
+                    if apart:
+                        at, num = apart.get(_stretch_of(probe), average), len(samples)
+                        of_x = num * np.array([at.ms, at.ms**2, at.error])
+                        moments[:, row, place] += *of_x, at.ms * sum(samples)
+        return cls(levels, total, count, (), moments if apart else None, part == HEAD)
 
     @classmethod
-    def with_constant(cls, part: str, levels: IntArray, of_domains: Sequence["_Placed"]) -> "_Samples":
-        """As `of`; the first of the domains differs from all by a constant."""
-        return replace(cls.of(part, levels, of_domains), own=cls.of(part, levels, of_domains[:1]))
+    def with_constant(
+        cls, part: str, levels: IntArray, of_domains: Sequence["_Placed"], apart: Mapping[Stretch, _Head]
+    ) -> "_Samples":
+        """As `of`; domains differ by a constant."""
+        by_domain = tuple(cls.of(part, levels, [placed], apart) for placed in of_domains)
+        return replace(cls.of(part, levels, of_domains, apart), by_domain=by_domain)
 
     def means(self, weights: Floats) -> Floats:
         """Mean by resample and level `(resamples, levels)`, for weights `(resamples, blocks)`.
@@ -133,14 +191,51 @@ class _Samples:
         A resample without a sample of some level takes the mean of all blocks; a level without any sample
         takes no time. Answers that end in their first round have such levels.
         """
+        slopes = self._slopes(weights)
+        found = self._at_reference(weights, slopes)
+        if not self.by_domain:
+            return found
+        own = self.by_domain[0]
+        of_own = np.where(own.count.sum(1) > 0, weights @ own.count.T, 0)
+        apart = of_own * (own._at_reference(weights, slopes) - found)
+        beyond = apart.sum(1) / np.maximum(of_own.sum(1), 1)
+        return np.where(self.count.sum(1) > 0, found + beyond[:, None], found)
+
+    def _at_reference(self, weights: Floats, slopes: Floats) -> Floats:
         count = weights @ self.count.T
         overall = self.total.sum(1) / np.maximum(self.count.sum(1), 1)
         found = np.where(count > 0, (weights @ self.total.T) / np.maximum(count, 1), overall)
-        if self.own is None:
+        if self.moments is None:
             return found
-        of_own = np.where(self.own.count.sum(1) > 0, weights @ self.own.count.T, 0)
-        beyond = (of_own * (self.own.means(weights) - found)).sum(1) / np.maximum(of_own.sum(1), 1)
-        return np.where(self.count.sum(1) > 0, found + beyond[:, None], found)
+        return found - slopes * (weights @ self.moments[0].T) / np.maximum(count, 1)
+
+    def _slopes(self, weights: Floats) -> Floats:
+        """How a level's time changes with that of the whole head `(resamples, levels)`, by least squares.
+
+        Errors of x flatten a line; what they add to the spread of x is taken off again, at most half of it
+        (W. Fuller, Measurement Error Models, 1987). The whole head's own time has the same errors as x.
+        """
+        if self.moments is None:
+            return np.zeros((len(weights), len(self.levels)))
+        sums = np.sum([one._about_means(weights) for one in self.by_domain or (self,)], axis=0)
+        if not self.is_head:
+            sums = np.broadcast_to(sums.sum(axis=2, keepdims=True), sums.shape)
+        rise, spread, error = sums
+        error = np.minimum(error, spread / 2)
+        if self.is_head:
+            rise = rise - error * (self.levels == self.levels[-1])
+        known = spread > _LEAST_SPREAD
+        return np.where(known, rise / np.where(known, spread - error, 1), 0)
+
+    def _about_means(self, weights: Floats) -> Floats:
+        """Sums of x times the sample and of x^2, both less their level's mean, and of the errors of x.
+
+        Of shape `(3, resamples, levels)`.
+        """
+        assert self.moments is not None
+        of_x, of_xx, of_error, of_xy = (weights @ moment.T for moment in self.moments)
+        count = np.maximum(weights @ self.count.T, 1)
+        return np.stack([of_xy - of_x * (weights @ self.total.T) / count, of_xx - of_x**2 / count, of_error])
 
 
 @dataclass(frozen=True)
@@ -154,6 +249,9 @@ class RoundLatency:
         draft_lengths: gammas that were probed, ascending.
         times_heads: `head_ms` is a whole head's time; else only whole chains or rounds have a time, and it is
             what a head takes beyond that of the smallest size.
+        whole_head_ms: mean time of the whole head in each stretch of the run, of all domains `(stretches,)`;
+            empty where heads have no time.
+        reference_ms: the time of the whole head at which all times are had; None: they are as they were.
     """
 
     blocks: list[str]
@@ -163,6 +261,8 @@ class RoundLatency:
     _by_part: Mapping[str, _Samples]
     _whole: Mapping[int, _Samples] | None = None
     times_heads: bool = True
+    whole_head_ms: Floats = field(default_factory=lambda: np.zeros(0))
+    reference_ms: float | None = None
 
     @classmethod
     def from_probes(
@@ -171,6 +271,7 @@ class RoundLatency:
         by_prompt: bool = False,
         laps_overlap: bool = False,
         others: Iterable[Probes] = (),
+        reference_ms: float | None = None,
     ) -> "RoundLatency":
         """Gathers the probes of one domain; every prompt must have seen every size and gamma.
 
@@ -181,31 +282,43 @@ class RoundLatency:
                 rounds have a time. What a head takes is then what rounds take beyond those of the smallest
                 size.
             others: probes of other domains of the same run, a list of each.
+            reference_ms: the time of the whole head at which all times are wanted, or the nearest one that
+                was met; None, and where heads have no time: as they were.
         """
-        every = list(probes)
+        every, of_others = list(probes), [list(other) for other in others]
         are_processes = not by_prompt and len({p.process for p in every}) > 1
         own_place = _places(every, are_processes)
         blocks = list(own_place)
         drafted = [p for p in every if p.draft_length]
         own = _Placed.of(every, own_place, are_processes, laps_overlap)
-        of_all = [own, *(_Placed.among(list(o), own_place, are_processes, laps_overlap) for o in others)]
+        of_all = [own, *(_Placed.among(o, own_place, are_processes, laps_overlap) for o in of_others)]
         sizes = np.array(sorted({p.vocab_size for p in drafted}))
         gammas = np.array(sorted({p.draft_length for p in drafted}))
+        times_heads = not laps_overlap and not any(probe.laps_ms.get(DRAFT) for probe in drafted)
+        heads = _whole_heads([*every, *chain.from_iterable(of_others)]) if times_heads else {}
+        whole_head_ms = np.array([head.ms for head in heads.values()])
+        if reference_ms is not None:
+            reference_ms = (
+                float(np.clip(reference_ms, whole_head_ms.min(), whole_head_ms.max())) if heads else None
+            )
+        apart = {}
+        if reference_ms is not None:
+            apart = {at: replace(head, ms=head.ms - reference_ms) for at, head in heads.items()}
         # A size that was probed with gamma = 1 only has no layer: nothing was chained.
         with_layer = {p.vocab_size for placed in of_all for p in placed.probes if p.laps_ms.get(LAYER)}
         chained = np.array(sorted(with_layer & set(sizes.tolist())) or sizes[:1])
-        parts = {part: _Samples.of(part, sizes, of_all) for part in (HEAD, SELECT)}
-        parts[LAYER] = _Samples.with_constant(LAYER, chained, of_all)
+        parts = {HEAD: _Samples.of(HEAD, sizes, of_all, apart), SELECT: _Samples.of(SELECT, sizes, of_all)}
+        parts[LAYER] = _Samples.with_constant(LAYER, chained, of_all, apart)
         parts |= {part: _Samples.of(part, gammas, [own]) for part in (EXTEND, OTHER)}
-        parts[VERIFY] = _Samples.with_constant(VERIFY, gammas, of_all)
-        parts[_PLAIN] = _Samples.of(VERIFY, np.zeros(1, int), [own])
+        parts[VERIFY] = _Samples.with_constant(VERIFY, gammas, of_all, apart)
+        parts[_PLAIN] = _Samples.with_constant(VERIFY, np.zeros(1, int), of_all, apart)
         prefill = _Samples.of(PREFILL, np.zeros(1, int), [own])
         whole = None
         if laps_overlap:
             rounds = [(_block_of(p, are_processes), p) for p in drafted]
             whole = {int(gamma): _whole_samples(rounds, int(gamma), sizes, own_place) for gamma in gammas}
-        times_heads = not laps_overlap and not any(probe.laps_ms.get(DRAFT) for probe in drafted)
-        return cls(blocks, (prefill.total / prefill.count)[0], sizes, gammas, parts, whole, times_heads)
+        prefill_ms = (prefill.total / prefill.count)[0]
+        return cls(blocks, prefill_ms, sizes, gammas, parts, whole, times_heads, whole_head_ms, reference_ms)
 
     @property
     def num_blocks(self) -> int:
@@ -217,9 +330,8 @@ class RoundLatency:
         kept = list(blocks)
         parts = {name: samples.only(kept) for name, samples in self._by_part.items()}
         whole = self._whole and {gamma: samples.only(kept) for gamma, samples in self._whole.items()}
-        names = [self.blocks[i] for i in kept]
-        prefill_ms = self.prefill_ms[kept]
-        return RoundLatency(names, prefill_ms, self.sizes, self.draft_lengths, parts, whole, self.times_heads)
+        names, prefill_ms = [self.blocks[i] for i in kept], self.prefill_ms[kept]
+        return replace(self, blocks=names, prefill_ms=prefill_ms, _by_part=parts, _whole=whole)
 
     def head_ms(self, sizes: IntArray, weights: Floats, as_measured: bool = False) -> Floats:
         """LM head and selection of one token at each size `(resamples, len(sizes))`.
@@ -313,6 +425,23 @@ def _places(probes: Probes, are_processes: bool) -> dict[str, int]:
             block, at = _block_of(probe, are_processes), (probe.process, probe.order)
             first[block] = min(first.get(block, at), at)
     return {block: place for place, block in enumerate(sorted(first, key=lambda name: (first[name], name)))}
+
+
+def _whole_heads(probes: Probes) -> dict[Stretch, _Head]:
+    """Of every stretch of time."""
+    laps_ms: dict[Stretch, list[float]] = defaultdict(list)
+    full = max((probe.vocab_size for probe in probes), default=0)
+    for probe in probes:
+        if probe.vocab_size == full and probe.draft_length:
+            laps_ms[_stretch_of(probe)] += probe.laps_ms.get(HEAD, [])
+    found = {stretch: np.array(laps) for stretch, laps in laps_ms.items() if laps}
+    apart = np.concatenate([laps - laps.mean() for laps in found.values()]) if found else np.zeros(0)
+    variance = float(np.sum(apart**2)) / max(len(apart) - len(found), 1)
+    return {stretch: _Head(float(laps.mean()), variance / len(laps)) for stretch, laps in found.items()}
+
+
+def _stretch_of(probe: ProbeRecord) -> Stretch:
+    return probe.process, probe.domain, probe.prompt_id
 
 
 def _block_of(probe: ProbeRecord, are_processes: bool) -> str:

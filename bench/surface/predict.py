@@ -26,6 +26,10 @@ from bench.vocab.draft_vocab import Floats, IntArray
 # which every interval orders in the same way, so that without this margin 0.1% would be significant.
 NEGLIGIBLE = 0.01
 
+# The same of a draft length. What whole rounds of two lengths take differs by about this much from process to
+# process, which no interval of one process knows; two heads in the same rounds differ by less.
+NEGLIGIBLE_LENGTH = 0.02
+
 _MOST_MULTIPLES = 1000
 
 
@@ -110,7 +114,7 @@ class Surface:
         """
         row, column = self.place(self.full)
         num_rows = len(self.draft_lengths)
-        margins = self._margin_below(np.full(num_rows, row), np.full(num_rows, column))
+        margins = self._margin_below(np.full(num_rows, row), np.full(num_rows, column), NEGLIGIBLE)
         return bool(margins[self.draft_lengths.index(draft_length), column] < 0)
 
     @cached_property
@@ -132,27 +136,28 @@ class Surface:
     def is_equal(self) -> np.ndarray:
         """Which (gamma, k) are not significantly more than a negligible bit slower than the fastest.
 
-        Neither than the fastest of all, nor than the fastest with the same gamma: two draft lengths differ in
-        the cost of whole rounds, which is known less well than that of two heads in the same rounds. Without
-        the second, a draft length that nearly keeps up would bring in sizes that are surely slow.
+        A draft length is as good if its fastest size is, against the fastest of all. A size is as good if it
+        is against the fastest with the same gamma: held against another length, which is known less well, all
+        sizes or none would be.
         """
         return self.equal_margin >= 0
 
     @cached_property
     def equal_margin(self) -> Floats:
         """How far the logarithm of each speed is above the limit at which it is significantly slower."""
-        rows = np.arange(len(self.draft_lengths))
-        best, columns = self.place(self.fastest), np.argmax(self.tokens_per_s, axis=1)
-        of_all = self._margin_below(np.full(len(rows), best[0]), np.full(len(rows), best[1]))
-        return np.minimum(of_all, self._margin_below(rows, columns))
+        rows, columns = np.arange(len(self.draft_lengths)), np.argmax(self.tokens_per_s, axis=1)
+        row, column = self.place(self.fastest)
+        of_all = self._margin_below(np.full(len(rows), row), np.full(len(rows), column), NEGLIGIBLE_LENGTH)
+        of_lengths = of_all[rows, columns]
+        return np.minimum(of_lengths[:, None], self._margin_below(rows, columns, NEGLIGIBLE))
 
-    def _margin_below(self, rows: IntArray, columns: IntArray) -> Floats:
+    def _margin_below(self, rows: IntArray, columns: IntArray, negligible: float) -> Floats:
         """As `equal_margin`, of each row against the speed at one place, `(draft lengths,)` each."""
         gap = np.log(self.tokens_per_s / self.tokens_per_s[rows, columns][:, None])
         samples = [
             left - left[:, rows, columns][:, :, None] for left in (self.prompt_left_out, self.block_left_out)
         ]
-        return gap + Spread.of(samples).half_width() - np.log1p(-NEGLIGIBLE)
+        return gap + Spread.of(samples).half_width() - np.log1p(-negligible)
 
     def speed(self, variant: Variant) -> Speed:
         """Of a variant whose size is on the grid, or of plain decoding."""

@@ -45,6 +45,23 @@ def changed(folder, change):
     return folder
 
 
+def test_a_run_at_the_memory_speed_of_another_says_so_and_is_verified(folder):
+    (own,) = Findings.of(read_run(folder)).answers
+    assert own.at_speed.startswith("Estimates are at this run's own memory speed: the whole head took 5.5 ms")
+    assert claims.whole_head_ms(folder) == 5.5
+    path = folder / "environment.json"
+    reference = {"run": "20260101-000000-pair", "whole_head_ms": 9.0}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "reference": reference}))
+    found = Findings.of(read_run(folder))
+    assert found.answers[0].at_speed == (
+        "Estimates are at the memory speed of run 20260101-000000-pair, where the whole head took 9 ms; here "
+        "it took 5.5 ms (5.5 to 5.5 on single prompts). Estimates are at 5.5 ms, the nearest that was met."
+    )
+    write_claims([found], folder)
+    assert verify(folder)[-1].startswith("verified: 2 headlines")
+    assert {line["whole_head_ms"] for line in content(folder)["runs"][0]["headlines"]} == {5.5}
+
+
 def test_a_claim_holds_figure_interval_counts_conditions_and_hashes(folder):
     claim = content(folder)
     (run,) = claim["runs"]

@@ -70,7 +70,7 @@ def test_processes_are_the_blocks_of_latency_and_few_of_them_are_known_as_few(tm
 
 def test_halves_are_of_prompts_although_processes_are_the_blocks(tmp_path):
     halves = Surfaces(in_processes(tmp_path / "run", [1.2])).halves("code")
-    assert [len(half.block_left_out) for half in halves] == [3, 3]
+    assert [len(half.surface.block_left_out) for half in halves] == [3, 3]
 
 
 def test_prompts_stay_the_blocks_of_a_single_process(tmp_path):

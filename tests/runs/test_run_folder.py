@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -44,6 +45,61 @@ def begin(config, environment=HERE, *records):
             writer.append(record)
         writer.close()
     return run
+
+
+def finish(config, whole_head_ms, is_valid=True, environment=HERE):
+    """A run that has ended, with the claim of its report."""
+    run = begin(config, environment, EndRecord("now"))
+    headline = {"figure": "over_full", "is_valid": is_valid, "whole_head_ms": whole_head_ms}
+    of_run = {"folder": ".", "sha256": {"records.jsonl": "0"}, "headlines": [headline]}
+    claim = {"tool": "vocabtrim-bench", "version": "1", "method": 5, "runs": [of_run]}
+    (run.path / "claim.json").write_text(json.dumps(claim))
+    return run
+
+
+def test_a_run_is_reported_at_the_memory_speed_of_the_first_one_that_asked_the_same(tmp_path):
+    first = finish(config(tmp_path), 1.5)
+    assert first.reference is None and first.reference_ms is None
+    second = finish(config(tmp_path), 1.2)
+    assert second.reference == {"run": first.path.name, "whole_head_ms": 1.5} and second.reference_ms == 1.5
+    # The second was reported at 1.5 ms too, so it passes that on, even without the first.
+    shutil.rmtree(first.path)
+    unfinished = begin(config(tmp_path))
+    assert unfinished.reference == second.reference
+    assert json.loads((unfinished.path / "environment.json").read_text())["reference"] == second.reference
+    finish(config(tmp_path, "measure.seed=5"), 9.0)
+    assert begin(config(tmp_path)).reference == second.reference  # resumed
+
+
+@pytest.mark.parametrize(
+    ("other", "environment"),
+    [
+        ("domain=code", HERE),
+        ("measure.seed=9", HERE),
+        ("", {**HERE, "dtype": "bfloat16"}),
+        ("reference=false", HERE),
+    ],
+)
+def test_another_question_has_another_reference(tmp_path, other, environment):
+    finish(config(tmp_path), 1.5)
+    assert begin(config(tmp_path, *filter(None, [other])), environment).reference is None
+
+
+def test_a_run_that_says_nothing_is_no_reference(tmp_path):
+    finish(config(tmp_path), 1.5)
+    invalid, of_graphs, damaged, killed = (
+        finish(config(tmp_path), 3.0, is_valid=False),
+        finish(config(tmp_path), None),
+        finish(config(tmp_path), 4.0),
+        finish(config(tmp_path), 5.0),
+    )
+    assert {run.reference_ms for run in (invalid, of_graphs, damaged, killed)} == {1.5}
+    (damaged.path / "claim.json").write_text("{")
+    (killed.path / "claim.json").unlink()
+    for run in (invalid, of_graphs):
+        environment = json.loads((run.path / "environment.json").read_text())
+        (run.path / "environment.json").write_text(json.dumps({**environment, "reference": None}))
+    assert begin(config(tmp_path)).reference_ms == 1.5
 
 
 def test_an_unfinished_run_is_found_again_and_a_finished_one_is_left_alone(tmp_path):

@@ -172,3 +172,70 @@ def test_a_domain_with_fewer_prompts_than_others_has_blocks_of_several_of_theirs
     assert found == pytest.approx([0.25 + (1 + 0 + 1 + 2) / 4, 0.25 + (1 + 3 + 4) / 3])
     fewer = RoundLatency.from_probes(other, others=[own]).head_ms(np.array([8]), np.eye(5))[:, 0]
     assert fewer == pytest.approx([0.25 + ms for ms in (0.5, 1, 1.5, 3, 4)])
+
+
+def at_speeds(heads_ms, domain="code", beyond=0.0):
+    """A prompt for each time of the whole head, on which every part but the small head depends."""
+    return [
+        replace(found, domain=domain)
+        for place, ms in enumerate(heads_ms)
+        for found in (
+            *(
+                probe(
+                    f"p{place}", k, g, ms if k == 64 else 1.0, verify_ms=10 + beyond + 4 * ms, layer_ms=1 + ms
+                )
+                for k in (8, 64)
+                for g in (1, 2)
+            ),
+            plain(f"p{place}", 8 + beyond + 3 * ms),
+        )
+    ]
+
+
+@pytest.mark.parametrize("reference_ms", [2.0, 2.5, 4.0])
+def test_all_parts_are_had_where_the_whole_head_takes_as_long_as_elsewhere(reference_ms):
+    latency = RoundLatency.from_probes(at_speeds([2.0, 2.5, 4.0, 3.0]), reference_ms=reference_ms)
+    assert latency.reference_ms == reference_ms
+    assert sorted(latency.whole_head_ms) == pytest.approx([2.0, 2.5, 3.0, 4.0])
+    # Whichever prompts there are, as long as there are two.
+    weights = np.array([[1.0, 1, 1, 1], [1, 1, 1, 0], [0, 0, 2, 5]])
+    heads = latency.head_ms(np.array([8, 64]), weights)
+    assert heads == pytest.approx(np.array([[1.25, reference_ms + 0.25]] * 3))
+    assert latency.layer_ms(np.array([8, 64]), weights) == pytest.approx(np.full((3, 2), 1 + reference_ms))
+    assert latency.fixed_ms(2, weights) == pytest.approx([3 + 0.5 + 2 + 10 + 4 * reference_ms] * 3)
+    assert latency.plain_ms(weights) == pytest.approx([8 + 3 * reference_ms] * 3)
+
+
+def test_no_time_is_had_at_a_speed_that_was_not_met():
+    for wanted, nearest in ((1.0, 2.0), (9.0, 3.0)):
+        latency = RoundLatency.from_probes(at_speeds([2.0, 3.0]), reference_ms=wanted)
+        assert latency.reference_ms == nearest
+        assert latency.plain_ms(one(2)) == pytest.approx([8 + 3 * nearest])
+
+
+def test_without_a_reference_and_without_a_change_times_are_means():
+    as_it_was = RoundLatency.from_probes(at_speeds([2.0, 3.0]))
+    assert as_it_was.reference_ms is None and as_it_was.plain_ms(one(2)) == pytest.approx([8 + 3 * 2.5])
+    steady = RoundLatency.from_probes(at_speeds([2.0, 2.0]), reference_ms=5.0)
+    assert steady.reference_ms == 2.0 and steady.plain_ms(one(2)) == pytest.approx([14.0])
+
+
+def test_other_domains_lend_their_slope_and_keep_their_constant():
+    own, other = at_speeds([2.0, 2.0]), at_speeds([2.0, 4.0], "chat", beyond=7.0)
+    latency = RoundLatency.from_probes(own, others=[other], reference_ms=4.0)
+    assert latency.whole_head_ms.tolist() == [2, 2, 2, 4]
+    assert latency.fixed_ms(2, one(2)) == pytest.approx([3 + 0.5 + 2 + 10 + 4 * 4])
+
+
+def test_where_heads_have_no_time_there_is_no_reference():
+    probes = [replace(p, laps_ms={**p.laps_ms, "draft": [1.0]}) for p in at_speeds([2.0, 3.0])]
+    latency = RoundLatency.from_probes(probes, reference_ms=2.0)
+    assert latency.reference_ms is None and latency.whole_head_ms.size == 0
+
+
+def test_a_prompt_without_the_whole_head_counts_as_an_average_one():
+    """A process that was cut off may have left one."""
+    whole = at_speeds([2.0, 4.0])
+    cut = [replace(p, prompt_id="p9") for p in at_speeds([3.0]) if p.vocab_size == 8 and p.draft_length]
+    latency = RoundLatency.from_probes([*whole, *cut], reference_ms=4.0)
+    assert latency.fixed_ms(2, one(3)) == pytest.approx([3 + 0.5 + 2 + 10 + 4 * 4])

@@ -3,7 +3,13 @@ import pytest
 
 from bench.acceptance import Intervals
 from bench.config.run import AdviceRule
-from bench.surface.choice import advise, cross_fitted_gain, lossless_size, planned_decodes
+from bench.surface.choice import (
+    advise,
+    cross_fitted_gain,
+    lossless_size,
+    planned_decodes,
+    shared_draft_length,
+)
 from bench.surface.latency import RoundLatency
 from bench.surface.predict import Surface, predict
 from bench.variant import Variant
@@ -180,12 +186,10 @@ def test_a_chance_winner_loses_its_lead_when_others_judge():
     b = {f"b{i}": intervals(40, 30) for i in range(3)}
     first, second = surface_of(a, heads=((8, 1.0), (FULL, 1.0))), surface_of(b, heads=((8, 1.0), (FULL, 1.0)))
 
-    def choose(surface):
-        return surface.fastest, Variant(FULL, 2)
-
+    full = Variant(FULL, 2)
     naive = surface_of(a, heads=((8, 1.0), (FULL, 1.0)))
     assert naive.speed(Variant(10, 2)).over(naive.speed(Variant(FULL, 2))).value > 1.5
-    fitted = cross_fitted_gain([(first, second), (second, first)], choose)
+    fitted = cross_fitted_gain([((first.fastest, full), second), ((second.fastest, full), first)])
     assert fitted.value < 1
 
 
@@ -243,6 +247,40 @@ def test_the_draft_length_in_the_middle_of_the_good_ones_is_advised(speeds, draf
         np.array([FULL]), [1, 2, 3, 4], np.array(speeds)[:, None], once, once, 9, nothing, nothing, None
     )
     assert advise(surface, AdviceRule.robust, 1).variant.draft_length == draft_length
+
+
+def of_lengths(*speeds):
+    """A surface of one size, whose speeds are certain."""
+    nothing, once = np.zeros((2, len(speeds), 1), np.float32), np.ones((len(speeds), 1))
+    lengths, column = list(range(1, len(speeds) + 1)), np.array(speeds)[:, None]
+    return Surface(np.array([FULL]), lengths, column, once, once, 9, nothing, nothing, None)
+
+
+@pytest.mark.parametrize(
+    ("domains", "shared"),
+    [
+        # Good in two of three domains; in all of them; in each of its own, where the fastest over all wins.
+        (((90.0, 99.2, 100.0), (100.0, 99.2, 90.0), (100.0, 90.0, 90.0)), 1),
+        (((90.0, 99.2, 100.0), (100.0, 99.2, 90.0)), 2),
+        (((90.0, 80.0, 100.0), (100.0, 80.0, 89.0)), 1),
+        (((90.0, 99.0, 100.0),), None),
+    ],
+)
+def test_domains_share_the_draft_length_that_is_good_in_most(domains, shared):
+    assert shared_draft_length([of_lengths(*speeds) for speeds in domains]) == shared
+
+
+def test_a_shared_draft_length_is_advised_wherever_it_is_as_good():
+    surface = of_lengths(100.0, 99.2, 90.0)
+    robust, smallest, fastest = AdviceRule.robust, AdviceRule.smallest, AdviceRule.fastest
+    assert [advise(surface, robust, 1, shared).variant.draft_length for shared in (None, 1, 2, 3)] == [
+        1,
+        1,
+        2,
+        1,
+    ]
+    assert advise(surface, smallest, 1, 2).variant.draft_length == 2
+    assert advise(surface, fastest, 1, 2).variant.draft_length == 1
 
 
 def test_a_draft_length_that_nearly_keeps_up_brings_in_no_size_that_is_slow_for_it():
