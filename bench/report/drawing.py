@@ -1,5 +1,6 @@
 """What the figures of runs, selections and comparisons share: style, files, and the axis of sizes."""
 
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -156,6 +157,9 @@ def stack_bars(axis: Axes, rows: pd.DataFrame, parts: Sequence[tuple[str, str]])
 
 # What was sampled beside a run; drawn alike for every kind of run.
 
+# What a panel has room for on its left.
+_LABEL_CHARS = 18
+
 
 class Sampled(Protocol):
     """Findings with telemetry."""
@@ -192,9 +196,9 @@ def telemetry_figure(found: Sampled) -> Figure | None:
         for place, (begin, end) in enumerate(found.spans.values()):
             alpha = 0.10 + 0.08 * (place % 2)  # neighbours differ
             axis.axvspan(begin, end, color="0.5", alpha=alpha, linewidth=0)
-        axis.set_ylabel(label, fontsize="small")
+        axis.set_ylabel(textwrap.fill(label, _LABEL_CHARS), fontsize="small")
         axis.set_ylim(bottom=0)
-        axis.legend(fontsize="x-small", loc="lower right", ncols=3)
+        axis.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.01, 0.5))
     for domain, (begin, end) in found.spans.items():
         axes[0, 0].annotate(
             domain, ((begin + end) / 2, 1.02), xycoords=("data", "axes fraction"), ha="center",

@@ -73,13 +73,15 @@ def fit_figure(found: ComponentFindings) -> Figure:
         ends = ("reduction_ci_low", "reduction_ci_high")
         error_bars(axes[1], sizes, percent, "reduction", ends, label="measured, 95% interval", **measured)
         axes[1].set_ylabel("latency reduction R(k)\n(% of the full vocabulary's)")
-        axes[1].legend(fontsize="small", frameon=True)
         axes[1].set_ylim(bottom=min(-3.0, 1.1 * percent["reduction_ci_low"].min()), top=103)
-    below.axhspan(-_GOOD_ERROR_PERCENT, _GOOD_ERROR_PERCENT, color="0.5", alpha=0.15, zorder=0)
+    good = f"error within {_GOOD_ERROR_PERCENT}%"
+    below.axhspan(-_GOOD_ERROR_PERCENT, _GOOD_ERROR_PERCENT, color="0.5", alpha=0.15, zorder=0, label=good)
     below.axhline(0, color=INK, linewidth=1)
     _finish(above, below, sizes.tolist(), found)
     figure.suptitle("\n".join(textwrap.wrap(found.sentence, 92)), fontsize="medium")
     figure.tight_layout()
+    if legend := above.get_legend():
+        legend.set_in_layout(True)
     return figure
 
 
@@ -93,22 +95,24 @@ def _style(place: int, curve: Curve) -> dict[str, object]:
 def _finish(above: Axes, below: Axes, sizes: Sequence[int], found: ComponentFindings) -> None:
     above.set_yscale("log")
     above.set_ylabel(f"{found.title} (ms)")
-    above.legend(fontsize="small", frameon=True)
     above.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     above.yaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
     above.yaxis.set_minor_formatter(plt.NullFormatter())
     below.set_ylabel("prediction error (%)\nabove 0: too slow")
     below.set_xlabel(K_LABEL if found.has_k else _TOKENS_LABEL)
-    below.annotate(
-        f"within {_GOOD_ERROR_PERCENT}%",
-        (0.995, _GOOD_ERROR_PERCENT),
-        xycoords=("axes fraction", "data"),
-        ha="right",
-        va="bottom",
-        fontsize="small",
-        color="0.4",
-    )
     log_k_axis(below, sizes)
+    handles, labels = above.get_legend_handles_labels()
+    shaded, good = below.get_legend_handles_labels()
+    legend = above.legend(
+        [*handles, *shaded],
+        [*labels, *good],
+        fontsize="small",
+        ncols=2,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.45 if found.has_k else -0.3),
+        bbox_transform=below.transAxes,
+    )
+    legend.set_in_layout(False)  # below all panels, so that it takes room from none
 
 
 _MARKERS = "os^Dv"
@@ -165,11 +169,13 @@ def _name_ends(axis: Axes, found: ComponentFindings, color: Any) -> None:
     """Says which size the first and the last point are."""
     sizes = found.sizes.iloc[:, 0].to_numpy()
     right, side = _SIDES.get(found.name, (6, "left"))
-    for place in (0, -1):
+    # Apart from each other where the points are not.
+    above, beneath = (0, -9) if found.flops_per_s[0] > found.flops_per_s[-1] else (-9, 0)
+    for place, up in ((0, above), (-1, beneath)):
         axis.annotate(
             f"{int(sizes[place]):,}",
             (found.intensity[place], found.flops_per_s[place] / 1e9),
-            xytext=(right, -3),
+            xytext=(right, up),
             textcoords="offset points",
             ha=side,
             fontsize="x-small",

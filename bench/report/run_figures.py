@@ -309,7 +309,7 @@ def _outline(axis: Axes, edges: np.ndarray, inside: np.ndarray) -> None:
 )
 def prediction_figure(found: Findings) -> Figure:
     """Predicted against measured tokens/s of every decoded draft."""
-    figure, axis = plt.subplots(figsize=(6.4, 5.2))
+    figure, axis = plt.subplots(figsize=(6.4, 6.4))
     drafts = found.summary[found.summary["draft_length"] > 0]
     by_domain = drafts.groupby("domain")
     for color, (domain, rows) in zip(cycle(sns.color_palette(PALETTE)), by_domain, strict=False):
@@ -322,7 +322,7 @@ def prediction_figure(found: Findings) -> Figure:
     axis.fill_between(limits, limits * 0.93, limits * 1.07, color="0.5", alpha=0.15, label="within 7%")
     axis.set_xlabel("measured tokens/s")
     axis.set_ylabel("predicted tokens/s")
-    axis.legend(fontsize="small")
+    axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18))
     return title_figure(figure, found.run.environment, "Predicted and measured speed")
 
 
