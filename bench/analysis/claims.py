@@ -15,6 +15,7 @@ from typing import Any
 from bench import __version__
 from bench.analysis.figures import OVER_FULL, OVER_FULL_BEST, OVER_PLAIN, Gain
 from bench.analysis.findings import Findings
+from bench.analysis.metrics import format_estimate
 from bench.analysis.run import read_run
 from bench.analysis.surfaces import baselines
 from bench.analysis.verdict import Answer
@@ -204,8 +205,8 @@ def _headline(found: Findings, answer: Answer, figure: str, gain: Gain) -> dict[
         "domain": answer.domain,
         "figure": figure,
         "sentence": (
-            f"{answer.domain}: k = {best.vocab_size:,}, gamma = {best.draft_length} is {value:.2f}x "
-            f"[{estimate.ci_low:.2f}, {estimate.ci_high:.2f}] as fast as {over}"
+            f"{answer.domain}: k = {best.vocab_size:,}, gamma = {best.draft_length} is "
+            f"{format_estimate('speedup_vs_full', estimate)} as fast as {over}"
             + ("" if is_valid else " (INVALID)")
         ),
         "verdict": answer.decision.value,

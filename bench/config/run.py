@@ -319,7 +319,8 @@ class LimitsConfig:
         disturbed: share of the probes and decodes that other work disturbed and that were repeated. It
             touches every figure.
         foreign_load: share of the measuring time in which other programs took more of the CPUs than
-            `foreign_load_above`. It touches every figure of a run on the CPU; it is not judged on a GPU.
+            `foreign_load_above`, or of the time from the first measurement to the last, whichever is more. It
+            touches every figure of a run on the CPU; it is not judged on a GPU.
         foreign_load_above: share of all CPUs.
         throttled: share of the measuring time in which power, temperature or a fault slowed the GPU down. It
             touches what `drift` touches.

@@ -132,6 +132,18 @@ def test_a_disturbed_domain_spoils_the_others_too(run):
     assert found.is_exceeded and "of the time of writing" in found.what
 
 
+def test_load_between_measurements_counts_too(run):
+    """A busy loop makes the replays between them slow, so that few measurements may fall into it."""
+    busy = loaded(run, [0.01] * 20 + [0.5] * 20 + [0.01] * 20)
+    first, last = busy.probes["code"][0], busy.probes["code"][-1]
+    around = [replace(first, start_s=0.0, end_s=2.0), replace(last, start_s=4.0, end_s=6.0)]
+    found = replace(busy, probes={"code": around}, decodes={"code": {}})
+    found.__dict__["samples"] = busy.samples
+    (load,) = [c for c in conditions_of(found, "code", {}, LimitsConfig()) if c.name == "foreign_load"]
+    assert load.is_exceeded and load.value == pytest.approx(1 / 3)
+    assert load.what.endswith("33% of the time from the first measurement to the last")
+
+
 def test_short_disturbances_and_light_load_are_borne(run):
     # A job of a second now and then, and an editor that takes a tenth of the machine.
     assert answer_of(loaded(run, [0.1] * 38 + [0.9] * 2)).decision.value == "trim"
