@@ -188,7 +188,7 @@ def _goals(surfaces: Surfaces, series: LatencySeries, domain: str) -> Goals:
     columns = [surface.column(int(size)) for size in candidates]
     gamma = surface.fastest.draft_length
     tau = surface.mean_acceptance_length[surface.draft_lengths.index(gamma)][columns]
-    latency = surfaces.latency[domain]
+    latency = surfaces.latency_as_met(domain)
     once = np.ones((1, latency.num_blocks))
     round_ms = latency.round_ms(gamma, sizes, once)[0]
     other_ms = float((round_ms - gamma * series.medians_ms).mean())

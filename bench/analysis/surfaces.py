@@ -116,10 +116,14 @@ class Surfaces:
                 ]
         return found
 
-    def _latency(self, domain: str, by_prompt: bool = False) -> RoundLatency:
+    def latency_as_met(self, domain: str) -> RoundLatency:
+        """At the memory speed of this run itself, which is that of every other time in it."""
+        return self._latency(domain, at_reference=False) if self.reference else self.latency[domain]
+
+    def _latency(self, domain: str, by_prompt: bool = False, at_reference: bool = True) -> RoundLatency:
         probes = [*self.run.probes[domain], *plain_steps(self.run, domain)]
         others = [found for other, found in self.run.probes.items() if other != domain]
-        reference_ms = self.reference["whole_head_ms"] if self.reference else None
+        reference_ms = self.reference["whole_head_ms"] if self.reference and at_reference else None
         return RoundLatency.from_probes(probes, by_prompt, self.run.laps_overlap, others, reference_ms)
 
     def _predict(self, domain: str, source: str, latency: RoundLatency, prompts: list[str] | None) -> Surface:

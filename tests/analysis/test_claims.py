@@ -57,6 +57,8 @@ def test_a_run_at_the_memory_speed_of_another_says_so_and_is_verified(folder):
         "Estimates are at the memory speed of run 20260101-000000-pair, where the whole head took 9 ms; here "
         "it took 5.5 ms (5.5 to 5.5 on single prompts). Estimates are at 5.5 ms, the nearest that was met."
     )
+    latency = found.surfaces.latency_as_met("code")
+    assert latency.reference_ms is None and found.surfaces.latency["code"].reference_ms == 5.5
     write_claims([found], folder)
     assert verify(folder)[-1].startswith("verified: 2 headlines")
     assert {line["whole_head_ms"] for line in content(folder)["runs"][0]["headlines"]} == {5.5}
