@@ -173,13 +173,14 @@ _TASKS: dict[Task, Callable[[Config, Console], int | None]] = {
 # task reads or writes, and asks for that task.
 _SHARED = {
     *("pair", "domain", "gpu", "vocab", "measure", "timing", "vllm", "telemetry", "limits", "advice"),
-    *("corpora", "engine", "dtype", "resume", "tag", "experiment"),
+    *("corpora", "engine", "dtype", "resume", "reference", "tag", "experiment"),
 }
 
 # What each task reads; a key stands for all keys below it. Every task reads `results_dir` and Hydra's own.
 _READS: dict[Task, str] = {
     Task.bench: "pair domain gpu vocab measure timing vllm telemetry limits advice corpora engine dtype "
-    "resume experiment select.coverage_weight select.min_coverage select.k_min select.k_max select.multiple",
+    "resume reference experiment select.coverage_weight select.min_coverage select.k_min select.k_max "
+    "select.multiple",
     Task.draft: "pair gpu vocab timing measure.seed measure.num_threads telemetry draft dtype resume "
     "experiment",
     Task.selfcheck: "pair domain gpu vocab timing measure.seed dtype experiment",

@@ -99,9 +99,10 @@ class Surfaces:
 
     @cached_property
     def _all_halves(self) -> dict[str, list[Surface]]:
-        """Of every domain that has enough prompts."""
+        """Of every domain that was decoded and has enough prompts."""
         found = {}
-        for domain, plan in self.run.plans.items():
+        for domain in self.run.decodes:
+            plan = self.run.plans[domain]
             latency = self._latency(domain, by_prompt=True)
             prompts = sorted(self.run.replays[domain][plan.source])
             if min(len(prompts), latency.num_blocks) >= _LEAST_TO_SPLIT:

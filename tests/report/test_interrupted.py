@@ -69,7 +69,7 @@ def test_a_domain_without_measurements_is_left_out(stop_after):
 def test_an_unfinished_run_says_so_and_what_it_has(stop_after):
     run = stop_after(HEAD + PER_PROMPT)
     (doubt,) = [doubt for doubt in doubts(run) if doubt.code == "unfinished"]
-    assert "code: 1 prompts" in doubt.what and "resumes the run" in doubt.remedy
+    assert "code: 1 prompt)" in doubt.what and "resumes the run" in doubt.remedy
 
 
 def test_a_domain_that_was_not_decoded_yet_has_no_size_of_its_own(stop_after):
