@@ -24,8 +24,8 @@ Where other programs share the memory, a run meets it at one speed and the next 
 no interval of one run knows of the other's. Every part reads memory, at a time t0 + bytes / speed, and the
 whole head is the part that is read fastest and works least on what it reads. So a part's time is a straight
 line over the whole head's in the same stretch of time, and all can be had as they are where the whole head
-takes some given time: that of another run. On 20 runs of one machine, four at a time, the gains of four
-spread by 1.3% to 6.3% as they were, and by 0.6% to 2.4% where the head takes as long as in the first.
+takes some given time: that of another run. On 24 runs of one machine, four at a time, the gains of four
+spread by 1.3% to 8.4% as they were, and by 0.6% to 3.4% where the head takes as long as in the first.
 """
 
 from collections import defaultdict
