@@ -135,15 +135,12 @@ def _foreign_load(run: Run, domain: str, limits: LimitsConfig) -> Condition:
         why = f"{len(loads[domain])} samples of the load of other programs"
         return Condition("foreign_load", None, limit, ALL, why, remedy)
     worst = max(shares, key=lambda name: (shares[name], name == domain))
-    share, of_time = (
-        shares[worst],
-        f"{shares[worst]:.0%} of the time" + ("" if worst == domain else f" of {worst}"),
-    )
+    share, of_time = shares[worst], "of the time" + ("" if worst == domain else f" of {worst}")
     # Between measurements there are replays, which take the longer the more is beside them.
     of_all = float(np.mean(_loads_between(run) > above))
     if of_all > share:
-        share, of_time = of_all, f"{of_all:.0%} of the time from the first measurement to the last"
-    what = f"other programs took more than {above:.0%} of the CPUs in {of_time}"
+        share, of_time = of_all, "of the time from the first measurement to the last"
+    what = f"other programs took more than {above:.0%} of the CPUs in {share:.0%} {of_time}"
     return Condition("foreign_load", share, limit, ALL, what, remedy)
 
 

@@ -343,13 +343,10 @@ def _slower(share: float) -> str:
 
 def _at_speed(surfaces: Surfaces, domain: str) -> str:
     """Whose memory speed the estimates are at, by the time of the whole head."""
-    heads, reference, at_ms = (
-        surfaces.latency[domain].whole_head_ms,
-        surfaces.reference,
-        surfaces.whole_head_ms(domain),
-    )
+    at_ms, reference = surfaces.whole_head_ms(domain), surfaces.reference
     if at_ms is None:
         return ""
+    heads = surfaces.latency[domain].whole_head_ms
     here = f"took {heads.mean():.3g} ms ({heads.min():.3g} to {heads.max():.3g} on single prompts)"
     if reference is None:
         return f"Estimates are at this run's own memory speed: the whole head {here}."

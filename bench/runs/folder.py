@@ -99,7 +99,8 @@ def open_run(config: Config, environment: dict[str, Any], of: str | None = None)
     """
     values = plain(asdict(config))
     environment = {**environment, "signature": _signature(values, environment)}
-    unfinished = _find_unfinished(config.runs_dir, environment["signature"]) if config.resume else None
+    same = _runs_of(config.runs_dir, environment["signature"])
+    unfinished = same[0] if config.resume and same and not _has_ended(same[0]) else None
     path = unfinished or make_folder(
         config.runs_dir, config.pair.label, of or config.domain.name, str(environment["device"])
     )
@@ -109,7 +110,7 @@ def open_run(config: Config, environment: dict[str, Any], of: str | None = None)
             reference = _environment_of(path).get("reference")
             yield RunFolder(path, list(read_records(path)), was_torn, reference)
             return
-        reference = _find_reference(config.runs_dir, environment["signature"]) if config.reference else None
+        reference = _find_reference(same) if config.reference else None
         environment["reference"] = reference
         try:
             (path / CONFIG).write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
@@ -206,17 +207,10 @@ def _signature(values: dict[str, Any], environment: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _find_unfinished(runs_dir: Path, signature: str) -> Path | None:
-    """The newest run with this signature, if it is unfinished."""
-    newest = next(_runs_of(runs_dir, signature), None)
-    return None if newest is None or _has_ended(newest) else newest
-
-
-def _runs_of(runs_dir: Path, signature: str) -> Iterator[Path]:
+def _runs_of(runs_dir: Path, signature: str) -> list[Path]:
     """Runs with this signature, the newest first."""
-    for folder in sorted((p for p in runs_dir.glob("*/") if not p.is_symlink()), reverse=True):
-        if _environment_of(folder).get("signature") == signature:
-            yield folder
+    folders = sorted((path for path in runs_dir.glob("*/") if not path.is_symlink()), reverse=True)
+    return [folder for folder in folders if _environment_of(folder).get("signature") == signature]
 
 
 def _environment_of(folder: Path) -> dict[str, Any]:
@@ -228,15 +222,16 @@ def _environment_of(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _find_reference(runs_dir: Path, signature: str) -> dict[str, Any] | None:
+def _find_reference(same: list[Path]) -> dict[str, Any] | None:
     """The run at whose memory speed another of the same question is reported; None if there is none.
 
-    It is the newest whose gains are valid, or the one that is the reference of that. Two runs then answer for
-    the same machine, although other programs left more of its memory bandwidth to the one than to the other.
+    Of the runs of that question, the newest first, it is the first whose gains are valid, or the one that is
+    the reference of that. Two runs then answer for the same machine, although other programs left more of its
+    memory bandwidth to the one than to the other.
     """
     from bench.analysis.claims import whole_head_ms
 
-    for folder in _runs_of(runs_dir, signature):
+    for folder in same:
         if (found := whole_head_ms(folder)) is not None:
             return _environment_of(folder).get("reference") or {"run": folder.name, "whole_head_ms": found}
     return None

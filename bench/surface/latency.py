@@ -297,12 +297,11 @@ class RoundLatency:
         times_heads = not laps_overlap and not any(probe.laps_ms.get(DRAFT) for probe in drafted)
         heads = _whole_heads([*every, *chain.from_iterable(of_others)]) if times_heads else {}
         whole_head_ms = np.array([head.ms for head in heads.values()])
-        if reference_ms is not None:
-            reference_ms = (
-                float(np.clip(reference_ms, whole_head_ms.min(), whole_head_ms.max())) if heads else None
-            )
         apart = {}
-        if reference_ms is not None:
+        if not heads:
+            reference_ms = None
+        elif reference_ms is not None:
+            reference_ms = float(np.clip(reference_ms, whole_head_ms.min(), whole_head_ms.max()))
             apart = {at: replace(head, ms=head.ms - reference_ms) for at, head in heads.items()}
         # A size that was probed with gamma = 1 only has no layer: nothing was chained.
         with_layer = {p.vocab_size for placed in of_all for p in placed.probes if p.laps_ms.get(LAYER)}
