@@ -27,7 +27,7 @@ from bench.telemetry.samples import FILE_NAME as TELEMETRY
 FILE_NAME, _TOOL = "claim.json", "vocabtrim-bench"
 
 # Of the way in which headlines are computed; a change that moves any figure of a claim raises it.
-METHOD = 5
+METHOD = 6
 
 _DIGITS = 7
 

@@ -164,7 +164,7 @@ def _restricted(run: Run, domain: str, prompts: Sequence[str]) -> Run:
                 for source, by_prompt in run.replays[domain].items()
             }
         },
-        probes={domain: [probe for probe in run.probes[domain] if probe.prompt_id in kept]},
+        probes={domain: [probe for probe in run.probes[domain] if probe.prompt_id not in left_out]},
         checks={domain: [probe for probe in run.checks.get(domain, []) if probe.prompt_id in kept]},
         decodes={
             domain: {

@@ -204,7 +204,8 @@ def _of_gain(figure: str, gain: Gain, limits: LimitsConfig) -> Iterator[Conditio
         limits.half_width,
         (figure,),
         f"the interval of the {over} is " + (f"+-{half:.0%}" if half < 10 else "without end"),
-        "measure more prompts (measure.num_prompts), or several processes (measure.repeats)",
+        "measure more prompts (measure.acceptance_prompts, measure.latency_prompts), or several processes "
+        "(measure.repeats)",
     )
     residual = gain.residual
     yield Condition(

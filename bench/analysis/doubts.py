@@ -88,13 +88,11 @@ def _unfinished(run: Run) -> Iterator[Doubt]:
 
 
 def _one_prompt(run: Run) -> Iterator[Doubt]:
-    alone = [
-        name for name, prompts in run.prompts.items() if len(prompts) == 1 and run.num_processes(name) < 2
-    ]
+    alone = [name for name in run.prompts if run.num_probed(name) == 1 and run.num_processes(name) < 2]
     if alone:
         yield Doubt(
             "one_prompt",
-            f"of {' and '.join(alone)} one prompt was decoded, which shows no spread: nothing that is "
+            f"of {' and '.join(alone)} one prompt was measured, which shows no spread: nothing that is "
             "computed over prompts has an interval there",
             "measure more (measure.num_prompts)",
             (SPEED, OVER_FULL, OVER_FULL_BEST, OVER_PLAIN),

@@ -18,8 +18,11 @@ def domain_facts(run: Run, summary: pd.DataFrame, domain: str) -> list[str]:
     rows = summary[(summary["domain"] == domain) & (summary["draft_length"] > 0)]
     replays = list(run.replays[domain][source].values())
     pass_ms = sum(r.replay_ms for r in replays) / len(replays)
+    num_probed, num_decoded = run.num_probed(domain), len(run.prompts[domain])
+    probed = f"{num_probed} of them probed"
+    probed += " and decoded" if num_probed == num_decoded else f", {num_decoded} decoded"
     facts = [
-        f"{len(replays)} held-out prompts replayed, {len(run.prompts[domain])} of them probed and decoded"
+        f"{len(replays)} held-out prompts replayed, {probed}"
         f"{_in_processes(run, domain)}. Ranked on {source}: "
         f"{run.rankings[source].num_seen:,} distinct tokens in the target's own answers to ranking prompts; "
         "larger sizes are filled up with the lowest unseen ids.",

@@ -252,8 +252,13 @@ class Findings:
 
     @property
     def sample_sizes(self) -> str:
-        """Prompts that were probed and decoded, as captions say them."""
+        """Prompts that were decoded, as captions say them."""
         return _sample_sizes({domain: len(prompts) for domain, prompts in self.run.prompts.items()})
+
+    @property
+    def probed_sample_sizes(self) -> str:
+        """Prompts that latency was probed on, as captions say them."""
+        return _sample_sizes({domain: self.run.num_probed(domain) for domain in self.domains})
 
     @property
     def replayed_sample_sizes(self) -> str:

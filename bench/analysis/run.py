@@ -141,6 +141,10 @@ class Run:
         """Prompts that everything of a domain is compared on."""
         return {domain: sorted(next(iter(by_key.values()))) for domain, by_key in self.decodes.items()}
 
+    def num_probed(self, domain: str) -> int:
+        """Prompts of a domain that its latency is known from."""
+        return len({probe.prompt_id for probe in self.probes[domain]})
+
     def num_processes(self, domain: str) -> int:
         """Fresh processes whose probes of a domain are pooled."""
         return len({probe.process for probe in self.probes[domain]})
@@ -191,19 +195,17 @@ def read_run(folder: Path) -> Run:
         steady[window.domain][window.variant].append(window)
     decodes, repeated, kept_processes = {}, {}, {}
     shared: dict[str, set[str]] = {}
+    probed: dict[str, set[str]] = {}
     for d in (d for d in every.get(0, {}) if d in plans):
+        complete = {process: _complete(p for p in probes[d] if p.process == process) for process in every}
         found = {
-            process: _comparable(
-                plans[d],
-                by_domain.get(d, {}),
-                [p for p in probes[d] if p.process == process],
-                replays.get(d, {}),
-            )
+            process: _comparable(plans[d], by_domain.get(d, {}), complete[process], replays.get(d, {}))
             for process, by_domain in every.items()
         }
         whole = whole_processes(found)
         if prompts := set.intersection(*(found[process] for process in whole)) if found[0] else set():
             shared[d], kept_processes[d] = prompts, whole
+            probed[d] = set.intersection(*(complete[process] for process in whole))
             decodes[d] = pooled([every[process][d] for process in whole])
             if len(whole) > 1:
                 repeated[d] = [r for r in log.of(DecodeRecord) if r.domain == d and r.process in whole]
@@ -222,7 +224,7 @@ def read_run(folder: Path) -> Run:
         replays,
         {
             d: [p for p in probes[d] if p.prompt_id in kept and p.process in kept_processes[d]]
-            for d, kept in shared.items()
+            for d, kept in probed.items()
         },
         {
             d: [p for p in checks[d] if p.prompt_id in kept and p.process in kept_processes[d]]
@@ -286,22 +288,25 @@ def is_of_draft_alone(environment: Mapping[str, Any]) -> bool:
 def _comparable(
     plan: PlanRecord,
     decodes: dict[Variant, dict[str, DecodeRecord]],
-    probes: list[ProbeRecord],
+    probed: set[str],
     replays: dict[str, dict[str, Replay]],
 ) -> set[str]:
     """The prompts to compare on; empty where there is none.
 
-    Those that every planned variant decoded and every probe and replay ran on, as an interrupted run ends in
-    the middle of one and a case may fail, and whose answers go on after the first token, as decoding others
-    takes no time.
+    Those that every planned variant decoded and every probe and replay ran on, and whose answers go on after
+    the first token, as decoding others takes no time.
     """
     planned = [decodes.get(item.variant, {}) for item in plan.planned]
     shared = set.intersection(*({p for p, r in d.items() if len(r.token_ids) > 1} for d in planned))
-    num_probes = pd.Series([p.prompt_id for p in probes], dtype=object).value_counts()
-    complete = set(num_probes.index[num_probes == num_probes.max()])
     for by_prompt in replays.values():
         shared &= by_prompt.keys()
-    return shared & complete
+    return shared & probed
+
+
+def _complete(probes: Iterable[ProbeRecord]) -> set[str]:
+    """Prompts that every probe ran on: an interrupted run ends in the middle of one, and a case may fail."""
+    num_probes = pd.Series([p.prompt_id for p in probes], dtype=object).value_counts()
+    return set(num_probes.index[num_probes == num_probes.max()])
 
 
 def _only(by_prompt: dict[str, DecodeRecord], kept: set[str]) -> dict[str, DecodeRecord]:

@@ -52,8 +52,9 @@ class Answer:
         predicted_tokens_per_s: of the same draft.
         coverage: share of the held-out answers inside its vocabulary.
         energy: per token.
-        num_prompts: that were probed and decoded.
+        num_prompts: that were decoded.
         num_replayed: whose acceptance is behind the estimates.
+        num_probed: whose latency is.
         advice: what the surface says beside it.
         at_speed: at which speed of the memory the estimates hold; empty where heads have no time.
         beside: what was predicted of the decodes, on their own prompts, where the estimate has more prompts.
@@ -74,6 +75,7 @@ class Answer:
     energy: TokenEnergy
     num_prompts: int
     num_replayed: int
+    num_probed: int
     advice: Advice
     at_speed: str
     beside: str
@@ -310,6 +312,7 @@ def _answer(surfaces: Surfaces, summary: pd.DataFrame, domain: str) -> Answer:
         energy=token_energy(run, domain, best),
         num_prompts=len(run.prompts[domain]),
         num_replayed=len(surface.prompt_left_out),
+        num_probed=run.num_probed(domain),
         advice=surfaces.advice(domain),
         at_speed=_at_speed(surfaces, domain),
         beside=_of_decodes(surfaces, domain, best, gains),

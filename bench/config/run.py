@@ -206,12 +206,14 @@ class MeasureConfig:
 
     Attributes:
         draft_lengths: the draft lengths gamma to choose from: tokens drafted per round.
-        num_prompts: held-out prompts per domain.
+        num_prompts: held-out prompts per domain that are decoded.
         max_new_tokens: longest answer, in tokens.
         warmup_rounds: speculative rounds of every size before measurements count.
         acceptance_prompts: held-out prompts whose acceptance is replayed, `num_prompts` among them, as far as
             a domain has so many; null takes those alone. For the others the target writes answers of up to
             192 tokens once, which are kept. Sampled answers are replayed on `num_prompts` only.
+        latency_prompts: held-out prompts on which latency is probed, `num_prompts` among them; the others are
+            among those whose acceptance is replayed. null takes `num_prompts` alone.
         probe_rounds: rounds of one probe, which times the parts of a round. Every prompt has at least two
             probes of each size and each draft length.
         bootstrap_samples: resamples of the intervals of latencies and of fitted models.
@@ -237,6 +239,7 @@ class MeasureConfig:
     max_new_tokens: int
     warmup_rounds: int = 2
     acceptance_prompts: int | None = None
+    latency_prompts: int | None = None
     probe_rounds: int = 5
     bootstrap_samples: int = 2000
     repeats: int = 1
@@ -266,10 +269,9 @@ class MeasureConfig:
             require(getattr(self, name) >= least, f"measure.{name}", getattr(self, name), f"at least {least}")
         threads = self.num_threads
         require(threads is None or threads >= 1, "measure.num_threads", threads, "at least 1, or null")
-        replayed = self.acceptance_prompts
-        require(
-            replayed is None or replayed >= 1, "measure.acceptance_prompts", replayed, "at least 1, or null"
-        )
+        for name in ("acceptance_prompts", "latency_prompts"):
+            wanted = getattr(self, name)
+            require(wanted is None or wanted >= 1, f"measure.{name}", wanted, "at least 1, or null")
         require(self.temperature >= 0, "measure.temperature", self.temperature, "0 (greedy) or above")
         top_k, top_p = self.top_k, self.top_p
         require(top_k is None or top_k >= 1, "measure.top_k", top_k, "at least 1, or null")

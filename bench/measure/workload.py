@@ -73,7 +73,7 @@ class Workload:
 
     Attributes:
         domain: its name.
-        prompts: held-out prompts that are probed and decoded.
+        prompts: held-out prompts that are replayed, probed and decoded.
         source: which ranking its vocabularies follow.
         orders: for every ranking, the draft's tokens in the order in which they enter a vocabulary.
         paper_size: k* of the paper's utility under `source`.
@@ -82,6 +82,7 @@ class Workload:
             among `orders`.
         published_size: likewise, of the list of tokens that somebody published.
         answered: further held-out prompts, of which acceptance is replayed over known answers.
+        probed: those of `answered` that are probed too.
     """
 
     domain: str
@@ -91,6 +92,7 @@ class Workload:
     paper_size: int
     least_size: int = 1
     answered: list[AnsweredPrompt] = field(default_factory=list)
+    probed: list[AnsweredPrompt] = field(default_factory=list)
     id_prefix_size: int | None = None
     published_size: int | None = None
 

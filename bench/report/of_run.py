@@ -111,6 +111,9 @@ class _View:
     def picture(self, figure: Captioned[Any], of: Any = None) -> Picture:
         return figure.picture(of or self.found, self.found.sample_sizes, self.prefix)
 
+    def probed(self, figure: Captioned[Any], of: Any = None) -> Picture:
+        return figure.picture(of or self.found, self.found.probed_sample_sizes, self.prefix)
+
     def replayed(self, figure: Captioned[Any]) -> Picture:
         return figure.picture(self.found, self.found.replayed_sample_sizes, self.prefix)
 
@@ -143,7 +146,7 @@ class _View:
         return self.section(
             "latency",
             "What does a draft step cost here, and how far is that from the hardware's limit?",
-            self.picture(
+            self.probed(
                 run_figures.graph_latency_figure
                 if self.found.run.execution == GRAPH
                 else run_figures.latency_figure
@@ -151,9 +154,9 @@ class _View:
             self.section(
                 "latency-more",
                 "More: the roofline, the other parts of a round, and parts on their own",
-                self.picture(roofline_figure, models) if models else None,
-                self.picture(run_figures.round_figure),
-                self.picture(run_figures.isolated_figure),
+                self.probed(roofline_figure, models) if models else None,
+                self.probed(run_figures.round_figure),
+                self.probed(run_figures.isolated_figure),
                 folded=True,
             ),
             label="Draft step",
@@ -213,7 +216,7 @@ class _View:
             self.section(
                 f"models-{item.name}-more",
                 f"More: the models of the {item.title}, size by size, and what each would choose",
-                self.picture(fit_captioned(item), item),
+                self.probed(fit_captioned(item), item),
                 *model_tables(item),
                 Table(
                     f"{item.title}: the k that each model would choose on every domain, and what it loses.",
@@ -383,7 +386,9 @@ def _over(figure: str, answer: Answer) -> str:
 def _prompts(answer: Answer) -> str:
     if answer.num_prompts == answer.num_replayed:
         return str(answer.num_prompts)
-    return f"{answer.num_replayed} replayed, {answer.num_prompts} probed and decoded"
+    if answer.num_prompts == answer.num_probed:
+        return f"{answer.num_replayed} replayed, {answer.num_prompts} probed and decoded"
+    return f"{answer.num_replayed} replayed, {answer.num_probed} probed, {answer.num_prompts} decoded"
 
 
 def _named(name: str, figure: str, answer: Answer) -> str:

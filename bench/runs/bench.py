@@ -250,6 +250,8 @@ def _workload(
         )
         show = partial(current.update, f"{source.name}: the target answers held-out prompts (kept)")
         answered = with_answers(pair, further, show)
+    short = [prompt for prompt in answered if len(prompt.token_ids) <= source.max_prompt_tokens]
+    probed = short[: max(0, _num_probed(measure) - len(measured))]
     ranked_on = source_for(source.name, config.vocab, rankings)
     k_star = paper_size(pair, rankings[ranked_on], config.select)
     orders = {name: ranking.order for name, ranking in rankings.items()}
@@ -263,13 +265,18 @@ def _workload(
         order, published_size = order_by_list(own, kept, published)
         orders |= {PUBLISHED: order} if published_size else {}
     sizes = prefix_size, published_size
-    return Workload(source.name, held_out, ranked_on, orders, k_star, kept, answered, *sizes)
+    return Workload(source.name, held_out, ranked_on, orders, k_star, kept, answered, probed, *sizes)
 
 
 def _num_replayed(measure: MeasureConfig) -> int:
     """Held-out prompts whose acceptance is wanted; 0: only of those that are measured."""
     # Sampled answers must come from the run's own sampler, not from those that are kept.
     return 0 if measure.temperature else measure.acceptance_prompts or 0
+
+
+def _num_probed(measure: MeasureConfig) -> int:
+    """Held-out prompts whose latency is wanted, as far as their acceptance is too."""
+    return min(measure.latency_prompts or 0, _num_replayed(measure))
 
 
 def _say_what_lacks(
@@ -289,5 +296,18 @@ def _say_what_lacks(
             console.print(
                 f"{workload.domain}: acceptance is taken from all {num_replayed} held-out prompts that the "
                 f"data set has instead of {wanted}",
+                soft_wrap=True,
+            )
+        num_probed, wanted = len(workload.prompts) + len(workload.probed), measure.latency_prompts or 0
+        if num_probed < wanted:
+            most_tokens = texts[workload.domain].source.max_prompt_tokens
+            why = (
+                "that are decoded, as answers are sampled,"
+                if measure.temperature
+                else f"that are replayed and have at most {most_tokens} tokens"
+            )
+            console.print(
+                f"{workload.domain}: latency is taken from the {num_probed} prompts {why} instead of "
+                f"{wanted}",
                 soft_wrap=True,
             )

@@ -252,6 +252,7 @@ class RoundLatency:
         whole_head_ms: mean time of the whole head in each stretch of the run, of all domains `(stretches,)`;
             empty where heads have no time.
         reference_ms: the time of the whole head at which all times are had; None: they are as they were.
+        blocks_are_processes: whether each block is a process, and not a stretch of time in the only one.
     """
 
     blocks: list[str]
@@ -263,6 +264,7 @@ class RoundLatency:
     times_heads: bool = True
     whole_head_ms: Floats = field(default_factory=lambda: np.zeros(0))
     reference_ms: float | None = None
+    blocks_are_processes: bool = False
 
     @classmethod
     def from_probes(
@@ -317,7 +319,10 @@ class RoundLatency:
             rounds = [(_block_of(p, are_processes), p) for p in drafted]
             whole = {int(gamma): _whole_samples(rounds, int(gamma), sizes, own_place) for gamma in gammas}
         prefill_ms = (prefill.total / prefill.count)[0]
-        return cls(blocks, prefill_ms, sizes, gammas, parts, whole, times_heads, whole_head_ms, reference_ms)
+        return cls(
+            blocks, prefill_ms, sizes, gammas, parts, whole, times_heads, whole_head_ms, reference_ms,
+            are_processes,
+        )  # fmt: skip
 
     @property
     def num_blocks(self) -> int:

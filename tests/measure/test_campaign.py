@@ -121,10 +121,10 @@ def test_the_plan_follows_from_what_the_engine_says():
         Variant(20, 2): ["paper"],
     }
     counts = Counter(type(record) for record in records)
-    # Two sizes and two draft lengths twice each, and plain decoding four times; one of each planned variant.
+    # Two sizes and two draft lengths twice each, and plain decoding four times; two of each planned variant.
     assert counts == {
         ReplayRecord: 4 * 2,
-        ProbeRecord: 3 * (4 + 4) + 3 * len(roles),
+        ProbeRecord: 3 * (4 + 4) + 3 * 2 * len(roles),
         PlanRecord: 1,
         DecodeRecord: 3 * len(roles),
         BaselineRecord: 1,
@@ -137,6 +137,22 @@ def test_the_plan_follows_from_what_the_engine_says():
     assert decodes["p0", Variant(10, 2)].accepted == [2, 2, 2]
     assert decodes["p0", Variant(10, 2)].decode_ms == 4 + 3 * (2 * 1.25 + 2 + 22 + 0.5) + 2 * 3
     assert engine.asked[0] == ("order", tuple(ORDER))
+
+
+def test_further_prompts_are_probed_and_not_decoded():
+    further = AnsweredPrompt("further", [5, 8], ANSWER)
+    workload = replace(WORKLOAD, answered=[further, ANSWERED], probed=[further])
+    records = measured_together(engine := ScriptedEngine(), [workload])
+    of_further = [r for r in records if getattr(r, "prompt_id", None) == "further"]
+    assert Counter(type(r) for r in of_further) == {ReplayRecord: 2, ProbeRecord: 4 + 4}
+    assert not any(r.is_check for r in of_further if isinstance(r, ProbeRecord))
+    # Both are replayed once, over the answers that are known.
+    known = [item[2] for item in engine.asked if isinstance(item, tuple) and item[0] == "replay" and item[2]]
+    assert known == [further.answer_ids, ANSWERED.answer_ids]
+    (stage, _) = Campaign(ScriptedEngine(), SIZES, MEASURE).stages([workload])
+    assert stage.num_records == sum(1 for r in records if isinstance(r, ReplayRecord)) + sum(
+        1 for r in records if isinstance(r, ProbeRecord) and not r.is_check
+    )
 
 
 def test_an_interrupted_campaign_measures_the_rest_and_the_same():

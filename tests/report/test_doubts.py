@@ -231,9 +231,9 @@ def test_lines_of_the_telemetry_that_cannot_be_read(run):
 
 
 def test_a_single_prompt_has_no_interval(run):
-    alone = {variant: {"p1": found["p1"]} for variant, found in run.decodes["code"].items()}
-    (doubt,) = [d for d in doubts(replace(run, decodes={"code": alone})) if d.code == "one_prompt"]
-    assert doubt.what.startswith("of code one prompt was decoded, which shows no spread")
+    alone = {"code": [probe for probe in run.probes["code"] if probe.prompt_id == "p1"]}
+    (doubt,) = [d for d in doubts(replace(run, probes=alone)) if d.code == "one_prompt"]
+    assert doubt.what.startswith("of code one prompt was measured, which shows no spread")
     assert "one_prompt" not in codes(run)
 
 

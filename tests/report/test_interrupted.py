@@ -17,6 +17,7 @@ from tests.report.synthetic import FULL, write_run
 
 HEAD = 7  # rankings, replays and the plan
 PER_PROMPT = 6  # probes and decodes
+NUM_PROBES = 2
 
 
 @pytest.fixture
@@ -56,8 +57,8 @@ def test_a_torn_line_is_a_prompt_not_measured(stop_after):
 @pytest.mark.parametrize("num_lines", range(HEAD + PER_PROMPT, HEAD + 2 * PER_PROMPT + 18, 3))
 def test_the_finished_domain_keeps_its_verdict(stop_after, num_lines):
     sentence = Findings.of(stop_after(num_lines)).answers[0].sentence()
-    # One prompt says nothing of its spread.
-    is_firm = num_lines >= HEAD + 2 * PER_PROMPT
+    # One prompt says nothing of its spread; the second one is probed before it is decoded.
+    is_firm = num_lines >= HEAD + PER_PROMPT + NUM_PROBES
     assert sentence.startswith("code: trim to 10 tokens" if is_firm else "code: INVALID: the interval")
 
 

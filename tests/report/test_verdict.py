@@ -9,9 +9,10 @@ from bench.analysis.findings import Findings
 from bench.analysis.run import read_run
 from bench.config import POOLED
 from bench.records import FILE_NAME, RecordWriter
+from bench.report.markdown import write_markdown
 from bench.report.of_run import run_report
 from bench.vocab.ranking import BY_ID, PUBLISHED
-from tests.report.synthetic import FULL, replayed, write_run
+from tests.report.synthetic import FULL, probe, replayed, write_run
 
 
 def answer_of(folder):
@@ -27,8 +28,8 @@ def test_a_faster_trimmed_draft_is_advised(tmp_path):
     assert answer.over_full.expected == pytest.approx(99 / 69)
     assert answer.over_full.judged_apart is None and answer.over_full.is_as_predicted
     assert answer.sentence() == (
-        "code: trim to 10 tokens (90.0% fewer), gamma = 3: 1.43x [1.43, 1.43] as fast as the full-vocabulary "
-        "draft, 2.32x [2.32, 2.32] as fast as plain decoding."
+        "code: trim to 10 tokens (90.0% fewer), gamma = 3: 1.43x [1.42, 1.45] as fast as the full-vocabulary "
+        "draft, 2.32x [2.25, 2.38] as fast as plain decoding."
     )
     details = " ".join(answer.details())
     for part in (
@@ -77,6 +78,29 @@ def test_fewer_decodes_than_replays_have_their_own_prediction_beside_them(tmp_pa
     assert "(n = 2 prompts)" in captions["speedup"]
     assert "3 held-out prompts replayed, 2 of them probed and decoded." in found.facts("code")[0]
     assert set(found.cross["num_prompts"]) == {3}
+
+
+def test_more_prompts_are_probed_than_decoded(tmp_path):
+    folder = write_run(tmp_path, {100: 5.5, 10: 0.5})
+    writer = RecordWriter(folder)
+    for source, lowest in (("code", 10), ("pooled", 20)):
+        writer.append(replayed("p3", source, lowest, 3))
+    writer.append(probe("p3", FULL, 3, 11.5))
+    writer.append(probe("p3", 10, 3, 0.5))
+    writer.append(probe("p4", FULL, 3, 100.0))  # where an interrupted run ended
+    writer.close()
+    found = Findings.of(read_run(folder))
+    (answer,) = found.answers
+    assert (answer.num_prompts, answer.num_probed, answer.num_replayed) == (2, 3, 3)
+    # The whole head takes 7.5 ms on average, and a round 6 ms more than in what was decoded.
+    assert answer.over_full.estimate.value == pytest.approx((99 + 2 * 6) / 69)
+    assert answer.over_full.decoded.value == pytest.approx(99 / 69)
+    captions = {picture.name: picture.caption for picture in run_report(found).pictures()}
+    assert "(n = 3 prompts, several steps each)" in captions["draft_latency"]
+    assert "(n = 2 prompts)" in captions["speedup"]
+    assert "3 held-out prompts replayed, 3 of them probed, 2 decoded." in found.facts("code")[0]
+    write_markdown(run_report(found), tmp_path / "report.md")
+    assert "prompts: 3 replayed, 3 probed, 2 decoded" in (tmp_path / "report.md").read_text("utf-8")
 
 
 def test_a_k_of_the_paper_that_is_faster_is_called_faster(tmp_path):

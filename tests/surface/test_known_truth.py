@@ -13,14 +13,14 @@ from bench.measure.workload import Probes
 from bench.records import ProbeRecord
 from bench.stats.estimates import Estimate, Floats
 from bench.surface.latency import RoundLatency
-from bench.surface.predict import predict
+from bench.surface.predict import PROCESS_SHARE, predict
 from bench.variant import EXTEND, HEAD, LAYER, OTHER, PREFILL, SELECT, VERIFY, Variant
 
 EXAMPLE = Path(__file__).parents[2] / "results" / "example"
 FULL, SMALL = 49_152, 4096
 SIZES = [256, 1024, SMALL, 16_384, FULL]
 GAMMAS, ROUNDS = [1, 2, 3, 5], 5
-DOMAINS, NUM_BLOCKS, NUM_PROMPTS, NUM_RUNS = ["code", "function_calling", "writing"], 8, 64, 500
+DOMAINS, NUM_BLOCKS, NUM_PROMPTS, NUM_RUNS = ["code", "function_calling", "writing"], 24, 64, 300
 
 PLAIN, BEST = Variant(FULL, 0), Variant(SMALL, 3)
 
@@ -129,13 +129,18 @@ def gains(
     return {name: surface.speed(a).over(surface.speed(b)) for name, (a, b) in WANTED.items()}
 
 
+def of_another_process(rng: np.random.Generator, gain: float) -> float:
+    """What an interval is to contain: of a truth, what some process finds."""
+    return float(gain ** rng.normal(1, PROCESS_SHARE))
+
+
 def test_intervals_contain_the_truth_as_often_as_they_promise(answers):
     rng = np.random.default_rng(17)
     truth = {name: true_speed(answers, a) / true_speed(answers, b) for name, (a, b) in WANTED.items()}
     inside = defaultdict(list)
     for _ in range(NUM_RUNS):
         for name, gain in gains(answers, rng, probes_of_run(rng)).items():
-            inside[name].append(gain.ci_low <= truth[name] <= gain.ci_high)
+            inside[name].append(gain.ci_low <= of_another_process(rng, truth[name]) <= gain.ci_high)
     for name, found in inside.items():
         assert 0.93 <= np.mean(found) <= 0.97, name
 
@@ -153,7 +158,7 @@ def test_runs_that_meet_another_memory_agree_at_the_speed_of_one(answers):
     for _ in range(NUM_RUNS):
         probes = probes_of_run(rng, rng.uniform(0.95, 1.25), pace=0.02, spread=0.1)
         for name, gain in gains(answers, rng, probes, reference_ms).items():
-            inside[name].append(gain.ci_low <= truth[name] <= gain.ci_high)
+            inside[name].append(gain.ci_low <= of_another_process(rng, truth[name]) <= gain.ci_high)
             found[name].append(np.log(gain.value / truth[name]))
         of_trimming = gains(answers, rng, probes)["gain at one draft length"]
         as_it_was["gain at one draft length"].append(np.log(of_trimming.value))
