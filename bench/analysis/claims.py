@@ -34,6 +34,9 @@ _DIGITS = 7
 # What a headline is computed from.
 _FILES = (RECORDS, "environment.json", "config.yaml", TELEMETRY)
 
+# Names of the times of a pace, see `bench.surface.pace.Pace`.
+PACE = ("whole_head_ms", "small_heads_ms")
+
 _DEEPEST = 3  # folders below that of the claim in which records are looked for
 
 
@@ -108,13 +111,14 @@ def verify(path: Path) -> list[str]:
     return [*lines, f"verified: {len(lines)} headlines of {path} follow from its records{of_version}"]
 
 
-def whole_head_ms(folder: Path) -> float | None:
-    """Time of the whole head at which the gains of a run hold; None if it is unknown or a gain is INVALID."""
+def pace_of(folder: Path) -> dict[str, float | None] | None:
+    """The pace at which the gains of a run hold, by name; None if it is unknown or a gain is INVALID."""
     try:
         (run,) = _read(folder / FILE_NAME)["runs"]
         gains = [line for line in run["headlines"] if line["figure"] in (OVER_FULL, OVER_FULL_BEST)]
         is_valid = bool(gains) and all(line["is_valid"] for line in gains)
-        return gains[0]["whole_head_ms"] if is_valid else None
+        is_known = is_valid and gains[0]["whole_head_ms"] is not None
+        return {name: gains[0][name] for name in PACE} if is_known else None
     except (ConfigError, KeyError, TypeError, ValueError):
         return None
 
@@ -195,7 +199,7 @@ def _headlines(found: Findings) -> list[dict[str, Any]]:
 
 
 def _headline(found: Findings, answer: Answer, figure: str, gain: Gain) -> dict[str, Any]:
-    surface = found.surface(answer.domain)
+    surface, pace = found.surface(answer.domain), found.surfaces.pace(answer.domain)
     plain, full, best = baselines(found.run, answer.domain)
     value, estimate, is_valid = gain.estimate.value, gain.estimate, answer.is_valid(figure)
     ends = [_rounded(estimate.ci_low), _rounded(estimate.ci_high)]
@@ -213,7 +217,7 @@ def _headline(found: Findings, answer: Answer, figure: str, gain: Gain) -> dict[
         "is_valid": is_valid,
         "variant": best.columns,
         "over": base.columns,
-        "whole_head_ms": _rounded(found.surfaces.whole_head_ms(answer.domain)),
+        **{name: _rounded(getattr(pace, name)) if pace else None for name in PACE},
         "value": _rounded(value),
         "interval_95": ends,
         "num_prompts": len(surface.prompt_left_out),

@@ -24,6 +24,7 @@ from bench.surface.choice import (
     shared_draft_length,
 )
 from bench.surface.latency import RoundLatency
+from bench.surface.pace import Pace
 from bench.surface.predict import Speed, Surface, plain_speed, predict
 from bench.variant import VERIFY, Variant
 from bench.vocab.draft_vocab import Floats, IntArray
@@ -79,12 +80,12 @@ class Surfaces:
         others = [found for other, found in checks.items() if other != domain]
         return RoundLatency.from_probes(checks[domain], laps_overlap=self.run.laps_overlap, others=others)
 
-    def whole_head_ms(self, domain: str) -> float | None:
-        """Time of the whole head at which a domain's figures hold; None where heads have no time."""
+    def pace(self, domain: str) -> Pace | None:
+        """At which a domain's figures hold; None where heads have no time."""
         latency = self.latency[domain]
-        if latency.reference_ms is not None or not len(latency.whole_head_ms):
-            return latency.reference_ms
-        return float(latency.whole_head_ms.mean())
+        if latency.reference is not None or not len(latency.paces):
+            return latency.reference
+        return Pace.of(latency.paces.mean(axis=0))
 
     def halves(self, domain: str) -> "list[Half]":
         """Two disjoint halves of the prompts and of the blocks; empty where there are too few."""
@@ -124,8 +125,8 @@ class Surfaces:
     def _latency(self, domain: str, by_prompt: bool = False, at_reference: bool = True) -> RoundLatency:
         probes = [*self.run.probes[domain], *plain_steps(self.run, domain)]
         others = [found for other, found in self.run.probes.items() if other != domain]
-        reference_ms = self.reference["whole_head_ms"] if self.reference and at_reference else None
-        return RoundLatency.from_probes(probes, by_prompt, self.run.laps_overlap, others, reference_ms)
+        reference = Pace.read(self.reference) if self.reference and at_reference else None
+        return RoundLatency.from_probes(probes, by_prompt, self.run.laps_overlap, others, reference)
 
     def _predict(self, domain: str, source: str, latency: RoundLatency, prompts: list[str] | None) -> Surface:
         replays, plan = self.run.replays[domain][source], self.run.plans[domain]

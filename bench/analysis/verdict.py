@@ -22,6 +22,7 @@ from bench.analysis.surfaces import (
 from bench.analysis.telemetry import TokenEnergy, token_energy
 from bench.stats.estimates import Estimate
 from bench.surface.choice import FULL_BEST, cross_fitted_gain
+from bench.surface.pace import Pace
 from bench.surface.predict import NEGLIGIBLE
 from bench.variant import Variant
 
@@ -345,20 +346,25 @@ def _slower(share: float) -> str:
 
 
 def _at_speed(surfaces: Surfaces, domain: str) -> str:
-    """Whose memory speed the estimates are at, by the time of the whole head."""
-    at_ms, reference = surfaces.whole_head_ms(domain), surfaces.reference
-    if at_ms is None:
+    """Whose speed the estimates are at, by the times of heads."""
+    at, reference = surfaces.pace(domain), surfaces.reference
+    if at is None:
         return ""
-    heads = surfaces.latency[domain].whole_head_ms
-    here = f"took {heads.mean():.3g} ms ({heads.min():.3g} to {heads.max():.3g} on single prompts)"
+    met = surfaces.latency[domain].paces
+    here = _heads(Pace.of(met.mean(axis=0)))
+    least, most = (Pace.of(times).whole_head_ms for times in (met.min(axis=0), met.max(axis=0)))
+    spread = f"on single prompts the whole one {least:.3g} to {most:.3g} ms"
     if reference is None:
-        return f"Estimates are at this run's own memory speed: the whole head {here}."
-    wanted_ms = reference["whole_head_ms"]
-    nearest = "" if at_ms == wanted_ms else f" Estimates are at {at_ms:.3g} ms, the nearest that was met."
-    return (
-        f"Estimates are at the memory speed of run {reference['run']}, where the whole head took "
-        f"{wanted_ms:.3g} ms; here it {here}.{nearest}"
-    )
+        return f"Estimates are at this run's own speed: {here}; {spread}."
+    wanted = _heads(Pace.read(reference))
+    nearest = "" if _heads(at) == wanted else f" At the nearest that was met {_heads(at)}."
+    there = f"Estimates are at the speed that run {reference['run']} had: {wanted}."
+    return f"{there} Here {here}; {spread}.{nearest}"
+
+
+def _heads(pace: Pace) -> str:
+    small = "" if pace.small_heads_ms is None else f", small ones {pace.small_heads_ms:.2g} ms"
+    return f"the whole head took {pace.whole_head_ms:.3g} ms{small}"
 
 
 def _of_decodes(surfaces: Surfaces, domain: str, best: Variant, gains: Mapping[str, Gain | None]) -> str:

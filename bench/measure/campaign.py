@@ -42,6 +42,7 @@ from bench.records.store import Done
 from bench.stats.estimates import Floats
 from bench.surface.choice import FULL_BEST, PAPER, advise, planned_decodes, shared_draft_length
 from bench.surface.latency import RoundLatency
+from bench.surface.pace import Pace
 from bench.surface.predict import Surface, predict
 from bench.variant import PlannedDecode, Variant
 from bench.vocab.draft_vocab import IntArray
@@ -97,7 +98,7 @@ class Campaign:
         multiple: an advised size is a multiple of it.
         done: records of earlier sessions.
         is_reversed: measures variants in the reverse order, as every second process does.
-        reference_ms: time of the whole head at which plans are made; None: as it is.
+        reference: pace at which plans are made; None: as it is.
 
     Raises:
         ConfigError: the engine cannot probe or cannot replay.
@@ -112,7 +113,7 @@ class Campaign:
         multiple: int = 1,
         done: Done | None = None,
         is_reversed: bool = False,
-        reference_ms: float | None = None,
+        reference: Pace | None = None,
     ):
         if not (engine.can_probe and engine.can_replay):
             raise ConfigError(
@@ -121,7 +122,7 @@ class Campaign:
             )
         self._engine, self._measure, self._rule, self._multiple = engine, measure, rule, multiple
         self._probes = Probes(sizes, sorted(set(measure.draft_lengths)), measure.probe_rounds)
-        self._done, self._is_reversed, self._reference_ms = done or Done(), is_reversed, reference_ms
+        self._done, self._is_reversed, self._reference = done or Done(), is_reversed, reference
         self._session = Session(engine, self._done.last_order)
         self._warm: set[str] = set()  # domains
         self._planned: dict[str, list[PlannedDecode]] = {}
@@ -156,6 +157,7 @@ class Campaign:
         """Replays and probes in turns, then the plans."""
         found = {workload.domain: _Found() for workload in workloads}
         to_probe = {w.domain: [*w.prompts, *w.probed] for w in workloads}
+        further = {w.domain: [item for item in w.answered if item not in w.probed] for w in workloads}
         for workload, turn in _turns(workloads, max(map(len, to_probe.values()), default=0)):
             self._engine.use_order(workload.order)
             of_domain = found[workload.domain]
@@ -168,7 +170,7 @@ class Campaign:
                     probed = yield from self._measured(workload, prompt, steps)
                     # A prompt that lacks a probe would make another round of what is there.
                     of_domain.probes += probed if len(probed) == len(steps) else []
-            for answered in turn.of([a for a in workload.answered if a not in workload.probed]):
+            for answered in turn.of(further[workload.domain]):
                 of_domain.replays += yield from self._replay(workload, answered)
         yield from self._plans(workloads, found)
 
@@ -352,7 +354,7 @@ class Campaign:
                 found[domain].probes,
                 laps_overlap=self._engine.laps_overlap,
                 others=others,
-                reference_ms=self._reference_ms,
+                reference=self._reference,
             ),
             self._engine.full_size,
             [workload.paper_size, *(variant.vocab_size for variant in also)],

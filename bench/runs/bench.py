@@ -40,6 +40,7 @@ from bench.runs.workloads import (
     split_held_out,
     with_answers,
 )
+from bench.surface.pace import Pace
 from bench.telemetry.watch import Watch
 from bench.telemetry.windows import long_enough_s
 from bench.text import OddRows, Prompt, load_prompts
@@ -112,9 +113,9 @@ def _prepare(config: Config, device: Device, console: Console, part: Part) -> Jo
         engine, decoding = _engine(pair, device, config.measure)
     multiple = _multiple(config.vocab, device)
 
-    def measure(done: Done, seen: Watch, reference_ms: float | None) -> Generator[Record, None, None]:
+    def measure(done: Done, seen: Watch, reference: Pace | None) -> Generator[Record, None, None]:
         what = (engine, sizes, config.measure, config.advice, multiple, done)
-        campaign = Campaign(*what, is_reversed=part.process % 2 == 1, reference_ms=reference_ms)
+        campaign = Campaign(*what, is_reversed=part.process % 2 == 1, reference=reference)
         of_rounds = campaign.stages(workloads)
         domains = [workload.domain for workload in workloads]
         windows = _energy_windows(config.telemetry, seen)

@@ -20,6 +20,7 @@ import yaml
 from bench.config import Config
 from bench.errors import OutputError
 from bench.records import EndRecord, Record, cut_torn_line, read_records
+from bench.surface.pace import Pace
 from bench.telemetry.watch import Watch
 
 ENVIRONMENT, CONFIG, _LOCK = "environment.json", "config.yaml", ".lock"
@@ -56,8 +57,8 @@ class RunFolder:
         path: the folder.
         earlier: records of earlier sessions of an unfinished run.
         was_torn: whether the last record was incomplete, and was removed.
-        reference: the run at whose memory speed estimates are reported, and how long the whole head took
-            there; None: as this run meets it.
+        reference: the run at whose speed estimates are reported, and the pace there; None: as this run meets
+            it.
     """
 
     path: Path
@@ -66,9 +67,9 @@ class RunFolder:
     reference: dict[str, Any] | None = None
 
     @property
-    def reference_ms(self) -> float | None:
-        """How long the whole head took there."""
-        return None if self.reference is None else float(self.reference["whole_head_ms"])
+    def reference_pace(self) -> Pace | None:
+        """That of the reference."""
+        return None if self.reference is None else Pace.read(self.reference)
 
 
 def check_writable(runs_dir: Path) -> None:
@@ -223,17 +224,17 @@ def _environment_of(folder: Path) -> dict[str, Any]:
 
 
 def _find_reference(same: list[Path]) -> dict[str, Any] | None:
-    """The run at whose memory speed another of the same question is reported; None if there is none.
+    """The run at whose speed another of the same question is reported; None if there is none.
 
     Of the runs of that question, the newest first, it is the first whose gains are valid, or the one that is
     the reference of that. Two runs then answer for the same machine, although other programs left more of its
-    memory bandwidth to the one than to the other.
+    memory bandwidth and caches to the one than to the other.
     """
-    from bench.analysis.claims import whole_head_ms
+    from bench.analysis.claims import pace_of
 
     for folder in same:
-        if (found := whole_head_ms(folder)) is not None:
-            return _environment_of(folder).get("reference") or {"run": folder.name, "whole_head_ms": found}
+        if (found := pace_of(folder)) is not None:
+            return _environment_of(folder).get("reference") or {"run": folder.name, **found}
     return None
 
 

@@ -29,6 +29,7 @@ from bench.records.store import Done
 from bench.runs.environment import measured_hardware
 from bench.runs.folder import RunFolder, note_hardware, note_telemetry, now, open_run, point_latest
 from bench.runs.repeats import Part
+from bench.surface.pace import Pace
 from bench.sweep import note_run
 from bench.telemetry.watch import Watch, check_telemetry, watch
 
@@ -61,7 +62,7 @@ class Job:
 
     environment: dict[str, Any]
     dtype: torch.dtype
-    measure: Callable[[Done, Watch, float | None], Generator[Record, None, None]]
+    measure: Callable[[Done, Watch, Pace | None], Generator[Record, None, None]]
     report: Callable[[Path, Console], object]
     once: list[Record] = field(default_factory=list)
     of: str | None = None
@@ -149,7 +150,7 @@ def _record(
         for record in job.once:
             if record.identity is None or not done.has(record.identity):
                 writer.append(record)
-        with closing(job.measure(done, seen, run.reference_ms)) as records:
+        with closing(job.measure(done, seen, run.reference_pace)) as records:
             for record in records:
                 writer.append(_of_process(record, part.process))
                 failures += [record] if isinstance(record, FailureRecord) and record.was_asked_for else []
@@ -179,7 +180,7 @@ def _say_what_is_resumed(run: RunFolder, console: Console, part: Part) -> None:
         console.print(f"process {part.process + 1} of {part.num_processes} of {run.path}", soft_wrap=True)
     if run.reference and not part.process:
         console.print(
-            f"estimates will be at the memory speed of run {run.reference['run']}; reference=false reports "
+            f"estimates will be at the speed that run {run.reference['run']} had; reference=false reports "
             "them at that of this run",
             soft_wrap=True,
         )

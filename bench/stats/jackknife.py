@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
+from scipy.special import stdtrit
 
 from bench.stats.estimates import TAIL, Estimate, Floats
 
@@ -30,51 +30,40 @@ class Spread:
         variance: of the estimate `(...)`.
         degrees: of freedom behind it `(...)`.
         of_few: variance and number of blocks of each sample, where one of them has few; else empty.
-        known: the part of the variance that is known and not estimated.
     """
 
     variance: Floats
     degrees: Floats
     of_few: tuple[tuple[Floats, int], ...] = ()
-    known: float = 0.0
 
     @classmethod
-    def of(cls, samples: Sequence[NDArray[Any]], known: float = 0.0) -> "Spread":
+    def of(cls, samples: Sequence[NDArray[Any]]) -> "Spread":
         """From the estimate with every block of every independent sample left out.
 
         Args:
             samples: for each sample `(blocks, ...)`, the same trailing shape in all of them. A sample of one
                 block does not show its spread: the variance is then infinite.
-            known: variance of a further error, which no sample shows.
         """
         variances = [_variance(left_out) for left_out in samples]
-        total = np.sum(variances, axis=0) + known
+        total = np.sum(variances, axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             shares = [v**2 / max(len(s) - 1, 1) for v, s in zip(variances, samples, strict=True)]
             degrees = total**2 / np.sum(shares, axis=0)
         counts = [len(left_out) for left_out in samples]
         few = tuple(zip(variances, counts, strict=True)) if min(counts) <= _FEW else ()
-        # An infinite variance shows no degrees; a variance that is all known has any number of them.
-        return cls(total, np.where(np.isnan(degrees), 1.0, degrees), few, known)
+        return cls(total, np.where(np.isfinite(degrees), degrees, 1.0), few)
 
     def half_width(self) -> Floats:
         """Of a two-sided interval `(...)`."""
         upper = 1 - TAIL
         if self.of_few:
-            terms = [stdtrit(max(n - 1, 1), upper) ** 2 * variance for variance, n in self.of_few]
-            return np.sqrt(sum(terms) + ndtri(upper) ** 2 * self.known)
+            return np.sqrt(sum(stdtrit(max(n - 1, 1), upper) ** 2 * variance for variance, n in self.of_few))
         return stdtrit(self.degrees, upper) * np.sqrt(self.variance)
 
 
-def log_interval(log_value: float, samples: Sequence[Floats], known: float = 0.0) -> Estimate:
-    """A positive value with its interval, from its logarithm and the logarithms with each block left out.
-
-    Args:
-        log_value: the logarithm.
-        samples: of it, as of `Spread`.
-        known: variance of a further error of it.
-    """
-    half = float(Spread.of(samples, known).half_width())
+def log_interval(log_value: float, samples: Sequence[Floats]) -> Estimate:
+    """A positive value with its interval, from its logarithm and the logarithms with each block left out."""
+    half = float(Spread.of(samples).half_width())
     value, low, high = np.exp([log_value, log_value - half, log_value + half])
     return Estimate(float(value), float(low), float(high))
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from bench.config.run import AdviceRule
 from bench.stats.estimates import Estimate
-from bench.surface.predict import NEGLIGIBLE, Surface, mean_gain
+from bench.stats.jackknife import log_interval
+from bench.surface.predict import NEGLIGIBLE, Surface
 from bench.variant import PlannedDecode, Variant
 
 PLAIN, FULL, FULL_BEST, OPTIMUM = "plain", "full", "full_best", "optimum"
@@ -92,7 +93,12 @@ def cross_fitted_gain(
         folds: what one part chose and what that is compared with, both on the grid of the other part, which
             judges.
     """
-    return mean_gain([(judge.speed(chosen), judge.speed(base)) for (chosen, base), judge in folds])
+    logs, samples = [], []
+    for variants, judge in folds:
+        chosen, base = (judge.speed(variant) for variant in variants)
+        logs.append(chosen.log_tokens_per_s - base.log_tokens_per_s)
+        samples += [(a - b) / len(folds) for a, b in zip(chosen.left_out, base.left_out, strict=True)]
+    return log_interval(float(np.mean(logs)), samples)
 
 
 def lossless_size(surface: Surface, draft_length: int) -> int:

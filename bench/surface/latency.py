@@ -20,15 +20,9 @@ also read the context, whose length differs, so that those of a domain are those
 rest is estimated from the domain's own probes; so are steps of plain decoding, whose single row may take
 another way through the attention than several rows do, and another constant.
 
-Where other programs share the memory, a run meets it at one speed and the next run at another, for minutes:
-no interval of one run knows of the other's. Every part reads memory, at a time t0 + bytes / speed, and the
-whole head is the part that is read fastest and works least on what it reads. So a part's time is a straight
-line over the whole head's in the same stretch of time, and all can be had as they are where the whole head
-takes some given time: that of another run. On 24 runs of one machine, four at a time, the gains of four
-spread by 1.3% to 8.4% as they were, and by 0.6% to 3.4% where the head takes as long as in the first.
+All times can be had at the pace that another run met, see `bench.surface.pace`.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -39,6 +33,7 @@ from scipy.optimize import isotonic_regression
 
 from bench.records import ProbeRecord
 from bench.surface.chains import joined_rounds, whole_rounds_ms, with_parts
+from bench.surface.pace import Pace, Stretch, paces_of, stretch_of
 from bench.variant import DRAFT, EXTEND, HEAD, LAYER, OTHER, PREFILL, SELECT, VERIFY
 from bench.vocab.draft_vocab import Floats, IntArray
 
@@ -49,18 +44,7 @@ _PLAIN = "plain"
 
 Probes = Sequence[ProbeRecord]
 
-# Time on one prompt: its process, domain and prompt.
-Stretch = tuple[int, str, str]
-
-_LEAST_SPREAD = 1e-12  # ms^2; below it the head took the same time everywhere but for rounding
-
-
-@dataclass(frozen=True)
-class _Head:
-    """The whole head in one stretch of time: its mean, and the variance of the error of that mean."""
-
-    ms: float
-    error: float
+_LEAST_SPREAD = 1e-9  # of the pace in one direction, as a share of that in the other; below it there is none
 
 
 @dataclass(frozen=True)
@@ -117,11 +101,10 @@ class _Samples:
     Attributes:
         by_domain: the same of each domain, which differ by a constant, that which is asked about first; empty
             where a domain makes no difference.
-        moments: sums of x, of x^2, of the variance of the error of x, and of x times the sample, where x is
-            how much longer the whole head took than at the reference `(4, levels, blocks)`; None: times are
-            as they were.
-        is_head: each size of the head has a slope of its own over x; the levels of other parts have one for
-            all, as they read the same weights.
+        moments: sums of x1, x2, x1 x1, x1 x2, x2 x1, x2 x2, and of x1 and x2 times the sample, where x is how
+            far the pace was from the reference `(8, levels, blocks)`; None: times are as they were.
+        part: of a head and of a layer, each level has slopes of its own over x1 and x2; the levels of other
+            parts have the same, as they read the same weights.
     """
 
     levels: IntArray
@@ -129,7 +112,7 @@ class _Samples:
     count: Floats
     by_domain: tuple["_Samples", ...] = ()
     moments: Floats | None = None
-    is_head: bool = False
+    part: str = ""
 
     def only(self, blocks: list[int]) -> "_Samples":
         """Those of some blocks."""
@@ -148,7 +131,7 @@ class _Samples:
         part: str,
         levels: IntArray,
         of_domains: Sequence["_Placed"],
-        apart: Mapping[Stretch, _Head] = MappingProxyType({}),
+        apart: Mapping[Stretch, Floats] = MappingProxyType({}),
     ) -> "_Samples":
         """Of a part at levels of k or gamma; a prefill is of no level but 0.
 
@@ -156,13 +139,13 @@ class _Samples:
             part: its name.
             levels: of its rows.
             of_domains: where its samples are.
-            apart: of every stretch of time, how much longer the whole head took than at the reference; a
+            apart: of every stretch of time, how far its pace was from the reference `(2,)`, as a share; a
                 stretch without it counts as an average one. Empty: times are as they were.
         """
         row_of = {int(level): row for row, level in enumerate(levels)}
         total = np.zeros((len(levels), of_domains[0].num_blocks))
-        count, moments = np.zeros_like(total), np.zeros((4, *total.shape))
-        average = _Head(float(np.mean([head.ms for head in apart.values()] or [0.0])), 0.0)
+        count, moments = np.zeros_like(total), np.zeros((8, *total.shape))
+        average = np.mean(list(apart.values()), axis=0) if apart else None
         for placed in of_domains:
             for probe, place in placed.each():
                 level = probe.draft_length if part in PER_ROUND else probe.vocab_size
@@ -171,15 +154,15 @@ class _Samples:
                 if samples and row is not None:
                     total[row, place] += sum(samples)
                     count[row, place] += len(samples)
-                    if apart:
-                        at, num = apart.get(_stretch_of(probe), average), len(samples)
-                        of_x = num * np.array([at.ms, at.ms**2, at.error])
-                        moments[:, row, place] += *of_x, at.ms * sum(samples)
-        return cls(levels, total, count, (), moments if apart else None, part == HEAD)
+                    if average is not None:
+                        x = apart.get(stretch_of(probe), average)
+                        of_x = np.concatenate([x, np.outer(x, x).ravel()])
+                        moments[:, row, place] += np.concatenate([len(samples) * of_x, sum(samples) * x])
+        return cls(levels, total, count, (), moments if apart else None, part)
 
     @classmethod
     def with_constant(
-        cls, part: str, levels: IntArray, of_domains: Sequence["_Placed"], apart: Mapping[Stretch, _Head]
+        cls, part: str, levels: IntArray, of_domains: Sequence["_Placed"], apart: Mapping[Stretch, Floats]
     ) -> "_Samples":
         """As `of`; domains differ by a constant."""
         by_domain = tuple(cls.of(part, levels, [placed], apart) for placed in of_domains)
@@ -207,35 +190,35 @@ class _Samples:
         found = np.where(count > 0, (weights @ self.total.T) / np.maximum(count, 1), overall)
         if self.moments is None:
             return found
-        return found - slopes * (weights @ self.moments[0].T) / np.maximum(count, 1)
+        of_x = np.stack([weights @ moment.T for moment in self.moments[:2]], axis=-1)
+        return found - np.sum(slopes * of_x, axis=-1) / np.maximum(count, 1)
 
     def _slopes(self, weights: Floats) -> Floats:
-        """How a level's time changes with that of the whole head `(resamples, levels)`, by least squares.
+        """How a level's time changes with both times of the pace `(resamples, levels, 2)`: least squares.
 
-        Errors of x flatten a line; what they add to the spread of x is taken off again, at most half of it
-        (W. Fuller, Measurement Error Models, 1987). The whole head's own time has the same errors as x.
+        Where the pace did not change in some direction, neither do times.
         """
+        shape = (len(weights), len(self.levels), 2)
         if self.moments is None:
-            return np.zeros((len(weights), len(self.levels)))
-        sums = np.sum([one._about_means(weights) for one in self.by_domain or (self,)], axis=0)
-        if not self.is_head:
-            sums = np.broadcast_to(sums.sum(axis=2, keepdims=True), sums.shape)
-        rise, spread, error = sums
-        error = np.minimum(error, spread / 2)
-        if self.is_head:
-            rise = rise - error * (self.levels == self.levels[-1])
-        known = spread > _LEAST_SPREAD
-        return np.where(known, rise / np.where(known, spread - error, 1), 0)
+            return np.zeros(shape)
+        sums = [one._about_means(weights) for one in self.by_domain or (self,)]
+        spread, rise = (np.sum(found, axis=0) for found in zip(*sums, strict=True))
+        if self.part not in (HEAD, LAYER):
+            spread, rise = (found.sum(axis=1, keepdims=True) for found in (spread, rise))
+        slopes = np.linalg.pinv(spread, rcond=_LEAST_SPREAD, hermitian=True) @ rise[..., None]
+        return np.broadcast_to(slopes[..., 0], shape)
 
-    def _about_means(self, weights: Floats) -> Floats:
-        """Sums of x times the sample and of x^2, both less their level's mean, and of the errors of x.
+    def _about_means(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Sums of x times x and of x times the sample, less their level's mean.
 
-        Of shape `(3, resamples, levels)`.
+        Of each resample and level: `(resamples, levels, 2, 2)` and `(resamples, levels, 2)`.
         """
         assert self.moments is not None
-        of_x, of_xx, of_error, of_xy = (weights @ moment.T for moment in self.moments)
-        count = np.maximum(weights @ self.count.T, 1)
-        return np.stack([of_xy - of_x * (weights @ self.total.T) / count, of_xx - of_x**2 / count, of_error])
+        sums = np.stack([weights @ moment.T for moment in self.moments], axis=-1)
+        of_x, of_xx, of_xy = np.split(sums, [2, 6], axis=-1)
+        count = np.maximum(weights @ self.count.T, 1)[..., None]
+        spread = of_xx.reshape(*of_x.shape, 2) - of_x[..., None] * of_x[..., None, :] / count[..., None]
+        return spread, of_xy - of_x * (weights @ self.total.T)[..., None] / count
 
 
 @dataclass(frozen=True)
@@ -249,10 +232,9 @@ class RoundLatency:
         draft_lengths: gammas that were probed, ascending.
         times_heads: `head_ms` is a whole head's time; else only whole chains or rounds have a time, and it is
             what a head takes beyond that of the smallest size.
-        whole_head_ms: mean time of the whole head in each stretch of the run, of all domains `(stretches,)`;
-            empty where heads have no time.
-        reference_ms: the time of the whole head at which all times are had; None: they are as they were.
-        blocks_are_processes: whether each block is a process, and not a stretch of time in the only one.
+        paces: of each stretch of the run, of all domains `(stretches, 2)`, as `Pace.times`; empty where heads
+            have no time.
+        reference: the pace at which all times are had; None: they are as they were.
     """
 
     blocks: list[str]
@@ -262,9 +244,8 @@ class RoundLatency:
     _by_part: Mapping[str, _Samples]
     _whole: Mapping[int, _Samples] | None = None
     times_heads: bool = True
-    whole_head_ms: Floats = field(default_factory=lambda: np.zeros(0))
-    reference_ms: float | None = None
-    blocks_are_processes: bool = False
+    paces: Floats = field(default_factory=lambda: np.zeros((0, 2)))
+    reference: Pace | None = None
 
     @classmethod
     def from_probes(
@@ -273,7 +254,7 @@ class RoundLatency:
         by_prompt: bool = False,
         laps_overlap: bool = False,
         others: Iterable[Probes] = (),
-        reference_ms: float | None = None,
+        reference: Pace | None = None,
     ) -> "RoundLatency":
         """Gathers the probes of one domain; every prompt must have seen every size and gamma.
 
@@ -284,8 +265,8 @@ class RoundLatency:
                 rounds have a time. What a head takes is then what rounds take beyond those of the smallest
                 size.
             others: probes of other domains of the same run, a list of each.
-            reference_ms: the time of the whole head at which all times are wanted, or the nearest one that
-                was met; None, and where heads have no time: as they were.
+            reference: the pace at which all times are wanted, or the nearest one that was met; None, and
+                where heads have no time: as they were.
         """
         every, of_others = list(probes), [list(other) for other in others]
         are_processes = not by_prompt and len({p.process for p in every}) > 1
@@ -297,20 +278,22 @@ class RoundLatency:
         sizes = np.array(sorted({p.vocab_size for p in drafted}))
         gammas = np.array(sorted({p.draft_length for p in drafted}))
         times_heads = not laps_overlap and not any(probe.laps_ms.get(DRAFT) for probe in drafted)
-        heads = _whole_heads([*every, *chain.from_iterable(of_others)]) if times_heads else {}
-        whole_head_ms = np.array([head.ms for head in heads.values()])
-        apart = {}
-        if not heads:
-            reference_ms = None
-        elif reference_ms is not None:
-            reference_ms = float(np.clip(reference_ms, whole_head_ms.min(), whole_head_ms.max()))
-            apart = {at: replace(head, ms=head.ms - reference_ms) for at, head in heads.items()}
+        paces = paces_of([*every, *chain.from_iterable(of_others)]) if times_heads else {}
+        every_pace = np.array(list(paces.values())).reshape(-1, 2)
+        apart: dict[Stretch, Floats] = {}
+        if not paces:
+            reference = None
+        elif reference is not None:
+            times = np.where(np.isnan(reference.times), every_pace.mean(axis=0), reference.times)
+            times = np.clip(times, every_pace.min(axis=0), every_pace.max(axis=0))
+            reference = Pace.of(times)
+            apart = {stretch: np.nan_to_num(pace / times - 1) for stretch, pace in paces.items()}
         # A size that was probed with gamma = 1 only has no layer: nothing was chained.
         with_layer = {p.vocab_size for placed in of_all for p in placed.probes if p.laps_ms.get(LAYER)}
         chained = np.array(sorted(with_layer & set(sizes.tolist())) or sizes[:1])
         parts = {HEAD: _Samples.of(HEAD, sizes, of_all, apart), SELECT: _Samples.of(SELECT, sizes, of_all)}
         parts[LAYER] = _Samples.with_constant(LAYER, chained, of_all, apart)
-        parts |= {part: _Samples.of(part, gammas, [own]) for part in (EXTEND, OTHER)}
+        parts |= {EXTEND: _Samples.of(EXTEND, gammas, [own], apart), OTHER: _Samples.of(OTHER, gammas, [own])}
         parts[VERIFY] = _Samples.with_constant(VERIFY, gammas, of_all, apart)
         parts[_PLAIN] = _Samples.with_constant(VERIFY, np.zeros(1, int), of_all, apart)
         prefill = _Samples.of(PREFILL, np.zeros(1, int), [own])
@@ -319,10 +302,7 @@ class RoundLatency:
             rounds = [(_block_of(p, are_processes), p) for p in drafted]
             whole = {int(gamma): _whole_samples(rounds, int(gamma), sizes, own_place) for gamma in gammas}
         prefill_ms = (prefill.total / prefill.count)[0]
-        return cls(
-            blocks, prefill_ms, sizes, gammas, parts, whole, times_heads, whole_head_ms, reference_ms,
-            are_processes,
-        )  # fmt: skip
+        return cls(blocks, prefill_ms, sizes, gammas, parts, whole, times_heads, every_pace, reference)
 
     @property
     def num_blocks(self) -> int:
@@ -429,23 +409,6 @@ def _places(probes: Probes, are_processes: bool) -> dict[str, int]:
             block, at = _block_of(probe, are_processes), (probe.process, probe.order)
             first[block] = min(first.get(block, at), at)
     return {block: place for place, block in enumerate(sorted(first, key=lambda name: (first[name], name)))}
-
-
-def _whole_heads(probes: Probes) -> dict[Stretch, _Head]:
-    """Of every stretch of time."""
-    laps_ms: dict[Stretch, list[float]] = defaultdict(list)
-    full = max((probe.vocab_size for probe in probes), default=0)
-    for probe in probes:
-        if probe.vocab_size == full and probe.draft_length:
-            laps_ms[_stretch_of(probe)] += probe.laps_ms.get(HEAD, [])
-    found = {stretch: np.array(laps) for stretch, laps in laps_ms.items() if laps}
-    apart = np.concatenate([laps - laps.mean() for laps in found.values()]) if found else np.zeros(0)
-    variance = float(np.sum(apart**2)) / max(len(apart) - len(found), 1)
-    return {stretch: _Head(float(laps.mean()), variance / len(laps)) for stretch, laps in found.items()}
-
-
-def _stretch_of(probe: ProbeRecord) -> Stretch:
-    return probe.process, probe.domain, probe.prompt_id
 
 
 def _block_of(probe: ProbeRecord, are_processes: bool) -> str:

@@ -8,7 +8,7 @@ independent samples: each interval leaves out one prompt of the first, then one 
 (`bench.stats.jackknife`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,11 +30,6 @@ NEGLIGIBLE = 0.01
 # process, which no interval of one process knows; two heads in the same rounds differ by less.
 NEGLIGIBLE_LENGTH = 0.02
 
-# Standard deviation, from process to process, of the logarithm of a gain, as a share of it: beyond what the
-# blocks of one process show. The maximum of likelihood over 28 runs of one machine, in sets of four, is 1.7%,
-# and 0.3% to 3% are possible (95%). Of several processes (`measure.repeats`) the blocks show it themselves.
-PROCESS_SHARE = 0.017
-
 _MOST_MULTIPLES = 1000
 
 
@@ -45,12 +40,10 @@ class Speed:
     Attributes:
         log_tokens_per_s: natural logarithm.
         left_out: its change with each prompt left out `(prompts,)`, and with each block `(blocks,)`.
-        process_share: `PROCESS_SHARE`, or 0 where blocks are processes.
     """
 
     log_tokens_per_s: float
     left_out: tuple[Floats, ...]
-    process_share: float = 0.0
 
     @property
     def estimate(self) -> Estimate:
@@ -59,19 +52,8 @@ class Speed:
 
     def over(self, other: "Speed") -> Estimate:
         """Speed over that of another variant, with its interval."""
-        return mean_gain([(self, other)])
-
-
-def mean_gain(pairs: Sequence[tuple[Speed, Speed]]) -> Estimate:
-    """Geometric mean of independent speeds over those of others, with its interval."""
-    log_gains = [one.log_tokens_per_s - other.log_tokens_per_s for one, other in pairs]
-    left_out = [
-        (a - b) / len(pairs)
-        for one, other in pairs
-        for a, b in zip(one.left_out, other.left_out, strict=True)
-    ]
-    log_gain = float(np.mean(log_gains))
-    return log_interval(log_gain, left_out, (pairs[0][0].process_share * log_gain) ** 2)
+        samples = [a - b for a, b in zip(self.left_out, other.left_out, strict=True)]
+        return log_interval(self.log_tokens_per_s - other.log_tokens_per_s, samples)
 
 
 @dataclass(frozen=True)
@@ -91,7 +73,6 @@ class Surface:
         prompt_left_out: change of the logarithm with each prompt left out `(prompts, draft lengths, sizes)`.
         block_left_out: with each block of latencies left out `(blocks, draft lengths, sizes)`.
         plain: speed of plain decoding; None where no plain step was timed.
-        process_share: as of `Speed`.
     """
 
     sizes: IntArray
@@ -103,7 +84,6 @@ class Surface:
     prompt_left_out: NDArray[np.float32]
     block_left_out: NDArray[np.float32]
     plain: Speed | None
-    process_share: float = 0.0
 
     @property
     def mean_acceptance_length(self) -> Floats:
@@ -189,7 +169,7 @@ class Surface:
         left_out = tuple(
             left[:, row, column].astype(np.float64) for left in (self.prompt_left_out, self.block_left_out)
         )
-        return Speed(float(np.log(self.tokens_per_s[row, column])), left_out, self.process_share)
+        return Speed(float(np.log(self.tokens_per_s[row, column])), left_out)
 
     def best_draft_length(self, vocab_size: int) -> int:
         """Fastest gamma at a size of the grid."""
@@ -244,7 +224,7 @@ def predict(
         point[row], by_prompt[:, row], by_block[:, row] = _speeds(tokens, num_rounds, latency, gamma, sizes)
     return Surface(
         sizes, gammas, point, rounds, accepted, int(tokens.sum()), by_prompt, by_block,
-        plain_speed(latency, len(found)), _process_share(latency),
+        plain_speed(latency, len(found)),
     )  # fmt: skip
 
 
@@ -259,7 +239,7 @@ def speed_of(tokens: Floats, num_rounds: Floats, latency: RoundLatency, variant:
     """
     sizes = np.array([variant.vocab_size])
     point, *left_out = _speeds(tokens, num_rounds[:, None], latency, variant.draft_length, sizes)
-    return Speed(float(np.log(point[0])), tuple(left[:, 0] for left in left_out), _process_share(latency))
+    return Speed(float(np.log(point[0])), tuple(left[:, 0] for left in left_out))
 
 
 def _speeds(
@@ -302,12 +282,7 @@ def plain_speed(latency: RoundLatency, num_prompts: int) -> Speed | None:
     if step_ms is None:
         return None
     # One token per step for every prompt, so leaving prompts out changes nothing.
-    left_out = (np.zeros(num_prompts), np.log(step_ms[0] / step_ms[1:]))
-    return Speed(float(np.log(1e3 / step_ms[0])), left_out, _process_share(latency))
-
-
-def _process_share(latency: RoundLatency) -> float:
-    return 0.0 if latency.blocks_are_processes else PROCESS_SHARE
+    return Speed(float(np.log(1e3 / step_ms[0])), (np.zeros(num_prompts), np.log(step_ms[0] / step_ms[1:])))
 
 
 def _multiples(multiple: int | None, full_size: int) -> range:

@@ -20,6 +20,7 @@ from bench.analysis.run import read_run
 from bench.errors import ConfigError, OutputError
 from bench.records import read_records
 from bench.report.tasks import report_runs
+from bench.surface.pace import Pace
 from tests.report.synthetic import write_run
 
 ROOT = Path(__file__).parents[2]
@@ -45,20 +46,25 @@ def changed(folder, change):
     return folder
 
 
-def test_a_run_at_the_memory_speed_of_another_says_so_and_is_verified(folder):
+def test_a_run_at_the_speed_of_another_says_so_and_is_verified(folder):
     (own,) = Findings.of(read_run(folder)).answers
-    assert own.at_speed.startswith("Estimates are at this run's own memory speed: the whole head took 5.5 ms")
-    assert claims.whole_head_ms(folder) == 5.5
+    assert own.at_speed == (
+        "Estimates are at this run's own speed: the whole head took 5.5 ms, small ones 0.5 ms; on single "
+        "prompts the whole one 5.5 to 5.5 ms."
+    )
+    assert claims.pace_of(folder) == {"whole_head_ms": 5.5, "small_heads_ms": 0.5}
     path = folder / "environment.json"
-    reference = {"run": "20260101-000000-pair", "whole_head_ms": 9.0}
+    reference = {"run": "20260101-000000-pair", "whole_head_ms": 9.0, "small_heads_ms": 0.5}
     path.write_text(json.dumps({**json.loads(path.read_text()), "reference": reference}))
     found = Findings.of(read_run(folder))
     assert found.answers[0].at_speed == (
-        "Estimates are at the memory speed of run 20260101-000000-pair, where the whole head took 9 ms; here "
-        "it took 5.5 ms (5.5 to 5.5 on single prompts). Estimates are at 5.5 ms, the nearest that was met."
+        "Estimates are at the speed that run 20260101-000000-pair had: the whole head took 9 ms, small ones "
+        "0.5 ms. Here the whole head took 5.5 ms, small ones 0.5 ms; on single prompts the whole one 5.5 to "
+        "5.5 ms. "
+        "At the nearest that was met the whole head took 5.5 ms, small ones 0.5 ms."
     )
     latency = found.surfaces.latency_as_met("code")
-    assert latency.reference_ms is None and found.surfaces.latency["code"].reference_ms == 5.5
+    assert latency.reference is None and found.surfaces.latency["code"].reference == Pace(5.5, 0.5)
     write_claims([found], folder)
     assert verify(folder)[-1].startswith("verified: 2 headlines")
     assert {line["whole_head_ms"] for line in content(folder)["runs"][0]["headlines"]} == {5.5}
@@ -69,7 +75,7 @@ def test_a_claim_holds_figure_interval_counts_conditions_and_hashes(folder):
     (run,) = claim["runs"]
     over_full, over_plain = run["headlines"]
     assert over_full["sentence"] == (
-        "code: k = 10, gamma = 3 is 1.43x [1.42, 1.45] as fast as the full vocabulary, gamma = 3"
+        "code: k = 10, gamma = 3 is 1.43x [1.43, 1.43] as fast as the full vocabulary, gamma = 3"
     )
     assert over_full["value"] == 1.434783 and over_plain["value"] == 2.318841  # 99 / 69 and 160 / 69
     assert over_full["over"] == {"vocab_size": 100, "draft_length": 3}

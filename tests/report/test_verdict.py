@@ -28,8 +28,8 @@ def test_a_faster_trimmed_draft_is_advised(tmp_path):
     assert answer.over_full.expected == pytest.approx(99 / 69)
     assert answer.over_full.judged_apart is None and answer.over_full.is_as_predicted
     assert answer.sentence() == (
-        "code: trim to 10 tokens (90.0% fewer), gamma = 3: 1.43x [1.42, 1.45] as fast as the full-vocabulary "
-        "draft, 2.32x [2.25, 2.38] as fast as plain decoding."
+        "code: trim to 10 tokens (90.0% fewer), gamma = 3: 1.43x [1.43, 1.43] as fast as the full-vocabulary "
+        "draft, 2.32x [2.32, 2.32] as fast as plain decoding."
     )
     details = " ".join(answer.details())
     for part in (

@@ -22,6 +22,7 @@ from bench.runs import run as runs
 from bench.runs.bench import run_bench
 from bench.runs.environment import data_ids
 from bench.runs.folder import check_writable, note_hardware, note_telemetry, open_run, point_latest
+from bench.surface.pace import Pace
 from bench.telemetry.watch import Watch
 
 HERE = {
@@ -50,18 +51,20 @@ def begin(config, environment=HERE, *records):
 def finish(config, whole_head_ms, is_valid=True, environment=HERE):
     """A run that has ended, with the claim of its report."""
     run = begin(config, environment, EndRecord("now"))
-    headline = {"figure": "over_full", "is_valid": is_valid, "whole_head_ms": whole_head_ms}
+    pace = {"whole_head_ms": whole_head_ms, "small_heads_ms": 0.1}
+    headline = {"figure": "over_full", "is_valid": is_valid, **pace}
     of_run = {"folder": ".", "sha256": {"records.jsonl": "0"}, "headlines": [headline]}
     claim = {"tool": "vocabtrim-bench", "version": "1", "method": 5, "runs": [of_run]}
     (run.path / "claim.json").write_text(json.dumps(claim))
     return run
 
 
-def test_a_run_is_reported_at_the_memory_speed_of_the_first_one_that_asked_the_same(tmp_path):
+def test_a_run_is_reported_at_the_speed_of_the_first_one_that_asked_the_same(tmp_path):
     first = finish(config(tmp_path), 1.5)
-    assert first.reference is None and first.reference_ms is None
+    assert first.reference is None and first.reference_pace is None
     second = finish(config(tmp_path), 1.2)
-    assert second.reference == {"run": first.path.name, "whole_head_ms": 1.5} and second.reference_ms == 1.5
+    assert second.reference == {"run": first.path.name, "whole_head_ms": 1.5, "small_heads_ms": 0.1}
+    assert second.reference_pace == Pace(1.5, 0.1)
     # The second was reported at 1.5 ms too, so it passes that on, even without the first.
     shutil.rmtree(first.path)
     unfinished = begin(config(tmp_path))
@@ -93,13 +96,13 @@ def test_a_run_that_says_nothing_is_no_reference(tmp_path):
         finish(config(tmp_path), 4.0),
         finish(config(tmp_path), 5.0),
     )
-    assert {run.reference_ms for run in (invalid, of_graphs, damaged, killed)} == {1.5}
+    assert {run.reference_pace for run in (invalid, of_graphs, damaged, killed)} == {Pace(1.5, 0.1)}
     (damaged.path / "claim.json").write_text("{")
     (killed.path / "claim.json").unlink()
     for run in (invalid, of_graphs):
         environment = json.loads((run.path / "environment.json").read_text())
         (run.path / "environment.json").write_text(json.dumps({**environment, "reference": None}))
-    assert begin(config(tmp_path)).reference_ms == 1.5
+    assert begin(config(tmp_path)).reference_pace == Pace(1.5, 0.1)
 
 
 def test_an_unfinished_run_is_found_again_and_a_finished_one_is_left_alone(tmp_path):

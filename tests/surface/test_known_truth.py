@@ -13,7 +13,8 @@ from bench.measure.workload import Probes
 from bench.records import ProbeRecord
 from bench.stats.estimates import Estimate, Floats
 from bench.surface.latency import RoundLatency
-from bench.surface.predict import PROCESS_SHARE, predict
+from bench.surface.pace import Pace
+from bench.surface.predict import predict
 from bench.variant import EXTEND, HEAD, LAYER, OTHER, PREFILL, SELECT, VERIFY, Variant
 
 EXAMPLE = Path(__file__).parents[2] / "results" / "example"
@@ -119,19 +120,12 @@ def gains(
     answers: list[Rounds],
     rng: np.random.Generator,
     probes: dict[str, list[ProbeRecord]],
-    reference_ms: float | None = None,
+    reference: Pace | None = None,
 ) -> dict[str, Estimate]:
     own, *others = probes.values()
     drawn = {str(i): answers[at] for i, at in enumerate(rng.integers(0, len(answers), NUM_PROMPTS))}
-    surface = predict(
-        drawn, RoundLatency.from_probes(own, others=others, reference_ms=reference_ms), FULL, []
-    )
+    surface = predict(drawn, RoundLatency.from_probes(own, others=others, reference=reference), FULL, [])
     return {name: surface.speed(a).over(surface.speed(b)) for name, (a, b) in WANTED.items()}
-
-
-def of_another_process(rng: np.random.Generator, gain: float) -> float:
-    """What an interval is to contain: of a truth, what some process finds."""
-    return float(gain ** rng.normal(1, PROCESS_SHARE))
 
 
 def test_intervals_contain_the_truth_as_often_as_they_promise(answers):
@@ -140,7 +134,7 @@ def test_intervals_contain_the_truth_as_often_as_they_promise(answers):
     inside = defaultdict(list)
     for _ in range(NUM_RUNS):
         for name, gain in gains(answers, rng, probes_of_run(rng)).items():
-            inside[name].append(gain.ci_low <= of_another_process(rng, truth[name]) <= gain.ci_high)
+            inside[name].append(gain.ci_low <= truth[name] <= gain.ci_high)
     for name, found in inside.items():
         assert 0.93 <= np.mean(found) <= 0.97, name
 
@@ -153,12 +147,13 @@ def test_runs_that_meet_another_memory_agree_at_the_speed_of_one(answers):
         for name, (a, b) in WANTED.items()
     }
     mean_noise = float(noise(np.random.default_rng(0), 1_000_000).mean())
-    reference_ms = part_ms(HEAD, FULL, 1, memory) * mean_noise
+    whole, *small = (part_ms(HEAD, size, 1, memory) * mean_noise for size in (FULL, 256, 1024, SMALL))
+    reference = Pace(whole, float(np.mean(small)))
     inside, found, as_it_was = (defaultdict(list) for _ in range(3))
     for _ in range(NUM_RUNS):
         probes = probes_of_run(rng, rng.uniform(0.95, 1.25), pace=0.02, spread=0.1)
-        for name, gain in gains(answers, rng, probes, reference_ms).items():
-            inside[name].append(gain.ci_low <= of_another_process(rng, truth[name]) <= gain.ci_high)
+        for name, gain in gains(answers, rng, probes, reference).items():
+            inside[name].append(gain.ci_low <= truth[name] <= gain.ci_high)
             found[name].append(np.log(gain.value / truth[name]))
         of_trimming = gains(answers, rng, probes)["gain at one draft length"]
         as_it_was["gain at one draft length"].append(np.log(of_trimming.value))

@@ -5,6 +5,7 @@ import pytest
 
 from bench.records import ProbeRecord
 from bench.surface.latency import RoundLatency
+from bench.surface.pace import Pace
 
 
 def probe(prompt, size, gamma, head_ms, verify_ms=20.0, rounds=2, select_ms=0.25, layer_ms=2.0):
@@ -174,68 +175,101 @@ def test_a_domain_with_fewer_prompts_than_others_has_blocks_of_several_of_theirs
     assert fewer == pytest.approx([0.25 + ms for ms in (0.5, 1, 1.5, 3, 4)])
 
 
-def at_speeds(heads_ms, domain="code", beyond=0.0):
-    """A prompt for each time of the whole head, on which every part but the small head depends."""
+def at_paces(whole_ms, small_ms, domain="code", beyond=0.0):
+    """A prompt for each time of the whole head and of the small one, on which every other part depends."""
     return [
         replace(found, domain=domain)
-        for place, ms in enumerate(heads_ms)
+        for place, (w, s) in enumerate(zip(whole_ms, small_ms, strict=True))
         for found in (
             *(
                 probe(
-                    f"p{place}", k, g, ms if k == 64 else 1.0, verify_ms=10 + beyond + 4 * ms, layer_ms=1 + ms
+                    f"p{place}", k, g, w if k == 64 else s, verify_ms=beyond + 4 * w + 10 * s, layer_ms=w + s
                 )
                 for k in (8, 64)
                 for g in (1, 2)
             ),
-            plain(f"p{place}", 8 + beyond + 3 * ms),
+            plain(f"p{place}", beyond + 3 * w + 8 * s),
         )
     ]
 
 
-@pytest.mark.parametrize("reference_ms", [2.0, 2.5, 4.0])
-def test_all_parts_are_had_where_the_whole_head_takes_as_long_as_elsewhere(reference_ms):
-    latency = RoundLatency.from_probes(at_speeds([2.0, 2.5, 4.0, 3.0]), reference_ms=reference_ms)
-    assert latency.reference_ms == reference_ms
-    assert sorted(latency.whole_head_ms) == pytest.approx([2.0, 2.5, 3.0, 4.0])
-    # Whichever prompts there are, as long as there are two.
-    weights = np.array([[1.0, 1, 1, 1], [1, 1, 1, 0], [0, 0, 2, 5]])
+def at_speeds(whole_ms, domain="code", beyond=0.0):
+    """The small head always takes 1 ms."""
+    return at_paces(whole_ms, [1.0] * len(whole_ms), domain, beyond)
+
+
+@pytest.mark.parametrize("pace", [Pace(2.0, 1.0), Pace(2.5, 1.5), Pace(4.0, 0.9)])
+def test_all_parts_are_had_at_the_pace_of_elsewhere(pace):
+    probes = at_paces([2.0, 2.5, 4.0, 3.0], [1.0, 0.9, 1.2, 1.5])
+    latency = RoundLatency.from_probes(probes, reference=pace)
+    assert latency.reference == pace
+    assert latency.paces == pytest.approx(np.array([[2.0, 1.0], [2.5, 0.9], [4.0, 1.2], [3.0, 1.5]]))
+    # Whichever prompts there are, as long as there are three.
+    whole, small = pace.times
+    weights = np.array([[1.0, 1, 1, 1], [1, 1, 1, 0], [0, 1, 2, 5]])
     heads = latency.head_ms(np.array([8, 64]), weights)
-    assert heads == pytest.approx(np.array([[1.25, reference_ms + 0.25]] * 3))
-    assert latency.layer_ms(np.array([8, 64]), weights) == pytest.approx(np.full((3, 2), 1 + reference_ms))
-    assert latency.fixed_ms(2, weights) == pytest.approx([3 + 0.5 + 2 + 10 + 4 * reference_ms] * 3)
-    assert latency.plain_ms(weights) == pytest.approx([8 + 3 * reference_ms] * 3)
+    assert heads == pytest.approx(np.array([[small + 0.25, whole + 0.25]] * 3))
+    assert latency.layer_ms(np.array([8, 64]), weights) == pytest.approx(np.full((3, 2), whole + small))
+    assert latency.fixed_ms(2, weights) == pytest.approx([3 + 0.5 + 2 + 4 * whole + 10 * small] * 3)
+    assert latency.plain_ms(weights) == pytest.approx([3 * whole + 8 * small] * 3)
+
+
+def test_small_heads_are_those_of_an_eighth_each_as_long_as_in_all_stretches():
+    probes = [
+        probe(place, k, 1, ms)
+        for place, times in {"a": (1.0, 2.0, 6.0), "b": (1.5, 3.0, 7.0)}.items()
+        for k, ms in zip((4, 8, 64), times, strict=True)
+    ]
+    probes += [probe("c", k, 1, ms) for k, ms in ((8, 4.0), (32, 9.0), (64, 8.0))]
+    # The smallest takes 1.25 ms on average, the next one 3 ms: they took 3 of 4.25, 4.5 of 4.25, and 4 of 3.
+    small = 4.25 / 2 * np.array([3 / 4.25, 4.5 / 4.25, 4 / 3])
+    paces = RoundLatency.from_probes(probes).paces
+    assert paces == pytest.approx(np.array([[6.0, small[0]], [7.0, small[1]], [8.0, small[2]]]))
+
+
+def test_without_small_heads_the_whole_one_tells_the_pace():
+    probes = [p for p in at_speeds([2.0, 2.5, 4.0]) if p.vocab_size == 64 or not p.draft_length]
+    for wanted in (Pace(3.0, None), Pace(3.0, 1.0)):
+        latency = RoundLatency.from_probes(probes, reference=wanted)
+        assert latency.reference == Pace(3.0, None) and latency.plain_ms(one(3)) == pytest.approx(
+            [8 + 3 * 3.0]
+        )
+    # A run of an earlier version named no small heads: those stay as they were.
+    latency = RoundLatency.from_probes(at_paces([2.0, 2.5, 4.0], [1.0, 0.9, 1.4]), reference=Pace(3.0, None))
+    assert latency.reference.small_heads_ms == pytest.approx(1.1)
+    assert latency.plain_ms(one(3)) == pytest.approx([3 * 3.0 + 8 * 1.1])
 
 
 def test_no_time_is_had_at_a_speed_that_was_not_met():
     for wanted, nearest in ((1.0, 2.0), (9.0, 3.0)):
-        latency = RoundLatency.from_probes(at_speeds([2.0, 3.0]), reference_ms=wanted)
-        assert latency.reference_ms == nearest
+        latency = RoundLatency.from_probes(at_speeds([2.0, 3.0]), reference=Pace(wanted, 1.0))
+        assert latency.reference == Pace(nearest, 1.0)
         assert latency.plain_ms(one(2)) == pytest.approx([8 + 3 * nearest])
 
 
 def test_without_a_reference_and_without_a_change_times_are_means():
     as_it_was = RoundLatency.from_probes(at_speeds([2.0, 3.0]))
-    assert as_it_was.reference_ms is None and as_it_was.plain_ms(one(2)) == pytest.approx([8 + 3 * 2.5])
-    steady = RoundLatency.from_probes(at_speeds([2.0, 2.0]), reference_ms=5.0)
-    assert steady.reference_ms == 2.0 and steady.plain_ms(one(2)) == pytest.approx([14.0])
+    assert as_it_was.reference is None and as_it_was.plain_ms(one(2)) == pytest.approx([8 + 3 * 2.5])
+    steady = RoundLatency.from_probes(at_speeds([2.0, 2.0]), reference=Pace(5.0, 2.0))
+    assert steady.reference == Pace(2.0, 1.0) and steady.plain_ms(one(2)) == pytest.approx([14.0])
 
 
 def test_other_domains_lend_their_slope_and_keep_their_constant():
     own, other = at_speeds([2.0, 2.0]), at_speeds([2.0, 4.0], "chat", beyond=7.0)
-    latency = RoundLatency.from_probes(own, others=[other], reference_ms=4.0)
-    assert latency.whole_head_ms.tolist() == [2, 2, 2, 4]
+    latency = RoundLatency.from_probes(own, others=[other], reference=Pace(4.0, 1.0))
+    assert latency.paces[:, 0].tolist() == [2, 2, 2, 4]
     assert latency.fixed_ms(2, one(2)) == pytest.approx([3 + 0.5 + 2 + 10 + 4 * 4])
 
 
 def test_where_heads_have_no_time_there_is_no_reference():
     probes = [replace(p, laps_ms={**p.laps_ms, "draft": [1.0]}) for p in at_speeds([2.0, 3.0])]
-    latency = RoundLatency.from_probes(probes, reference_ms=2.0)
-    assert latency.reference_ms is None and latency.whole_head_ms.size == 0
+    latency = RoundLatency.from_probes(probes, reference=Pace(2.0, 1.0))
+    assert latency.reference is None and latency.paces.size == 0
 
 
 def test_a_prompt_without_the_whole_head_counts_as_an_average_one():
     """A process that was cut off may have left one."""
     whole = at_speeds([2.0, 4.0])
     cut = [replace(p, prompt_id="p9") for p in at_speeds([3.0]) if p.vocab_size == 8 and p.draft_length]
-    latency = RoundLatency.from_probes([*whole, *cut], reference_ms=4.0)
+    latency = RoundLatency.from_probes([*whole, *cut], reference=Pace(4.0, 1.0))
     assert latency.fixed_ms(2, one(3)) == pytest.approx([3 + 0.5 + 2 + 10 + 4 * 4])
