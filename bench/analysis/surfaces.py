@@ -119,7 +119,7 @@ class Surfaces:
         return found
 
     def latency_as_met(self, domain: str) -> RoundLatency:
-        """At the memory speed of this run itself, which is that of every other time in it."""
+        """At the pace of this run itself, which is that of every other time in it."""
         return self._latency(domain, at_reference=False) if self.reference else self.latency[domain]
 
     def _latency(self, domain: str, by_prompt: bool = False, at_reference: bool = True) -> RoundLatency:

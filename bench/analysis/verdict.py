@@ -57,7 +57,7 @@ class Answer:
         num_replayed: whose acceptance is behind the estimates.
         num_probed: whose latency is.
         advice: what the surface says beside it.
-        at_speed: at which speed of the memory the estimates hold; empty where heads have no time.
+        at_speed: at which pace of the machine the estimates hold; empty where heads have no time.
         beside: what was predicted of the decodes, on their own prompts, where the estimate has more prompts.
         why_apart: where decoding and prediction differ, by how much and through what; empty where they agree.
         conditions: that it was measured under.

@@ -103,8 +103,8 @@ class _Samples:
             where a domain makes no difference.
         moments: sums of x1, x2, x1 x1, x1 x2, x2 x1, x2 x2, and of x1 and x2 times the sample, where x is how
             far the pace was from the reference `(8, levels, blocks)`; None: times are as they were.
-        part: of a head and of a layer, each level has slopes of its own over x1 and x2; the levels of other
-            parts have the same, as they read the same weights.
+        part: of a head, a layer and a verification, each level has slopes of its own over x1 and x2, as they
+            differ in what they read or work; an extension's levels have the same.
     """
 
     levels: IntArray
@@ -203,7 +203,7 @@ class _Samples:
             return np.zeros(shape)
         sums = [one._about_means(weights) for one in self.by_domain or (self,)]
         spread, rise = (np.sum(found, axis=0) for found in zip(*sums, strict=True))
-        if self.part not in (HEAD, LAYER):
+        if self.part not in (HEAD, LAYER, VERIFY):
             spread, rise = (found.sum(axis=1, keepdims=True) for found in (spread, rise))
         slopes = np.linalg.pinv(spread, rcond=_LEAST_SPREAD, hermitian=True) @ rise[..., None]
         return np.broadcast_to(slopes[..., 0], shape)
