@@ -8,6 +8,7 @@ intervals are made of is in single precision, so that further digits may differ 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from bench.analysis.verdict import Answer
 from bench.assets import sha256_of
 from bench.errors import BenchError, ConfigError, OutputError
 from bench.records import FILE_NAME as RECORDS
+from bench.surface.pace import Pace
 from bench.telemetry.samples import FILE_NAME as TELEMETRY
 
 FILE_NAME, _TOOL = "claim.json", "vocabtrim-bench"
@@ -34,8 +36,7 @@ _DIGITS = 7
 # What a headline is computed from.
 _FILES = (RECORDS, "environment.json", "config.yaml", TELEMETRY)
 
-# Names of the times of a pace, see `bench.surface.pace.Pace`.
-PACE = ("whole_head_ms", "small_heads_ms")
+_PACE = [field.name for field in fields(Pace)]
 
 _DEEPEST = 3  # folders below that of the claim in which records are looked for
 
@@ -118,7 +119,7 @@ def pace_of(folder: Path) -> dict[str, float | None] | None:
         gains = [line for line in run["headlines"] if line["figure"] in (OVER_FULL, OVER_FULL_BEST)]
         is_valid = bool(gains) and all(line["is_valid"] for line in gains)
         is_known = is_valid and gains[0]["whole_head_ms"] is not None
-        return {name: gains[0][name] for name in PACE} if is_known else None
+        return {name: gains[0][name] for name in _PACE} if is_known else None
     except (ConfigError, KeyError, TypeError, ValueError):
         return None
 
@@ -217,7 +218,7 @@ def _headline(found: Findings, answer: Answer, figure: str, gain: Gain) -> dict[
         "is_valid": is_valid,
         "variant": best.columns,
         "over": base.columns,
-        **{name: _rounded(getattr(pace, name)) if pace else None for name in PACE},
+        **{name: _rounded(getattr(pace, name)) if pace else None for name in _PACE},
         "value": _rounded(value),
         "interval_95": ends,
         "num_prompts": len(surface.prompt_left_out),
