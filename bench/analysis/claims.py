@@ -29,7 +29,7 @@ from bench.telemetry.samples import FILE_NAME as TELEMETRY
 FILE_NAME, _TOOL = "claim.json", "vocabtrim-bench"
 
 # Of the way in which headlines are computed; a change that moves any figure of a claim raises it.
-METHOD = 6
+METHOD = 7
 
 _DIGITS = 7
 

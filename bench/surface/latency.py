@@ -101,8 +101,9 @@ class _Samples:
     Attributes:
         by_domain: the same of each domain, which differ by a constant, that which is asked about first; empty
             where a domain makes no difference.
-        moments: sums of x1, x2, x1 x1, x1 x2, x2 x1, x2 x2, and of x1 and x2 times the sample, where x is how
-            far the pace was from the reference `(8, levels, blocks)`; None: times are as they were.
+        moments: sums of x1, x2, x1 x1, x1 x2, x2 x1, x2 x2, of x1 and x2 times the sample, and of the
+            variance of the error of x1, where x is how far the pace was from the reference
+            `(9, levels, blocks)`; None: times are as they were.
         part: of a head, a layer and a verification, each level has slopes of its own over x1 and x2, as they
             differ in what they read or work; an extension's levels have the same.
     """
@@ -139,12 +140,13 @@ class _Samples:
             part: its name.
             levels: of its rows.
             of_domains: where its samples are.
-            apart: of every stretch of time, how far its pace was from the reference `(2,)`, as a share; a
-                stretch without it counts as an average one. Empty: times are as they were.
+            apart: of every stretch of time, how far its pace was from the reference, as a share, and the
+                variance of the first time's error `(3,)`; a stretch without it counts as an average one.
+                Empty: times are as they were.
         """
         row_of = {int(level): row for row, level in enumerate(levels)}
         total = np.zeros((len(levels), of_domains[0].num_blocks))
-        count, moments = np.zeros_like(total), np.zeros((8, *total.shape))
+        count, moments = np.zeros_like(total), np.zeros((9, *total.shape))
         average = np.mean(list(apart.values()), axis=0) if apart else None
         for placed in of_domains:
             for probe, place in placed.each():
@@ -155,9 +157,10 @@ class _Samples:
                     total[row, place] += sum(samples)
                     count[row, place] += len(samples)
                     if average is not None:
-                        x = apart.get(stretch_of(probe), average)
-                        of_x = np.concatenate([x, np.outer(x, x).ravel()])
-                        moments[:, row, place] += np.concatenate([len(samples) * of_x, sum(samples) * x])
+                        *x, error = apart.get(stretch_of(probe), average)
+                        of_x, of_xy = np.array([*x, *np.outer(x, x).ravel()]), np.multiply(x, sum(samples))
+                        of_samples = [*(len(samples) * of_x), *of_xy, len(samples) * error]
+                        moments[:, row, place] += of_samples
         return cls(levels, total, count, (), moments if apart else None, part)
 
     @classmethod
@@ -196,13 +199,21 @@ class _Samples:
     def _slopes(self, weights: Floats) -> Floats:
         """How a level's time changes with both times of the pace `(resamples, levels, 2)`: least squares.
 
-        Where the pace did not change in some direction, neither do times.
+        Where the pace did not change in some direction, neither do times. Errors of x1 flatten a line, but
+        not that of the whole head, whose own they are. So for other heads, what they add to the spread of x1
+        is taken off again, at most half of what x1 spreads beside x2 (W. Fuller, Measurement Error Models,
+        1987). Other parts are flattened alike at every size.
         """
         shape = (len(weights), len(self.levels), 2)
         if self.moments is None:
             return np.zeros(shape)
         sums = [one._about_means(weights) for one in self.by_domain or (self,)]
         spread, rise = (np.sum(found, axis=0) for found in zip(*sums, strict=True))
+        if self.part == HEAD:
+            known = np.maximum(spread[..., 1, 1], np.finfo(float).tiny)
+            beside = spread[..., 0, 0] - spread[..., 0, 1] ** 2 / known
+            error = np.minimum(weights @ self.moments[8].T, beside / 2)
+            spread[..., 0, 0] -= np.where(self.levels < self.levels[-1], error, 0)
         if self.part not in (HEAD, LAYER, VERIFY):
             spread, rise = (found.sum(axis=1, keepdims=True) for found in (spread, rise))
         slopes = np.linalg.pinv(spread, rcond=_LEAST_SPREAD, hermitian=True) @ rise[..., None]
@@ -214,7 +225,7 @@ class _Samples:
         Of each resample and level: `(resamples, levels, 2, 2)` and `(resamples, levels, 2)`.
         """
         assert self.moments is not None
-        sums = np.stack([weights @ moment.T for moment in self.moments], axis=-1)
+        sums = np.stack([weights @ moment.T for moment in self.moments[:8]], axis=-1)
         of_x, of_xx, of_xy = np.split(sums, [2, 6], axis=-1)
         count = np.maximum(weights @ self.count.T, 1)[..., None]
         spread = of_xx.reshape(*of_x.shape, 2) - of_x[..., None] * of_x[..., None, :] / count[..., None]
@@ -279,7 +290,7 @@ class RoundLatency:
         gammas = np.array(sorted({p.draft_length for p in drafted}))
         times_heads = not laps_overlap and not any(probe.laps_ms.get(DRAFT) for probe in drafted)
         paces = paces_of([*every, *chain.from_iterable(of_others)]) if times_heads else {}
-        every_pace = np.array(list(paces.values())).reshape(-1, 2)
+        every_pace = np.array([met.times for met in paces.values()]).reshape(-1, 2)
         apart: dict[Stretch, Floats] = {}
         if not paces:
             reference = None
@@ -287,7 +298,7 @@ class RoundLatency:
             times = np.where(np.isnan(reference.times), every_pace.mean(axis=0), reference.times)
             times = np.clip(times, every_pace.min(axis=0), every_pace.max(axis=0))
             reference = Pace.of(times)
-            apart = {stretch: np.nan_to_num(pace / times - 1) for stretch, pace in paces.items()}
+            apart = {stretch: np.nan_to_num(met.apart(times)) for stretch, met in paces.items()}
         # A size that was probed with gamma = 1 only has no layer: nothing was chained.
         with_layer = {p.vocab_size for placed in of_all for p in placed.probes if p.laps_ms.get(LAYER)}
         chained = np.array(sorted(with_layer & set(sizes.tolist())) or sizes[:1])

@@ -4,9 +4,9 @@ Other programs share the memory and the caches of a CPU. For minutes they leave 
 interval of one run knows what the next one meets. The whole head is read from the memory and works least on
 what it reads; heads of few tokens stay in a cache and are as fast as the cores. Every part of a round takes
 t0 + bytes / bandwidth + work / speed of the cores, so that its time is a plane over those of the two kinds of
-head, and all can be had at the pace of another run. On 32 runs of one machine, four at a time, the gains of
-four spread by 1.3% to 8.4% as they were, by 0.7% to 3.1% where only the whole head took as long as in the
-first, and by 0.2% to 2.0% where small heads did too.
+head, and all can be had at the pace of another run. On 36 runs of one machine, four at a time, the gains of
+four spread by up to 8.4% as they were, by up to 3.4% where only the whole head took as long as in the first,
+and by up to 2.2% where small heads did too.
 """
 
 from collections import defaultdict
@@ -57,8 +57,25 @@ class Pace:
         return cls(whole, None if np.isnan(small) else small)
 
 
-def paces_of(probes: Sequence[ProbeRecord]) -> dict[Stretch, Floats]:
-    """Of every stretch of time in which the whole head was timed: its pace, as `Pace.times`."""
+@dataclass(frozen=True)
+class Met:
+    """The pace that a stretch of time met.
+
+    Attributes:
+        times: in ms, as `Pace.times`.
+        error: variance of the error of the first, in ms^2.
+    """
+
+    times: Floats
+    error: float
+
+    def apart(self, times: Floats) -> Floats:
+        """How far from other times, as a share, and the variance of the error of the first share `(3,)`."""
+        return np.append(self.times / times - 1, self.error / times[0] ** 2)
+
+
+def paces_of(probes: Sequence[ProbeRecord]) -> dict[Stretch, Met]:
+    """Of every stretch of time in which the whole head was timed."""
     laps_ms: dict[int, dict[Stretch, list[float]]] = defaultdict(lambda: defaultdict(list))
     for probe in probes:
         if probe.draft_length and probe.laps_ms.get(HEAD):
@@ -68,7 +85,18 @@ def paces_of(probes: Sequence[ProbeRecord]) -> dict[Stretch, Floats]:
     full = max(laps_ms)
     whole = _mean_by_stretch([laps_ms[full]])
     small = _mean_by_stretch([laps for size, laps in laps_ms.items() if size <= full // _SMALL])
-    return {stretch: np.array([ms, small.get(stretch, np.nan)]) for stretch, ms in whole.items()}
+    error = _error_by_stretch(laps_ms[full])
+    return {
+        stretch: Met(np.array([ms, small.get(stretch, np.nan)]), error[stretch])
+        for stretch, ms in whole.items()
+    }
+
+
+def _error_by_stretch(laps_ms: Mapping[Stretch, list[float]]) -> dict[Stretch, float]:
+    """Variance of the error of the mean in every stretch: laps vary alike in all, but are of some number."""
+    squares = sum(np.var(laps) * len(laps) for laps in laps_ms.values())
+    freedom = sum(len(laps) - 1 for laps in laps_ms.values())
+    return {stretch: float(squares / max(freedom, 1) / len(laps)) for stretch, laps in laps_ms.items()}
 
 
 def _mean_by_stretch(of_sizes: Sequence[Mapping[Stretch, list[float]]]) -> dict[Stretch, float]:

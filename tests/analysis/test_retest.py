@@ -14,6 +14,7 @@ from bench.records import ProbeRecord
 from bench.stats.jackknife import Spread
 from bench.surface.choice import OPTIMUM, shared_draft_length
 from bench.surface.latency import PER_ROUND, RoundLatency
+from bench.surface.pace import Pace
 from bench.surface.predict import predict
 from bench.variant import HEAD, LAYER, SELECT, Variant
 
@@ -48,15 +49,19 @@ def split(probes: list[ProbeRecord], full: int, rng: np.random.Generator) -> lis
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_a_draft_is_not_called_faster_than_itself(surfaces, domain):
+@pytest.mark.parametrize(
+    "pace", [None, (0.9, 1.03), (1.12, 0.97)], ids=["own pace", "faster memory", "slower"]
+)
+def test_a_draft_is_not_called_faster_than_itself(surfaces, domain, pace):
     run, rng = surfaces.run, np.random.default_rng(7)
+    reference = pace and Pace.of(surfaces.latency[domain].paces.mean(axis=0) * pace)
     assert set(PER_ROUND).isdisjoint(OF_A_SIZE)
     replays = run.replays[domain][run.plans[domain].source]
     replayed = {prompt: replays[prompt].replayed() for prompt in run.prompts[domain]}
     false = []
     for _ in range(NUM_PAIRS):
         dealt = {name: split(probes, run.full_size, rng) for name, probes in run.probes.items()}
-        latency = RoundLatency.from_probes(dealt.pop(domain), others=dealt.values())
+        latency = RoundLatency.from_probes(dealt.pop(domain), others=dealt.values(), reference=reference)
         surface = predict(replayed, latency, run.full_size, [run.full_size - 1], run.full_size - 1)
         gain = surface.speed(Variant(run.full_size - 1, GAMMA)).over(surface.speed(surface.full))
         assert gain.value == pytest.approx(1, abs=0.2)
