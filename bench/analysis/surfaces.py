@@ -251,8 +251,8 @@ class Advice:
     def baselines(self) -> "list[Baseline]":
         """Other choices of tokens that were replayed.
 
-        The lowest ids and the published list at their own size, which need no text; other rankings of the run
-        at the advised size.
+        The lowest ids and the published list at their own size and its fastest draft length, which need no
+        text; other rankings of the run at the advised size and draft length.
         """
         run, size = self.surfaces.run, self.best.vocab_size
         own, replayed = run.plans[self.domain].source, run.replays[self.domain]
@@ -273,7 +273,8 @@ class Advice:
 
     def _baseline(self, name: str, source: str, size: int) -> "Baseline":
         own, surface = self.surfaces.beside(self.domain, source)
-        variant = Variant(size, surface.best_draft_length(size))
+        is_advised_size = size == self.best.vocab_size
+        variant = self.best if is_advised_size else Variant(size, surface.best_draft_length(size))
         gain = own.speed(self.best).over(surface.speed(variant))
         return Baseline(name, variant, surface.at(variant) / self._full, gain)
 

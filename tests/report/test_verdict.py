@@ -11,8 +11,10 @@ from bench.config import POOLED
 from bench.records import FILE_NAME, RecordWriter
 from bench.report.markdown import write_markdown
 from bench.report.of_run import run_report
+from bench.variant import Variant
 from bench.vocab.ranking import BY_ID, PUBLISHED
-from tests.report.synthetic import FULL, probe, replayed, write_run
+from tests.report.synthetic import FULL, PROMPTS, probe, replayed, write_run
+from tests.synthetic_run import append_records
 
 
 def answer_of(folder):
@@ -162,6 +164,16 @@ def test_other_choices_of_tokens_stand_beside_the_advised(tmp_path):
     details = " ".join(answer.details())
     assert "The tokens of a-draft, k = 50 with gamma = " in details
     assert "The tokens most frequent in all domains together, k = 10 with gamma = " in details
+
+
+def test_other_tokens_of_the_advised_size_are_compared_at_the_advised_draft_length(tmp_path):
+    folder = write_run(tmp_path, {100: 5.5, 10: 0.5})
+    append_records(folder, [probe(p, size, 1, ms) for p in PROMPTS for size, ms in ((FULL, 5.5), (10, 0.5))])
+    (together,) = (answer := answer_of(folder)).advice.baselines
+    # Ten of the tokens of all domains are never right, so that short drafts would be the fastest.
+    own, surface = answer.advice.surfaces.beside("code", POOLED)
+    assert surface.best_draft_length(10) == 1 and own.best_draft_length(10) == 3
+    assert together.variant == answer.best == Variant(10, 3)
 
 
 def test_a_trimmed_draft_that_accepts_less_is_advised_against(tmp_path):
