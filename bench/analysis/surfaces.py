@@ -76,7 +76,7 @@ class Surfaces:
         """Runs of earlier versions have no probes of their own for it; all are among the decodes there."""
         checks = self.run.checks
         if not checks.get(domain):
-            return self.latency[domain]
+            return self.latency_as_met(domain)
         others = [found for other, found in checks.items() if other != domain]
         return RoundLatency.from_probes(checks[domain], laps_overlap=self.run.laps_overlap, others=others)
 
@@ -105,7 +105,9 @@ class Surfaces:
         for domain in self.run.decodes:
             plan = self.run.plans[domain]
             latency = self._latency(domain, by_prompt=True)
-            prompts = sorted(self.run.replays[domain][plan.source])
+            replays = self.run.replays[domain][plan.source]
+            # An answer of one token leaves nothing to draft.
+            prompts = sorted(prompt for prompt, replay in replays.items() if len(replay.token_ids) > 1)
             if min(len(prompts), latency.num_blocks) >= _LEAST_TO_SPLIT:
                 found[domain] = [
                     self._predict(
@@ -195,7 +197,7 @@ class Baseline:
 
     Attributes:
         name: what it is, as a sentence begins with it.
-        variant: its size, at its fastest draft length.
+        variant: of the advised size, the advised one; of another size, at its fastest draft length.
         over_full: its predicted speed over that of the full vocabulary.
         advised_over_it: the predicted speed of what is advised over its, with its interval.
     """

@@ -22,7 +22,7 @@ from bench.analysis.surfaces import (
 from bench.analysis.telemetry import TokenEnergy, token_energy
 from bench.stats.estimates import Estimate
 from bench.surface.choice import FULL_BEST, cross_fitted_gain
-from bench.surface.pace import Pace
+from bench.surface.pace import LEAST_STRETCHES, Pace
 from bench.surface.predict import NEGLIGIBLE
 from bench.variant import Variant
 
@@ -354,8 +354,9 @@ def _at_speed(surfaces: Surfaces, domain: str) -> str:
     here = _heads(Pace.of(met.mean(axis=0)))
     least, most = (Pace.of(times).whole_head_ms for times in (met.min(axis=0), met.max(axis=0)))
     spread = f"on single prompts the whole one {least:.3g} to {most:.3g} ms"
-    if reference is None:
-        return f"Estimates are at this run's own speed: {here}; {spread}."
+    if reference is None or surfaces.latency[domain].reference is None:
+        few = f", as fewer than {LEAST_STRETCHES} prompts were probed" if reference else ""
+        return f"Estimates are at this run's own speed{few}: {here}; {spread}."
     wanted = _heads(Pace.read(reference))
     nearest = "" if _heads(at) == wanted else f" At the nearest that was met {_heads(at)}."
     there = f"Estimates are at the speed that run {reference['run']} had: {wanted}."

@@ -144,7 +144,7 @@ class Config:
         results_dir: folder of all results.
         run: the run that `task=report`, `export` and `fit` read: `latest`, a run id, or a folder.
         resume: resumes an unfinished run of the same configuration, device and models; false starts again.
-        reference: on a CPU, reports figures at the pace of an earlier run of the same question in
+        reference: on a CPU, reports figures at the pace of the first run of the same question in
             `results_dir`, so that both answer for the same machine; false: at that of this run.
         gpu_tables: a CSV of kernel latencies of your own for `task=gpus`, with the columns gpu, engine,
             version, kernel, dtype, m, n, k and latency_ms, beside the published tables. Null: none.

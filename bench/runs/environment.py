@@ -1,5 +1,6 @@
-"""The environment of a run: machine, device, versions, and the git state of this program."""
+"""The environment of a run: machine, device, versions, and the code and git state of this program."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import psutil
 import torch
 
+import bench
 from bench.config import DomainSource
 from bench.config.gpu import match
 from bench.cost.hardware import HardwareSpec
@@ -54,6 +56,7 @@ def describe(device: Device) -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "packages": {name: _version_of(name) for name in _PACKAGES},
         "cuda": _cuda(device),
+        "code": _code(),
         "git": _git(),
     }
 
@@ -135,6 +138,14 @@ def _cuda(device: Device) -> dict[str, Any] | None:
         "num_sms": properties.multi_processor_count,
         "capability": f"{properties.major}.{properties.minor}",
     }
+
+
+def _code() -> str:
+    """Hash of this program's Python files: also without git, and with changes that are not committed."""
+    root, found = Path(bench.__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        found.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
 
 
 def _git() -> dict[str, Any] | None:

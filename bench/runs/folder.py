@@ -44,7 +44,7 @@ _ELSEWHERE = (
 
 # A run is only resumed if these are unchanged, because the results depend on them.
 _IDENTITY = (
-    "device_name", "device", "cuda", "cpu_capability", "num_threads", "packages", "git", "dtype",
+    "device_name", "device", "cuda", "cpu_capability", "num_threads", "packages", "code", "dtype",
     "target_fingerprint", "draft_fingerprint", "identity", "data", "task",
 )  # fmt: skip
 
@@ -108,6 +108,8 @@ def open_run(config: Config, environment: dict[str, Any], of: str | None = None)
     with _hold(path):
         if unfinished:
             was_torn = cut_torn_line(path)
+            if not config.reference:
+                _amend(path, lambda environment: environment.update(reference=None))
             reference = _environment_of(path).get("reference")
             yield RunFolder(path, list(read_records(path)), was_torn, reference)
             return
@@ -226,13 +228,13 @@ def _environment_of(folder: Path) -> dict[str, Any]:
 def _find_reference(same: list[Path]) -> dict[str, Any] | None:
     """The run at whose speed another of the same question is reported; None if there is none.
 
-    Of the runs of that question, the newest first, it is the first whose gains are valid, or the one that is
-    the reference of that. Two runs then answer for the same machine, although other programs left more of its
-    memory bandwidth and caches to the one than to the other.
+    Of the runs of that question it is the earliest whose gains are valid, or the one that is the reference of
+    that. Two runs then answer for the same machine, although other programs left more of its memory bandwidth
+    and caches to the one than to the other.
     """
     from bench.analysis.claims import pace_of
 
-    for folder in same:
+    for folder in reversed(same):
         if (found := pace_of(folder)) is not None:
             return _environment_of(folder).get("reference") or {"run": folder.name, **found}
     return None

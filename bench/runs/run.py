@@ -29,7 +29,7 @@ from bench.records.store import Done
 from bench.runs.environment import measured_hardware
 from bench.runs.folder import RunFolder, note_hardware, note_telemetry, now, open_run, point_latest
 from bench.runs.repeats import Part
-from bench.surface.pace import Pace
+from bench.surface.pace import LEAST_STRETCHES, Pace
 from bench.sweep import note_run
 from bench.telemetry.watch import Watch, check_telemetry, watch
 
@@ -53,8 +53,8 @@ class Job:
     Attributes:
         environment: content of `environment.json`.
         dtype: dtype of the models; the peak rates of the device are measured in it.
-        measure: yields records, given those of earlier sessions, what telemetry samples, and the time of the
-            whole head at which figures are reported.
+        measure: yields records, given those of earlier sessions, what telemetry samples, and the pace at
+            which figures are reported.
         report: writes the report of a run folder.
         once: records that are known before measuring.
         of: the part of the folder's name that says what is measured; None: the domain.
@@ -180,8 +180,8 @@ def _say_what_is_resumed(run: RunFolder, console: Console, part: Part) -> None:
         console.print(f"process {part.process + 1} of {part.num_processes} of {run.path}", soft_wrap=True)
     if run.reference and not part.process:
         console.print(
-            f"estimates will be at the speed that run {run.reference['run']} had; reference=false reports "
-            "them at that of this run",
+            f"where at least {LEAST_STRETCHES} prompts are probed, estimates will be at the speed that run "
+            f"{run.reference['run']} had; reference=false reports them at that of this run",
             soft_wrap=True,
         )
     if run.earlier and not part.process:

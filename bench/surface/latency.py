@@ -20,7 +20,8 @@ also read the context, whose length differs, so that those of a domain are those
 rest is estimated from the domain's own probes; so are steps of plain decoding, whose single row may take
 another way through the attention than several rows do, and another constant.
 
-All times can be had at the pace that another run met, see `bench.surface.pace`.
+Heads, layers, verifications, extensions and plain steps can be had at the pace that another run met, see
+`bench.surface.pace`. The rest is short, or comes once an answer, and stays as it was.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ from scipy.optimize import isotonic_regression
 
 from bench.records import ProbeRecord
 from bench.surface.chains import joined_rounds, whole_rounds_ms, with_parts
-from bench.surface.pace import Pace, Stretch, paces_of, stretch_of
+from bench.surface.pace import LEAST_STRETCHES, Pace, Stretch, paces_of, stretch_of
 from bench.variant import DRAFT, EXTEND, HEAD, LAYER, OTHER, PREFILL, SELECT, VERIFY
 from bench.vocab.draft_vocab import Floats, IntArray
 
@@ -245,7 +246,7 @@ class RoundLatency:
             what a head takes beyond that of the smallest size.
         paces: of each stretch of the run, of all domains `(stretches, 2)`, as `Pace.times`; empty where heads
             have no time.
-        reference: the pace at which all times are had; None: they are as they were.
+        reference: the pace at which times are had; None: they are as they were.
     """
 
     blocks: list[str]
@@ -276,8 +277,8 @@ class RoundLatency:
                 rounds have a time. What a head takes is then what rounds take beyond those of the smallest
                 size.
             others: probes of other domains of the same run, a list of each.
-            reference: the pace at which all times are wanted, or the nearest one that was met; None, and
-                where heads have no time: as they were.
+            reference: the pace at which times are wanted, each of its two kept within what was met; None,
+                with fewer than `LEAST_STRETCHES`, and where heads have no time: as they were.
         """
         every, of_others = list(probes), [list(other) for other in others]
         are_processes = not by_prompt and len({p.process for p in every}) > 1
@@ -292,7 +293,7 @@ class RoundLatency:
         paces = paces_of([*every, *chain.from_iterable(of_others)]) if times_heads else {}
         every_pace = np.array([met.times for met in paces.values()]).reshape(-1, 2)
         apart: dict[Stretch, Floats] = {}
-        if not paces:
+        if len({stretch_of(probe) for probe in drafted} & paces.keys()) < LEAST_STRETCHES:
             reference = None
         elif reference is not None:
             times = np.where(np.isnan(reference.times), every_pace.mean(axis=0), reference.times)

@@ -20,6 +20,7 @@ from bench.analysis.run import read_run
 from bench.errors import ConfigError, OutputError
 from bench.records import read_records
 from bench.report.tasks import report_runs
+from bench.surface import latency
 from bench.surface.pace import Pace
 from tests.report.synthetic import write_run
 
@@ -46,7 +47,7 @@ def changed(folder, change):
     return folder
 
 
-def test_a_run_at_the_speed_of_another_says_so_and_is_verified(folder):
+def test_a_run_at_the_speed_of_another_says_so_and_is_verified(folder, monkeypatch):
     (own,) = Findings.of(read_run(folder)).answers
     assert own.at_speed == (
         "Estimates are at this run's own speed: the whole head took 5.5 ms, small ones 0.5 ms; on single "
@@ -56,6 +57,11 @@ def test_a_run_at_the_speed_of_another_says_so_and_is_verified(folder):
     path = folder / "environment.json"
     reference = {"run": "20260101-000000-pair", "whole_head_ms": 9.0, "small_heads_ms": 0.5}
     path.write_text(json.dumps({**json.loads(path.read_text()), "reference": reference}))
+    (few,) = Findings.of(read_run(folder)).answers
+    assert few.at_speed.startswith(
+        "Estimates are at this run's own speed, as fewer than 16 prompts were probed: the whole head took"
+    )
+    monkeypatch.setattr(latency, "LEAST_STRETCHES", 2)
     found = Findings.of(read_run(folder))
     assert found.answers[0].at_speed == (
         "Estimates are at the speed that run 20260101-000000-pair had: the whole head took 9 ms, small ones "
@@ -63,8 +69,8 @@ def test_a_run_at_the_speed_of_another_says_so_and_is_verified(folder):
         "5.5 ms. "
         "At the nearest that was met the whole head took 5.5 ms, small ones 0.5 ms."
     )
-    latency = found.surfaces.latency_as_met("code")
-    assert latency.reference is None and found.surfaces.latency["code"].reference == Pace(5.5, 0.5)
+    assert found.surfaces.latency_as_met("code").reference is None
+    assert found.surfaces.latency["code"].reference == Pace(5.5, 0.5)
     write_claims([found], folder)
     assert verify(folder)[-1].startswith("verified: 2 headlines")
     assert {line["whole_head_ms"] for line in content(folder)["runs"][0]["headlines"]} == {5.5}

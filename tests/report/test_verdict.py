@@ -166,6 +166,19 @@ def test_other_choices_of_tokens_stand_beside_the_advised(tmp_path):
     assert "The tokens most frequent in all domains together, k = 10 with gamma = " in details
 
 
+def test_halves_are_of_the_answers_that_leave_something_to_draft(tmp_path):
+    folder = write_run(tmp_path, {100: 5.5, 10: 0.5})
+    added = ["p1x", "p3", "p4", "p5", "p6", "p7"]
+    append_records(folder, [probe(p, size, 3, ms) for p in added for size, ms in ((FULL, 5.5), (10, 0.5))])
+    append_records(folder, [probe(p, FULL, 0, 0.0) for p in added])
+    # In the order of their names, every second answer is one token long.
+    answers = {p: replayed(p, "code", 10, 3) for p in added}
+    cut = {p: replace(answers[p], token_ids=[7], low=[], high=[]) for p in ("p1x", "p3", "p5", "p7")}
+    append_records(folder, (answers | cut).values())
+    first, second = answer_of(folder).advice.surfaces.halves("code")
+    assert len(first.surface.prompt_left_out) + len(second.surface.prompt_left_out) == 4
+
+
 def test_other_tokens_of_the_advised_size_are_compared_at_the_advised_draft_length(tmp_path):
     folder = write_run(tmp_path, {100: 5.5, 10: 0.5})
     append_records(folder, [probe(p, size, 1, ms) for p in PROMPTS for size, ms in ((FULL, 5.5), (10, 0.5))])

@@ -13,6 +13,15 @@ from bench.runs import environment
 from bench.telemetry.host import cpu_frequency
 
 
+def test_code_is_known_without_git_and_while_it_is_changed(monkeypatch, tmp_path):
+    monkeypatch.setattr("bench.__file__", str(tmp_path / "__init__.py"))
+    found = []
+    for name, text in (("__init__.py", ""), ("a.py", "x = 1"), ("a.py", "x = 2"), ("notes.txt", "x")):
+        (tmp_path / name).write_text(text)
+        found.append(environment.describe(CpuDevice())["code"])
+    assert len(set(found)) == 3 and found[2] == found[3]
+
+
 @pytest.fixture
 def pair(target, draft):
     return SimpleNamespace(

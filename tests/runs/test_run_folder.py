@@ -74,6 +74,21 @@ def test_a_run_is_reported_at_the_speed_of_the_first_one_that_asked_the_same(tmp
     assert begin(config(tmp_path)).reference == second.reference  # resumed
 
 
+def test_a_run_without_a_reference_is_none_for_those_that_have_one(tmp_path):
+    first = finish(config(tmp_path), 1.5)
+    assert finish(config(tmp_path, "reference=false"), 1.2).reference is None
+    assert finish(config(tmp_path), 1.3).reference["run"] == first.path.name
+
+
+def test_a_resumed_run_can_do_without_its_reference(tmp_path):
+    finish(config(tmp_path), 1.5)
+    unfinished = begin(config(tmp_path))
+    assert unfinished.reference is not None
+    resumed = begin(config(tmp_path, "reference=false"))
+    assert resumed.path == unfinished.path and resumed.reference is None
+    assert json.loads((resumed.path / "environment.json").read_text())["reference"] is None
+
+
 @pytest.mark.parametrize(
     ("other", "environment"),
     [
@@ -120,7 +135,7 @@ def test_another_configuration_is_another_run(tmp_path, overrides):
 
 
 @pytest.mark.parametrize(
-    "key", ["device_name", "dtype", "draft_fingerprint", "identity", "packages", "git", "task"]
+    "key", ["device_name", "dtype", "draft_fingerprint", "identity", "packages", "code", "task"]
 )
 def test_another_machine_model_or_version_is_another_run(tmp_path, key):
     assert begin(config(tmp_path)).path != begin(config(tmp_path), {**HERE, key: "changed"}).path

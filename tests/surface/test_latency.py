@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 
 from bench.records import ProbeRecord
+from bench.surface import latency as module
 from bench.surface.latency import RoundLatency
-from bench.surface.pace import Pace
+from bench.surface.pace import LEAST_STRETCHES, Pace
+
+
+@pytest.fixture(autouse=True)
+def few_stretches(monkeypatch):
+    """Times by hand are of few prompts."""
+    monkeypatch.setattr(module, "LEAST_STRETCHES", 1)
 
 
 def probe(prompt, size, gamma, head_ms, verify_ms=20.0, rounds=2, select_ms=0.25, layer_ms=2.0):
@@ -259,6 +266,14 @@ def test_other_domains_lend_their_slope_and_keep_their_constant():
     latency = RoundLatency.from_probes(own, others=[other], reference=Pace(4.0, 1.0))
     assert latency.paces[:, 0].tolist() == [2, 2, 2, 4]
     assert latency.fixed_ms(2, one(2)) == pytest.approx([3 + 0.5 + 2 + 10 + 4 * 4])
+
+
+def test_a_domain_with_few_prompts_keeps_its_own_pace(monkeypatch):
+    monkeypatch.setattr(module, "LEAST_STRETCHES", LEAST_STRETCHES)
+    paces, other = [2.0, 3.0, 4.0, 5.0, 6.0] * 3, at_speeds([2.0, 3.0] * 9, "chat")
+    few, enough = (at_speeds([*paces, *more]) for more in ([], [4.0]))
+    assert RoundLatency.from_probes(few, others=[other], reference=Pace(3.0, 1.0)).reference is None
+    assert RoundLatency.from_probes(enough, reference=Pace(3.0, 1.0)).reference == Pace(3.0, 1.0)
 
 
 def test_where_heads_have_no_time_there_is_no_reference():
