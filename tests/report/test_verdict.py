@@ -170,7 +170,7 @@ def test_halves_are_of_the_answers_that_leave_something_to_draft(tmp_path):
     folder = write_run(tmp_path, {100: 5.5, 10: 0.5})
     added = ["p1x", "p3", "p4", "p5", "p6", "p7"]
     append_records(folder, [probe(p, size, 3, ms) for p in added for size, ms in ((FULL, 5.5), (10, 0.5))])
-    append_records(folder, [probe(p, FULL, 0, 0.0) for p in added])
+    append_records(folder, [probe(p, FULL, 0, 0.0) for p in (*PROMPTS, *added)])
     # In the order of their names, every second answer is one token long.
     answers = {p: replayed(p, "code", 10, 3) for p in added}
     cut = {p: replace(answers[p], token_ids=[7], low=[], high=[]) for p in ("p1x", "p3", "p5", "p7")}
