@@ -406,6 +406,15 @@ def explain_missing(keys: list[str]) -> str:
     return f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} missing: add {given}{what}"
 
 
+# What a value must be, by what OmegaConf says of another one.
+_MUST_BE = {
+    "not a valid bool": "it must be true or false",
+    "converted to Integer": "it must be a whole number",
+    "converted to Float": "it must be a number",
+    "is not Optional": "it must not be null",
+}
+
+
 def explain(error: Exception) -> str:
     """One line about an error of Hydra or OmegaConf, with the nearest known key."""
     if isinstance(error, OverrideParseException):
@@ -438,7 +447,8 @@ def explain(error: Exception) -> str:
     key, _, value = merged.partition("=")
     if "is not a ListConfig" in str(cause):
         return f"{merged} is impossible: a list is written {key}=[{value}]"
-    return f"{merged}: {str(cause).splitlines()[0]}"
+    reason = str(cause).splitlines()[0]
+    return f"{merged}: {next((must for said, must in _MUST_BE.items() if said in reason), reason)}"
 
 
 def explain_launcher(launcher: str, error: Exception, folder: Path) -> str:

@@ -73,6 +73,7 @@ def test_a_damaged_config_is_named(tmp_path):
         ("config.yaml", "{}", "config.yaml lacks 'measure'"),
         ("config.yaml", "measure: {}", "config.yaml lacks 'seed'"),
         ("environment.json", "[]", "is not a run: environment.json holds no names and values"),
+        ("environment.json", "x", "is not a run: environment.json is damaged; copy the whole folder"),
         ("environment.json", "{}", "environment.json lacks 'full_vocab_size'"),
     ],
 )

@@ -96,8 +96,9 @@ def verify(path: Path) -> list[str]:
     claim = _read(path)
     if claim["method"] != METHOD:
         raise OutputError(
-            f"{path} was computed by method {claim['method']} of version {claim['version']}; this version, "
-            f"{__version__}, has method {METHOD}: verify it with that version"
+            f"{path} was computed by method {claim['method']} of version {claim['version']}; here are method "
+            f"{METHOD} and version {__version__}: verify it with the program that wrote it, or write another "
+            f'by make report ARGS="run={path.parent}"'
         )
     lines: list[str] = []
     for number, item in enumerate(claim["runs"]):
@@ -169,6 +170,8 @@ def _find(path: Path, item: dict[str, Any]) -> Path:
 
 
 def _other_file(path: Path) -> str:
+    if not path.exists():
+        return f"{path} is missing; the claim was made from it: copy the whole folder of the run"
     return f"{path} is not the file that the claim was made from: its sha256 differs"
 
 

@@ -1,6 +1,7 @@
 """What a run says of itself beside its records: `environment.json` and `config.yaml`."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,10 +30,14 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         OutputError: it is not a run; also later, where a value is read that is not there.
     """
-    paths = folder / "environment.json", folder / "config.yaml"
+    return _read(folder / "environment.json", json.loads), _read(folder / "config.yaml", yaml.safe_load)
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> _Settings:
     try:
-        environment = json.loads(paths[0].read_text("utf-8"))
-        config = yaml.safe_load(paths[1].read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise OutputError(f"{folder} is not a run: {error}") from error
-    return _Settings(paths[0], environment), _Settings(paths[1], config)
+        return _Settings(path, parse(path.read_text("utf-8")))
+    except OSError as error:
+        why = f"{path.name} cannot be read ({error.strerror})"
+    except (ValueError, yaml.YAMLError):
+        why = f"{path.name} is damaged"
+    raise OutputError(f"{path.parent} is not a run: {why}; copy the whole folder of the run again")

@@ -212,8 +212,9 @@ class MeasureConfig:
         acceptance_prompts: held-out prompts whose acceptance is replayed, `num_prompts` among them, as far as
             a domain has so many; null takes those alone. For the others the target writes answers of up to
             192 tokens once, which are kept. Sampled answers are replayed on `num_prompts` only.
-        latency_prompts: held-out prompts on which latency is probed, `num_prompts` among them; the others are
-            among those whose acceptance is replayed. null takes `num_prompts` alone.
+        latency_prompts: held-out prompts on which latency is probed, at least the `num_prompts`, which are
+            among them; the others are among those whose acceptance is replayed. null takes `num_prompts`
+            alone.
         probe_rounds: rounds of one probe, which times the parts of a round. Every prompt has at least two
             probes of each size and each draft length.
         bootstrap_samples: resamples of the intervals of latencies and of fitted models.

@@ -46,6 +46,18 @@ class InterruptedRunError(BenchError):
         )
 
 
+class InterruptedReportError(BenchError):
+    """Ctrl-C after the last measurement."""
+
+    exit_code = 130
+
+    def __init__(self, folder: Path):
+        super().__init__(
+            f"interrupted after the last measurement; all records are in {folder} - "
+            f'make report ARGS="run={folder}" writes its page'
+        )
+
+
 @dataclass(frozen=True)
 class Job:
     """A run that is ready to start.
@@ -93,6 +105,7 @@ def run_job(
         LostDeviceError: the device failed.
         BenchError: wrong input.
         InterruptedRunError: Ctrl-C after the first measurement.
+        InterruptedReportError: Ctrl-C after the last one.
     """
     if config.measure.num_threads:
         torch.set_num_threads(config.measure.num_threads)
@@ -124,6 +137,8 @@ def _run_on_locked_device(
         if part.is_last:
             with stage(console, "analysing the records and writing the report"):
                 job.report(run.path, console)
+    except KeyboardInterrupt:
+        raise InterruptedReportError(run.path) from None
     except (OutputError, InvalidVerdictError):
         # After failures there may be no report; the list of failures must be shown anyway.
         if not failures:

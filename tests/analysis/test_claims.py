@@ -190,7 +190,9 @@ def test_a_headline_that_was_left_out_or_added_is_refused(folder):
 
 def test_a_claim_of_another_method_is_refused_and_of_the_same_method_is_not(folder, monkeypatch):
     monkeypatch.setattr(claims, "METHOD", claims.METHOD + 1)
-    text = f"was computed by method {claims.METHOD - 1} of version .* verify it with that version"
+    text = (
+        f"was computed by method {claims.METHOD - 1} of version .* verify it with the program that wrote it"
+    )
     with pytest.raises(OutputError, match=text):
         verify(folder)
     monkeypatch.undo()

@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from bench.cli import CONF
+from bench.device import CpuDevice
 from bench.errors import OutputError
-from bench.records import EndRecord, RecordWriter, SessionRecord
+from bench.records import EndRecord, RecordWriter, SessionRecord, read_records
 from bench.runs import run as runs
 from bench.runs.bench import run_bench
 from bench.runs.environment import data_ids
@@ -268,3 +270,20 @@ def test_a_second_run_is_told_the_whole_command_of_the_first(tmp_path, monkeypat
     said = io.StringIO()
     run_bench(config(tmp_path, "gpu=cpu"), Console(file=said, width=40))
     assert said.getvalue() == holding + "\n"
+
+
+def test_a_report_that_is_interrupted_can_be_written_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "open_device", lambda *_: CpuDevice())
+    monkeypatch.setattr(runs, "note_hardware", lambda *_: None)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    job = runs.Job(HERE, torch.float32, lambda *_: (_ for _ in ()), interrupted)
+    with pytest.raises(
+        runs.InterruptedReportError, match="all records are in .* make report ARGS="
+    ) as raised:
+        runs._run_on_locked_device(config(tmp_path), lambda *_: job, Console(quiet=True), runs.Part())
+    assert raised.value.exit_code == 130
+    (folder,) = (path for path in (tmp_path / "runs").glob("2*") if path.is_dir())
+    assert str(folder) in str(raised.value) and isinstance(list(read_records(folder))[-1], EndRecord)
