@@ -24,7 +24,7 @@ from bench.vocab.draft_vocab import Floats
 # Time on one prompt: its process, domain and prompt.
 Stretch = tuple[int, str, str]
 
-LEAST_STRETCHES = 16  # of a domain: with fewer, or half of them fewer than eight, planes are not known
+LEAST_STRETCHES = 16  # of a domain, so that a half has eight: fewer do not tell a plane
 
 _SMALL = 8  # a small head has at most one row in eight
 
