@@ -192,7 +192,7 @@ def test_a_home_is_expanded_and_an_empty_path_refused_in_every_key_of_a_path(key
         (["domain.path(=x"], ["cannot read 'domain.path(=", "KEY=VALUE"]),
         (["domain={x}"], ["domain"]),
         (["domain=a (1"], ["unknown domain 'a (1'", "humaneval"]),
-        (["measure.num_prompts=(3)"], ["measure.num_prompts", "(3)", "Integer"]),
+        (["measure.num_prompts=(3)"], ["measure.num_prompts='(3)': it must be a whole number"]),
         (["out="], ["out='' is impossible"]),
         (["domain.pth=a(1)"], ["unknown key", "did you mean path?"]),
         (["+measure.num_promts=a(1)"], ["unknown key 'measure.num_promts'", "did you mean num_prompts?"]),
