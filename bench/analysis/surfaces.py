@@ -54,7 +54,9 @@ class Surfaces:
         """Surface of a domain's prompts under its own ranking, or under that of another source."""
         source = source or self.run.plans[domain].source
         if (domain, source) not in self._made:
-            self._made[domain, source] = self._predict(domain, source, self.latency[domain], None)
+            self._made[domain, source] = self._predict(
+                domain, source, self.latency[domain], _replayed(self.run, domain, source)
+            )
         return self._made[domain, source]
 
     def expected(self, domain: str, variant: Variant) -> Expected:
@@ -105,9 +107,7 @@ class Surfaces:
         for domain in self.run.decodes:
             plan = self.run.plans[domain]
             latency = self._latency(domain, by_prompt=True)
-            replays = self.run.replays[domain][plan.source]
-            # An answer of one token leaves nothing to draft.
-            prompts = sorted(prompt for prompt, replay in replays.items() if len(replay.token_ids) > 1)
+            prompts = _replayed(self.run, domain, plan.source)
             if min(len(prompts), latency.num_blocks) >= _LEAST_TO_SPLIT:
                 found[domain] = [
                     self._predict(
@@ -130,16 +130,14 @@ class Surfaces:
         reference = Pace.read(self.reference) if self.reference and at_reference else None
         return RoundLatency.from_probes(probes, by_prompt, self.run.laps_overlap, others, reference)
 
-    def _predict(self, domain: str, source: str, latency: RoundLatency, prompts: list[str] | None) -> Surface:
+    def _predict(self, domain: str, source: str, latency: RoundLatency, prompts: list[str]) -> Surface:
         replays, plan = self.run.replays[domain][source], self.run.plans[domain]
         # What must be kept is the same under every ranking.
         ranking = self.run.rankings[plan.source]
         sizes = {BY_ID: self.id_prefix_size(domain), PUBLISHED: self.run.environment.get("published_size")}
         own_size = sizes.get(source)
-        wanted = sorted(replays if prompts is None else prompts)
         return predict(
-            # An answer of one token leaves nothing to draft.
-            {prompt: replays[prompt].replayed() for prompt in wanted if len(replays[prompt].token_ids) > 1},
+            {prompt: replays[prompt].replayed() for prompt in prompts},
             latency,
             self.run.full_size,
             [*(item.variant.vocab_size for item in plan.planned), *([own_size] if own_size else [])],
@@ -152,7 +150,8 @@ class Surfaces:
         own, replays = self.run.plans[domain].source, self.run.replays[domain]
         if replays[own].keys() == replays[source].keys():
             return self.of(domain), self.of(domain, source)
-        latency, both = self.latency[domain], sorted(replays[own].keys() & replays[source].keys())
+        latency = self.latency[domain]
+        both = [prompt for prompt in _replayed(self.run, domain, own) if prompt in replays[source]]
         first, second = (self._predict(domain, ranking, latency, both) for ranking in (own, source))
         return first, second
 
@@ -416,9 +415,14 @@ def acceptance_by_position(surfaces: Surfaces, domain: str, variant: Variant) ->
     Over every replayed answer, as the surface is.
     """
     run = surfaces.run
-    replays = run.replays[domain][run.plans[domain].source]
-    longer = sorted(prompt for prompt, record in replays.items() if len(record.token_ids) > 1)
-    return replayed_by_position(run, domain, variant, longer)
+    prompts = _replayed(run, domain, run.plans[domain].source)
+    return replayed_by_position(run, domain, variant, prompts)
+
+
+def _replayed(run: Run, domain: str, source: str) -> list[str]:
+    """Prompts that were replayed, in order; an answer of one token leaves nothing to draft."""
+    replays = run.replays[domain][source]
+    return sorted(prompt for prompt, record in replays.items() if len(record.token_ids) > 1)
 
 
 def replayed_by_position(run: Run, domain: str, variant: Variant, prompts: Iterable[str]) -> Floats:
